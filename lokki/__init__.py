@@ -1,0 +1,35 @@
+"""lokki: plain Python functions as data pipelines; the same file runs on a laptop and on AWS Step Functions."""
+
+from __future__ import annotations
+
+from lokki.chain import MapBlock, StepNode
+from lokki.decorators import Flow, flow, step
+from lokki.errors import FlowError, LokkiError, ParameterError, RunError
+from lokki.graph import FlowGraph
+from lokki.options import Retry
+
+__all__ = [
+    "Flow",
+    "FlowError",
+    "FlowGraph",
+    "LokkiError",
+    "MapBlock",
+    "ParameterError",
+    "Retry",
+    "RunError",
+    "StepNode",
+    "flow",
+    "main",
+    "step",
+]
+
+
+def main(flow: Flow[...]) -> None:
+    """Run the command line for one flow: ``main(birds_flow)`` under ``if __name__ == "__main__"``, at its file's end.
+
+    Does nothing where the file is imported by one of lokki's own worker processes. Ends the process with an exit code.
+    """
+    # Imported here so that `import lokki` in Lambda does not load click.
+    from lokki.cli import main as run_command_line
+
+    run_command_line(flow)

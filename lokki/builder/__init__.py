@@ -1,0 +1,1 @@
+"""Making of a flow what AWS takes: packages, state machine, template."""

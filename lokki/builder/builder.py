@@ -1,0 +1,187 @@
+"""Building a flow: what it becomes on AWS as one value, and the folder that holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lokki.builder.archive import bytecode_kind, content_digest
+from lokki.builder.build_folder import Bundle, Package, Written, read_manifest, shown_size, write_bundle
+from lokki.builder.cloudformation import build_template, dump_template
+from lokki.builder.dependencies import Requirements, Resolved, check_imports, find_requirements, resolve
+from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
+from lokki.builder.names import deployed_name
+from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.sources import Project, collect, lokki_files
+from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.uv import Uv
+from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor
+from lokki.config import LokkiConfig
+from lokki.errors import ConfigError
+from lokki.graph import FlowGraph
+from lokki.plan import lower
+from lokki.runtime.event import template_to_json
+
+_DIGEST_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What packages are made of beyond the flow itself: its project, and for each step what it requires."""
+
+    project: Project
+    resolved: Mapping[str, Resolved]
+    vendored: Mapping[str, Vendored]
+
+
+def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> Bundle:
+    """Return all that a flow becomes on AWS; equal input gives equal bytes.
+
+    Raises FlowError, ConfigError and BuildError for what AWS would not take.
+    """
+    plan = lower(graph)
+    name = deployed_name(plan.flow, config)
+    calls = describe_calls(plan, template_to_json)
+    packages = []
+    for step in graph.steps:
+        code = StepCode(
+            plan.flow,
+            step.name,
+            contents.project.flow,
+            contents.project.steps[step.name],
+            calls[step.name],
+            contents.project.files,
+            contents.resolved[step.name].text,
+        )
+        files = generate_lambda_dir(code, config)
+        packages.append(_package(name, step.name, files, contents.vendored.get(step.name), config))
+    definition = build_state_machine(graph, config)
+    template = build_template(graph, config, {package.step: package.code for package in packages})
+    return Bundle(
+        name,
+        {
+            "statemachine.json": dump_state_machine(definition),
+            "template.yaml": dump_template(template),
+            **{
+                f"lambdas/{package.step}/{path}": content
+                for package in packages
+                for path, content in package.files.items()
+            },
+        },
+        tuple(packages),
+    )
+
+
+def _package(
+    flow: str, step: str, files: Mapping[str, bytes], vendored: Vendored | None, config: LokkiConfig
+) -> Package:
+    """Name a package after its content, so that changed code is deployed and unchanged code is not."""
+    digest = content_digest(files)
+    if vendored is None:
+        tag = (
+            digest[:_DIGEST_LENGTH]
+            if config.lambda_defaults.image_tag == LokkiConfig().lambda_defaults.image_tag
+            else ""
+        )
+        return Package(step, ImageCode(repository(flow, step), tag), files)
+    whole = hashlib.sha256(f"{digest} {bytecode_kind()} {vendored.digest}".encode()).hexdigest()
+    code = ZipCode(f"lokki-packages/{flow}/{slug(step)}-{whole[:_DIGEST_LENGTH]}.zip")
+    package = Package(step, code, files, vendored)
+    twice = sorted(vendored.paths & package.own.keys())
+    if twice:
+        raise BuildError(f"{twice[0]} is in the project and in a package that it requires. Rename the project's.")
+    check_size(sizes_with(vendored, [len(content) for content in package.own.values()]), step)
+    return package
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Builds flows: ``write`` gets each line of the report, ``cache`` keeps what was installed for later builds."""
+
+    write: Callable[[str], None] = _to_stdout
+    environ: Mapping[str, str] | None = None
+    cache: Path | None = None
+
+    def build(self, graph: FlowGraph, config: LokkiConfig) -> Bundle:
+        """Write a flow's packages, state machine and template to ``config.build_dir`` and report what changed.
+
+        A failing build leaves the previous one whole. Raises ConfigError for settings that are missing or wrong,
+        FlowError for a flow that AWS could not run, BuildError for packages that cannot be made.
+        """
+        began = time.monotonic()
+        check_settings(config)
+        folder = Path(config.build_dir)
+        read_manifest(folder)  # refuses a folder of something else before there is any work
+        contents, requirements = self._gather(graph, config)
+        bundle = compile_flow(graph, config, contents)
+        written = write_bundle(bundle, folder)
+        for line in _report(bundle, config, requirements, contents):
+            self.write(line)
+        for each in written:
+            note = f"  ({each.note})" if each.note else ""
+            self.write(f"  {each.change:<9} {shown_size(each.size):>10}  {each.digest[:12]:<12}  {each.path}{note}")
+        self.write(f"{_summary(written)} in {folder}, {time.monotonic() - began:.1f} s")
+        return bundle
+
+    def _gather(self, graph: FlowGraph, config: LokkiConfig) -> tuple[Contents, Requirements]:
+        """Read the project and install what it requires, which is all that a build takes from its surroundings."""
+        environ = os.environ if self.environ is None else self.environ
+        cache, uv = self.cache or cache_folder(environ), Uv(environ)
+        project = collect(graph, config, frozenset({Path(config.build_dir).resolve(), cache.resolve()}))
+        requirements = find_requirements(project.flow_file, uv, cache)
+        resolved: dict[str, Resolved] = {}
+        vendored: dict[str, Vendored] = {}
+        for step in graph.steps:
+            resolved[step.name] = resolve(requirements, step.options.dependencies, config.architecture, uv, cache)
+            check_imports(project.foreign, resolved[step.name], step.name)
+            if config.packages == "zip":
+                vendored[step.name] = vendor(resolved[step.name], uv, cache)
+        files = {**project.files, **lokki_files()}
+        return Contents(replace(project, files=files), resolved, vendored), requirements
+
+
+def check_settings(config: LokkiConfig) -> None:
+    """Raise ConfigError, with the line to add to lokki.yml, for a setting that a build needs."""
+    if not config.artifact_bucket:
+        raise ConfigError(
+            "artifact_bucket is not set: a deployed flow needs an S3 bucket for its code and for what steps hand on. "
+            "Add this line to lokki.yml, with a bucket of yours:\nartifact_bucket: my-bucket"
+        )
+    if config.packages == "image" and not config.ecr_repo_prefix:
+        raise ConfigError(
+            "ecr_repo_prefix is not set: image packages need a registry. Add this line to lokki.yml, with yours (or "
+            "package_type: zip):\necr_repo_prefix: 123456789012.dkr.ecr.eu-north-1.amazonaws.com/my-team"
+        )
+    if config.ecr_repo_prefix.endswith("/"):
+        raise ConfigError(f"ecr_repo_prefix: {config.ecr_repo_prefix!r} ends in '/', which lokki adds. Remove it.")
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of lokki's cache, by the XDG base directory specification."""
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lokki"
+
+
+def _report(bundle: Bundle, config: LokkiConfig, requirements: Requirements, contents: Contents) -> list[str]:
+    count = len(bundle.packages)
+    kind = f"{config.packages} package{'s' if count > 1 else ''}"
+    lines = [f"{bundle.flow}: {count} {kind} for {config.architecture}, requirements from {requirements.source}"]
+    notes = sorted({resolved.note for resolved in contents.resolved.values()} - {""})
+    if config.packages == "zip" and not bytecode_kind():
+        version = ".".join(map(str, sys.version_info[:2]))
+        notes.append(f"built by Python {version}, so without bytecode for Lambda's 3.13: cold starts take longer")
+    return [*lines, *(f"  note: {note}" for note in notes)]
+
+
+def _summary(written: list[Written]) -> str:
+    counts = {change: sum(each.change == change for each in written) for change in ("new", "changed", "removed")}
+    parts = [f"{number} {change}" for change, number in counts.items() if number]
+    return ", ".join(parts) if parts else "nothing changed"

@@ -1,0 +1,99 @@
+"""What ``build --check`` finds: limits of AWS that a build comes to, and what cfn-lint says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lokki.builder.build_folder import Bundle, shown_size
+from lokki.builder.environment import function_environment
+from lokki.builder.names import FUNCTION_NAME_LENGTH, function_suffixes
+from lokki.builder.package_types import ZipCode
+from lokki.builder.timing import EXPRESS_TIMEOUT, execution_type, longest_item
+from lokki.builder.vendoring import UNZIPPED_LIMIT
+from lokki.config import LokkiConfig
+from lokki.graph import FlowGraph
+from lokki.plan import FanOut, lower
+
+DEFINITION_LIMIT = 1_048_576
+"""Most bytes of a state machine's definition.
+https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+TEMPLATE_LIMIT = 1_048_576
+"""Most bytes of a template. https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html"""
+
+ENVIRONMENT_LIMIT = 4096
+"""Most bytes of a function's variables. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+
+MACHINE_NAME_LENGTH = 80
+"""https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html"""
+
+
+def check_build(graph: FlowGraph, config: LokkiConfig, bundle: Bundle, folder: Path) -> tuple[list[str], list[str]]:
+    """Return what is wrong with a build, a line each, and notes on what was not checked."""
+    findings = [*limits(graph, config, bundle)]
+    command = _cfn_lint_command()
+    if command is None:
+        return findings, ["cfn-lint is not installed, so the template is not checked with it (pip install cfn-lint)"]
+    return [*findings, *_cfn_lint(command, folder / "template.yaml")], []
+
+
+def limits(graph: FlowGraph, config: LokkiConfig, bundle: Bundle) -> Iterator[str]:
+    """Yield a line for each limit that the build exceeds, or that a run of it may."""
+    yield from _sizes(bundle)
+    yield from _functions(graph, config, bundle)
+    plan = lower(graph)
+    for op in plan.ops:
+        if isinstance(op, FanOut) and execution_type(plan, op, config) == "EXPRESS":
+            longest = longest_item(plan, op, config)
+            if longest > EXPRESS_TIMEOUT:
+                yield (
+                    f"statemachine.json: an item of the map over {op.id}() may take {longest:.0f} s with all tries, "
+                    f"but an EXPRESS execution ends after {EXPRESS_TIMEOUT}; shorten timeouts or retries, or remove "
+                    "execution_type"
+                )
+
+
+def _sizes(bundle: Bundle) -> Iterator[str]:
+    for path, limit in (("statemachine.json", DEFINITION_LIMIT), ("template.yaml", TEMPLATE_LIMIT)):
+        size = len(bundle.files[path])
+        if size > limit:
+            yield f"{path}: has {size:,} bytes, AWS takes {limit:,}; split the flow"
+    for package in bundle.packages:
+        if isinstance(package.code, ZipCode) and package.vendored is not None:
+            size = package.vendored.size + sum(map(len, package.own.values()))
+            if size > UNZIPPED_LIMIT:
+                yield f"lambdas/{package.step}.zip: has {shown_size(size)} unzipped, Lambda takes 250 MiB; require less"
+
+
+def _functions(graph: FlowGraph, config: LokkiConfig, bundle: Bundle) -> Iterator[str]:
+    """Check names, and variables with the values that deploying fills in."""
+    if len(bundle.flow) > MACHINE_NAME_LENGTH:
+        yield f"template.yaml: the state machine's name {bundle.flow!r} is longer than {MACHINE_NAME_LENGTH} characters"
+    suffixes = function_suffixes(bundle.flow, [step.name for step in graph.steps])
+    for step in graph.steps:
+        name = f"{bundle.flow}-{suffixes[step.name]}"
+        if len(name) > FUNCTION_NAME_LENGTH:
+            yield f"template.yaml: the function's name {name!r} is longer than {FUNCTION_NAME_LENGTH} characters"
+        variables = function_environment(step, config)
+        given = {"LOKKI_ARTIFACT_BUCKET": config.artifact_bucket, "LOKKI_FLOW_NAME": bundle.flow}
+        texts = {key: given.get(key, value) for key, value in variables.items()}
+        size = sum(len(key.encode()) + len(str(value).encode()) for key, value in texts.items())
+        if size > ENVIRONMENT_LIMIT:
+            yield f"template.yaml: the variables of {step.name}() have {size} bytes, Lambda takes {ENVIRONMENT_LIMIT}"
+
+
+def _cfn_lint_command() -> str | None:
+    beside = Path(sys.executable).with_name("cfn-lint")
+    return str(beside) if beside.exists() else shutil.which("cfn-lint")
+
+
+def _cfn_lint(command: str, template: Path) -> Iterator[str]:
+    """Run cfn-lint, with rules that only inform too, and yield what it prints, a line for each finding."""
+    options = ["--include-checks", "I", "--format", "parseable", "--", str(template)]
+    done = subprocess.run([command, *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        yield from (f"cfn-lint: {line}" for line in (done.stdout + done.stderr).splitlines() if line.strip())

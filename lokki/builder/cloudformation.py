@@ -1,0 +1,241 @@
+"""The CloudFormation template of a flow: functions, log groups, roles, the state machine and its schedule.
+
+https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-template-resource-type-ref.html
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import cast
+
+import yaml
+
+from lokki.builder.environment import function_environment
+from lokki.builder.names import (
+    FLOW_NAME_PATTERN,
+    FUNCTION_NAME_LENGTH,
+    deployed_name,
+    function_id,
+    function_placeholder,
+    function_suffixes,
+    log_group_id,
+)
+from lokki.builder.package_types import Code, ImageCode, ZipCode
+from lokki.builder.permissions import Mapped, attribute, lambda_role, ref, schedule_role, step_functions_role, sub
+from lokki.builder.state_machine import BUCKET_PLACEHOLDER, FLOW_PLACEHOLDER, build_state_machine, dump_state_machine
+from lokki.builder.timing import function_timeout
+from lokki.chain import AnyStep
+from lokki.config import LokkiConfig
+from lokki.errors import FlowError, ParameterError
+from lokki.graph import FlowGraph
+from lokki.plan import FanOut, Plan, bind_parameters, lower
+from lokki.values import Json
+
+RUNTIME = "python3.13"
+HANDLER = "handler.lambda_handler"
+
+_RESOURCES = 500
+"""Most resources of a stack.
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html"""
+
+
+def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code]) -> dict[str, Json]:
+    """Return the template of a flow; ``packages`` says for each step where its code is.
+
+    The state machine's definition is in it as text, the same as ``statemachine.json``, so that the template is whole
+    and a change set shows every change. Raises FlowError for a flow that no stack can hold, ConfigError for settings
+    that AWS does not take.
+    """
+    plan = lower(graph)
+    name = deployed_name(plan.flow, config)
+    suffixes = function_suffixes(name, [step.name for step in graph.steps])
+    resources: dict[str, Json] = {}
+    for step in graph.steps:
+        resources[log_group_id(step.name)] = _log_group(f"/aws/lambda/${{FlowName}}-{suffixes[step.name]}", config)
+        resources[function_id(step.name)] = _function(plan, step, suffixes[step.name], packages[step.name], config)
+    resources |= _roles(plan, graph, config)
+    resources["StateMachineLogs"] = _log_group("/aws/vendedlogs/states/${FlowName}", config)
+    resources["StateMachine"] = _state_machine(graph, config)
+    if plan.options.schedule is not None:
+        resources["Schedule"] = _schedule(plan, config)
+    if len(resources) > _RESOURCES:
+        raise FlowError(
+            f"the flow {plan.flow!r} has {len(graph.steps)} steps, which make {len(resources)} resources; "
+            f"a stack holds {_RESOURCES}. Split the flow."
+        )
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": f"The flow {plan.flow}, built by lokki.",
+        "Parameters": _parameters(name, suffixes, config, packages),
+        "Resources": resources,
+        "Outputs": _outputs(),
+    }
+
+
+def dump_template(template: Mapping[str, Json]) -> bytes:
+    """Write a template as YAML: equal bytes for equal values."""
+    text: str = yaml.dump(dict(template), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text.encode()
+
+
+def _parameters(name: str, suffixes: Mapping[str, str], config: LokkiConfig, packages: Mapping[str, Code]) -> Mapped:
+    images = [code for code in packages.values() if isinstance(code, ImageCode)]
+    room = FUNCTION_NAME_LENGTH - len("-") - max(len(suffix) for suffix in suffixes.values())
+    parameters: Mapped = {
+        FLOW_PLACEHOLDER: {
+            "Type": "String",
+            "Description": "The name of the state machine; the names of all else begin with it.",
+            "Default": name,
+            "AllowedPattern": f"^{FLOW_NAME_PATTERN}$",
+            "MaxLength": room,
+        },
+        "S3Bucket": _parameter("The bucket that holds the code and what steps hand on.", config.artifact_bucket),
+    }
+    if images:
+        parameters["ECRRepoPrefix"] = _parameter(
+            "The registry, and what the names of the images' repositories begin with.", config.ecr_repo_prefix
+        )
+    if any(not code.tag for code in images):
+        parameters["ImageTag"] = _parameter("The tag of the images.", config.lambda_defaults.image_tag)
+    return parameters
+
+
+def _parameter(description: str, default: str) -> Mapped:
+    parameter: Mapped = {"Type": "String", "Description": description}
+    return parameter | ({"Default": default} if default else {"MinLength": 1})
+
+
+def _function(plan: Plan, step: AnyStep, suffix: str, code: Code, config: LokkiConfig) -> Mapped:
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html"""
+    properties: Mapped = {
+        "FunctionName": sub(f"${{FlowName}}-{suffix}"),
+        "Description": sub(f"The step {step.name} of ${{FlowName}}"),
+        **_code(code),
+        "Architectures": [config.architecture],
+        "MemorySize": step.options.memory or config.lambda_defaults.memory,
+        "Timeout": function_timeout(plan, step, config),
+        "Role": config.roles.lambda_ or attribute("LambdaExecutionRole"),
+        "Environment": {"Variables": function_environment(step, config)},
+        "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
+    }
+    if config.tracing:
+        properties["TracingConfig"] = {"Mode": "Active"}
+    properties["Tags"] = _tags(config)
+    return {"Type": "AWS::Lambda::Function", "Properties": properties}
+
+
+def _code(code: Code) -> Mapped:
+    match code:
+        case ZipCode(key):
+            place: Mapped = {"S3Bucket": ref("S3Bucket"), "S3Key": key}
+            return {"PackageType": "Zip", "Code": place, "Runtime": RUNTIME, "Handler": HANDLER}
+        case ImageCode(repository, tag):
+            uri = f"${{ECRRepoPrefix}}/{repository}:{tag or '${ImageTag}'}"
+            return {"PackageType": "Image", "Code": {"ImageUri": sub(uri)}, "ImageConfig": {"Command": [HANDLER]}}
+
+
+def _roles(plan: Plan, graph: FlowGraph, config: LokkiConfig) -> Mapped:
+    """Make the roles that the settings do not give. A given role of the state machine starts scheduled runs, too."""
+    names = [step.name for step in graph.steps]
+    roles: Mapped = {}
+    if not config.roles.lambda_:
+        groups = [log_group_id(name) for name in names]
+        roles["LambdaExecutionRole"] = lambda_role(groups, tracing=config.tracing)
+    if not config.roles.pipeline:
+        maps = any(isinstance(op, FanOut) for op in plan.ops)
+        functions = [function_id(name) for name in names]
+        roles["StepFunctionsExecutionRole"] = step_functions_role(functions, maps=maps, tracing=config.tracing)
+        if plan.options.schedule is not None:
+            roles["ScheduleRole"] = schedule_role()
+    for role in roles.values():
+        cast("dict[str, Mapped]", role)["Properties"]["Tags"] = _tags(config)
+    return roles
+
+
+def _log_group(name: str, config: LokkiConfig) -> Mapped:
+    return {
+        "Type": "AWS::Logs::LogGroup",
+        # A log group that outlived its stack would be in the way of the next one of the same name.
+        "DeletionPolicy": "Delete",
+        "UpdateReplacePolicy": "Delete",
+        "Properties": {"LogGroupName": sub(name), "RetentionInDays": config.log_retention, "Tags": _tags(config)},
+    }
+
+
+def _state_machine(graph: FlowGraph, config: LokkiConfig) -> Mapped:
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
+
+    Log groups under /aws/vendedlogs/ need no resource policy of their own, of which a region has ten:
+    https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html
+    """
+    functions = {function_placeholder(step.name): attribute(function_id(step.name)) for step in graph.steps}
+    destination: Mapped = {"CloudWatchLogsLogGroup": {"LogGroupArn": attribute("StateMachineLogs")}}
+    properties: Mapped = {
+        "StateMachineName": ref("FlowName"),
+        "StateMachineType": "STANDARD",
+        "RoleArn": config.roles.pipeline or attribute("StepFunctionsExecutionRole"),
+        "DefinitionString": dump_state_machine(build_state_machine(graph, config)).decode(),
+        "DefinitionSubstitutions": {
+            BUCKET_PLACEHOLDER: ref("S3Bucket"),
+            FLOW_PLACEHOLDER: ref("FlowName"),
+            **functions,
+        },
+        "LoggingConfiguration": {"Level": "ERROR", "IncludeExecutionData": False, "Destinations": [destination]},
+        "TracingConfiguration": {"Enabled": config.tracing},
+        "Tags": _tags(config),
+    }
+    return {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+
+
+def _schedule(plan: Plan, config: LokkiConfig) -> Mapped:
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-scheduler-schedule.html"""
+    try:
+        defaults = bind_parameters(plan.params, {})
+    except ParameterError as error:
+        raise FlowError(f"the flow {plan.flow!r} cannot run on a schedule: {error}") from None
+    return {
+        "Type": "AWS::Scheduler::Schedule",
+        "Properties": {
+            "Name": ref("FlowName"),
+            "Description": sub("Runs ${FlowName}"),
+            "ScheduleExpression": plan.options.schedule,
+            "ScheduleExpressionTimezone": plan.options.timezone or "UTC",
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "Target": {
+                "Arn": ref("StateMachine"),
+                "RoleArn": config.roles.pipeline or attribute("ScheduleRole"),
+                "Input": json.dumps(defaults, ensure_ascii=False),
+            },
+        },
+    }
+
+
+def _tags(config: LokkiConfig) -> list[Json]:
+    tags: Mapped = {**dict(sorted(config.tags.items())), "lokki:flow": ref("FlowName")}
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def _outputs() -> Mapped:
+    return {
+        "StateMachineArn": {
+            "Description": "The state machine; start an execution of it.",
+            "Value": ref("StateMachine"),
+        },
+        "StateMachineLogGroup": {"Description": "Failures of runs.", "Value": ref("StateMachineLogs")},
+        "Artifacts": {"Description": "What steps hand on.", "Value": sub("s3://${S3Bucket}/lokki/${FlowName}/")},
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        """Write a value out wherever it stands."""
+        return True
+
+    def represent_data(self, data: object) -> yaml.Node:
+        """Write several lines as a block, and quote what another reader of YAML could take for a number or a date."""
+        if not isinstance(data, str):
+            return super().represent_data(data)
+        style = "|" if "\n" in data else None if re.match(r"[A-Za-z/]", data) else "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)

@@ -1,0 +1,102 @@
+"""Names of what a flow becomes on AWS: injective, and within AWS's lengths whatever a flow and its steps are called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from lokki.config import LokkiConfig
+from lokki.errors import ConfigError, FlowError
+from lokki.naming import state_name
+
+FUNCTION_NAME_LENGTH = 64
+"""Longest name of a function. https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html"""
+
+LABEL_LENGTH = 40
+"""Longest label of a map. https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html"""
+
+FLOW_NAME_PATTERN = "[a-zA-Z][a-zA-Z0-9_-]*"
+"""What state machines, functions, schedules, log groups and prefixes of keys all take as their name's beginning."""
+
+_HASH_LENGTH = 8
+_LONGEST_ID = 200
+"""Characters of a step's name in a logical id, which has at most 255.
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resources-section-structure.html"""
+_LONGEST_FLOW = FUNCTION_NAME_LENGTH - len("-") - _HASH_LENGTH
+
+
+def deployed_name(flow: str, config: LokkiConfig) -> str:
+    """Return the name that a flow has on AWS: ``flow_name`` of the settings, else its own.
+
+    Raises ConfigError or FlowError for a name that leaves no room for the names of functions, or that AWS cannot take.
+    """
+    name = config.flow_name or flow
+    problem = ""
+    if not re.fullmatch(FLOW_NAME_PATTERN, name):
+        problem = "AWS takes ASCII letters, digits, '-' and '_', a letter first"
+    elif len(name) > _LONGEST_FLOW:
+        problem = f"it has {len(name)} characters; functions are named after it, which leaves room for {_LONGEST_FLOW}"
+    if problem and config.flow_name:
+        raise ConfigError(f"flow_name: a flow cannot be deployed as {name!r}: {problem}. Give it another flow_name.")
+    if problem:
+        raise FlowError(f"the flow {name!r} cannot be deployed under its name: {problem}. Set flow_name in lokki.yml.")
+    return name
+
+
+def function_suffixes(flow: str, steps: Iterable[str]) -> dict[str, str]:
+    """Return what follows the flow's name and ``-`` in the name of each step's function.
+
+    >>> function_suffixes("birds-flow", ["get_birds", "flap_" * 12])["get_birds"]
+    'get_birds'
+    >>> function_suffixes("birds-flow", ["get_birds", "flap_" * 12])["flap_" * 12]
+    'flap_flap_flap_flap_flap_flap_flap_flap_flap_88cba3f6'
+
+    A step's name has no ``-``, so two flows share no name of a function. Raises FlowError if two steps of this one do.
+    """
+    longest = FUNCTION_NAME_LENGTH - len(flow) - len("-")
+    suffixes = {step: shortened(step, longest) for step in steps}
+    first: dict[str, str] = {}
+    for step, suffix in suffixes.items():
+        other = first.setdefault(suffix, step)
+        if other != step:
+            raise FlowError(f"the functions of {other}() and {step}() would both be named {flow}-{suffix}. Rename one.")
+    return suffixes
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return a name as it is if it fits and is ASCII, else the beginning of what is, ``_`` and a hash of all of it.
+
+    >>> shortened("flap", 64), shortened("größe", 64)
+    ('flap', 'groe_d353a267')
+    """
+    if len(name) <= longest and name.isascii():
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    kept = longest - _HASH_LENGTH - len("_")
+    beginning = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[: max(kept, 0)].rstrip("_")
+    return f"{beginning}_{digest}" if beginning else digest
+
+
+def map_label(fan_out_id: str) -> str:
+    """Return the label of a map, which is part of the ARNs of its runs; ids are unique, and so are labels."""
+    return shortened(fan_out_id, LABEL_LENGTH)
+
+
+def function_id(step: str) -> str:
+    """Return the logical id of a step's function in the template: ``FlapBirdFunction``.
+
+    No other resource's id ends in ``Function`` or ``LogGroup``, so no step's name can collide with one.
+    """
+    return f"{state_name(shortened(step, _LONGEST_ID))}Function"
+
+
+def log_group_id(step: str) -> str:
+    """Return the logical id of the log group of a step's function: ``FlapBirdLogGroup``."""
+    return f"{state_name(shortened(step, _LONGEST_ID))}LogGroup"
+
+
+def function_placeholder(step: str) -> str:
+    """Return the name under which the state machine's definition asks for a function's ARN: ``FlapBirdFunctionArn``."""
+    return f"{function_id(step)}Arn"

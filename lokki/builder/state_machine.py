@@ -1,0 +1,218 @@
+"""The state machine of a flow, in Amazon States Language with JSONata: one Task per call, one distributed Map per map.
+
+https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html and
+https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html for JSONata. ``${…}`` are places that the
+template fills (DefinitionSubstitutions): the bucket, the flow's name and the functions' ARNs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from decimal import Decimal
+from itertools import zip_longest
+
+from lokki.builder.names import function_placeholder, map_label
+from lokki.builder.retries import number
+from lokki.builder.timing import execution_type, retry_rules, task_timeout
+from lokki.config import LokkiConfig
+from lokki.graph import FlowGraph
+from lokki.naming import MAP_SUFFIX, state_name
+from lokki.options import MapOptions
+from lokki.plan import Call, FanOut, Op, Plan, lower
+from lokki.store.keys import Keys
+from lokki.values import Json
+
+type State = dict[str, Json]
+
+BUCKET_PLACEHOLDER = "ArtifactBucket"
+FLOW_PLACEHOLDER = "FlowName"
+
+BATCH_BYTES = 200_000
+"""Most bytes of items in a batch: with the batch's own input they must stay below the 256 KiB of a state's input.
+https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html"""
+
+_LONGEST_TIMEOUT = 99_999_999
+"""https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"""
+
+_CHILDREN = 10_000
+"""Most child executions at once. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+_RUN_ID = "{% $states.context.Execution.Name %}"
+
+_ATTEMPT = "{% $states.context.State.RetryCount %}"
+"""0 for the first try. https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html"""
+
+
+def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json]:
+    """Return the definition of a flow's state machine.
+
+    Raises ConfigError for an ``execution_type`` that cannot hold a map's items.
+    """
+    plan = lower(graph)
+    machine: dict[str, Json] = {
+        "Comment": f"{plan.flow}, built by lokki",
+        "QueryLanguage": "JSONata",
+        "StartAt": _state_of(plan.ops[0]),
+    }
+    if plan.options.timeout is not None:
+        machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), _LONGEST_TIMEOUT)
+    states: dict[str, Json] = {}
+    for op, following in zip_longest(plan.ops, plan.ops[1:]):
+        state = _map_state(plan, op, config) if isinstance(op, FanOut) else _outer_task(plan, op, config)
+        states[_state_of(op)] = state | _next(_state_of(following) if following else None)
+    machine["States"] = states
+    return machine
+
+
+def dump_state_machine(definition: dict[str, Json]) -> bytes:
+    """Write a definition as ``statemachine.json`` has it: JSON that people can read, equal bytes for equal values."""
+    return (json.dumps(definition, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _state_of(op: Op) -> str:
+    return state_name(op.id) + (MAP_SUFFIX if isinstance(op, FanOut) else "")
+
+
+def _next(name: str | None) -> State:
+    return {"End": True} if name is None else {"Next": name}
+
+
+def _outer_task(plan: Plan, call: Call, config: LokkiConfig) -> State:
+    """Make the Task of a call outside of maps. The first one completes the run's parameters, for all that follow."""
+    payload: State = {"run_id": _RUN_ID, "call": call.id, "attempt": _ATTEMPT}
+    first = call.reads is None
+    if first:
+        payload["params"] = "{% $states.context.Execution.Input %}"
+    elif call.params:
+        payload["params"] = _params([call])
+    if not first:
+        payload["input"] = "{% $states.input %}"
+    kept: State = {}
+    if first and plan.params:
+        kept["Assign"] = {"params": "{% $states.result.Payload.params %}"}
+    output = "{% $sift($states.result.Payload, function($value, $name) { $name != 'params' }) %}"
+    kept["Output"] = output if first else "{% $states.result.Payload %}"
+    return _task(plan, call, payload, config) | kept | _retry(call, batch=False, express=False)
+
+
+def _task(plan: Plan, call: Call, payload: State, config: LokkiConfig) -> State:
+    # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
+    return {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Arguments": {"FunctionName": f"${{{function_placeholder(call.step.name)}}}", "Payload": payload},
+        "TimeoutSeconds": task_timeout(plan, call.step, config),
+    }
+
+
+def _retry(call: Call, *, batch: bool, express: bool) -> State:
+    return {"Retry": [rule.to_asl() for rule in retry_rules(call, batch=batch, express=express)]}
+
+
+def _params(calls: Iterable[Call]) -> State:
+    """Take the parameters that these calls use out of the variable in which the first task left all of them."""
+    return {name: f"{{% $params.{name} %}}" for name in sorted({name for call in calls for name in call.params})}
+
+
+def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
+    """Make the distributed Map of a map block; its items are in the manifest that the source's task wrote.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html
+    """
+    results = Keys("").map_results(fan_out.id).removesuffix("/")
+    return {
+        "Type": "Map",
+        "Label": map_label(fan_out.id),
+        "ItemReader": {
+            "Resource": "arn:aws:states:::s3:getObject",
+            "ReaderConfig": {"InputType": "JSON"},
+            "Arguments": {"Bucket": f"${{{BUCKET_PLACEHOLDER}}}", "Key": "{% $states.input.map_manifest_key %}"},
+        },
+        **_hand_on(fan_out),
+        **_bounds(fan_out.options),
+        "ItemProcessor": _processor(plan, fan_out, config),
+        # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
+        "ResultWriter": {
+            "Resource": "arn:aws:states:::s3:putObject",
+            "WriterConfig": {"OutputType": "JSON", "Transformation": "FLATTEN"},
+            "Arguments": {
+                "Bucket": f"${{{BUCKET_PLACEHOLDER}}}",
+                "Prefix": f"{{% 'lokki/${{{FLOW_PLACEHOLDER}}}/' & $states.context.Execution.Name & '{results}' %}}",
+            },
+        },
+        "Output": {
+            "results_manifest_key": "{% $states.result.ResultWriterDetails.Key %}",
+            "items": "{% $states.input.items %}",
+        },
+    }
+
+
+def _hand_on(fan_out: FanOut) -> State:
+    """Say what a child execution gets: variables and the context of this one cannot be seen in it."""
+    common: State = {"run_id": _RUN_ID}
+    if params := _params(fan_out.inner):
+        common["params"] = params
+    if fan_out.options.batch is None:
+        return {"ItemSelector": common | {"item": "{% $states.context.Map.Item.Value %}"}}
+    return {
+        "ItemBatcher": {
+            "MaxItemsPerBatch": fan_out.options.batch,
+            "MaxInputBytesPerBatch": BATCH_BYTES,
+            "BatchInput": common,
+        }
+    }
+
+
+def _bounds(options: MapOptions) -> State:
+    """Say how many items run at once, and how many may fail.
+
+    A share is written in decimal, as the user did: 0.29 is 29 percent, though 0.29 * 100 is less in binary.
+    https://docs.aws.amazon.com/step-functions/latest/dg/maprun-fail-threshold.html
+    """
+    bounds: State = {}
+    if options.concurrency is not None:
+        bounds["MaxConcurrency"] = min(options.concurrency, _CHILDREN)
+    if isinstance(options.tolerate, float):
+        bounds["ToleratedFailurePercentage"] = number(float(Decimal(repr(options.tolerate)) * 100))
+    elif options.tolerate is not None:
+        bounds["ToleratedFailureCount"] = options.tolerate
+    return bounds
+
+
+def _processor(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
+    kind = execution_type(plan, fan_out, config)
+    states: dict[str, Json] = {}
+    for call, following in zip_longest(fan_out.inner, fan_out.inner[1:]):
+        made = _inner_task(plan, fan_out, call, config)
+        retry = _retry(call, batch=fan_out.options.batch is not None, express=kind == "EXPRESS")
+        states[state_name(call.id)] = made | retry | _next(state_name(following.id) if following else None)
+    return {
+        "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": kind},
+        "StartAt": state_name(fan_out.inner[0].id),
+        "States": states,
+    }
+
+
+def _inner_task(plan: Plan, fan_out: FanOut, call: Call, config: LokkiConfig) -> State:
+    """Make the Task of a call inside a map: its input is what ``_hand_on`` says, and so is its output but for the last.
+
+    The last one's output is the result, which ResultWriter writes: an object for an item, an array for a batch.
+    """
+    batch, last = fan_out.options.batch is not None, call is fan_out.inner[-1]
+    common = "$states.input.BatchInput" if batch else "$states.input"
+    payload: State = {"run_id": f"{{% {common}.run_id %}}", "call": call.id, "attempt": _ATTEMPT}
+    if call.params:
+        payload["params"] = f"{{% {common}.params %}}"
+    result = "{% $states.result.Payload.items %}" if batch else "{% $states.result.Payload %}"
+    output: Json = result
+    if batch:
+        payload["items"] = "{% $states.input.Items %}"
+        if not last:
+            output = {"BatchInput": "{% $states.input.BatchInput %}", "Items": result}
+    else:
+        payload["item"] = "{% $states.input.item %}"
+        if not last:
+            output = "{% $merge([$states.input, {'item': $states.result.Payload}]) %}"
+    return _task(plan, call, payload, config) | {"Output": output}

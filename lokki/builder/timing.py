@@ -1,0 +1,89 @@
+"""How long functions, tasks and items may take, and which kind of child execution is long enough for a map."""
+
+from __future__ import annotations
+
+import math
+
+from lokki.builder.retries import RetryRule, service_rule, step_rule
+from lokki.chain import AnyStep
+from lokki.config import LokkiConfig
+from lokki.errors import ConfigError
+from lokki.plan import Call, FanOut, Plan
+
+FUNCTION_TIMEOUT = 900
+"""Longest timeout of a function, in seconds. https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html"""
+
+EXPRESS_TIMEOUT = 300
+"""Longest EXPRESS execution, in seconds. https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html"""
+
+_TASK_MARGIN = 15
+"""Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its
+own. Lambda takes up to 10 seconds to start the code before it counts:
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib"""
+
+_BATCH_MARGIN = 5
+"""Seconds that a batch has for reading its items and writing its results."""
+
+
+def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
+    """Return the timeout of a step's function, in whole seconds.
+
+    It is the step's ``timeout``, else ``lambda_defaults.timeout``. In a batch the step's ``timeout`` is for one item,
+    so there it covers each try of each item, as far as Lambda's 900 seconds go.
+    """
+    own = step.options.timeout
+    if own is None:
+        return config.lambda_defaults.timeout
+    batches = [
+        op.options.batch
+        for op in plan.ops
+        if isinstance(op, FanOut) and op.options.batch and any(call.step.name == step.name for call in op.inner)
+    ]
+    if not batches:
+        return math.ceil(own)
+    retry = step.options.retry
+    item = own
+    if retry is not None:
+        item = own * retry.attempts + sum(retry.wait(failed) for failed in range(1, retry.attempts))
+    return math.ceil(min(FUNCTION_TIMEOUT, item * max(batches) + _BATCH_MARGIN))
+
+
+def task_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
+    """Return how long a task waits for one invocation of a step's function, in seconds."""
+    return function_timeout(plan, step, config) + _TASK_MARGIN
+
+
+def retry_rules(call: Call, *, batch: bool, express: bool) -> list[RetryRule]:
+    """Return the rules of a call's task. In a batch, items have the step's own tries inside the function."""
+    own = None if batch else step_rule(call.step.options.retry)
+    return [*([own] if own else []), service_rule(express=express)]
+
+
+def longest_item(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> float:
+    """Return the seconds that an item, or a batch, takes at worst in an EXPRESS child: all tries of all inner steps."""
+    total = 0.0
+    for call in fan_out.inner:
+        rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)
+        tries = 1 + sum(rule.retries for rule in rules[:-1])
+        total += tries * task_timeout(plan, call.step, config) + sum(rule.longest_wait for rule in rules)
+    return total
+
+
+def execution_type(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> str:
+    """Return ``EXPRESS`` where the worst case of an item fits its five minutes, else ``STANDARD``; a setting overrules.
+
+    Raises ConfigError for EXPRESS where one try of each inner step does not fit, so that an item within its timeouts
+    would be cut off.
+    """
+    if config.execution_type == "EXPRESS":
+        one_try = sum(function_timeout(plan, call.step, config) for call in fan_out.inner)
+        if one_try > EXPRESS_TIMEOUT:
+            steps = " and ".join(f"{call.step.name}()" for call in fan_out.inner)
+            raise ConfigError(
+                f"execution_type: EXPRESS ends after {EXPRESS_TIMEOUT} seconds, but {steps} in the map over "
+                f"{fan_out.id}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
+            )
+        return "EXPRESS"
+    if config.execution_type:
+        return config.execution_type
+    return "EXPRESS" if longest_item(plan, fan_out, config) <= EXPRESS_TIMEOUT else "STANDARD"

@@ -1,0 +1,79 @@
+"""Running uv, which resolves and installs what packages require."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lokki.builder.package_types import BuildError
+
+
+@dataclass(frozen=True)
+class Uv:
+    """uv as it is found on this machine: by ``$UV``, in this environment, or on the path; looked for when used."""
+
+    environ: Mapping[str, str]
+    python: Path = Path(sys.executable)
+
+    @cached_property
+    def command(self) -> str:
+        """The uv that answers first. Raises BuildError when there is none."""
+        for candidate in self._candidates():
+            try:
+                answer = subprocess.run([candidate, "--version"], capture_output=True, env=self.environ, check=False)
+            except OSError:
+                continue
+            if answer.returncode == 0:  # a shim may be there that leads to nothing
+                return candidate
+        raise BuildError(
+            "uv is needed to install what the flow requires for Lambda, and it is not here. "
+            "Install it (pip install uv), or name it in the environment variable UV."
+        )
+
+    def _candidates(self) -> Iterator[str]:
+        if self.environ.get("UV"):
+            yield self.environ["UV"]
+        beside = self.python.with_name("uv")
+        if beside.exists():
+            yield str(beside)
+        found = shutil.which("uv", path=self.environ.get("PATH", ""))
+        if found:
+            yield found
+
+    def run(self, arguments: Sequence[str], folder: Path, purpose: str) -> str:
+        """Run a command in a folder and return what it prints. Raises BuildError with what uv says when it fails."""
+        try:
+            done = subprocess.run(
+                [self.command, *arguments],
+                cwd=folder,
+                env={**self.environ, "UV_NO_PROGRESS": "1", "NO_COLOR": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            raise BuildError(f"uv cannot be run: {error}. Install it anew (pip install uv).") from None
+        if done.returncode:
+            raise BuildError(f"{purpose} failed. uv says:\n{_indented(done.stderr)}\n{_advice(done.stderr)}")
+        return done.stdout
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-20:])
+
+
+def _advice(text: str) -> str:
+    if re.search(r"no (matching distribution|wheels?|usable wheels)|not have any wheels|building from source", text):
+        return (
+            "A package has no wheel for Lambda's Python 3.13 on this architecture. Require another version of it, "
+            "set architecture in lokki.yml, or publish a wheel of it where uv finds it."
+        )
+    if re.search(r"error sending request|Failed to fetch|dns error|[Cc]ould not connect", text):
+        return "Check the network and the index that uv is set to use."
+    return "Correct the requirements and build again."

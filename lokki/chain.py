@@ -1,0 +1,323 @@
+"""Chains of steps: immutable values that the body of a flow puts together. Each knows only what is upstream of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Concatenate, Never, NoReturn, overload
+
+from lokki.errors import FlowError
+from lokki.options import MapOptions, StepOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What a step was called with inside a flow: values, or placeholders for the flow's parameters."""
+
+    args: tuple[object, ...] = ()
+    kwargs: dict[str, object] = field(default_factory=dict)
+
+
+# A step's result stands in parameters of its methods too, so StepNode is invariant in it: a step of whatever result is
+# StepNode[..., Any], and not StepNode[..., object].
+type AnyStep = StepNode[..., Any]
+type AnyBlock = MapBlock[Any]
+type Chain = AnyStep | AnyBlock
+
+
+@dataclass(frozen=True, eq=False)
+class StepNode[**P, R]:
+    """A step, alone or at the end of a chain: its function, its options, what it was called with, what is upstream.
+
+    Steps are values: calling one, or chaining one, makes a new one and changes nothing. ``fn`` is the plain function,
+    for unit tests: ``flap_bird.fn("goose")``.
+    """
+
+    fn: Callable[P, R]
+    name: str
+    options: StepOptions = field(default_factory=StepOptions)
+    arguments: Arguments | None = None
+    upstream: AnyStep | AnyBlock | None = None
+    where: str = ""
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        """The plain function, for inspect and for documentation tools."""
+        return self.fn
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepNode[P, R]: ...
+    # mypy infers Never for a type variable in place of this Any.
+    @overload
+    def __call__[**Q](
+        self: StepNode[Concatenate[Any, Q], R], *args: Q.args, **kwargs: Q.kwargs
+    ) -> StepNode[Concatenate[Any, Q], R]: ...
+    def __call__(self, *args: object, **kwargs: object) -> StepNode[..., R]:
+        """Bind arguments: all of them for a first step, all but the first for a step that gets it from upstream.
+
+        Nothing is run. Arguments are JSON values, placeholders of the flow's parameters, or what the parameter's
+        annotation says (a date, an Enum, a dataclass, a Path …). Raises FlowError for arguments on a chained step.
+        """
+        if self.upstream is not None:
+            raise FlowError(
+                f"{self} is a chain already; bind arguments where the step joins it: .next({self.name}(…))."
+            )
+        arguments = Arguments(
+            tuple(_snapshot(value, self.name) for value in args),
+            {name: _snapshot(value, self.name) for name, value in kwargs.items()},
+        )
+        return _drawn(replace(self, arguments=arguments, where=_caller()), self)
+
+    def next[**Q, U](self, step: StepNode[Concatenate[R, Q], U]) -> StepNode[[], U]:
+        """Run ``step`` on this step's result. Raises FlowError when ``step`` is no single step.
+
+        A chain takes no more arguments, so all chains to the same result have the same type.
+        """
+        return _append(self, step, "next")
+
+    def map[T, **Q, U](
+        self: StepNode[P, Iterable[T]],
+        step: StepNode[Concatenate[T, Q], U],
+        *,
+        concurrency: int | None = None,
+        batch: int | None = None,
+        tolerate: int | float | None = None,
+    ) -> MapBlock[U]:
+        """Open a map block: run ``step`` once for each item of this step's result, which may be a generator.
+
+        ``concurrency``: the most items (deployed with ``batch``: batches) that run at one time; default: no bound
+        deployed, the executor's workers locally. ``batch``: items that one Lambda invocation handles one after another;
+        it has no local meaning, since results do not depend on it. ``tolerate``: how many items may fail, as a number
+        (``5``) or as a share (``0.05``), before the run fails; ``.agg`` gets the results of the others. Default: none.
+        Raises FlowError for options that make no sense and when ``step`` is no single step.
+        """
+        _check_single(step, "map", self)
+        options = MapOptions(concurrency, batch, tolerate)
+        return _drawn(MapBlock(self, (replace(step, where=_caller()),), ("map",), options), self, step)
+
+    def agg(self, step: Never) -> NoReturn:
+        """Raise TypeError: only a map block has results to aggregate (so no argument passes a type checker)."""
+        raise TypeError(
+            f".agg() must be called on the result of .map(); {self} is a step. "
+            f"Use {self}.next({_name(step)}) to run {_name(step)} on its result."
+        )
+
+    def __str__(self) -> str:
+        call = f"{self.name}()" if self.arguments is not None else self.name
+        return call if self.upstream is None else f"{self.upstream}.{_verb(self.upstream)}({call})"
+
+    def __repr__(self) -> str:
+        return f"<step {self}>"
+
+    def __bool__(self) -> Never:
+        raise FlowError(_no_value(self, "if"))
+
+    def __iter__(self) -> Never:
+        raise FlowError(_no_value(self, "for"))
+
+    def __len__(self) -> Never:
+        raise FlowError(_no_value(self, "len()"))
+
+    def __getitem__(self, key: object) -> Never:
+        raise FlowError(_no_value(self, "[…]"))
+
+    def __eq__(self, other: object) -> bool:
+        return _is_same(self, other)
+
+    __hash__ = object.__hash__
+
+
+@dataclass(frozen=True, eq=False)
+class MapBlock[R]:
+    """An open map block: the step whose items it runs over, and the chain of steps that each item goes through.
+
+    ``joined`` tells by which method each inner step came: ``map`` or ``next``.
+    """
+
+    source: AnyStep
+    inner_steps: tuple[AnyStep, ...]
+    joined: tuple[str, ...]
+    options: MapOptions = field(default_factory=MapOptions)
+
+    def next[**Q, U](self, step: StepNode[Concatenate[R, Q], U]) -> MapBlock[U]:
+        """Run ``step`` on the result of each item. Raises FlowError when ``step`` is no single step."""
+        return _extend(self, step, "next", MapOptions())
+
+    def map[**Q, U](
+        self,
+        step: StepNode[Concatenate[R, Q], U],
+        *,
+        concurrency: int | None = None,
+        batch: int | None = None,
+        tolerate: int | float | None = None,
+    ) -> MapBlock[U]:
+        """Run ``step`` on the result of each item, as ``next`` does; it opens no second map.
+
+        Raises FlowError for options, which belong to the ``.map`` that opened the block.
+        """
+        return _extend(self, step, "map", MapOptions(concurrency, batch, tolerate))
+
+    def agg[**Q, U](self, step: StepNode[Concatenate[list[R], Q], U]) -> StepNode[[], U]:
+        """Close the block: ``step`` gets the list of all items' results, in the order of the items."""
+        return _append(self, step, "agg")
+
+    def __str__(self) -> str:
+        inner = "".join(
+            f".{verb}({step.name}{'()' if step.arguments is not None else ''})"
+            for verb, step in zip(self.joined, self.inner_steps, strict=True)
+        )
+        return f"{self.source}{inner}"
+
+    def __repr__(self) -> str:
+        return f"<map block {self}>"
+
+    def __bool__(self) -> Never:
+        raise FlowError(_no_value(self, "if"))
+
+    def __iter__(self) -> Never:
+        raise FlowError(_no_value(self, "for"))
+
+    def __len__(self) -> Never:
+        raise FlowError(_no_value(self, "len()"))
+
+    def __getitem__(self, key: object) -> Never:
+        raise FlowError(_no_value(self, "[…]"))
+
+    def __eq__(self, other: object) -> bool:
+        return _is_same(self, other)
+
+    __hash__ = object.__hash__
+
+
+@dataclass(slots=True)
+class Drawing:
+    """The chains that the body of one flow made, and what went into them."""
+
+    flow: str
+    made: list[Chain] = field(default_factory=list)
+    used: list[object] = field(default_factory=list)
+
+    def dropped(self, head: object) -> list[Chain]:
+        """Return the chains that were started and lead nowhere, given what the flow returned."""
+        used = {id(value) for value in (*self.used, head)}
+        return [chain for chain in self.made if id(chain) not in used]
+
+
+_DRAWING: ContextVar[Drawing | None] = ContextVar("lokki_drawing", default=None)
+
+
+@contextmanager
+def drawing(flow: str) -> Iterator[Drawing]:
+    """Watch which chains are made and used while the body of a flow runs.
+
+    Raises FlowError inside the body of a flow: a flow is no step of another one.
+    """
+    outer = _DRAWING.get()
+    if outer is not None:
+        raise FlowError(
+            f"the flow {flow}() is called in the flow {outer.flow}(), but a flow cannot be part of a flow. "
+            "Put the steps that they share into a plain function that returns their chain."
+        )
+    current = Drawing(flow)
+    token = _DRAWING.set(current)
+    try:
+        yield current
+    finally:
+        _DRAWING.reset(token)
+
+
+def _drawn[C: Chain](chain: C, *used: object) -> C:
+    current = _DRAWING.get()
+    if current is not None:
+        current.made.append(chain)
+        current.used += used
+    return chain
+
+
+def _snapshot(value: object, step: str) -> object:
+    """Copy the lists and dicts of an argument, so that a step keeps what it was called with when they change later."""
+    if isinstance(value, StepNode | MapBlock):
+        raise FlowError(
+            f"{step}() was called with {value}, which has no value while the flow is drawn. "
+            f"Chain them instead: {value}.{_verb(value)}({step})."
+        )
+    try:
+        if type(value) is list:
+            return [_snapshot(member, step) for member in value]
+        if type(value) is tuple:
+            return tuple(_snapshot(member, step) for member in value)
+        if type(value) is dict:
+            return {name: _snapshot(member, step) for name, member in value.items()}
+    except RecursionError:
+        raise FlowError(f"{step}() was called with a {type(value).__name__} that contains itself.") from None
+    return value
+
+
+def _is_same(chain: Chain, other: object) -> bool:
+    """Compare by identity; refuse ``if step() == 5`` in a flow, which would always be false."""
+    if _DRAWING.get() is not None and not isinstance(other, StepNode | MapBlock):
+        raise FlowError(_no_value(chain, "=="))
+    return chain is other
+
+
+def _append[U](upstream: Chain, step: StepNode[..., U], verb: str) -> StepNode[[], U]:
+    _check_single(step, verb, upstream)
+    return _drawn(replace(step, upstream=upstream, where=_caller()), upstream, step)
+
+
+def _extend[U](block: MapBlock[Any], step: StepNode[..., U], verb: str, options: MapOptions) -> MapBlock[U]:
+    _check_single(step, verb, block)
+    if options != MapOptions():
+        raise FlowError(
+            f"Nested .map() is not supported: {block} is an open map block, and .map({step.name}, …) only adds to it. "
+            "Give the options to the .map() that opens the block, or close it with .agg() first."
+        )
+    inner_steps = (*block.inner_steps, replace(step, where=_caller()))
+    return _drawn(MapBlock(block.source, inner_steps, (*block.joined, verb), block.options), block, step)
+
+
+def _check_single(step: object, verb: str, upstream: object) -> None:
+    """Raise FlowError unless ``step`` is one step that is not chained to anything yet."""
+    if isinstance(step, MapBlock):
+        raise FlowError(
+            f"Nested .map() is not supported: {upstream}.{verb}() takes one step, but {step} is a map block. "
+            "Close the outer block with .agg() before the next .map(), or loop inside one step."
+        )
+    if not isinstance(step, StepNode):
+        hint = f" Put @step above def {_name(step)}." if _name(step).isidentifier() and callable(step) else ""
+        raise FlowError(f"{upstream}.{verb}() takes a step, but {_name(step)} is not one.{hint}")
+    if step.upstream is not None:
+        raise FlowError(
+            f"{upstream}.{verb}() takes one step, but {step} is a chain. Add its steps one after another with .next()."
+        )
+
+
+def _verb(upstream: Chain) -> str:
+    return "agg" if isinstance(upstream, MapBlock) else "next"
+
+
+def _name(value: object) -> str:
+    name = getattr(value, "__name__", None)
+    return name if isinstance(name, str) else repr(value)
+
+
+def _no_value(chain: Chain, use: str) -> str:
+    return (
+        f"{chain} has no value while the flow is drawn, so `{use}` cannot use it: steps run later. "
+        "Put the decision inside a step, or use .map() to run a step per item."
+    )
+
+
+def _caller() -> str:
+    """Return ``file:line`` of the code that called the method of a chain."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,237 @@
+"""The command ``emulate``: builds a flow and runs what was built on this machine as AWS would."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO, cast
+
+import click
+
+from lokki.builder.builder import Builder
+from lokki.cli_flow import (
+    Called,
+    output_options,
+    parameter_command,
+    parameter_options,
+    resume_option,
+    run_id_option,
+    text_of,
+)
+from lokki.cli_params import PREFIX, check_required, given_parameters
+from lokki.cli_run import DONE, FAILED, INTERRUPTED, Listener, check_writable, from_here, shown, write_result
+from lokki.config import LokkiConfig, load_config
+from lokki.errors import EmulatorError, LokkiError, ParameterError, RunError
+from lokki.graph import FlowGraph
+from lokki.naming import check_run_id
+from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
+from lokki.report import RunReport
+
+BUCKET = "emulated-artifacts"
+"""The name of the bucket where the settings have none: nobody else sees it."""
+
+BUILD_DIR = ".lokki/emulated-build"
+"""Where a flow is built whose settings would not do here, so that the user's own build stays as it is."""
+
+_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+@dataclass(frozen=True, slots=True)
+class EmulateOptions:
+    """What the command line says, beside the flow's parameters; ``again``: how to call it again."""
+
+    workers: int | None = None
+    run_id: str | None = None
+    resume: str | None = None
+    environment: str | None = None
+    log_format: str = "human"
+    quiet: bool = False
+    output: Path | None = None
+    traceback: bool = False
+    slow_start: bool = False
+    chaos: str | None = None
+    again: str = ""
+
+
+def emulate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that emulates a flow; it is called as ``<program> emulate [<flow>]``."""
+    text = f"Build {graph.name} and run what was built here as AWS would: its state machine, its packages, S3."
+    return parameter_command(graph, Called(program, "emulate", flow), text, _own_options(), _emulate)
+
+
+def _own_options() -> list[click.Parameter]:
+    return [
+        *parameter_options(),
+        click.Option(["--workers"], type=click.IntRange(min=1), help="How many functions run at one time."),
+        run_id_option(),
+        resume_option("Redrive a run that failed or was interrupted, from where it stopped; default: the latest."),
+        *output_options(),
+        click.Option(["--slow-start"], is_flag=True, help="Let each cold start of a function take 2 s longer."),
+        click.Option(
+            ["--chaos"],
+            metavar="SEED",
+            help="Throttle, crash and double invocations and let S3 refuse and be late, as the seed says.",
+        ),
+    ]
+
+
+def _emulate(graph: FlowGraph, again: str, values: dict[str, object], by_option: list[str]) -> int:
+    run_id, output = text_of(values, "run_id"), text_of(values, "output")
+    if run_id is not None:
+        check_run_id(run_id)
+    options = {key: value for key, value in values.items() if key.startswith(PREFIX)}
+    given = given_parameters(graph.params, options, cast("tuple[str, ...]", values["pairs"]), text_of(values, "file"))
+    resume = text_of(values, "resume")
+    if resume is None:
+        check_required(graph.params, given, by_option)
+    elif run_id is not None or given:
+        raise click.UsageError("--resume goes on with an old run and its parameters: give neither --run-id nor others.")
+    return emulate_flow(
+        graph,
+        given,
+        EmulateOptions(
+            cast("int | None", values["workers"]),
+            run_id,
+            resume,
+            text_of(values, "env"),
+            str(values["log_format"]),
+            bool(values["quiet"]),
+            Path(output) if output is not None else None,
+            bool(values["traceback"]),
+            bool(values["slow_start"]),
+            text_of(values, "chaos"),
+            again,
+        ),
+    )
+
+
+def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions) -> int:
+    """Build and emulate a flow as the command line says; return the exit code.
+
+    Raises ParameterError for parameters that do not fit.
+    """
+    listener = Listener(_display(options, sys.stderr), lambda emit: None)
+    try:
+        with _interrupted_by_sigterm():
+            result = _result(graph, params, options, listener)
+    except KeyboardInterrupt:
+        listener.close()
+        _say(f"interrupted{_go_on(listener.report, options, '; go on with: ')}", options, event="interrupted")
+        return INTERRUPTED
+    except ParameterError:
+        listener.close()
+        raise
+    except LokkiError as error:
+        listener.close()
+        text = from_here(str(error))
+        trace, go_on = (
+            _trace(listener.report, error, options),
+            _go_on(listener.report, options, "\nmend it and go on with: "),
+        )
+        _say(f"{trace}error: {text}{go_on}", options, event="error", message=text)
+        return FAILED
+    listener.close()
+    return _hand_over(result, options)
+
+
+def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, listener: Listener) -> object:
+    try:
+        # Only here: the libraries of the extra take a second to import, and may be missing.
+        from lokki.emulator.run import EmulationOptions
+        from lokki.emulator.session import Session
+    except ImportError as error:
+        raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
+    if options.output is not None:
+        check_writable(options.output)
+    config = emulated(load_config(environment=options.environment))
+
+    def report(line: str) -> None:
+        if not options.quiet and options.log_format == "human":
+            sys.stderr.write(f"{line}\n")
+
+    Builder(write=report).build(graph, config)
+    workers = options.workers or max(2, os.process_cpu_count() or 1)
+    settings = EmulationOptions(workers, options.chaos, options.slow_start)
+    session = Session(Path(config.build_dir), listener, settings)
+    if options.resume is not None:
+        return session.resume(graph, options.resume or None)
+    return session.run(graph, params, options.run_id)
+
+
+def emulated(config: LokkiConfig) -> LokkiConfig:
+    """Return the settings to build with: the user's, but for what this machine cannot run, and a bucket's name.
+
+    Raises EmulatorError for packages that cannot be made to run here.
+    """
+    if sys.platform != "linux":
+        raise EmulatorError("emulate runs packages for Lambda, which is Linux, so it runs on Linux only.")
+    here = _ARCHITECTURES.get(platform.machine().lower(), config.architecture)
+    wanted = replace(config, artifact_bucket=config.artifact_bucket or BUCKET, architecture=here, package_type="zip")
+    return (
+        config
+        if wanted == replace(config, package_type="zip") and config.packages == "zip"
+        else replace(wanted, build_dir=BUILD_DIR)
+    )
+
+
+def _hand_over(result: object, options: EmulateOptions) -> int:
+    try:
+        if options.output is not None:
+            write_result(options.output, result)
+            if not options.quiet:
+                _say(f"result written to {options.output}", options, event="result_written", path=str(options.output))
+        elif (text := shown(result)) is not None:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+    except RunError as error:
+        _say(f"error: {error}", options, event="error", message=str(error))
+        return FAILED
+    return DONE
+
+
+def _display(options: EmulateOptions, terminal: TextIO) -> Display:
+    if options.quiet:
+        return Nothing()
+    if options.log_format == "json":
+        return JsonLines(terminal)
+    live = terminal.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return LiveBars(terminal) if live else PlainLines(terminal)
+
+
+def _trace(report: RunReport, error: LokkiError, options: EmulateOptions) -> str:
+    if report.failure is not None:
+        return report.failure.full_traceback if options.traceback else report.failure.traceback
+    return "".join(traceback.format_exception(error)) if options.traceback else ""
+
+
+def _go_on(report: RunReport, options: EmulateOptions, words: str) -> str:
+    return f"{words}{options.again} --resume {report.run_id}" if report.run_id else ""
+
+
+def _say(text: str, options: EmulateOptions, **fields: str) -> None:
+    if options.log_format == "json":
+        JsonLines(sys.stderr).write(dict(fields))
+    else:
+        sys.stderr.write(f"{text}\n")
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end an emulation as cleanly as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

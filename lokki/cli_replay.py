@@ -1,0 +1,77 @@
+"""The command ``replay``: one step of a run again, here, with a debugger at its failure if wanted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from lokki.cli_run import DONE, FAILED, from_here, shown
+from lokki.cli_runs import ROOT
+from lokki.graph import FlowGraph
+from lokki.invocation import StepFailedError
+from lokki.plan import lower
+from lokki.replay import debug, fetch
+from lokki.results import FlowResults, local
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """What to replay: a step of a run, on an item if it is inside of a map block; ``debugger``: at its failure."""
+
+    run_id: str
+    step: str
+    item: int | None = None
+    debugger: bool = False
+
+
+def replay_command(graph: FlowGraph, again: str) -> click.Command:
+    """Make the command that replays a step of a local run; ``again``: how the flow's command line is called."""
+    return click.Command(
+        "replay",
+        params=[
+            click.Argument(["run_id"], metavar="RUN"),
+            click.Option(["--step"], required=True, metavar="NAME", help="The step to run again."),
+            click.Option(["--item"], type=click.IntRange(min=0), help="Which item, for a step in a map, from 0."),
+            click.Option(["--pdb", "debugger"], is_flag=True, help="Open Python's debugger where the step fails."),
+        ],
+        help=f"Run one step of a run again, here and once, on exactly the input that it had. See: {again} runs",
+        callback=lambda run_id, step, item, debugger: replay(
+            graph, local(graph.name, ROOT, file=file_of(graph)), ReplayRequest(run_id, step, item, debugger)
+        ),
+        context_settings={"max_content_width": 100},
+    )
+
+
+def replay(graph: FlowGraph, results: FlowResults, request: ReplayRequest) -> int:
+    """Replay a step of one of these runs; print its result, or its traceback; return the exit code.
+
+    Raises LokkiError for a run, a step or an item that there is not.
+    """
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    try:
+        found = fetch(lower(graph), results.run(request.run_id), request.step, request.item, tell)
+        where = "" if request.item is None else f" on item {request.item}"
+        tell(f"{request.step}() runs again{where} as in {request.run_id}")
+        result = found.run()
+    except StepFailedError as error:
+        tell(f"{error.failure.traceback}error: {from_here(str(error.failure))}")
+        if request.debugger and error.__cause__ is not None:
+            debug(error.__cause__)
+        return FAILED
+    text = shown(result)
+    if text is not None:
+        click.echo(text)
+    return DONE
+
+
+def file_of(graph: FlowGraph) -> Path | None:
+    """Return the file that a flow is in, if it is in one."""
+    module = sys.modules.get(getattr(graph.origin, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    return Path(file) if isinstance(file, str) else None

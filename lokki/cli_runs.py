@@ -1,0 +1,96 @@
+"""The command ``runs``: what local runs there are, and removing old ones."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from lokki.errors import ParameterError, RunFolderError
+from lokki.local.runs import RunRecord, Runs
+from lokki.progress import seconds
+
+ROOT = Path(".lokki")
+
+
+def runs_command(flow: str | None) -> click.Group:
+    """Make the command for the runs of one flow, or of all flows."""
+
+    @click.group("runs", invoke_without_command=True, help="List the runs on this machine, the latest first.")
+    @click.pass_context
+    def runs(ctx: click.Context) -> None:
+        if ctx.invoked_subcommand is None:
+            click.echo(table(Runs(ROOT), flow))
+
+    @runs.command(help="Remove the folders of all runs but the latest that have ended. Runs that go on are kept.")
+    @click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the latest runs to keep.")
+    def clean(keep: int) -> None:
+        removed = clean_runs(Runs(ROOT), flow, keep)
+        click.echo(f"removed {len(removed)} {'run' if len(removed) == 1 else 'runs'}")
+
+    return runs
+
+
+def table(runs: Runs, flow: str | None) -> str:
+    """Return the runs as a table."""
+    found = runs.list(flow)
+    if not found:
+        return f"no runs in {runs.folder}"
+    rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "SIZE")]
+    rows += [_row(record, runs.size(record.run_id)) for record in found]
+    return "\n".join(_aligned(rows))
+
+
+def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:
+    """Remove all runs that have ended but the latest so many, and what killed runs left; return the ids of the runs."""
+    ended = [record for record in runs.list(flow) if record.status != "running"]
+    removed = []
+    for record in ended[keep:]:
+        with suppress(RunFolderError, ParameterError):  # it has been resumed, or removed, just now
+            runs.remove(record.run_id)
+            removed.append(record.run_id)
+    for record in ended[:keep]:
+        _remove_temporary(runs, record.run_id)
+    removals = runs.folder.glob(".removed-*")
+    begun = (path for path in runs.folder.glob(".new-*") if _is_old(path))
+    for half in [*removals, *begun]:
+        shutil.rmtree(half, ignore_errors=True)
+    return removed
+
+
+def _remove_temporary(runs: Runs, run_id: str) -> None:
+    """Remove files that a killed run was writing."""
+    with suppress(RunFolderError), runs.locked(run_id, patience=0.0):
+        for half in (runs.folder / run_id).rglob(".*.part"):
+            half.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    """Tell whether a folder that exists for a moment only, while a run begins, was left by a run that was killed."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > 60
+    return False
+
+
+def _row(record: RunRecord, size: int) -> tuple[str, ...]:
+    started = datetime.fromisoformat(record.started).astimezone()
+    took = "" if record.status in ("running", "killed", "damaged") else seconds(record.seconds)
+    return (record.run_id, record.flow or "?", record.status, f"{started:%Y-%m-%d %H:%M:%S}", took, _size(size))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,202 @@
+"""The two decorators with which a flow is written: ``@step`` and ``@flow``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import overload
+
+from lokki import signatures
+from lokki.chain import Chain, Drawing, MapBlock, StepNode, drawing
+from lokki.errors import FlowError, ParameterError
+from lokki.failures import users_place
+from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
+from lokki.naming import check_step_name, flow_name
+from lokki.options import FlowOptions, Retry, StepOptions
+from lokki.plan import lower
+
+__all__ = ["Flow", "MapBlock", "StepNode", "flow", "step"]
+
+
+@overload
+def step[**P, R](fn: Callable[P, R], /) -> StepNode[P, R]: ...
+@overload
+def step[**P, R](
+    *,
+    memory: int | None = None,
+    timeout: float | None = None,
+    retry: Retry | None = None,
+    env: Mapping[str, str] | None = None,
+    dependencies: Iterable[str] = (),
+) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
+def step[**P, R](
+    fn: Callable[P, R] | None = None,
+    /,
+    *,
+    memory: int | None = None,
+    timeout: float | None = None,
+    retry: Retry | None = None,
+    env: Mapping[str, str] | None = None,
+    dependencies: Iterable[str] = (),
+) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
+    """Make a function a step of flows; as ``@step`` or ``@step(timeout=60, …)``.
+
+    * ``memory``: megabytes of the step's Lambda function, 128 to 10240. No local meaning: a local step has what the
+      machine has. Default: ``lambda_defaults.memory``.
+    * ``timeout``: seconds that one try may take, at most 900. Locally a step that runs longer fails the same way; on
+      threads Python cannot stop it, so it is left behind and its result is dropped. Default: none locally,
+      ``lambda_defaults.timeout`` deployed.
+    * ``retry``: when and how often to try again, see `Retry`. Default: one try.
+    * ``env``: environment variables of the step. Deployed, they are set before the module is imported; locally, while
+      the step runs.
+    * ``dependencies``: requirements that the step's package has beyond the project's. No local meaning: a local step
+      uses the environment that lokki runs in.
+
+    Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
+    """
+    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies))
+
+    def decorate(function: Callable[P, R]) -> StepNode[P, R]:
+        return _make_step(function, options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _tuple(dependencies: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(dependencies, str) or not isinstance(dependencies, Iterable):
+        raise FlowError(f"@step(dependencies={dependencies!r}): give a list, such as dependencies=['pandas>=2'].")
+    return tuple(dependencies)
+
+
+def _make_step[**P, R](function: Callable[P, R], options: StepOptions) -> StepNode[P, R]:
+    if isinstance(function, StepNode):
+        function = function.fn  # another set of options for the same function
+    name = getattr(function, "__name__", None)
+    if not callable(function) or not isinstance(name, str):
+        raise FlowError(f"@step takes a function with a name, not {function!r}. Put it above a def.")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise FlowError(f"the step {name}() is async; steps are plain functions. Call asyncio.run(…) inside the step.")
+    check_step_name(name)
+    return StepNode(function, name, options)
+
+
+class Flow[**P]:
+    """A flow: calling it draws and checks its graph; arguments become the defaults of its parameters."""
+
+    _is_flow = True
+
+    def __init__(self, fn: Callable[P, Chain], options: FlowOptions) -> None:
+        self.fn = fn
+        self.options = options
+        self.name = flow_name(fn.__name__)
+        self.params = _parameters(fn)
+        self.__name__ = fn.__name__
+        self.__qualname__ = fn.__qualname__
+        self.__module__ = fn.__module__
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
+        """Draw the flow: run its body once, with placeholders for the parameters, and check what it returns.
+
+        Raises FlowError for a flow that could not run, and ParameterError for arguments that the flow does not take.
+        """
+        try:
+            given = inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments
+        except TypeError as error:
+            raise ParameterError(f"{self.fn.__name__}(): {error}.") from None
+        params = tuple(
+            FlowParameter(param.name, param.annotation, given.get(param.name, param.default)) for param in self.params
+        )
+        placeholders = [Param(param.name, param.annotation) for param in params]
+        with drawing(self.fn.__name__) as drawn:
+            head = _call(self.fn, placeholders)
+        _check_head(self.fn.__name__, head, drawn)
+        assert isinstance(head, StepNode | MapBlock)
+        graph = FlowGraph(self.name, head, params, self.options, inspect.cleandoc(self.__doc__ or ""), self)
+        lower(graph)  # finds arguments that cannot travel, here and not in the middle of a run
+        return graph
+
+    def __repr__(self) -> str:
+        return f"<flow {self.name}>"
+
+
+@overload
+def flow[**P](fn: Callable[P, Chain], /) -> Flow[P]: ...
+@overload
+def flow[**P](
+    *, schedule: str | None = None, timezone: str | None = None, timeout: float | None = None
+) -> Callable[[Callable[P, Chain]], Flow[P]]: ...
+def flow[**P](
+    fn: Callable[P, Chain] | None = None,
+    /,
+    *,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    timeout: float | None = None,
+) -> Flow[P] | Callable[[Callable[P, Chain]], Flow[P]]:
+    """Make a function a flow: its body chains steps and returns the chain; as ``@flow`` or ``@flow(timeout=3600, …)``.
+
+    * ``schedule``: ``"rate(1 hour)"`` or ``"cron(0 6 * * ? *)"``, when EventBridge Scheduler starts the deployed flow
+      with its parameters' defaults; ``timezone``: the cron's time zone, such as ``"Europe/Helsinki"``, default UTC. No
+      local meaning: a laptop has cron.
+    * ``timeout``: seconds that a whole run may take; a longer run fails, locally and deployed. Default: none.
+
+    Raises FlowError for options that make no sense, and for a name that no AWS resource could have.
+    """
+    options = FlowOptions(schedule, timezone, timeout)
+
+    def decorate(function: Callable[P, Chain]) -> Flow[P]:
+        if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
+            raise FlowError(f"@flow takes a plain function, not {function!r}. Put it above a def.")
+        return Flow(function, options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _parameters(fn: Callable[..., object]) -> tuple[FlowParameter, ...]:
+    hints = signatures.hints(fn)
+    parameters = []
+    for name, parameter in inspect.signature(fn).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise FlowError(f"the flow {fn.__name__}() takes {parameter}; a flow's parameters need names of their own.")
+        default = REQUIRED if parameter.default is parameter.empty else parameter.default
+        parameters.append(FlowParameter(name, hints.get(name, signatures.UNKNOWN), default))
+    return tuple(parameters)
+
+
+def _call(fn: Callable[..., Chain], placeholders: list[Param]) -> object:
+    """Call the body with its placeholders, by position or by name as each parameter wants it."""
+    kinds = [parameter.kind for parameter in inspect.signature(fn).parameters.values()]
+    names = list(inspect.signature(fn).parameters)
+    by_name = {
+        name: value
+        for name, kind, value in zip(names, kinds, placeholders, strict=True)
+        if kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    try:
+        return fn(*placeholders[: len(placeholders) - len(by_name)], **by_name)
+    except FlowError as error:
+        place = users_place(error.__traceback__)
+        raise FlowError(str(error) if str(error).startswith(place) else f"{place}: {error}") from error
+
+
+def _check_head(name: str, head: object, drawn: Drawing) -> None:
+    if head is None:
+        raise FlowError(
+            f"the flow {name}() returned None. "
+            "Return the chain, such as: return get_birds().map(flap_bird).agg(join_birds)"
+        )
+    if not isinstance(head, StepNode | MapBlock):
+        raise FlowError(
+            f"the flow {name}() returned {head!r}, which is no chain of steps. "
+            "Return the chain, such as: return get_birds().map(flap_bird).agg(join_birds)"
+        )
+    dropped = drawn.dropped(head)
+    if dropped:
+        lost = dropped[-1]
+        where = lost.where if isinstance(lost, StepNode) else lost.inner_steps[-1].where
+        raise FlowError(
+            f"{where}: {lost} was started and dropped: it is not part of what {name}() returns, so it would never run. "
+            "Chaining returns a new chain: use its result."
+        )

@@ -1,0 +1,38 @@
+"""The first program of a function's process: makes it as Lambda's, then hands over to Lambda's own runtime client.
+
+It is run by its path and imports Python's library only. Arguments: the folder with awslambdaric, the most bytes of
+address space, the handler. The process's standard input is a pipe from the emulator, which ends when that does.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import runpy
+import signal
+import sys
+import threading
+
+
+def die_with_emulator(pipe: int) -> None:
+    """Wait for the end of the emulator, however it ended, and end this process and all that it started."""
+    os.read(pipe, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main(runtime: str, address_space: int, handler: str) -> None:
+    """Set up the process and run the handler's loop."""
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    threading.Thread(target=die_with_emulator, args=(pipe,), daemon=True).start()
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+    # As on Lambda: the function's code, Python's library, and last the runtime. Nothing of the emulator's environment.
+    sys.path = [os.environ["LAMBDA_TASK_ROOT"], *sys.path, runtime]
+    sys.argv = ["awslambdaric", handler]
+    runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

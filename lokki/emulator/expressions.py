@@ -1,0 +1,179 @@
+"""JSONata, as Step Functions evaluates it in the strings of a definition.
+
+https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html: a string that begins with ``{%`` and ends
+with ``%}`` is an expression; JSONata 2.0.6 without ``$eval``, and with ``$partition``, ``$range``, ``$hash``,
+``$random``, ``$uuid`` and ``$parse``. An expression without a value fails with States.QueryEvaluationError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import msgspec
+from jsonata import Jsonata  # type: ignore[import-untyped]
+from jsonata.utils import Utils  # type: ignore[import-untyped]
+
+from lokki.emulator.failures import QUERY_FAILED, StatesError
+from lokki.errors import EmulatorError
+from lokki.values import Json
+
+_DELIMITED = re.compile(r"\{%(.*)%\}", re.DOTALL)
+_EVAL = re.compile(r"\$eval\b")
+_HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
+_LARGEST = 2**53
+
+
+class Scope:
+    """What expressions see: ``$states`` and variables. Converted for the library once, however many read it."""
+
+    def __init__(self, states: Mapping[str, Json], variables: Mapping[str, Json]) -> None:
+        self.bindings = {name: _given(value) for name, value in variables.items()}
+        self.bindings["states"] = _given(dict(states))
+
+
+class Expressions:
+    """Evaluates templates. Expressions are parsed once for each thread, since the library's are not to be shared."""
+
+    def __init__(self) -> None:
+        self._parsed = threading.local()
+
+    def fill(self, template: Json, scope: Scope, where: str = "") -> Json:
+        """Return JSON with each expression in it replaced by its value.
+
+        Raises StatesError, States.QueryEvaluationError, for an expression that fails or has no value; ``where`` names
+        the field. Raises EmulatorError for what is not JSONata.
+        """
+        if isinstance(template, str):
+            found = _DELIMITED.fullmatch(template)
+            return template if found is None else self._value(found[1], scope, where)
+        if isinstance(template, list):
+            return [self.fill(each, scope, where) for each in template]
+        if isinstance(template, dict):
+            return {name: self.fill(each, scope, f"{where}.{name}") for name, each in template.items()}
+        return template
+
+    def check(self, template: Json, where: str) -> None:
+        """Raise EmulatorError for an expression that cannot be parsed, or that calls ``$eval``."""
+        if isinstance(template, str):
+            found = _DELIMITED.fullmatch(template)
+            if found is not None:
+                self._parse(found[1], where)
+        elif isinstance(template, list):
+            for each in template:
+                self.check(each, where)
+        elif isinstance(template, dict):
+            for name, each in template.items():
+                self.check(each, f"{where}.{name}")
+
+    def _value(self, text: str, scope: Scope, where: str) -> Json:
+        parsed = self._parse(text, where)
+        try:
+            value = parsed.evaluate(None, scope.bindings)
+        # The library raises its own errors, but also Python's where an operand is of an odd type.
+        except (RuntimeError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise StatesError(
+                QUERY_FAILED, f"The JSONata expression '{text.strip()}' in {where} failed: {error}"
+            ) from None
+        if value is None:
+            raise StatesError(
+                QUERY_FAILED, f"The JSONata expression '{text.strip()}' in {where} returned nothing (undefined)."
+            )
+        return _taken(value, text)
+
+    def _parse(self, text: str, where: str) -> Jsonata:
+        cache: dict[str, Jsonata] | None = getattr(self._parsed, "cache", None)
+        if cache is None:
+            cache = self._parsed.cache = {}
+        parsed = cache.get(text)
+        if parsed is None:
+            if _EVAL.search(text):
+                raise EmulatorError(f"{where}: Step Functions has no $eval; use $parse.")
+            try:
+                parsed = Jsonata.jsonata(text)
+            except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
+                raise EmulatorError(f"{where}: '{text.strip()}' is not JSONata: {error}") from None
+            parsed.set_output_convert_nulls(False)
+            parsed.set_validate_input(False)
+            for name, function in _FUNCTIONS.items():
+                parsed.register_function(name, Jsonata.JLambda(function))
+            cache[text] = parsed
+        return parsed
+
+
+def _given(value: Json) -> object:
+    """Copy a value for the library: it has an object of its own for null, and changes what it is given."""
+    if value is None:
+        return Utils.NULL_VALUE
+    if isinstance(value, list):
+        return [_given(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _given(each) for name, each in value.items()}
+    return value
+
+
+def _taken(value: object, text: str) -> Json:
+    """Copy a value of the library; numbers are as JSON from IEEE 754 doubles has them: 1 for 1.0."""
+    if value is None or value is Utils.NULL_VALUE:
+        return None
+    if isinstance(value, Utils.RangeList):
+        return list(range(value.a, value.b + 1))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_taken(each, text) for each in value]
+    if isinstance(value, Mapping):
+        return {str(name): _taken(each, text) for name, each in value.items()}
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return value if -_LARGEST <= value <= _LARGEST else int(float(value))
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    raise StatesError(QUERY_FAILED, f"The JSONata expression '{text.strip()}' returned a function, which is no JSON.")
+
+
+def _partition(values: object = None, size: object = None) -> object:
+    if not isinstance(values, list) or not isinstance(size, int | float) or size < 1:
+        raise ValueError("$partition takes an array and a size of at least 1")
+    return [values[start : start + int(size)] for start in range(0, len(values), int(size))]
+
+
+def _range(first: object = None, last: object = None, step: object = None) -> object:
+    if not all(isinstance(each, int | float) for each in (first, last, step)) or not step:
+        raise ValueError("$range takes the first number, the last, and a step that is not 0")
+    begin, end, delta = int(cast("float", first)), int(cast("float", last)), int(cast("float", step))
+    return list(range(begin, end + (1 if delta > 0 else -1), delta))
+
+
+def _hash(text: object = None, algorithm: object = "SHA-256") -> object:
+    if not isinstance(text, str) or algorithm not in _HASHES:
+        raise ValueError(f"$hash takes a string and one of {', '.join(_HASHES)}")
+    return hashlib.new(_HASHES[algorithm], text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _random(seed: object = None) -> object:
+    return (random.Random(str(seed)) if seed is not None else random.SystemRandom()).random()
+
+
+def _uuid() -> object:
+    return str(uuid.uuid4())
+
+
+def _parse_json(text: object = None) -> object:
+    if not isinstance(text, str):
+        raise ValueError("$parse takes a string of JSON")
+    return _given(msgspec.json.decode(text))
+
+
+_FUNCTIONS: Mapping[str, Callable[..., object]] = {
+    "partition": _partition,
+    "range": _range,
+    "hash": _hash,
+    "random": _random,
+    "uuid": _uuid,
+    "parse": _parse_json,
+}

@@ -1,0 +1,85 @@
+"""Errors of states: their names, what matches them, and how long to wait before a state is tried again.
+
+https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ALL = "States.ALL"
+TASK_FAILED = "States.TaskFailed"
+TIMEOUT = "States.Timeout"
+DATA_LIMIT = "States.DataLimitExceeded"
+RUNTIME = "States.Runtime"
+ITEM_READER_FAILED = "States.ItemReaderFailed"
+RESULT_WRITER_FAILED = "States.ResultWriterFailed"
+THRESHOLD = "States.ExceedToleratedFailureThreshold"
+QUERY_FAILED = "States.QueryEvaluationError"
+
+PAYLOAD_LIMIT = 262_144
+"""Most bytes of UTF-8 of a state's input, result or output.
+https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+HISTORY_LIMIT = 25_000
+"""Most events of one STANDARD execution. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+_TERMINAL = (DATA_LIMIT, RUNTIME)
+
+
+class StatesError(Exception):
+    """A state failed: the error's name, which rules match, and its cause in words or JSON."""
+
+    def __init__(self, error: str, cause: str = "") -> None:
+        super().__init__(f"{error}: {cause}" if cause else error)
+        self.error = error
+        self.cause = cause
+
+
+class ExecutionTimeoutError(StatesError):
+    """The whole execution ran out of time: no rule matches that."""
+
+    def __init__(self, cause: str = "") -> None:
+        super().__init__(TIMEOUT, cause)
+
+
+def matches(error: StatesError, names: Sequence[str]) -> bool:
+    """Tell whether a rule for these names is for this error.
+
+    ``States.ALL`` matches all but ``States.DataLimitExceeded`` and ``States.Runtime``, ``States.TaskFailed`` all but
+    these and ``States.Timeout``; other names are compared with case.
+    """
+    if isinstance(error, ExecutionTimeoutError):
+        return False
+    if error.error in names:
+        return True
+    if error.error in _TERMINAL:
+        return False
+    return ALL in names or (TASK_FAILED in names and error.error != TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrier:
+    """One rule of a state's ``Retry``. ``interval``, ``max_delay``: seconds; ``attempts`` counts retries only."""
+
+    errors: tuple[str, ...]
+    interval: int = 1
+    attempts: int = 3
+    backoff: float = 2.0
+    max_delay: int | None = None
+    jitter: bool = False
+
+    def wait(self, retried: int, chance: float) -> float:
+        """Return the seconds before the next try, after so many by this rule; ``chance``, 0 to 1, is for jitter.
+
+        >>> rule = Retrier(("ErrorA",), interval=3, backoff=2.0, max_delay=10)
+        >>> [rule.wait(n, 0.5) for n in (0, 1, 2)]
+        [3.0, 6.0, 10.0]
+        """
+        longest = float("inf") if self.max_delay is None else float(self.max_delay)
+        try:
+            delay = min(self.interval * self.backoff**retried, longest)
+        except OverflowError:
+            delay = longest
+        return delay * chance if self.jitter else delay

@@ -1,0 +1,25 @@
+"""What goes wrong when chaos is asked for: how often, and decided by a seed and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class S3Faults:
+    """How often S3 misbehaves, from 0 to 1: ``refused`` with 503, ``late`` by some seconds.
+
+    A request is never refused more than twice in a row, so that clients that try again as AWS's do get through.
+    """
+
+    seed: str = ""
+    refused: float = 0.0
+    late: float = 0.0
+    late_seconds: float = 0.1
+
+
+def chance(*about: object) -> float:
+    """Return a number from 0 to 1 that depends on the arguments only, whatever the order in which threads ask."""
+    digest = hashlib.sha256("/".join(map(str, about)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32

@@ -1,0 +1,87 @@
+"""Reading JSON objects whose every field must be known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from lokki.errors import EmulatorError
+from lokki.values import Json
+
+_REQUIRED = object()
+
+
+class Fields:
+    """The fields of one object of a definition; `end` refuses those that nobody asked for."""
+
+    def __init__(self, described: object, where: str) -> None:
+        if not isinstance(described, dict):
+            raise EmulatorError(f"{where}: it is {type(described).__name__}, not an object.")
+        self.where = where
+        self._fields: dict[str, Json] = dict(described)
+        self._known: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def value(self, name: str, default: object = _REQUIRED) -> Json:
+        """Return a field, or its default. Raises EmulatorError for one that is missing and has none."""
+        self._known.add(name)
+        if name not in self._fields and default is _REQUIRED:
+            raise EmulatorError(f"{self.where}: {name} is missing.")
+        return self._fields.get(name, cast("Json", default))
+
+    def optional(self, name: str) -> tuple[Json] | None:
+        """Return a field, which may be null, in a tuple; None where there is no such field."""
+        return (self.value(name),) if name in self._fields else None
+
+    def text(self, name: str) -> str:
+        """Return a string."""
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise EmulatorError(f"{self.where}: {name} is {value!r}, not a string.")
+        return value
+
+    def one_of(self, name: str, words: Sequence[str], default: object = _REQUIRED) -> str:
+        """Return one of some strings."""
+        value = self.value(name, default)
+        if value not in words:
+            raise EmulatorError(f"{self.where}: {name} is {value!r}; the emulator knows {', '.join(words)}.")
+        return cast("str", value)
+
+    def number(self, name: str, least: float, most: float) -> float | None:
+        """Return a number, or None where there is none."""
+        value = self.value(name, None)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise EmulatorError(f"{self.where}: {name} is {value!r}, not a number from {least:g} to {most:g}.")
+        return value
+
+    def mapping(self, name: str) -> dict[str, Json]:
+        """Return an object."""
+        value = self.value(name)
+        if not isinstance(value, dict):
+            raise EmulatorError(f"{self.where}: {name} is {type(value).__name__}, not an object.")
+        return value
+
+    def objects(self, name: str) -> list[Fields]:
+        """Return a list of objects; an empty one where there is none."""
+        value = self.value(name, [])
+        if not isinstance(value, list):
+            raise EmulatorError(f"{self.where}: {name} is {type(value).__name__}, not a list.")
+        return [Fields(each, f"{self.where}: {name}[{number}]") for number, each in enumerate(value)]
+
+    def inside(self, name: str) -> Fields:
+        """Return the fields of an object in this one."""
+        return Fields(self.value(name), f"{self.where}: {name}")
+
+    def ignore(self, *names: str) -> None:
+        """Know fields that change nothing."""
+        self._known.update(names)
+
+    def end(self) -> None:
+        """Raise EmulatorError if there are fields that nobody asked for."""
+        unknown = sorted(set(self._fields) - self._known)
+        if unknown:
+            raise EmulatorError(f"{self.where}: the emulator does not know the field {unknown[0]!r}.")

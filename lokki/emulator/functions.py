@@ -1,0 +1,164 @@
+"""The Lambda functions of a built flow: each package in processes of its own, warm ones first, several at once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as NotYetError
+from pathlib import Path
+
+from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
+from lokki.emulator.worker import FunctionSpec, Surroundings, Worker
+from lokki.errors import EmulatorError
+
+_SLICE = 0.2
+"""Seconds between two looks at whether the emulation was stopped."""
+
+_CHECK = 0.02
+"""Seconds between two looks at the time and memory that invocations have used."""
+
+
+class LambdaFunctions:
+    """Invokes functions. ``most``: processes at one time; idle ones of other functions make room.
+
+    A function whose caller's time is up goes on running, as on AWS, until its own timeout.
+    """
+
+    def __init__(self, specs: Iterable[FunctionSpec], around: Surroundings, most: int, stop: threading.Event) -> None:
+        self._specs = {spec.arn: spec for spec in specs}
+        self._around = around
+        self._most = most
+        self._stop = stop
+        self._lock = threading.Condition()
+        self._idle: list[Worker] = []
+        self._all: set[Worker] = set()
+        self._starting = 0
+        self._closing: list[threading.Thread] = []
+        self._closed = threading.Event()
+        self._checker = threading.Thread(target=self._check, name="lokki-limits", daemon=True)
+        self._checker.start()
+
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+        """Invoke a function and wait for its reply. Raises ServiceError, InvocationTimeoutError, StoppedError."""
+        spec = self._specs.get(function)
+        if spec is None:
+            raise ServiceError("Lambda.ResourceNotFoundException", f"Function not found: {function}")
+        ends = time.monotonic() + timeout
+        worker = self._worker(spec, ends)
+        future = worker.begin(payload, caller)
+        while True:
+            left = ends - time.monotonic()
+            try:
+                reply = future.result(min(_SLICE, max(left, 0.0)))
+            except NotYetError:
+                if self._stop.is_set():
+                    raise StoppedError from None
+                if left <= 0:
+                    future.add_done_callback(lambda done: self._give_back(worker))
+                    raise InvocationTimeoutError from None
+            else:
+                self._give_back(worker)
+                return reply
+
+    def crash(self, caller: Caller) -> None:
+        """Kill the process that works for a caller, if one does."""
+        with self._lock:
+            working = [each for each in self._all if each.pending is not None and each.caller == caller]
+        for worker in working:
+            worker.crash()
+
+    def close(self) -> None:
+        """End all processes. Invocations that go on end as if their process had died."""
+        self._closed.set()
+        self._checker.join()
+        with self._lock:
+            workers, self._all, self._idle = self._all, set(), []
+        for worker in workers:
+            worker.close()
+        for thread in self._closing:
+            thread.join()
+
+    def _worker(self, spec: FunctionSpec, ends: float) -> Worker:
+        """Return a warm worker, or a new one in the place of an idle one of another function if there must be room."""
+        doomed: Worker | None = None
+        with self._lock:
+            while True:
+                warm = next((each for each in reversed(self._idle) if each.spec is spec), None)
+                if warm is not None:
+                    self._idle.remove(warm)
+                    return warm
+                if len(self._all) + self._starting < self._most:
+                    break
+                if self._idle:
+                    doomed = self._idle.pop(0)
+                    self._all.discard(doomed)
+                    break
+                self._lock.wait(_SLICE)
+                if self._stop.is_set():
+                    raise StoppedError
+                if time.monotonic() > ends:
+                    raise InvocationTimeoutError
+            self._starting += 1
+        if doomed is not None:
+            doomed.close()
+        try:
+            worker = Worker(spec, self._around)
+        finally:
+            with self._lock:
+                self._starting -= 1
+        with self._lock:
+            self._all.add(worker)
+        if self._closed.is_set():
+            worker.close()
+            raise StoppedError
+        return worker
+
+    def _give_back(self, worker: Worker) -> None:
+        alive = worker.alive
+        with self._lock:
+            if alive and worker in self._all:
+                self._idle.append(worker)
+            known = worker in self._all
+            if not alive:
+                self._all.discard(worker)
+            self._lock.notify()
+        if not alive and known:
+            # On a thread of its own: the reply may have come on one that the worker waits for.
+            thread = threading.Thread(target=worker.close, name="lokki-close", daemon=True)
+            self._closing.append(thread)
+            thread.start()
+
+    def _check(self) -> None:
+        while not self._closed.wait(_CHECK):
+            with self._lock:
+                working = [each for each in self._all if each.pending is not None]
+            for worker in working:
+                worker.check()
+
+
+def make_runtime(folder: Path) -> Path:
+    """Fill a folder with links to awslambdaric and what it needs, and to nothing else of this environment.
+
+    Raises EmulatorError if it is not installed.
+    """
+    folder.mkdir()
+    wanted, seen = ["awslambdaric"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise EmulatorError(f"the emulator needs {name}: install lokki with its extra, lokki[emulator].") from None
+        tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
+        for top in tops:
+            if not top.endswith((".dist-info", ".pth")) and not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(found.locate_file(top))))
+        needed = (each for each in found.requires or () if "extra ==" not in each)
+        wanted += (re.split(r"[^A-Za-z0-9._-]", each, maxsplit=1)[0] for each in needed)
+    return folder

@@ -1,0 +1,86 @@
+"""The items of a distributed map: read from S3, selected and put into batches. Pure functions.
+
+Reading: https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itemreader.html
+Batching: https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import msgspec
+
+from lokki.emulator.failures import DATA_LIMIT, ITEM_READER_FAILED, PAYLOAD_LIMIT, StatesError
+from lokki.values import Json
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one child execution is for: its input, its items' first index and their number."""
+
+    input: Json
+    index: int
+    items: int
+
+
+def read_items(content: bytes, kind: Literal["JSON", "JSONL"], most: int | None) -> list[Json]:
+    """Return the items of a dataset: the members of a JSON array, or the values of JSON lines.
+
+    An object's items are its pairs, as objects with Key and Value. Raises StatesError, States.ItemReaderFailed.
+    """
+    try:
+        if kind == "JSONL":
+            found: Json = [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
+        else:
+            found = msgspec.json.decode(content)
+    except msgspec.DecodeError as error:
+        raise StatesError(ITEM_READER_FAILED, f"The dataset is no {kind}: {error}") from None
+    items = as_items(found)
+    if items is None:
+        raise StatesError(ITEM_READER_FAILED, "Attempting to map over non-iterable node.")
+    return items[:most]
+
+
+def as_items(value: Json) -> list[Json] | None:
+    """Return what a map iterates over in a value; None for what is neither array nor object."""
+    if isinstance(value, dict):
+        return [{"Key": name, "Value": each} for name, each in value.items()]
+    return value if isinstance(value, list) else None
+
+
+def single(inputs: Iterable[Json]) -> Iterator[Share]:
+    """Give each item an execution of its own. Raises StatesError for an input that is too large for one."""
+    for index, given in enumerate(inputs):
+        size = len(_encode(given))
+        if size > PAYLOAD_LIMIT:
+            raise StatesError(DATA_LIMIT, f"The input of item {index} has {size} bytes, more than {PAYLOAD_LIMIT}.")
+        yield Share(given, index, 1)
+
+
+def batches(
+    inputs: Sequence[Json], max_items: int | None, max_bytes: int | None, batch_input: tuple[Json] | None
+) -> Iterator[Share]:
+    """Put items into batches of at most so many items, and so many bytes of input, at most 256 KiB.
+
+    A batch is ``{"BatchInput": …, "Items": […]}``. Raises StatesError for an item that fits no batch.
+    """
+    frame: dict[str, Json] = {} if batch_input is None else {"BatchInput": batch_input[0]}
+    limit = min(max_bytes or PAYLOAD_LIMIT, PAYLOAD_LIMIT)
+    empty = len(_encode({**frame, "Items": []}))
+    batch: list[Json] = []
+    size, first = empty, 0
+    for index, given in enumerate(inputs):
+        added = len(_encode(given))
+        if batch and (len(batch) == max_items or size + added + 1 > limit):
+            yield Share({**frame, "Items": cast("Json", batch)}, first, len(batch))
+            batch, size, first = [], empty, index
+        if empty + added > limit:
+            raise StatesError(DATA_LIMIT, f"Item {index} has {added} bytes, too many for a batch of {limit}.")
+        size += added + (1 if batch else 0)
+        batch.append(given)
+    if batch:
+        yield Share({**frame, "Items": cast("Json", batch)}, first, len(batch))

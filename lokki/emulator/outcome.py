@@ -1,0 +1,58 @@
+"""What is known of an execution from outside: which one it is, how it ended; and the size that its data may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from lokki.emulator.failures import DATA_LIMIT, PAYLOAD_LIMIT, StatesError
+from lokki.emulator.history import Child
+from lokki.emulator.services import ACCOUNT, REGION
+from lokki.values import Json
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an execution ended. ``error`` and ``cause`` tell why it did not succeed."""
+
+    status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT"]
+    output: Json = None
+    error: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which execution it is. ``child``: its part of a map; ``express``: its type; ``timeout``: seconds it may take."""
+
+    machine: str
+    name: str
+    timeout: float | None = None
+    child: Child | None = None
+    express: bool = False
+
+    @property
+    def arn(self) -> str:
+        """The execution's ARN. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html"""
+        kind = "express" if self.express else "execution"
+        return f"arn:aws:states:{REGION}:{ACCOUNT}:{kind}:{self.machine}:{self.name}"
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a time as Step Functions does: ``2026-11-23T00:00:00.000Z``."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def check_size(value: Json, what: str) -> bytes:
+    """Return JSON's text. Raises StatesError for more than 256 KiB of it."""
+    text = _encode(value)
+    if len(text) > PAYLOAD_LIMIT:
+        raise StatesError(
+            DATA_LIMIT, f"{what} has {len(text)} bytes, more than the {PAYLOAD_LIMIT} that Step Functions takes."
+        )
+    return text

@@ -1,0 +1,186 @@
+"""An emulation: what was built, S3, functions and an execution of the state machine, from start to end."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import msgspec
+
+from lokki.emulator.chaos import ChaosFunctions
+from lokki.emulator.execution import Execution
+from lokki.emulator.faults import S3Faults
+from lokki.emulator.functions import LambdaFunctions, make_runtime
+from lokki.emulator.history import HistoryEvent, to_json
+from lokki.emulator.outcome import Identity, Outcome
+from lokki.emulator.s3 import S3Server
+from lokki.emulator.services import Caller, Functions, RealClock, Services, Settings
+from lokki.emulator.telling import Teller
+from lokki.emulator.template import read_bundle
+from lokki.emulator.worker import FunctionSpec, Surroundings
+from lokki.errors import RunError, RunFolderError, StoreError
+from lokki.events import Event, StepOutput
+from lokki.store import load
+from lokki.store.local import LocalStore
+from lokki.store.s3 import S3Store
+from lokki.values import Json, Stored, ref_from_json
+
+HISTORY = "history.jsonl"
+"""In a run's folder: the history of the execution and its children, as AWS has it."""
+
+FUNCTION_LOGS = "functions.log"
+"""In a run's folder: all that the functions wrote."""
+
+SNAPSHOT = "execution.json"
+"""In the folder of a run that did not succeed: where it stopped."""
+
+OBJECTS = "objects"
+"""In the folder of a run that did not succeed: what was in S3."""
+
+_COLD_START = 2.0
+_SMALL_FILES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class EmulationOptions:
+    """How an emulation is done. ``workers``: functions at one time; ``slow_start``: each cold start takes 2 s longer.
+
+    ``chaos``: a seed; invocations are throttled, doubled and crash, S3 refuses and is late, results come in small
+    files, and waits between tries are skipped. ``images``: for packages that are images, what is in their /var/task.
+    """
+
+    workers: int = 4
+    chaos: str | None = None
+    slow_start: bool = False
+    images: Mapping[str, Path] | None = None
+
+
+class Emulation:
+    """What was built in a folder, running on this machine; a context manager that ends all of it.
+
+    ``folder``: where history and logs are written; ``emit``: gets lokki's events, from any thread.
+    """
+
+    def __init__(
+        self, bundle: Path, folder: Path, emit: Callable[[Event], None], options: EmulationOptions | None = None
+    ) -> None:
+        self._bundle = bundle
+        self._folder = folder
+        self._emit = emit
+        self._options = options or EmulationOptions()
+        self._lock = threading.Lock()
+        self._ended = ExitStack()
+        self.stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as ended:
+            scratch = Path(tempfile.mkdtemp(prefix="lokki-emulator-"))
+            ended.callback(shutil.rmtree, scratch, ignore_errors=True)
+            code = scratch / "code"
+            code.mkdir()
+            self.built = read_bundle(self._bundle, code, self._options.images)
+            self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), scratch))
+            self._history = ended.enter_context((self._folder / HISTORY).open("ab", buffering=0))
+            self._logs = ended.enter_context((self._folder / FUNCTION_LOGS).open("a", 1, encoding="utf-8"))
+            self._teller = Teller(self.built.machine, self.built.calls, self._emit)
+            functions = self._functions(scratch)
+            ended.callback(functions.close)
+            self._services = self._make_services(functions)
+            self._ended = ended.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        self._ended.close()
+
+    def start(self, run_id: str, given: Mapping[str, Json]) -> Execution:
+        """Make an execution; ``given``: the flow's parameters, as JSON."""
+        machine = self.built.machine
+        return Execution(self._services, machine.states, Identity(machine.name, run_id, machine.timeout), dict(given))
+
+    def keep(self, execution: Execution) -> None:
+        """Write what an execution needs to go on in another process: its state, and all objects in S3."""
+        store = LocalStore(self._folder)
+        keys = {each.key for each in self.s3.requests() if each.method in ("PUT", "POST") and each.key}
+        for key in sorted(keys):
+            with suppress(StoreError):  # refused, or never ended
+                store.write(f"{OBJECTS}/{key}", [self.s3.read(self.built.bucket, key)])
+        store.write(SNAPSHOT, [msgspec.json.encode(execution.snapshot())])
+
+    def revive(self, run_id: str, given: Mapping[str, Json]) -> Execution:
+        """Make the execution that `keep` wrote, to be redriven. Raises RunFolderError if it cannot be read."""
+        store = LocalStore(self._folder)
+        execution = self.start(run_id, given)
+        try:
+            execution.restore(msgspec.json.decode(store.read(Stored(store.url(SNAPSHOT)))))
+        except (StoreError, msgspec.MsgspecError) as error:
+            raise RunFolderError(f"the emulated run {run_id!r} cannot go on: {error}") from None
+        objects = self._folder / OBJECTS
+        for path in sorted(objects.rglob("*")):
+            if path.is_file():
+                self.s3.write(self.built.bucket, path.relative_to(objects).as_posix(), path.read_bytes())
+        return execution
+
+    def result(self, outcome: Outcome) -> object:
+        """Return the value that a flow returned. Raises RunError for an execution that failed."""
+        if outcome.status != "SUCCEEDED":
+            raise RunError(failure_text(outcome))
+        flow = self.built.functions[0].environment["LOKKI_FLOW_NAME"]
+        store = S3Store(self.built.bucket, f"lokki/{flow}/", environ=self.s3.variables("caller"))
+        return load(store, ref_from_json(outcome.output))
+
+    def _make_services(self, functions: LambdaFunctions) -> Services:
+        used: Functions = functions
+        seed = self._options.chaos
+        settings = Settings(workers=self._options.workers)
+        if seed is not None:
+            used = ChaosFunctions(functions, seed, functions.crash)
+            settings = Settings(workers=self._options.workers, seed=seed, file_bytes=_SMALL_FILES)
+        clock = RealClock(self.stop, 1.0 if seed is None else 0.0)
+        return Services(used, self.s3, clock, self._listen, settings, stop=self.stop)
+
+    def _functions(self, scratch: Path) -> LambdaFunctions:
+        runtime = make_runtime(scratch / "runtime")
+        temporary = scratch / "tmp"
+        temporary.mkdir()
+        delay = _COLD_START if self._options.slow_start else 0.0
+        around = Surroundings(runtime, temporary, self.s3.variables("function"), self._log, delay)
+        return LambdaFunctions(self.built.functions, around, self._options.workers * 2, self.stop)
+
+    def _s3_faults(self) -> S3Faults:
+        seed = self._options.chaos
+        return S3Faults() if seed is None else S3Faults(seed, refused=0.05, late=0.05)
+
+    def _listen(self, event: HistoryEvent) -> None:
+        line = msgspec.json.encode(to_json(event)) + b"\n"
+        with self._lock:
+            self._history.write(line)
+        self._teller(event)
+
+    def _log(self, spec: FunctionSpec, caller: Caller | None, text: str) -> None:
+        with self._lock:
+            self._logs.write(f"{spec.name} | {text}\n")
+        told: StepOutput | None = self._teller.output(caller, text)
+        if told is not None:
+            self._emit(told)
+
+
+def failure_text(outcome: Outcome) -> str:
+    """Say why an execution failed."""
+    cause = outcome.cause
+    try:
+        described = msgspec.json.decode(cause)
+    except msgspec.DecodeError:
+        described = None
+    if isinstance(described, dict) and "errorMessage" in described:
+        cause = str(cast("dict[str, object]", described)["errorMessage"])
+    return f"{outcome.error}: {cause}" if cause else outcome.error

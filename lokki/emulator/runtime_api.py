@@ -1,0 +1,117 @@
+"""Lambda's Runtime API on loopback, for one worker: it asks for an event, and posts the response or an error.
+
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol, cast
+
+_PREFIX = "/2018-06-01/runtime/"
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One event for a function. ``deadline``: milliseconds since 1970."""
+
+    request: str
+    payload: bytes
+    deadline: int
+    function: str
+
+
+class Host(Protocol):
+    """What answers a worker."""
+
+    def take(self) -> Invocation | None:
+        """Wait for an event; None when there will be none."""
+
+    def answer(self, request: str, payload: bytes, *, failed: bool) -> None:
+        """Take the response to an event, or the error that the function ended with."""
+
+    def init_failed(self, payload: bytes) -> None:
+        """Take the error that the function's start ended with."""
+
+
+class RuntimeApi(ThreadingHTTPServer):
+    """The server; a port of its own for each worker, since errors of the start name no worker."""
+
+    daemon_threads = True
+    disable_nagle_algorithm = True
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.host = host
+
+    @property
+    def address(self) -> str:
+        """Host and port, as AWS_LAMBDA_RUNTIME_API has them."""
+        return f"127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a worker that went away in the middle of a request."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # one packet for each answer: 6 ms instead of 88 for each event
+
+    def do_GET(self) -> None:
+        """Answer ``invocation/next``."""
+        if self.path != f"{_PREFIX}invocation/next":
+            self._answer(404)
+            return
+        event = self._host.take()
+        if event is None:
+            self.close_connection = True
+            return
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": event.request,
+            "Lambda-Runtime-Deadline-Ms": str(event.deadline),
+            "Lambda-Runtime-Invoked-Function-Arn": event.function,
+            "Content-Type": "application/json",
+        }
+        self._answer(200, headers, event.payload)
+
+    def do_POST(self) -> None:
+        """Answer ``init/error``, ``invocation/<id>/response`` and ``invocation/<id>/error``."""
+        content = self._content()
+        match self.path.removeprefix(_PREFIX).split("/"):
+            case ["init", "error"]:
+                self._host.init_failed(content)
+            case ["invocation", request, "response"]:
+                self._host.answer(request, content, failed=False)
+            case ["invocation", request, "error"]:
+                self._host.answer(request, content, failed=True)
+            case _:
+                self._answer(404)
+                return
+        self._answer(202)
+
+    @property
+    def _host(self) -> Host:
+        return cast("RuntimeApi", self.server).host
+
+    def _content(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _answer(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Log nothing."""

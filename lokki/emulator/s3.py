@@ -1,0 +1,118 @@
+"""S3 for one emulation: a server on loopback in a process of its own, whose state nobody else shares."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lokki.emulator.faults import S3Faults
+from lokki.emulator.services import REGION
+from lokki.errors import EmulatorError
+from lokki.store.s3 import S3Store
+from lokki.values import Stored
+
+STATES = "states"
+"""The access key with which the state machine itself speaks to S3, so that its requests can be told from functions'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that S3 got: who sent it, the method, the key without the bucket, and whether it was refused."""
+
+    actor: str
+    method: str
+    key: str
+    refused: bool
+
+
+class S3Server:
+    """A running server with one bucket; a context manager that ends it.
+
+    It ends by itself too when this process does, however that happens, and then removes the folder ``scratch``.
+    """
+
+    def __init__(self, bucket: str, faults: S3Faults | None = None, scratch: Path | None = None) -> None:
+        self.bucket = bucket
+        self._scratch = scratch
+        self._faults = faults or S3Faults()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._store: S3Store | None = None
+
+    def __enter__(self) -> Self:
+        scratch = str(self._scratch) if self._scratch is not None else ""
+        options = ["-P", "-m", "lokki.emulator.s3_server", self.bucket, json.dumps(asdict(self._faults)), scratch]
+        # Its own group, so that Ctrl-C ends it after those who still use it.
+        self._process = subprocess.Popen(
+            [sys.executable, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        with self._process:  # closes its standard input, at which it ends, and waits
+            pass
+
+    @property
+    def endpoint(self) -> str:
+        """The server's URL; waits until it has started."""
+        if not self._port:
+            assert self._process is not None
+            assert self._process.stdout is not None
+            line = self._process.stdout.readline().strip()
+            if not line.isdigit():
+                raise EmulatorError("moto's server did not start: install lokki with its extra, lokki[emulator].")
+            self._port = int(line)
+        return f"http://127.0.0.1:{self._port}"
+
+    def variables(self, actor: str) -> dict[str, str]:
+        """Return what a program needs in its environment to speak to this S3."""
+        return {
+            "AWS_ACCESS_KEY_ID": actor,
+            "AWS_SECRET_ACCESS_KEY": "emulated",
+            "AWS_SESSION_TOKEN": "emulated",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """Return an object. Raises StoreError."""
+        return bytes(self.store(bucket).read(Stored(f"s3://{bucket}/{key}")))
+
+    def write(self, bucket: str, key: str, content: bytes) -> None:
+        """Write an object. Raises StoreError."""
+        self.store(bucket).write(key, [content])
+
+    def store(self, bucket: str) -> S3Store:
+        """Return a store over a bucket, as the state machine's role would use it."""
+        if self._store is None or bucket != self.bucket:
+            environ: Mapping[str, str] = self.variables(STATES)
+            store = S3Store(bucket, "", environ=environ)
+            if bucket != self.bucket:
+                return store
+            self._store = store
+        return self._store
+
+    def requests(self) -> list[Request]:
+        """Return all requests until now."""
+        with urllib.request.urlopen(f"{self.endpoint}/lokki-emulator/requests") as answer:
+            found = json.loads(answer.read())
+        prefix = f"/{self.bucket}/"
+        return [
+            Request(actor, method, path.removeprefix(prefix), status == 503) for actor, method, path, _, status in found
+        ]

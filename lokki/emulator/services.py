@@ -1,0 +1,146 @@
+"""What an execution needs from outside, as protocols: functions, objects, time, and somebody who listens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from lokki.emulator.expressions import Expressions
+from lokki.emulator.history import HistoryEvent
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What Lambda answered: the payload, JSON, and whether it is the description of an error of the function.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+    """
+
+    payload: bytes
+    failed: bool = False
+
+
+class ServiceError(Exception):
+    """Lambda itself refused or failed to invoke: the error's name as Step Functions has it, and its cause."""
+
+    def __init__(self, error: str, cause: str) -> None:
+        super().__init__(f"{error}: {cause}")
+        self.error = error
+        self.cause = cause
+
+
+class InvocationTimeoutError(Exception):
+    """The caller's time was up before the function answered; it may go on running, as on AWS."""
+
+
+class StoppedError(BaseException):
+    """The emulation was stopped by the user while something ran or waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who invokes: the execution and state, the first index and number of the map's items that it is about, the try."""
+
+    execution: str
+    state: str
+    attempt: int = 0
+    index: int | None = None
+    items: int = 0
+
+
+class Functions(Protocol):
+    """Lambda functions."""
+
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+        """Invoke a function, by its ARN or name, and wait for at most ``timeout`` seconds.
+
+        Raises ServiceError, InvocationTimeoutError, StoppedError.
+        """
+
+
+class Objects(Protocol):
+    """Objects in S3. Both raise StoreError."""
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """Return an object."""
+
+    def write(self, bucket: str, key: str, content: bytes) -> None:
+        """Write an object."""
+
+
+class Clock(Protocol):
+    """Time: ``now`` for dates, ``elapsed`` in seconds for durations, ``wait`` between tries."""
+
+    def now(self) -> datetime:
+        """Return the time of day, with its zone."""
+
+    def elapsed(self) -> float:
+        """Return seconds from some moment on."""
+
+    def wait(self, seconds: float) -> float:
+        """Wait, and return for how many of the seconds; fewer than asked for where time is skipped."""
+
+
+class RealClock:
+    """The machine's time. ``scale``: how much of each wait passes really, 1.0 all, 0.0 none.
+
+    ``stop`` ends a wait with StoppedError.
+    """
+
+    def __init__(self, stop: threading.Event, scale: float = 1.0) -> None:
+        self._stop = stop
+        self._scale = scale
+
+    def now(self) -> datetime:
+        """Return the time of day."""
+        return datetime.now(UTC)
+
+    def elapsed(self) -> float:
+        """Return seconds from some moment on."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> float:
+        """Wait for the scaled time."""
+        if self._stop.wait(seconds * self._scale):
+            raise StoppedError
+        return seconds * self._scale
+
+
+def ignore(event: HistoryEvent) -> None:
+    """Listen to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How faithful details go. ``workers``: child executions at one time at most; ``seed``: of jitter and ids.
+
+    ``file_bytes``: size from which result files are split, 5 GB on AWS
+    (https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html);
+    ``express_seconds``: the longest that an EXPRESS execution may take
+    (https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html).
+    """
+
+    workers: int = 8
+    seed: str = ""
+    file_bytes: int = 5 * 2**30
+    express_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that an execution uses."""
+
+    functions: Functions
+    objects: Objects
+    clock: Clock
+    listener: Callable[[HistoryEvent], None] = ignore
+    settings: Settings = field(default_factory=Settings)
+    expressions: Expressions = field(default_factory=Expressions)
+    stop: threading.Event = field(default_factory=threading.Event)

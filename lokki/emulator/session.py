@@ -1,0 +1,110 @@
+"""One emulated run: its folder, its events from start to end, and its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from lokki.emulator.run import Emulation, EmulationOptions, failure_text
+from lokki.errors import RunError, RunFolderError
+from lokki.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
+from lokki.graph import FlowGraph
+from lokki.local.runs import RunRecord, Runs, new_run_id
+from lokki.plan import bind_parameters, describe, lower
+from lokki.values import Json
+
+KIND = "emulated"
+"""What kind of run it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Where and how emulated runs are done. ``root``: where run folders are made; ``emit``: gets lokki's events."""
+
+    bundle: Path
+    emit: Callable[[Event], None]
+    options: EmulationOptions
+    root: Path = Path(".lokki")
+
+    def run(self, graph: FlowGraph, params: Mapping[str, object], run_id: str | None = None) -> object:
+        """Run a built flow; return its result.
+
+        Raises ParameterError for parameters that do not fit, EmulatorError for what cannot be emulated, RunError for a
+        run that failed.
+        """
+        plan = lower(graph)
+        bound = bind_parameters(plan.params, params)
+        given = {name: bound[name] for name in params}  # defaults are the first function's to add
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        record = RunRecord(
+            run_id or new_run_id(), emulated_name(plan.flow), dict(given), describe(plan), {}, "running", started
+        )
+        self._runs.new(record)
+        return self._follow(plan.flow, record, given, redriven=False)
+
+    def resume(self, graph: FlowGraph, run_id: str | None = None) -> object:
+        """Go on with a run that failed or was interrupted, default the latest, where it stopped, with today's packages.
+
+        As on AWS, the state machine must be the same. Raises what `run` raises, and RunFolderError for a run that
+        cannot go on.
+        """
+        plan = lower(graph)
+        record = self._runs.load(run_id or self._latest(plan.flow))
+        if record.flow != emulated_name(plan.flow) or record.status not in ("failed", "interrupted"):
+            raise RunFolderError(
+                f"the run {record.run_id!r} is one of {record.flow} and {record.status}; it cannot go on."
+            )
+        if record.plan != describe(plan):
+            raise RunFolderError(f"the run {record.run_id!r} was started with another flow. Start a new run.")
+        return self._follow(plan.flow, record, cast("dict[str, Json]", record.params), redriven=True)
+
+    @property
+    def _runs(self) -> Runs:
+        return Runs(self.root)
+
+    def _latest(self, flow: str) -> str:
+        found = [each for each in self._runs.list(emulated_name(flow)) if each.status in ("failed", "interrupted")]
+        if not found:
+            raise RunFolderError(f"no emulated run of {flow} in {self._runs.folder} failed or was interrupted.")
+        return found[0].run_id
+
+    def _follow(self, flow: str, record: RunRecord, given: dict[str, Json], *, redriven: bool) -> object:
+        """Tell of a run from start to end, and keep its record."""
+        began = time.monotonic()
+        with self._runs.locked(record.run_id):
+            folder = self._runs.folder / record.run_id
+            self.emit(RunStarted(flow, record.run_id, given, redriven, str(folder)))
+            try:
+                result = self._emulate(folder, record.run_id, given, redriven=redriven)
+            except BaseException as error:
+                ended = time.monotonic() - began
+                status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                self._runs.save(replace(record, status=status, seconds=ended, error=str(error)))
+                self.emit(RunInterrupted(ended) if status == "interrupted" else RunFailed(ended, str(error)))
+                raise
+            ended = time.monotonic() - began
+            self._runs.save(replace(record, status="finished", seconds=ended))
+            self.emit(RunFinished(ended))
+            return result
+
+    def _emulate(self, folder: Path, run_id: str, given: Mapping[str, Json], *, redriven: bool) -> object:
+        with Emulation(self.bundle, folder, self.emit, self.options) as emulation:
+            execution = emulation.revive(run_id, given) if redriven else emulation.start(run_id, given)
+            try:
+                outcome = execution.redrive() if redriven else execution.run()
+            except KeyboardInterrupt:
+                emulation.keep(execution)
+                raise
+            if outcome.status != "SUCCEEDED":
+                emulation.keep(execution)
+                raise RunError(failure_text(outcome))
+            return emulation.result(outcome)
+
+
+def emulated_name(flow: str) -> str:
+    """Return what a run's record has for its flow, so that no local run goes on with it."""
+    return f"{flow} ({KIND})"

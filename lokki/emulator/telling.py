@@ -1,0 +1,214 @@
+"""Histories told as lokki's own events, so that an emulated run is shown and reported as a local one is."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import msgspec
+
+from lokki.emulator.definition import Map, StateMachine
+from lokki.emulator.history import Child, HistoryEvent
+from lokki.emulator.services import Caller
+from lokki.events import (
+    Event,
+    ItemFailed,
+    ItemsFinished,
+    MapFinished,
+    MapStarted,
+    StepFailed,
+    StepFinished,
+    StepOutput,
+    StepRetried,
+    StepStarted,
+)
+from lokki.failures import Failure
+from lokki.naming import MAP_SUFFIX
+from lokki.values import Json
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_OWN = "/lokki/"
+
+
+class Teller:
+    """Turns history events into lokki's events. ``calls``: the call's id of each task's state.
+
+    May be called from any thread.
+    """
+
+    def __init__(self, machine: StateMachine, calls: Mapping[str, str], emit: Callable[[Event], None]) -> None:
+        self._calls = calls
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._maps = {each.name: each for each in machine.maps}
+        self._entered: dict[str, float] = {}
+        self._failed_inside: dict[str, int] = {}
+        self._last: dict[str, tuple[str, Failure]] = {}
+        self._current = ""
+        self._items: int | None = None
+
+    def __call__(self, event: HistoryEvent) -> None:
+        """Take an event."""
+        with self._lock:
+            told = self._child(event, event.child) if event.child is not None else self._main(event)
+        for each in told:
+            self._emit(each)
+
+    def output(self, caller: Caller | None, text: str) -> StepOutput | None:
+        """Return the event for what a function wrote; None for what lokki and the runtime write themselves."""
+        if text.startswith("[ERROR]") or "LAMBDA_WARNING" in text or _is_own_log(text):
+            return None
+        if caller is None:
+            return StepOutput("", None, "stdout", text)
+        index = caller.index if caller.items == 1 else None
+        return StepOutput(self._calls.get(caller.state, ""), index, "stdout", text)
+
+    def _main(self, event: HistoryEvent) -> list[Event]:
+        state, details = event.state, event.details
+        match event.type:
+            case "TaskStateEntered":
+                self._current, self._items = state, None
+                self._entered[state] = event.seconds
+                return [StepStarted(self._calls[state])]
+            case "MapStateEntered":
+                self._current = state
+                self._entered[state] = event.seconds
+            case "TaskSucceeded":
+                output = details["output"]
+                counted = isinstance(output, dict) and "map_manifest_key" in output
+                self._items = cast("int", cast("dict[str, Json]", output)["items"]) if counted else None
+            case "TaskStateExited":
+                size = len(msgspec.json.encode(details["output"]))
+                seconds = event.seconds - self._entered[state]
+                return [StepFinished(self._calls[state], seconds, size, self._items)]
+            case "TaskFailed" | "TaskTimedOut":
+                self._last[event.execution] = (state, self._failure(event))
+            case "TaskRetried":
+                return self._retried(event, None)
+            case "MapRunStarted" | "MapRunRedriven":
+                return [self._map_started(event)]
+            case "MapRunSucceeded":
+                return [self._map_finished(event)]
+            case "ExecutionFailed" | "ExecutionTimedOut":
+                if self._current not in self._maps and self._current:
+                    return [StepFailed(self._calls[self._current], self._failure_of(event, self._current))]
+        return []
+
+    def _child(self, event: HistoryEvent, child: Child) -> list[Event]:
+        match event.type:
+            case "TaskFailed" | "TaskTimedOut":
+                self._last[event.execution] = (event.state, self._failure(event))
+            case "TaskRetried":
+                return self._retried(event, child)
+            case "ExecutionSucceeded":
+                self._last.pop(event.execution, None)
+                return self._finished(event, child)
+            case "ExecutionFailed" | "ExecutionTimedOut":
+                last = self._last.pop(event.execution, None)
+                state = last[0] if last is not None else next(iter(self._maps[child.map].processor.by_name))
+                failure = self._failure_of(event, state, last)
+                return [
+                    ItemFailed(self._map_id(child.map), index, failure)
+                    for index in range(child.index, child.index + child.items)
+                ]
+        return []
+
+    def _finished(self, event: HistoryEvent, child: Child) -> list[Event]:
+        """Tell of a child's items; in a batch, some may have failed and been tolerated."""
+        map_id = self._map_id(child.map)
+        output = event.details["output"]
+        failed = (
+            [each for each in output if isinstance(each, dict) and "failed" in each] if isinstance(output, list) else []
+        )
+        self._failed_inside[child.map] = self._failed_inside.get(child.map, 0) + len(failed)
+        told: list[Event] = []
+        for each in failed:
+            about = cast("dict[str, str]", each["failed"])
+            failure = Failure(about["step"], about["error"], about["message"])
+            told.append(ItemFailed(map_id, cast("int", each["index"]), failure))
+        if child.items > len(failed):
+            told.append(ItemsFinished(map_id, child.items - len(failed), event.seconds))
+        return told
+
+    def _map_started(self, event: HistoryEvent) -> MapStarted:
+        state, details = self._maps[event.state], event.details
+        self._failed_inside[event.state] = 0
+        steps = tuple(self._calls[name] for name in _chain(state))
+        items, finished = cast("int", details["items"]), cast("int", details["finished"])
+        return MapStarted(self._map_id(event.state), steps, items, finished, cast("int", details["concurrency"]))
+
+    def _map_finished(self, event: HistoryEvent) -> MapFinished:
+        inside = self._failed_inside[event.state]
+        succeeded, failed = cast("int", event.details["succeeded"]), cast("int", event.details["failed"])
+        seconds = event.seconds - self._entered[event.state]
+        return MapFinished(self._map_id(event.state), succeeded - inside, failed + inside, seconds)
+
+    def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
+        if event.state in self._maps:
+            return []
+        details = event.details
+        index = None if child is None else child.index
+        attempt, wait = cast("int", details["attempt"]), cast("float", details["wait"])
+        return [StepRetried(self._calls[event.state], index, attempt, wait, self._failure(event))]
+
+    def _failure_of(self, event: HistoryEvent, state: str, last: tuple[str, Failure] | None = None) -> Failure:
+        """Return why an execution failed: its last task's failure if it has the same error."""
+        last = last or self._last.get(event.execution)
+        if last is not None and last[1].error == event.details["error"]:
+            return last[1]
+        return _failure(self._calls[state], event)
+
+    def _failure(self, event: HistoryEvent) -> Failure:
+        return _failure(self._calls.get(event.state, event.state), event)
+
+    def _map_id(self, state: str) -> str:
+        return self._calls.get(state.removesuffix(MAP_SUFFIX), state)
+
+
+def _chain(state: Map) -> list[str]:
+    """Return the names of a map's states in their order."""
+    names, following = [], state.processor.start
+    while following:
+        names.append(following)
+        after = getattr(state.processor.by_name[following], "after", None)
+        following = (after.next if after is not None else None) or ""
+    return names
+
+
+def _failure(step: str, event: HistoryEvent) -> Failure:
+    """Describe a failure: a function's error is JSON with message and stack trace, others are text."""
+    error, cause = str(event.details["error"]), str(event.details.get("cause", ""))
+    message, trace = cause, ""
+    try:
+        described = msgspec.json.decode(cause)
+    except msgspec.DecodeError:
+        described = None
+    if isinstance(described, dict):
+        message = str(described.get("errorMessage", ""))
+        frames = described.get("stackTrace")
+        if isinstance(frames, list):
+            trace = "".join(map(str, frames))
+    users = "".join(f"{line}\n" for line in _entries(trace) if _OWN not in line)
+    places = _FRAME.findall(users)
+    where = f"{places[-1][0]}:{places[-1][1]}" if places else ""
+    head = "Traceback (most recent call last):\n"
+    last = f"{error}: {message}\n"
+    shown, full = (f"{head}{text}{last}" if text else "" for text in (users, trace))
+    return Failure(step, error, message, where, shown, full)
+
+
+def _entries(trace: str) -> list[str]:
+    """Cut a stack trace into its entries, each a place and its line of code."""
+    return [entry.rstrip("\n") for entry in re.split(r"(?m)^(?=  File )", trace) if entry.strip()]
+
+
+def _is_own_log(text: str) -> bool:
+    if not text.startswith('{"level":'):
+        return False
+    try:
+        line = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(line, dict) and {"event", "flow", "step"} <= line.keys()

@@ -1,0 +1,264 @@
+"""One execution environment of a Lambda function: a process under awslambdaric, kept warm between invocations.
+
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+
+from lokki.emulator.runtime_api import Invocation, RuntimeApi
+from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply
+
+INIT_SECONDS = 10.0
+"""How long a function may take to start before that counts as time of its first invocation.
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html"""
+
+RESPONSE_LIMIT = 6 * 2**20
+"""https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+
+_HEADROOM = 4 * 2**30
+"""Address space beyond the memory: threads and allocators reserve much that they never use."""
+
+_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB."""
+
+    name: str
+    folder: Path
+    handler: str
+    timeout: float
+    memory: int
+    environment: Mapping[str, str]
+
+    @property
+    def arn(self) -> str:
+        """The function's ARN."""
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}"
+
+
+type Log = Callable[[FunctionSpec, Caller | None, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all workers share: the folder with awslambdaric, a folder for scratch, variables for AWS, the log.
+
+    ``start_delay``: seconds that each start takes longer.
+    """
+
+    runtime: Path
+    scratch: Path
+    variables: Mapping[str, str]
+    log: Log
+    start_delay: float = 0.0
+
+
+class Worker:
+    """A process that handles one invocation at a time: `pending` is the reply to it, `caller` who asked for it."""
+
+    def __init__(self, spec: FunctionSpec, around: Surroundings) -> None:
+        self.spec = spec
+        self.pending: Future[Reply] | None = None
+        self.caller: Caller | None = None
+        self._around = around
+        self._events: SimpleQueue[Invocation | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._request = ""
+        self._deadline = 0.0
+        self._killed_for = ""
+        self._temporary = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=around.scratch))
+        self._api = RuntimeApi(self)
+        self._process = self._start()
+        targets = (self._serve, self._read, self._watch)
+        self._threads = [threading.Thread(target=each, name=f"lokki-{spec.name}", daemon=True) for each in targets]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another invocation."""
+        return self._process.poll() is None and not self._killed_for
+
+    def begin(self, payload: bytes, caller: Caller) -> Future[Reply]:
+        """Give it an event; the future gets the reply. The function's timeout counts from when it takes the event."""
+        future: Future[Reply] = Future()
+        request = str(uuid.uuid4())
+        with self._lock:
+            self.pending, self._request, self.caller = future, request, caller
+            self._deadline = time.monotonic() + INIT_SECONDS + self._around.start_delay + self.spec.timeout
+            if self._process.poll() is not None:
+                self._end(_exit_error(self._process.returncode, request))
+                return future
+        self._events.put(Invocation(request, payload, 0, self.spec.arn))
+        return future
+
+    def check(self) -> None:
+        """Kill the process if the invocation's time or the function's memory is used up."""
+        with self._lock:
+            if self.pending is None or self._killed_for:
+                return
+            if time.monotonic() > self._deadline:
+                message = f"RequestId: {self._request} Error: Task timed out after {self.spec.timeout:.2f} seconds"
+                self._kill(_error("Sandbox.Timedout", message))
+            elif _resident(self._process.pid) > self.spec.memory * 2**20:
+                message = f"RequestId: {self._request} Error: Runtime exited with error: signal: killed"
+                self._kill(_error("Runtime.ExitError", message))
+
+    def crash(self) -> None:
+        """Kill the process in the middle of whatever it does."""
+        self._signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process and all that it started, and remove its scratch folder."""
+        with self._lock:
+            self._killed_for = self._killed_for or "closed"
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._events.put(None)
+        self._api.shutdown()
+        self._api.server_close()
+        for thread in self._threads:
+            thread.join()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def take(self) -> Invocation | None:
+        """Hand the next event to the process; its time begins."""
+        event = self._events.get()
+        if event is None:
+            return None
+        with self._lock:
+            self._deadline = time.monotonic() + self.spec.timeout
+        ends = int((time.time() + self.spec.timeout) * 1000)
+        return Invocation(event.request, event.payload, ends, event.function)
+
+    def answer(self, request: str, payload: bytes, *, failed: bool) -> None:
+        """Take the response to the current event."""
+        reply = Reply(payload, failed)
+        if not failed and len(payload) > RESPONSE_LIMIT:
+            size = f"Response payload size ({len(payload)} bytes) exceeded maximum allowed payload size"
+            reply = _error("Function.ResponseSizeTooLarge", f"{size} ({RESPONSE_LIMIT} bytes).")
+        with self._lock:
+            if request == self._request:
+                self._end(reply)
+
+    def init_failed(self, payload: bytes) -> None:
+        """Take the error that the start of the function ended with; the process ends by itself."""
+        with self._lock:
+            self._killed_for = "init"
+            if self.pending is not None:
+                self._end(Reply(payload, failed=True))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        spec = self.spec
+        if self._around.start_delay:
+            time.sleep(self._around.start_delay)
+        # Exactly what Lambda sets, and nothing of this process's environment.
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+        variables = {
+            "AWS_LAMBDA_FUNCTION_NAME": spec.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"[$LATEST]{uuid.uuid4().hex}",
+            "AWS_LAMBDA_RUNTIME_API": self._api.address,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info[0]}.{sys.version_info[1]}",
+            "LAMBDA_TASK_ROOT": str(spec.folder),
+            "LAMBDA_RUNTIME_DIR": str(self._around.runtime),
+            "_HANDLER": spec.handler,
+            "LANG": "en_US.UTF-8",
+            "PATH": os.defpath,
+            "TMPDIR": str(self._temporary),
+            "TZ": ":UTC",
+            **self._around.variables,
+            "AWS_ACCESS_KEY_ID": spec.name,
+            **spec.environment,
+        }
+        space = spec.memory * 2**20 + _HEADROOM
+        options = ["-I", "-S", "-B", "-X", "utf8", str(_BOOTSTRAP), str(self._around.runtime), str(space), spec.handler]
+        return subprocess.Popen(
+            [sys.executable, *options],
+            cwd=spec.folder,
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _serve(self) -> None:
+        self._api.serve_forever(poll_interval=0.05)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                # The runtime writes the lines of one message with carriage returns between them.
+                text = line.decode(errors="replace").rstrip("\r\n").replace("\r", "\n")
+                self._around.log(self.spec, self.caller, text)
+
+    def _watch(self) -> None:
+        """Report the end of the process to whoever waits for a reply."""
+        code = self._process.wait()
+        with self._lock:
+            if self.pending is not None:
+                self._end(_exit_error(code, self._request))
+
+    def _kill(self, reply: Reply) -> None:
+        self._killed_for = "limit"
+        self._signal(signal.SIGKILL)
+        self._end(reply)
+
+    def _end(self, reply: Reply) -> None:
+        """Resolve the current reply; the lock is held."""
+        future, self.pending, self._request = self.pending, None, ""
+        if future is not None:
+            future.set_result(reply)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def _error(kind: str, message: str) -> Reply:
+    return Reply(msgspec.json.encode({"errorType": kind, "errorMessage": message}), failed=True)
+
+
+def _exit_error(code: int, request: str) -> Reply:
+    """Return the error for a process that ended: by a signal, by an exit code, or without a reason."""
+    if code < 0:
+        reason = "with error: signal: killed" if -code == signal.SIGKILL else f"with error: signal: {-code}"
+    else:
+        reason = f"with error: exit status {code}" if code else "without providing a reason"
+    return _error("Runtime.ExitError", f"RequestId: {request} Error: Runtime exited {reason}")
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes of memory that a process uses; 0 where that cannot be known."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

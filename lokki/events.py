@@ -1,0 +1,169 @@
+"""What happens in a run, as frozen values. Progress, logs and the report are folds of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from lokki.failures import Failure
+from lokki.values import Json
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began, or went on where it had stopped."""
+
+    flow: str
+    run_id: str
+    params: dict[str, Json]
+    resumed: bool = False
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChanged:
+    """A run goes on with results that this step gave before its code was changed."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step that runs once began."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepSkipped:
+    """A step, or a whole map block, has its result from before the run was resumed."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """A step that runs once has its result in the store. ``items``: how many, when it is the source of a map block."""
+
+    id: str
+    seconds: float
+    size: int
+    items: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRetried:
+    """A try failed and another follows after ``wait`` seconds. ``index``: the item, inside a map block."""
+
+    id: str
+    index: int | None
+    attempt: int
+    wait: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """A step that runs once failed for good."""
+
+    id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class MapStarted:
+    """A map block began over so many items, of which ``finished`` have results from before the run was resumed."""
+
+    id: str
+    steps: tuple[str, ...]
+    items: int
+    finished: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsFinished:
+    """So many items of a map block have their results in the store; ``seconds``: spent on them by one worker."""
+
+    id: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailed:
+    """An item of a map block failed for good."""
+
+    id: str
+    index: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class MapFinished:
+    """All items of a map block were run; ``failed`` of them failed and were tolerated."""
+
+    id: str
+    succeeded: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """A line that a step printed or logged. ``stream``: stdout, stderr or log; ``id``: empty when it is not known."""
+
+    id: str
+    index: int | None
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run has its result."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """The run ended without a result; it can be resumed."""
+
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInterrupted:
+    """The run was stopped by the user; it can be resumed."""
+
+    seconds: float
+
+
+type Event = (
+    RunStarted
+    | CodeChanged
+    | StepStarted
+    | StepSkipped
+    | StepFinished
+    | StepRetried
+    | StepFailed
+    | MapStarted
+    | ItemsFinished
+    | ItemFailed
+    | MapFinished
+    | StepOutput
+    | RunFinished
+    | RunFailed
+    | RunInterrupted
+)
+
+
+def to_json(event: Event) -> dict[str, Json]:
+    """Return an event as a JSON object: its kind as ``event`` (``step_started``), then its fields."""
+    kind = type(event).__name__
+    name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind).lstrip("_")
+    fields: dict[str, Json] = msgspec.to_builtins(event)
+    return {"event": name, **fields}

@@ -1,0 +1,155 @@
+"""Calling a step: the same binding of arguments and the same retries in the local runner and in the Lambda handler."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import inspect
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+from types import CodeType
+
+from lokki import signatures
+from lokki.convert import ConversionError, from_json
+from lokki.errors import ParameterError
+from lokki.failures import Failure, failure_of
+from lokki.options import Retry
+from lokki.plan import Call, fill
+from lokki.values import Json
+
+type Limit = Callable[[Callable[[], object], float], object]
+"""Runs a function for at most so many seconds, and raises StepTimeoutError when it takes longer."""
+
+_IMMUTABLE = (
+    str | int | float | complex | bytes | None | datetime.date | datetime.time | datetime.timedelta | datetime.tzinfo
+    | decimal.Decimal | enum.Enum | uuid.UUID | PurePath
+)  # fmt: skip
+
+
+class StoppedError(BaseException):
+    """The run ended while a step ran or waited for its next try: the step has not failed, and is not tried again."""
+
+
+class StepFailedError(Exception):
+    """A step failed for good; ``failure`` says why. The step's own exception is the cause."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A call with the arguments of one run; ``make_arguments`` makes them anew where a step could change them.
+
+    ``defined_at``: ``file:line`` of the step's function.
+    """
+
+    id: str
+    fn: Callable[..., object]
+    takes_value: bool
+    make_arguments: Callable[[], tuple[list[object], dict[str, object]]]
+    retry: Retry | None
+    timeout: float | None
+    env: Mapping[str, str]
+    defined_at: str = ""
+
+    def __call__(self, value: object) -> object:
+        """Call the step once; ``value`` is what comes down the chain, unused by a first step."""
+        args, kwargs = self.make_arguments()
+        return self.fn(value, *args, **kwargs) if self.takes_value else self.fn(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What trying a step again needs from outside: sleeping, limiting its time, telling of a retry."""
+
+    sleep: Callable[[float], None]
+    limit: Limit
+    retried: Callable[[str, int, float, Failure], None]
+
+
+def prepare(call: Call, params: Mapping[str, Json]) -> Invocation:
+    """Fill the parameters of a run into a call and convert them by the step's annotations.
+
+    Raises ParameterError for a value that the step's annotation does not describe.
+    """
+    hints = signatures.hints(call.step.fn)
+    filled = [
+        (argument, fill(argument.template, params), hints.get(argument.parameter, signatures.UNKNOWN))
+        for argument in call.arguments
+    ]
+
+    def make() -> tuple[list[object], dict[str, object]]:
+        args: list[object] = []
+        kwargs: dict[str, object] = {}
+        for argument, value, annotation in filled:
+            try:
+                made = from_json(value, annotation)
+            except ConversionError as error:
+                raise ParameterError(f"the argument {argument.parameter!r} of {call.step.name}() is {error}.") from None
+            if argument.keyword is None:
+                args.append(made)
+            else:
+                kwargs[argument.keyword] = made
+        return args, kwargs
+
+    once = make()
+    values = (*once[0], *once[1].values())
+    constant = all(isinstance(value, _IMMUTABLE) for value in values)
+    options = call.step.options
+    arguments = (lambda: once) if constant else make
+    return Invocation(
+        call.id,
+        call.step.fn,
+        call.reads is not None,
+        arguments,
+        options.retry,
+        options.timeout,
+        options.env,
+        _place_of(call.step.fn),
+    )
+
+
+def run(
+    invocation: Invocation,
+    value: object,
+    attempts: Attempts,
+    tried: int = 0,
+    again: Callable[[], object] | None = None,
+) -> object:
+    """Call a step with its retries and its timeout.
+
+    ``tried``: how many of its tries were used up before. ``again``: gives the value anew for each further try, since
+    one that failed may have changed it; by default they share it.
+    Raises StepFailedError when it failed for good, and what stops the run: KeyboardInterrupt, StoppedError.
+    """
+    attempt = tried + 1
+    while True:
+        try:
+            if invocation.timeout is None:
+                return invocation(value)
+            return attempts.limit(partial(invocation, value), invocation.timeout)
+        except (KeyboardInterrupt, StoppedError):
+            raise
+        # A user's step may raise anything; sys.exit() in a step is a failure of the step, as it is on AWS.
+        except BaseException as error:
+            failure = failure_of(invocation.id, error, attempt, invocation.defined_at)
+            retry = invocation.retry
+            if retry is None or attempt >= retry.attempts or not retry.matches(error):
+                raise StepFailedError(failure) from error
+            wait = retry.wait(attempt)
+            attempts.retried(invocation.id, attempt, wait, failure)
+        attempts.sleep(wait)
+        attempt += 1
+        if again is not None:
+            value = again()
+
+
+def _place_of(fn: Callable[..., object]) -> str:
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""

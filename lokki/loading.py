@@ -1,0 +1,97 @@
+"""Finding the flow in a user's file, for ``lokki run flow.py[:name]``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+
+from lokki.decorators import Flow
+from lokki.errors import FlowError
+
+_importing = ContextVar("importing", default=False)
+
+
+def is_importing() -> bool:
+    """Tell whether a user's file is being imported for its flow: one that calls ``main()`` must not run it then."""
+    return _importing.get()
+
+
+def load_flow(target: str) -> Flow[...]:
+    """Import a file, or a module by its dotted name, and return its flow: the only one, or the one named after a colon.
+
+    A file is imported under the name that it has for other files beside it, or in its package, so that worker processes
+    find it and values that it pickles can be read elsewhere. Raises FlowError when there is no such file or flow, and
+    whatever the user's file raises.
+    """
+    source, _, name = target.rpartition(":") if ":" in target else (target, "", "")
+    is_file = source.endswith(".py") or Path(source).exists()
+    with _noted():
+        module = _import_file(Path(source)) if is_file else _import_module(source)
+    flows = {key: value for key, value in vars(module).items() if isinstance(value, Flow)}
+    if name:
+        return _named(source, name, flows)
+    # Flows that the file imports from elsewhere count only where it has none of its own.
+    own = {value.__name__: value for value in flows.values() if value.__module__ == module.__name__}
+    found = own or {value.__name__: value for value in flows.values()}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise FlowError(f"{source} has no flow: put @flow above the function that chains the steps.")
+    raise FlowError(f"{source} has several flows, {', '.join(found)}: say which, as in {source}:{next(iter(found))}.")
+
+
+def _named(source: str, name: str, flows: dict[str, Flow[...]]) -> Flow[...]:
+    if name in flows:
+        return flows[name]
+    close = difflib.get_close_matches(name, flows, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(flows) or 'none'}."
+    raise FlowError(f"{source} has no flow {name!r}; {hint}")
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    token = _importing.set(True)
+    try:
+        yield
+    finally:
+        _importing.reset(token)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FlowError(f"{path} is a folder: name a file in it." if path.is_dir() else f"there is no file {path}.")
+    folder, parts = path.resolve().parent, [path.stem]
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    name = ".".join(part for part in parts if part != "__init__")
+    if "." in path.stem or path.suffix != ".py":
+        raise FlowError(f"{path} cannot be imported: name it like a module, with one dot, before 'py'.")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    module = importlib.import_module(name)
+    if Path(getattr(module, "__file__", None) or "").resolve() != path.resolve():
+        raise FlowError(
+            f"{path} cannot be imported as {name!r}: there is another module of that name. Rename the file."
+        )
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    missing = FlowError(f"there is no file and no module {name!r}.")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise missing
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or (error.name != name and not name.startswith(f"{error.name}.")):
+            raise  # a module that the user's own code imports
+        raise missing from None

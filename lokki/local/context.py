@@ -1,0 +1,24 @@
+"""Which step, and which item of a map block, the current thread is at: what printed lines are told apart by."""
+
+from __future__ import annotations
+
+import threading
+
+
+class _Place(threading.local):
+    id: str = ""
+    index: int | None = None
+
+
+_place = _Place()
+
+
+def at_item(step_id: str, index: int | None) -> None:
+    """Note that this thread is at a step, and inside a map block at an item; an empty id for at none."""
+    _place.id = step_id
+    _place.index = index
+
+
+def place() -> tuple[str, int | None]:
+    """Return the step and the item that this thread is at."""
+    return _place.id, _place.index

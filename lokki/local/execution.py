@@ -1,0 +1,361 @@
+"""One local run: executes the operations of a plan in order, each unless its result is there already."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+
+from lokki.errors import LokkiError, ResultError, RunError, StoreError
+from lokki.events import (
+    CodeChanged,
+    Event,
+    MapFinished,
+    MapStarted,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+    StepSkipped,
+    StepStarted,
+)
+from lokki.failures import Failure, failure_of
+from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
+from lokki.local import journal
+from lokki.local.context import at_item
+from lokki.local.feed import Feed
+from lokki.local.limits import Deadline, TimeLimit
+from lokki.local.mapping import MapRun
+from lokki.local.runs import RunRecord, Runs
+from lokki.local.threads import run_inline, run_on_threads
+from lokki.local.worker import MapJob, environment
+from lokki.manifest import check_items, item_lines
+from lokki.plan import Call, FanOut, Op, Output, Plan, Results
+from lokki.store import load, save
+from lokki.store.items import write_items
+from lokki.store.keys import Keys
+from lokki.values import Inline, Json, Stored, ref_from_json, ref_to_json
+
+if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
+    from lokki.local.processes import ProcessPool
+
+type Executor = Literal["threads", "processes", "inline"]
+type Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a run is executed, whatever its flow; ``pool`` with the executor ``processes``."""
+
+    runs: Runs
+    executor: Executor
+    workers: int
+    listener: Listener
+    inline_limit: int
+    pool: ProcessPool | None = None
+
+
+class _SourceError(Exception):
+    """Wraps what the user's generator raised where it could be taken for an error of ours: the cause."""
+
+
+class Execution:
+    """One run. ``code``: a checksum of each step's code as it is now."""
+
+    def __init__(self, setup: Setup, plan: Plan, record: RunRecord, code: dict[str, str]) -> None:
+        self._setup = setup
+        self._plan = plan
+        self._record = record
+        self._code = code
+        self._emit = setup.listener
+        self._store = setup.runs.store
+        self._keys = Keys(record.run_id)
+        self._root = setup.runs.folder.absolute()  # steps may change the working directory
+        self._began = time.monotonic()
+        timeout = plan.options.timeout
+        self._deadline = Deadline(None if timeout is None else self._began + timeout)
+        self._params = cast("dict[str, Json]", record.params)
+
+    def execute(self, *, resumed: bool) -> object:
+        """Run what is left of the plan; return the result."""
+        folder = str(self._setup.runs.folder / self._record.run_id)
+        try:
+            kept = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
+            changed = self._clean(kept) if resumed else []
+            self._save("running")
+            self._emit(RunStarted(self._plan.flow, self._record.run_id, self._params, resumed, folder))
+            for step in changed:
+                self._emit(CodeChanged(step))
+            for op in kept:
+                self._emit(StepSkipped(f"{op.id}.map" if isinstance(op, FanOut) else op.id))
+            for op in self._plan.ops[len(kept) :]:
+                if self._deadline.passed:
+                    raise self._late()
+                if isinstance(op, FanOut):
+                    self._map(op)
+                else:
+                    self._call(op)
+            result = self._result(self._plan.ops[-1].id)
+            self._save("finished")
+        except KeyboardInterrupt:
+            self._save_if_possible("interrupted")
+            self._emit(RunInterrupted(self._seconds()))
+            raise
+        except (LokkiError, OSError) as error:
+            error = error if isinstance(error, LokkiError) else _unusable(folder, error)
+            self._save_if_possible("failed", str(error))
+            self._emit(RunFailed(self._seconds(), str(error)))
+            raise error
+        self._emit(RunFinished(self._seconds()))
+        return result
+
+    def _is_finished(self, op: Op) -> bool:
+        """Tell whether the result of an operation is there, in the form that this flow needs."""
+        if isinstance(op, FanOut):
+            return self._has_results(op)
+        outcome = self._outcome(op.id)
+        return outcome is not None and ("items" in outcome) is op.fans_out
+
+    def _has_results(self, op: FanOut) -> bool:
+        return (self._results_folder(op.id) / "manifest.json").exists()
+
+    def _clean(self, kept: list[Op]) -> list[str]:
+        """Remove what a killed run left half, and what was computed from something that will be computed anew.
+
+        Returns the steps whose code has changed since they gave results that are kept.
+        """
+        folder = self._root / self._record.run_id
+        for half in folder.rglob(".*.part"):
+            half.unlink()
+        for op in self._plan.ops[len(kept) :]:
+            if isinstance(op, Call) and (folder / op.id).exists():
+                shutil.rmtree(folder / op.id)
+        begun = [op for op in self._plan.ops[len(kept) :][:1] if self._results_folder(op.id).exists()]
+        before = {name: self._record.code.get(name, "") for name in _names([*kept, *begun])}
+        self._record = replace(self._record, code=self._code | before)
+        return [name for name, checksum in before.items() if checksum not in ("", self._code[name])]
+
+    def _call(self, call: Call) -> None:
+        self._emit(StepStarted(call.id))
+        began = time.monotonic()
+        invocation = self._deadline.limit(prepare(call, self._params))
+        try:
+            at_item(call.id, None)
+            with environment(invocation.env):
+                finished = (self._run_source if call.fans_out else self._run_step)(call, invocation, began)
+        except StepFailedError as error:
+            raise self._failed(call.id, error.failure) from error.__cause__
+        except ResultError as error:
+            raise self._failed(call.id, failure_of(call.id, error, 1, invocation.defined_at)) from error
+        except StoppedError:
+            self._emit(StepFailed(call.id, Failure(call.id, "Timeout", str(self._late()), invocation.defined_at)))
+            raise self._late() from None
+        finally:
+            at_item("", None)
+        self._emit(finished)
+
+    def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
+        result = run(invocation, self._input(call), self._attempts(), again=lambda: self._input(call))
+        try:
+            ref = save(self._store, self._keys.output(call.id), result, self._setup.inline_limit)
+        except (LokkiError, OSError):
+            raise
+        except Exception as error:
+            # The result's own code for pickling may raise anything.
+            raise StepFailedError(failure_of(call.id, error, 1, invocation.defined_at)) from error
+        text = msgspec.json.encode(ref_to_json(ref))
+        self._note(call.id, text)
+        size = len(text) if isinstance(ref, Inline) else (self._root / self._keys.output(call.id)).stat().st_size
+        return StepFinished(call.id, time.monotonic() - began, size)
+
+    def _run_source(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
+        """Run a step and write its items; a generator runs here, so its tries and its timeout include this."""
+
+        def make_items(*args: object, **kwargs: object) -> object:
+            return self._write_items(call, invocation.fn(*args, **kwargs))
+
+        writing = replace(invocation, fn=make_items)
+        outcome = run(writing, self._input(call), self._attempts(), again=lambda: self._input(call))
+        if isinstance(outcome, Exception):
+            raise outcome
+        count, size = cast("tuple[int, int]", outcome)
+        self._note(call.id, msgspec.json.encode({"items": count, "map_manifest_key": self._keys.map_manifest(call.id)}))
+        return StepFinished(call.id, time.monotonic() - began, size, count)
+
+    def _write_items(self, call: Call, result: object) -> tuple[int, int] | Exception:
+        """Return how many items were written and their bytes; or an error of ours, which is no failure of the step."""
+        try:
+            items = _guarded(check_items(call.step.name, result))
+            with tempfile.TemporaryFile(dir=self._root / self._record.run_id) as spool:
+                return write_items(self._store, self._keys, call.id, items, self._setup.inline_limit, spool)
+        except _SourceError as error:
+            raise cast("Exception", error.__cause__) from None
+        except (LokkiError, OSError) as error:
+            return error
+
+    def _map(self, op: FanOut) -> None:
+        folder = self._results_folder(op.id)
+        folder.mkdir(exist_ok=True)
+        journal.flush_directory(folder.parent)
+        items = self._items(op.id)
+        found = journal.scan(folder, items)
+        finished_before = found.finished
+        workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
+        own_process = self._setup.executor == "inline"
+        inner = [prepare(call, self._params) for call in op.inner]
+        inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else inner
+        pack = self._root / self._keys.items(op.id)
+        job = MapJob(op.id, tuple(inner), pack, folder, self._setup.inline_limit, own_process)
+        self._emit(MapStarted(op.id, tuple(call.id for call in op.inner), items, finished_before, workers))
+        began = time.monotonic()
+        with (self._root / self._keys.map_manifest(op.id)).open("rb") as manifest:
+            feed = Feed(item_lines(manifest), found, workers)
+            mapping = MapRun(job, op.options, feed, self._deadline, self._emit)
+            if finished_before < items:
+                self._run_workers(mapping, journal.next_part(folder), workers)
+        self._check_finished(op, mapping, items - finished_before)
+        text = msgspec.json.encode({"items": items, "succeeded": items - mapping.failed, "failed": mapping.failed})
+        self._store.write(self._keys.map_results(op.id) + "manifest.json", [text])
+        self._emit(MapFinished(op.id, items - mapping.failed, mapping.failed, time.monotonic() - began))
+
+    def _run_workers(self, mapping: MapRun, first_part: int, workers: int) -> None:
+        parts = [f"part-{number:04}" for number in range(first_part, first_part + workers + 1)]
+        match self._setup.executor:
+            case "processes":
+                assert self._setup.pool is not None
+                self._setup.pool.run(mapping, self._params, parts)
+            case "threads":
+                with environment(_common_environment(mapping.job.inner)):
+                    run_on_threads(mapping, parts[:-1])
+            case "inline":
+                run_inline(mapping, parts[0])
+
+    def _check_finished(self, op: FanOut, mapping: MapRun, pending: int) -> None:
+        """Raise RunError when the map block ended before all its items did, or with too many failures."""
+        if mapping.too_many_failed and mapping.first_failure is not None:
+            index, failure = mapping.first_failure
+            tolerated = "none" if op.options.tolerate is None else f"{op.options.tolerate:g}"
+            count = f"{mapping.failed} of {mapping.items} items" if mapping.failed > 1 else f"item {index}"
+            first = f" first item {index}:" if mapping.failed > 1 else ""
+            raise RunError(f"{count} failed in the map over {op.id}() (tolerated: {tolerated});{first} {failure}")
+        if self._deadline.passed:
+            raise self._late()
+        if mapping.finished + mapping.failed < pending:
+            raise RunError(f"the map over {op.id}() ended before all its items did; resume the run.")
+
+    def _input(self, call: Call) -> object:
+        match call.reads:
+            case Output(source):
+                return self._result(source)
+            case Results(source):
+                text = self._store.read(Stored(self._store.url(self._keys.map_results(source) + "manifest.json")))
+                failed = int(msgspec.json.decode(text)["failed"])
+                return journal.results(self._results_folder(source), self._items(source), failed)
+            case _:
+                return None
+
+    def _items(self, step_id: str) -> int:
+        return int(str((self._outcome(step_id) or {}).get("items", 0)))
+
+    def _result(self, step_id: str) -> object:
+        outcome = self._outcome(step_id)
+        if outcome is None:
+            raise StoreError(f"the result of {step_id}() is missing in {self._root}; start a new run.")
+        return load(self._store, ref_from_json(outcome))
+
+    def _attempts(self) -> Attempts:
+        def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
+            self._emit(StepRetried(step_id, None, attempt, wait, failure))
+
+        def sleep(seconds: float) -> None:
+            remaining = self._deadline.remaining
+            time.sleep(seconds if remaining is None else min(seconds, remaining))
+            if self._deadline.passed:
+                raise StoppedError
+
+        return Attempts(sleep, TimeLimit(deadline=self._deadline), retried)
+
+    def _failed(self, step_id: str, failure: Failure) -> RunError:
+        self._emit(StepFailed(step_id, failure))
+        return RunError(str(failure))
+
+    def _late(self) -> RunError:
+        return RunError(f"the run took longer than the flow's timeout of {self._plan.options.timeout:g} seconds.")
+
+    def _outcome(self, step_id: str) -> dict[str, object] | None:
+        """Return what a step that runs once handed on, from before the run was resumed too; None when it has to run."""
+        path = self._root / _outcome_key(self._keys, step_id)
+        if not path.exists():
+            return None
+        outcome: dict[str, object] = msgspec.json.decode(path.read_bytes())
+        return outcome
+
+    def _note(self, step_id: str, text: bytes) -> None:
+        """Write what a step handed on, last of all: where it is, everything that it names is whole."""
+        self._store.write(_outcome_key(self._keys, step_id), [text])
+
+    def _results_folder(self, step_id: str) -> Path:
+        return self._root / self._keys.map_results(step_id)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _save(self, status: str, error: str = "") -> None:
+        seconds = self._record.seconds + self._seconds()
+        self._setup.runs.save(replace(self._record, status=status, seconds=seconds, error=error))
+
+    def _save_if_possible(self, status: str, error: str = "") -> None:
+        """Save how the run ended; on a full disk it reads ``killed`` instead, and goes on just the same."""
+        with suppress(StoreError, OSError):
+            self._save(status, error)
+
+
+def _outcome_key(keys: Keys, step_id: str) -> str:
+    return f"{keys.prefix}/{step_id}/output.json"
+
+
+def _unusable(folder: str, error: OSError) -> RunError:
+    unusable = RunError(f"the run's folder {folder} cannot be used: {error}.")
+    unusable.__cause__ = error
+    return unusable
+
+
+def _names(ops: list[Op]) -> list[str]:
+    """Name the steps of some operations, each once, in order."""
+    calls = [call for op in ops for call in (op.inner if isinstance(op, FanOut) else (op,))]
+    return list(dict.fromkeys(call.step.name for call in calls))
+
+
+def _guarded(items: Iterable[object]) -> Iterator[object]:
+    """Yield the items of the user's iterable, whose errors must not be taken for ours."""
+    try:
+        yield from items
+    except (LokkiError, OSError) as error:
+        raise _SourceError from error
+
+
+def _common_environment(inner: tuple[Invocation, ...]) -> dict[str, str]:
+    """Put together what the inner steps want in the environment, which threads share.
+
+    Raises RunError when they want different values of one variable.
+    """
+    merged: dict[str, str] = {}
+    for invocation in inner:
+        for name, value in invocation.env.items():
+            if merged.setdefault(name, value) != value:
+                raise RunError(
+                    f"{invocation.id}() wants {name}={value!r}, another step of the same map block {merged[name]!r}; "
+                    "threads share one environment. Use the executor 'processes'."
+                )
+    return merged

@@ -1,0 +1,107 @@
+"""Handing out the items of a map block to its workers, in chunks whose size follows how long items take.
+
+What a kill can cost each worker is so bounded: the items that it finished in the last 50 ms (`CHUNK_SECONDS`), whose
+results it has not written yet, and the one that it is at. Of that one, inner steps that took longer than 50 ms are
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lokki.local.journal import DONE, Partial, Scan, scan_part
+
+CHUNK_SECONDS = 0.05
+"""How long a chunk should keep a worker, and after how long it writes the results that it has."""
+
+LARGEST_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An item to try again after ``wait`` seconds, as its worker had to end: which inner step was tried how often."""
+
+    index: int
+    position: int
+    attempts: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Some items for a worker: their lines of the manifest, their indexes, and where unfinished ones go on."""
+
+    lines: list[bytes]
+    indexes: list[int]
+    partials: dict[int, Partial] = field(default_factory=dict)
+    tried: Tried | None = None
+
+
+def chunk_size(seconds_per_item: float | None, pending: int, workers: int) -> int:
+    """Return how many items to hand out at once.
+
+    One, while nobody knows how long an item takes; then what fills 50 ms, at most 1024, and never so many that other
+    workers would run dry.
+
+    >>> chunk_size(None, 1000, 4), chunk_size(2.0, 1000, 4), chunk_size(1e-5, 100_000, 4), chunk_size(1e-5, 80, 4)
+    (1, 1, 1024, 10)
+    """
+    if seconds_per_item is None:
+        return 1
+    fitting = (
+        int(CHUNK_SECONDS / seconds_per_item) if seconds_per_item > CHUNK_SECONDS / LARGEST_CHUNK else LARGEST_CHUNK
+    )
+    return max(1, min(fitting, LARGEST_CHUNK, pending // (2 * workers)))
+
+
+class Feed:
+    """Hands out the unfinished items of a map block in order. Not safe to use from two threads at once."""
+
+    def __init__(self, lines: Iterator[bytes], found: Scan, workers: int) -> None:
+        self._lines = enumerate(lines)
+        self._found = found
+        self._workers = workers
+        self._returned: list[Work] = []
+        self.items = len(found.status)
+        self.pending = len(found.status) - found.finished
+
+    def take(self, seconds_per_item: float | None) -> Work | None:
+        """Return the next items for a worker that needs so many seconds for one; None when there are no more."""
+        if self._returned:
+            return self._returned.pop()
+        size = chunk_size(seconds_per_item, self.pending, self._workers)
+        lines: list[bytes] = []
+        indexes: list[int] = []
+        status = self._found.status
+        for index, line in self._lines:
+            if status[index] != DONE:
+                lines.append(line)
+                indexes.append(index)
+                if len(lines) == size:
+                    break
+        if not lines:
+            return None
+        self.pending -= len(lines)
+        return self._work(lines, indexes)
+
+    def give_back(self, work: Work, *, without: Container[int], tried: Tried | None = None) -> None:
+        """Take back the items of a worker that ended, but those; each comes out again alone."""
+        for line, index in zip(work.lines, work.indexes, strict=True):
+            if index not in without:
+                again = tried if tried is not None and tried.index == index else work.tried
+                self._returned.append(self._work([line], [index], again))
+
+    def take_over(self, folder: Path, part: str) -> None:
+        """Learn what a worker that died had written."""
+        scan_part(folder, part, self._found)
+
+    def is_finished(self, index: int) -> bool:
+        """Tell whether an item is known to have a result."""
+        return self._found.status[index] == DONE
+
+    def _work(self, lines: list[bytes], indexes: list[int], tried: Tried | None = None) -> Work:
+        partials = self._found.partials
+        unfinished = {index: partials[index] for index in indexes if index in partials} if partials else {}
+        return Work(lines, indexes, unfinished, tried)

@@ -1,0 +1,75 @@
+"""One run of a map block over its items: what its workers share, whichever executor they are on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container
+
+from lokki.events import Event, ItemFailed, ItemsFinished
+from lokki.failures import Failure
+from lokki.local.feed import Feed, Tried, Work
+from lokki.local.limits import Deadline
+from lokki.local.worker import MapJob, Report
+from lokki.options import MapOptions
+
+
+class MapRun:
+    """Hands items to workers and counts what comes back, one worker at a time; stops when too many items failed."""
+
+    def __init__(
+        self, job: MapJob, options: MapOptions, feed: Feed, deadline: Deadline, emit: Callable[[Event], None]
+    ) -> None:
+        self.job = job
+        self.deadline = deadline
+        self.stop = threading.Event()
+        self.items = feed.items
+        self.finished = 0
+        self.failed = 0
+        self.first_failure: tuple[int, Failure] | None = None
+        self._options = options
+        self._feed = feed
+        self._emit = emit
+        self._lock = threading.Lock()
+
+    @property
+    def too_many_failed(self) -> bool:
+        """Whether more items failed than are tolerated."""
+        return self._options.too_many(self.failed, self.items)
+
+    def take(self, last: Report | None) -> Work | None:
+        """Return the next items for a worker, given its last report; None when it should end."""
+        with self._lock:
+            if self.stop.is_set() or self.deadline.passed:
+                return None
+            done = last.finished + len(last.failures) if last is not None else 0
+            return self._feed.take(last.seconds / done if last is not None and done else None)
+
+    def give_back(self, work: Work, *, without: Container[int], tried: Tried | None = None) -> None:
+        """Take back the items of a worker that ended, but those."""
+        with self._lock:
+            self._feed.give_back(work, without=without, tried=tried)
+
+    def take_over(self, part: str, indexes: list[int]) -> set[int]:
+        """Return which of these items a worker that died had written results of."""
+        with self._lock:
+            self._feed.take_over(self.job.folder, part)
+            return {index for index in indexes if self._feed.is_finished(index)}
+
+    def count(self, report: Report) -> None:
+        """Count what a worker did and tell the listeners."""
+        with self._lock:
+            self.finished += report.finished
+            if report.finished:
+                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds))
+            for index, failure in report.failures:
+                self.failed += 1
+                if self.first_failure is None:
+                    self.first_failure = (index, failure)
+                self._emit(ItemFailed(self.job.id, index, failure))
+            if self.too_many_failed:
+                self.stop.set()
+
+    def tell(self, event: Event) -> None:
+        """Tell the listeners of something that happened in a worker."""
+        with self._lock:
+            self._emit(event)

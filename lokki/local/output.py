@@ -1,0 +1,318 @@
+"""What steps print and log: taken line by line, with the step and the item that it came from."""
+
+from __future__ import annotations
+
+import codecs
+import ctypes
+import io
+import logging
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO, TextIO
+
+from lokki.events import StepOutput
+from lokki.local.context import place
+
+type Emit = Callable[[StepOutput], None]
+
+_LINE_BUFFERED = 1
+"""C's _IOLBF."""
+
+LONGEST_LINE = 2**20
+"""Characters after which a line that does not end is handed on as far as it is."""
+
+
+class Lines:
+    r"""Cuts text into lines, however it comes in.
+
+    Of a progress bar that redraws itself with carriage returns, the last state is the one to see.
+
+    >>> lines = Lines()
+    >>> lines.feed("a"), lines.feed("b\nc"), lines.feed("10%\r100%\r\n"), lines.rest()
+    ([], ['ab'], ['100%'], None)
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+        self._cut = False
+
+    def feed(self, text: str) -> list[str]:
+        """Take text; return the lines that it completes."""
+        *ends, rest = text.split("\n")
+        lines = [line for end in ends if (line := self._end(end)) is not None]
+        if rest:
+            self._pieces.append(rest)
+            self._size += len(rest)
+        if self._size > LONGEST_LINE:
+            state = self._joined("")
+            if len(state) > LONGEST_LINE // 2:
+                lines.append(state)
+                self._cut = True
+            else:  # a progress bar, most of which was drawn over
+                self._pieces, self._size = [state], len(state)
+        return lines
+
+    def rest(self) -> str | None:
+        """Take and return what was begun and not ended, if anything."""
+        return self._joined("") if self._pieces else None
+
+    def _end(self, text: str) -> str | None:
+        line = self._joined(text)
+        nothing_new = self._cut and not line
+        self._cut = False
+        return None if nothing_new else line
+
+    def _joined(self, text: str) -> str:
+        line = "".join([*self._pieces, text])
+        self._pieces, self._size = [], 0
+        return line.rstrip("\r").rpartition("\r")[2]
+
+
+class LineStream(io.TextIOBase):
+    """Stands in for stdout or stderr: hands on whole lines, kept apart by thread, step and item.
+
+    ``through``: a stream that everything is written to at once as well, for debuggers that talk with the user.
+    """
+
+    def __init__(self, name: str, emit: Emit, replaced: TextIO, through: TextIO | None) -> None:
+        super().__init__()
+        self._name = name
+        self._emit = emit
+        self._replaced = replaced
+        self._through = through
+        self._begun: dict[int, tuple[tuple[str, int | None], Lines]] = {}
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute that cannot be overridden otherwise
+        """The encoding of the stream that this one stands in for."""
+        return self._replaced.encoding
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """Where bytes can be written; they arrive like those of a program that a step starts."""
+        return self._replaced.buffer
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream that this one stands in for, for programs that a step starts."""
+        return self._replaced.fileno()
+
+    def isatty(self) -> bool:
+        """Tell whether what is written is seen at once on a terminal: only for a debugger."""
+        return self._through is not None and self._through.isatty()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def reconfigure(self, **options: object) -> None:
+        """Leave everything as it is: programs call this to set an encoding."""
+
+    def flush(self) -> None:
+        """Write out bytes that went to ``buffer``."""
+        self._replaced.flush()
+
+    def write(self, text: str) -> int:
+        """Take text; whole lines are handed on at once."""
+        if self._through is not None:
+            self._through.write(text)
+            self._through.flush()
+        thread, at = threading.get_ident(), place()
+        before, lines = self._begun.get(thread, (at, None))
+        if lines is None or before != at:
+            self._finish(thread)
+            lines = Lines()
+            self._begun[thread] = at, lines
+        for line in lines.feed(text):
+            self._hand_on(at, line)
+        return len(text)
+
+    def finish(self) -> None:
+        """Hand on lines that were begun and not ended."""
+        for thread in list(self._begun):
+            self._finish(thread)
+
+    def _finish(self, thread: int) -> None:
+        at, lines = self._begun.pop(thread, (("", None), Lines()))
+        rest = lines.rest()
+        if rest is not None:
+            self._hand_on(at, rest)
+
+    def _hand_on(self, at: tuple[str, int | None], line: str) -> None:
+        self._emit(StepOutput(*at, self._name, line))
+
+
+class LogHandler(logging.Handler):
+    """Hands on log records of steps whose program has not set up logging itself."""
+
+    def __init__(self, emit: Emit, through: TextIO | None) -> None:
+        super().__init__()
+        self._emit_line = emit
+        self._through = through
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand on one record, line by line."""
+        try:
+            text = self.format(record)
+        except (TypeError, ValueError, KeyError):
+            self.handleError(record)  # prints which call does not fit its arguments, as logging does everywhere
+            return
+        if self._through is not None:
+            self._through.write(text + "\n")
+        step_id, index = place()
+        for line in text.split("\n"):
+            self._emit_line(StepOutput(step_id, index, "log", line))
+
+
+def capture_streams(emit: Emit, level: int = logging.INFO, through: TextIO | None = None) -> Callable[[], None]:
+    """Take what this process prints and logs from now on; return what to call to end that.
+
+    Logging that the program has set up is left as it is, but written where everything goes; otherwise records of
+    ``level`` and above are taken. ``through``: a stream that everything is written to at once as well.
+    """
+    before = (sys.stdout, sys.stderr)
+    out = LineStream("stdout", emit, before[0], through)
+    err = LineStream("stderr", emit, before[1], through)
+    sys.stdout, sys.stderr = out, err
+    root = logging.getLogger()
+    inherited = [handler for handler in root.handlers if isinstance(handler, LogHandler)]
+    for handler in inherited:
+        root.removeHandler(handler)  # that of the process which this one was forked from
+    moved = [
+        (handler, handler.setStream(err))
+        for handler in root.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream in (*before, sys.__stdout__, sys.__stderr__)
+    ]
+    own = None if root.handlers else LogHandler(emit, through)
+    level_before = root.level
+    if own is not None:
+        root.addHandler(own)
+        if level_before == logging.WARNING and not inherited:  # nobody has chosen a level
+            root.setLevel(level)
+
+    def end() -> None:
+        out.finish()
+        err.finish()
+        sys.stdout, sys.stderr = before
+        for handler, stream in moved:
+            if stream is not None:
+                handler.setStream(stream)
+        if own is not None:
+            root.removeHandler(own)
+            root.setLevel(level_before)
+
+    return end
+
+
+def finish_lines() -> None:
+    """Hand on lines that were begun and not ended: where a step or a map block has ended, nothing will end them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, LineStream):
+            stream.finish()
+
+
+class Descriptors:
+    """Takes what goes to the file descriptors 1 and 2 past Python, such as the output of programs that a step starts.
+
+    In two parts, since a thread must not run before worker processes are forked: making it redirects the descriptors
+    into a pipe, `start` reads from it. ``terminal`` is the real stderr, ``stdout`` the real stdout.
+
+    ``direct``: there is no pipe, both descriptors are the real stderr, where a debugger can talk with the user.
+    """
+
+    def __init__(self, *, direct: bool = False) -> None:
+        _open_closed()
+        flush_all()
+        self.stdout = _duplicate(1, sys.stdout)
+        self.terminal = _duplicate(2, sys.stderr)
+        self._read: int | None = None
+        self._ended, self._end = os.pipe()
+        self._thread: threading.Thread | None = None
+        if direct:
+            os.dup2(self.terminal.fileno(), 1)
+            return
+        _hand_on_lines_of_c()
+        self._read, write = os.pipe()
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        os.close(write)
+
+    def start(self, emit: Emit) -> None:
+        """Begin to hand on what is written."""
+        if self._read is not None and self._thread is None:
+            arguments = (self._read, self._ended, emit)
+            self._thread = threading.Thread(target=_hand_on, args=arguments, name="lokki-output", daemon=True)
+            self._thread.start()
+
+    def end(self, emit: Emit) -> None:
+        """Hand on what was written so far. From now on both descriptors are the real stderr.
+
+        What C code or another thread still holds back must not come out behind the result on stdout.
+        """
+        self.start(emit)
+        flush_all()
+        with suppress(OSError):  # the terminal has gone
+            self.terminal.flush()
+        os.dup2(self.terminal.fileno(), 1)
+        os.dup2(self.terminal.fileno(), 2)
+        os.write(self._end, b".")
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+
+def _hand_on(descriptor: int, ended: int, emit: Emit) -> None:
+    """Read lines to the end and hand them on; bytes that are no UTF-8 are shown in hexadecimal.
+
+    The end may never come, while a program that a step left running holds the pipe open: what is there when ``ended``
+    can be read is all.
+    """
+    decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+    lines = Lines()
+    while chunk := _next(descriptor, ended):
+        for line in lines.feed(decode(chunk)):
+            emit(StepOutput("", None, "stderr", line))
+    rest = lines.rest()
+    if rest is not None:
+        emit(StepOutput("", None, "stderr", rest))
+    os.close(descriptor)
+
+
+def _next(descriptor: int, ended: int) -> bytes:
+    """Return the next bytes, or none at the end: when there is nobody to write, or nothing more after ``ended``."""
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
+    ready.register(ended, select.POLLIN)
+    return os.read(descriptor, 2**16) if descriptor in dict(ready.poll()) else b""
+
+
+def _open_closed() -> None:
+    """Open the descriptors with which the program was started closed, before other files take their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _duplicate(descriptor: int, stream: TextIO | None) -> TextIO:
+    encoding = stream.encoding if stream is not None else "utf-8"
+    return os.fdopen(os.dup(descriptor), "w", encoding=encoding, errors="backslashreplace", newline="\n")
+
+
+def _hand_on_lines_of_c() -> None:
+    """Let C code hand on each line that it prints: into a pipe it would hold back 4 KiB, and lose them in a crash."""
+    library = ctypes.CDLL(None)
+    for name in ("stdout", "__stdoutp"):  # on Linux, on macOS
+        with suppress(ValueError):
+            library.setvbuf(ctypes.c_void_p.in_dll(library, name), None, _LINE_BUFFERED, 0)
+
+
+def flush_all() -> None:
+    """Write out what Python holds back for stdout and stderr, as far as there is somebody who takes it."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None and not stream.closed:
+            with suppress(OSError):
+                stream.flush()

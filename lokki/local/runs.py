@@ -1,0 +1,199 @@
+"""Run folders: one for each local run, with all that it needs to go on or to be looked at."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from lokki.errors import ParameterError, RunFolderError, StoreError
+from lokki.local.journal import flush_directory
+from lokki.naming import check_run_id
+from lokki.store.local import LocalStore
+from lokki.values import Json, Stored
+
+RECORD = "run.json"
+_LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known of a run: times in ISO 8601 (UTC), status ``running``, ``finished``, ``failed`` or ``interrupted``.
+
+    One that is ``running`` while nobody is at it reads ``killed``. ``plan`` and ``params`` must not change when it is
+    resumed; ``code`` holds a checksum of each step's source.
+    """
+
+    run_id: str
+    flow: str
+    params: dict[str, object]  # Json: msgspec takes no recursive alias
+    plan: list[str]
+    code: dict[str, str]
+    status: str
+    started: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Runs:
+    """The runs in a directory, by default ``.lokki/runs``."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "runs"
+        self.store = LocalStore(self.folder)
+
+    def new(self, record: RunRecord) -> None:
+        """Make the folder of a new run. Raises RunFolderError when there is one of that id, or it cannot be made."""
+        check_run_id(record.run_id)
+        begun = self.folder / f".new-{record.run_id}-{secrets.token_hex(4)}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ignore = self.folder.parent / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            # Renamed when its record is in it, so that no run is without one; another run is not empty, so it stays.
+            begun.mkdir()
+            (begun / RECORD).write_bytes(_text(record))
+            begun.rename(self.folder / record.run_id)
+            flush_directory(self.folder)
+        except OSError as error:
+            shutil.rmtree(begun, ignore_errors=True)
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise RunFolderError(f"the folder {self.folder / record.run_id} cannot be made: {error}.") from error
+            raise RunFolderError(
+                f"there is a run {record.run_id!r} already. Go on with it by --resume {record.run_id}, "
+                "or choose another id."
+            ) from None
+
+    def save(self, record: RunRecord) -> None:
+        """Write what is known of a run."""
+        self.store.write(f"{record.run_id}/{RECORD}", [_text(record)])
+
+    def load(self, run_id: str) -> RunRecord:
+        """Read what is known of a run. Raises RunFolderError when there is none of that id, or it cannot be read."""
+        check_run_id(run_id)
+        try:
+            text = self.store.read(Stored(self.store.url(f"{run_id}/{RECORD}")))
+            record = msgspec.json.decode(text, type=RunRecord)
+        except StoreError as error:
+            if (self.folder / run_id).is_dir():
+                raise RunFolderError(f"{self.folder / run_id / RECORD} cannot be read: {error}") from None
+            known = ", ".join(found.run_id for found in self.list()[:3]) or "none"
+            raise RunFolderError(f"there is no run {run_id!r} in {self.folder} (the latest: {known}).") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{self.folder / run_id / RECORD} cannot be read: {error}.") from None
+        if record.status == "running" and not self._is_locked(run_id):
+            return replace(record, status="killed")
+        return record
+
+    def list(self, flow: str | None = None) -> list[RunRecord]:
+        """Return all runs, or those of one flow, the latest first.
+
+        A run whose record cannot be read has the status ``damaged`` and no flow.
+        """
+        found = [self._listed(path.name) for path in self.folder.glob("[!.]*") if path.is_dir()]
+        chosen = [record for record in found if flow is None or record.flow == flow]
+        return sorted(chosen, key=lambda record: (record.started, record.run_id), reverse=True)
+
+    def remove(self, run_id: str) -> None:
+        """Delete a run's folder. Raises RunFolderError for a run that is going on, and for one that is not there."""
+        check_run_id(run_id)
+        with self.locked(run_id):
+            # Renamed first, so that a deletion that is cut short leaves no half run to be found.
+            (self.folder / run_id).rename(self.folder / f".removed-{run_id}")
+        for doomed in self.folder.glob(".removed-*"):
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def size(self, run_id: str) -> int:
+        """Return the bytes of all files of a run; it may be going on."""
+        total = 0
+        for path in (self.folder / run_id).rglob("*"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
+    @contextmanager
+    def locked(self, run_id: str, patience: float = 2.0) -> Iterator[None]:
+        """Keep everybody else from this run.
+
+        Worker processes share the lock, so that those of a run that was killed have ended before it goes on; they do so
+        within ``patience`` seconds. Raises RunFolderError when somebody else still has it then.
+        """
+        try:
+            descriptor = os.open(self.folder / run_id / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise RunFolderError(f"the run's folder {self.folder / run_id} cannot be used: {error}.") from error
+        try:
+            end = time.monotonic() + patience
+            while not _try_lock(descriptor):
+                if time.monotonic() >= end:
+                    raise RunFolderError(
+                        f"the run {run_id!r} is going on in another process. Wait for it, or stop it first."
+                    )
+                time.sleep(0.02)
+            try:
+                yield
+            finally:
+                # Unlocked, not only closed: a process that a step left behind may have the descriptor too.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
+
+    def _listed(self, run_id: str) -> RunRecord:
+        try:
+            return self.load(run_id)
+        except (RunFolderError, ParameterError) as error:
+            made = datetime.fromtimestamp((self.folder / run_id).stat().st_mtime, UTC).isoformat(
+                timespec="microseconds"
+            )
+            return RunRecord(run_id, "", {}, [], {}, "damaged", made, error=str(error))
+
+    def _is_locked(self, run_id: str) -> bool:
+        try:
+            with self.locked(run_id, patience=0.0):
+                return False
+        except RunFolderError:
+            return True
+
+
+def _text(record: RunRecord) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """Make a run id that sorts by time: ``20261122-142500-3f9c``."""
+    return f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def changes(before: RunRecord, plan: list[str], params: dict[str, Json]) -> list[str]:
+    """Return in words what differs between a run and what is to go on with it: lines of ``- before`` and ``+ now``."""
+    lines = [f"- {line}" for line in before.plan if line not in plan] + [
+        f"+ {line}" for line in plan if line not in before.plan
+    ]
+    if not lines and plan != before.plan:
+        lines = ["- " + "; ".join(before.plan), "+ " + "; ".join(plan)]
+    for name in sorted({*before.params, *params}):
+        old, new = before.params.get(name), params.get(name)
+        if name in before.params and (name not in params or old != new):
+            lines.append(f"- parameter {name} = {old!r}")
+        if name in params and (name not in before.params or old != new):
+            lines.append(f"+ parameter {name} = {new!r}")
+    return lines

@@ -1,0 +1,224 @@
+"""A map block on worker processes, seen from the parent: it feeds them, and takes over what dead ones leave."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from lokki.errors import RunError, WorkerError
+from lokki.events import StepRetried
+from lokki.failures import Failure
+from lokki.local.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local.journal import PartWriter
+from lokki.local.mapping import MapRun
+from lokki.local.worker import Report
+from lokki.local.worker_process import Ended, Ready, Start, StopNow, end_of_items
+from lokki.values import Json
+
+UNEXPLAINED_DEATHS = 10
+"""How many workers may die in a map block while they were at no item; then something else than an item is to blame."""
+
+
+class WorkerProcess:
+    """A worker process as its parent sees it: what it has to do, and what it is at."""
+
+    def __init__(self, process: BaseProcess, connection: Connection, at: ctypes.Array[ctypes.c_longlong]) -> None:
+        self.process = process
+        self.connection = connection
+        self.ready = False
+        self.ended = True
+        self.part = ""
+        self.at_work: deque[Work] = deque()
+        self.last: Report | None = None
+        self._at = at
+
+    @property
+    def at(self) -> tuple[int, int, int]:
+        """The item, the position of the inner step, and the number of the try that it runs or ran last."""
+        return self._at[0], self._at[1], self._at[2]
+
+    def begin(self, part: str) -> None:
+        """Forget what it did in another map block."""
+        self.part, self.ended, self.last = part, False, None
+        self.at_work.clear()
+        self._at[0] = -1
+
+    def send(self, message: object) -> None:
+        """Send it a message; one that died is noticed when its answer is waited for."""
+        try:
+            self.connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def death(self) -> str:
+        """Say how it died."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code < 0:
+            hint = "; was it out of memory?" if -code == signal.SIGKILL else ""
+            return f"the worker process was killed by {signal.Signals(-code).name}{hint}"
+        return f"the worker process exited with code {code}"
+
+
+class Served:
+    """A map block on worker processes; ``error`` and ``interrupted``: what went wrong that was no failure of a step."""
+
+    def __init__(
+        self,
+        mapping: MapRun,
+        params: Mapping[str, Json],
+        spare_part: str,
+        replace: Callable[[WorkerProcess], WorkerProcess],
+    ) -> None:
+        self.error = ""
+        self.interrupted = False
+        self._mapping = mapping
+        self._params = params
+        self._spare_part = spare_part
+        self._replace = replace
+        self._workers: list[WorkerProcess] = []
+        self._crash_failures: list[tuple[int, Failure]] = []
+        self._unexplained = 0
+        self._replaced = 0
+
+    def begin(self, worker: WorkerProcess, part: str) -> None:
+        """Start the map block on a worker."""
+        job = self._mapping.job
+        worker.begin(part)
+        self._workers.append(worker)
+        worker.send(Start(job.id, dict(self._params), part, job.pack, job.folder, job.inline_limit))
+        self._send_work(worker)
+
+    def serve(self, remaining: Callable[[], float | None]) -> None:
+        """Keep the workers at work until they have ended, the run is stopped or the time is up."""
+        while not self._mapping.stop.is_set() and self._receive(remaining()):
+            pass
+
+    def stop(self, patience: float) -> None:
+        """Let workers that are still at work finish their item, for so many seconds; then kill them."""
+        self._mapping.stop.set()
+        for worker in self._workers:
+            if not worker.ended:
+                worker.send(StopNow())
+        end = time.monotonic() + patience
+        try:
+            while self._receive(max(0.0, end - time.monotonic())):
+                pass
+        finally:
+            for worker in self._workers:
+                if not worker.ended:
+                    worker.process.kill()
+            self._write_crash_failures()
+
+    def _receive(self, seconds: float | None) -> bool:
+        """Take what workers send; return False when all have ended, or none sent anything for so long."""
+        alive = {worker.connection: worker for worker in self._workers if not worker.ended}
+        ready = wait(list(alive), seconds) if alive else []
+        for connection, worker in alive.items():
+            if connection in ready:
+                self._receive_from(worker)
+        return bool(ready)
+
+    def _receive_from(self, worker: WorkerProcess) -> None:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(worker)
+            return
+        match message:
+            case Ready():
+                worker.ready = True
+            case Report():
+                self._take_report(worker, message)
+            case Ended(error, interrupted):
+                worker.ended = True
+                if error or interrupted:
+                    self.error = self.error or error
+                    self.interrupted = self.interrupted or interrupted
+                    self._mapping.stop.set()
+            case _:
+                self._mapping.tell(message)
+
+    def _take_report(self, worker: WorkerProcess, report: Report) -> None:
+        work = worker.at_work.popleft()
+        self._mapping.count(report)
+        if report.done < len(work.indexes):
+            self._mapping.give_back(work, without=work.indexes[: report.done], tried=report.again)
+        worker.last = report
+        if report.leaving:
+            for given in worker.at_work:
+                self._mapping.give_back(given, without=())
+            self._follow(worker)
+        else:
+            self._send_work(worker)
+
+    def _send_work(self, worker: WorkerProcess) -> None:
+        """Give a worker its next items; where they are done soon, some more, so that it need not wait for them."""
+        last = worker.last
+        ahead = 2 if last is not None and last.done and last.seconds / last.done < CHUNK_SECONDS else 1
+        while len(worker.at_work) < ahead:
+            work = self._mapping.take(last)
+            if work is None:
+                if not worker.at_work:
+                    worker.send(end_of_items())
+                return
+            worker.at_work.append(work)
+            worker.send(work)
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        """Take over what a worker that died had to do: blame the item that it was at, hand on the others."""
+        death = worker.death()
+        if not worker.ready:
+            worker.ended = True
+            self.error = self.error or f"{death} before it could start; what it printed above says why."
+            self._mapping.stop.set()
+            return
+        given = [index for work in worker.at_work for index in work.indexes]
+        finished = self._mapping.take_over(worker.part, given)
+        self._mapping.count(Report(len(finished), 0.0))
+        index, position, attempt = worker.at
+        blamed = bool(worker.at_work) and index in worker.at_work[0].indexes and index not in finished
+        again = self._blame(index, position, attempt, death) if blamed else None
+        done = finished if again is not None or not blamed else finished | {index}
+        for work in worker.at_work:
+            self._mapping.give_back(work, without=done, tried=again)
+        if not blamed:
+            self._unexplained += 1
+            if self._unexplained > UNEXPLAINED_DEATHS:
+                raise RunError(f"worker processes die again and again, at no item; the last: {death}.")
+        self._follow(worker)
+
+    def _follow(self, worker: WorkerProcess) -> None:
+        """Let another process do what one that ended had still to do."""
+        worker.ended = True
+        if not self._mapping.stop.is_set():
+            self._workers.remove(worker)
+            self._replaced += 1
+            self.begin(self._replace(worker), f"{worker.part}-{self._replaced}")
+
+    def _blame(self, index: int, position: int, attempt: int, death: str) -> Tried | None:
+        """Say how an item whose worker died is tried again; None when it failed for good."""
+        invocation = self._mapping.job.inner[position]
+        message = f"{death} while it ran item {index}"
+        failure = Failure(invocation.id, WorkerError.__qualname__, message, invocation.defined_at, attempts=attempt)
+        retry = invocation.retry
+        if retry is not None and attempt < retry.attempts and retry.matches(WorkerError(message)):
+            wait_seconds = retry.wait(attempt)
+            self._mapping.tell(StepRetried(invocation.id, index, attempt, wait_seconds, failure))
+            return Tried(index, position, attempt, wait_seconds)
+        self._crash_failures.append((index, failure))
+        self._mapping.count(Report(0, 0.0, [(index, failure)]))
+        return None
+
+    def _write_crash_failures(self) -> None:
+        if self._crash_failures:
+            part = PartWriter(self._mapping.job.folder, self._spare_part, self._mapping.job.inline_limit)
+            for index, failure in self._crash_failures:
+                part.fail(index, failure)
+            part.close()
+            self._crash_failures = []

@@ -1,0 +1,89 @@
+"""The executors that run items in this process: on threads, or inline, one item after another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from lokki.local.limits import TimeLimit
+from lokki.local.mapping import MapRun
+from lokki.local.worker import Worker
+
+STOP_SECONDS = 10.0
+"""How long a stopped run waits for the items that are running; then it leaves them behind."""
+
+_GLANCE = 0.1
+"""How often the waiting thread looks whether the run was stopped by a worker."""
+
+LATE_SECONDS = 1.0
+"""The same for a run that has used up its time."""
+
+
+class ThreadWorker(threading.Thread):
+    """A worker on a thread; keeps what went wrong for the thread that waits for it."""
+
+    def __init__(self, mapping: MapRun, part: str) -> None:
+        super().__init__(name=f"lokki-{part}", daemon=True)  # a stuck step must not keep the process from ending
+        self._mapping = mapping
+        self._part = part
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Run items until there are none; see `work`."""
+        try:
+            work(self._mapping, self._part)
+        except BaseException as error:  # raised again by the thread that waits
+            self.error = error
+            self._mapping.stop.set()
+
+
+def work(mapping: MapRun, part: str, limit: TimeLimit | None = None) -> None:
+    """Take items and run them until there are none or the run is stopped."""
+    worker = Worker(mapping.job, part, mapping.stop, mapping.tell, limit)
+    try:
+        last = None
+        while (items := mapping.take(last)) is not None:
+            last = worker.run(items)
+            mapping.count(last)
+    finally:
+        worker.close()
+
+
+def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
+    """Run a map block with a thread for each part; raises what a worker raised that was no failure of a step.
+
+    When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 10 seconds at most
+    (at a second Ctrl-C, at once); when its time is up, for 1 second.
+    """
+    workers = [ThreadWorker(mapping, part) for part in parts]
+    try:
+        for worker in workers:
+            worker.start()
+        _join(workers, lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining)
+    finally:
+        patience = LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS
+        mapping.stop.set()
+        _join(workers, _countdown(patience))
+    for worker in workers:
+        if worker.error is not None:
+            raise worker.error
+
+
+def run_inline(mapping: MapRun, part: str) -> None:
+    """Run a map block on the calling thread, one item after another: for debuggers."""
+    work(mapping, part, TimeLimit(deadline=mapping.deadline))
+
+
+def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None]) -> None:
+    for worker in workers:
+        while worker.is_alive():
+            left = remaining()
+            if left == 0.0:
+                return
+            worker.join(_GLANCE if left is None else min(left, _GLANCE))
+
+
+def _countdown(seconds: float) -> Callable[[], float]:
+    end = time.monotonic() + seconds
+    return lambda: max(0.0, end - time.monotonic())

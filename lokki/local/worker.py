@@ -1,0 +1,229 @@
+"""What a worker does, on whichever executor: take items, run the inner steps on each, write results to its part."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lokki.codec import dumps, loads
+from lokki.errors import StoreError
+from lokki.events import StepRetried
+from lokki.failures import Failure, failure_of
+from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
+from lokki.local.context import at_item
+from lokki.local.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local.journal import PartWriter, partial_value
+from lokki.local.limits import TimeLimit
+from lokki.manifest import Entry, entries
+from lokki.values import Inline
+
+_SCALARS = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker did: how many items it finished and in how many seconds, and which failed.
+
+    ``leaving``: its process ends now, as a step was late; ``again``: the item to be tried again elsewhere for that.
+    """
+
+    finished: int
+    seconds: float
+    failures: list[tuple[int, Failure]] = field(default_factory=list)
+    leaving: bool = False
+    again: Tried | None = None
+
+    @property
+    def done(self) -> int:
+        """How many items, from the first, have come to their end."""
+        return self.finished + len(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class MapJob:
+    """What a worker must know of a map block: its inner steps, where its items are and where results go.
+
+    ``own_process``: no other worker runs in this process, so that each step can have the environment that it wants.
+    """
+
+    id: str
+    inner: tuple[Invocation, ...]
+    pack: Path
+    folder: Path
+    inline_limit: int
+    own_process: bool = False
+
+
+class Worker:
+    """Runs items of one map block and writes what becomes of them to a part of its own."""
+
+    def __init__(
+        self,
+        job: MapJob,
+        part: str,
+        stop: threading.Event,
+        retried: Callable[[StepRetried], None],
+        limit: TimeLimit | None = None,
+        mark: Callable[[int, int, int], None] | None = None,
+    ) -> None:
+        self._job = job
+        self._part = PartWriter(job.folder, part, job.inline_limit)
+        self._pack = job.pack.open("rb")
+        self._stop = stop
+        self._retried = retried
+        self._mark = mark
+        self._index = self._position = -1
+        self._tried: Tried | None = None
+        self._limit = limit or TimeLimit()
+        self._attempts = Attempts(self._sleep, self._limit, self._tell_of_retry)
+
+    def run(self, work: Work) -> Report:
+        """Run items until they are done or the run is stopped; write their results."""
+        began = flushed = time.perf_counter()
+        finished = 0
+        failures: list[tuple[int, Failure]] = []
+        again: Tried | None = None
+        try:
+            if work.tried is not None:
+                self._sleep(work.tried.wait)
+            for line, entry in zip(work.lines, entries(work.lines), strict=True):
+                if self._stop.is_set() or self._limit.exceeded:
+                    break
+                failure = self._run_item(line, entry, work)
+                if failure is None:
+                    finished += 1
+                else:
+                    failures.append((entry.index, failure))
+                now = time.perf_counter()
+                if now - flushed > CHUNK_SECONDS:
+                    self._part.flush()
+                    flushed = now
+        except StoppedError:
+            again = self._tried if self._limit.exceeded else None
+        self._part.flush()
+        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, again)
+
+    def close(self) -> None:
+        """Force everything to disk."""
+        self._pack.close()
+        self._part.close()
+
+    def _run_item(self, line: bytes, entry: Entry, work: Work) -> Failure | None:
+        """Run the inner steps on one item; return why it failed, if it did.
+
+        A step may change the value that it gets, and fail: ``again`` gives that value anew.
+        """
+        again: Callable[[], object] = partial(self._start_value, line, work)
+        index, inner = entry.index, self._job.inner
+        self._index, self._position = index, 0
+        try:
+            value, position = self._start(entry, work)
+        except StoreError as error:
+            return self._failed(again, failure_of(inner[0].id, error, 1, inner[0].defined_at))
+        last = len(inner) - 1
+        while True:
+            self._position = position
+            invocation = inner[position]
+            began = time.perf_counter()
+            try:
+                result = self._call(invocation, value, again, work.tried)
+                if position == last:
+                    self._part.add(index, result)
+                    return None
+                again_next = _handed_on(result)
+                handed_on = again_next()
+                if time.perf_counter() - began > CHUNK_SECONDS:
+                    # Lost in a kill, this result would cost more than to write it down.
+                    self._part.add(index, handed_on, after=invocation.id)
+                    self._part.flush()
+            except StepFailedError as error:
+                return self._failed(again, error.failure)
+            except Exception as error:  # a result's own code for pickling may raise anything
+                return self._failed(again, failure_of(invocation.id, error, 1, invocation.defined_at))
+            value, again = handed_on, again_next
+            position += 1
+
+    def _call(self, invocation: Invocation, value: object, again: Callable[[], object], tried: Tried | None) -> object:
+        used_up = tried.attempts if tried is not None and tried.position == self._position else 0
+        if self._mark is not None:
+            self._mark(self._index, self._position, used_up + 1)
+        at_item(invocation.id, self._index)
+        try:
+            if invocation.env and self._job.own_process:
+                with environment(invocation.env):
+                    return run(invocation, value, self._attempts, used_up, again)
+            return run(invocation, value, self._attempts, used_up, again)
+        finally:
+            at_item("", None)
+
+    def _start(self, entry: Entry, work: Work) -> tuple[object, int]:
+        """Return what the item's next inner step gets, and that step's position."""
+        partial = work.partials.get(entry.index)
+        if partial is not None:
+            ids = [invocation.id for invocation in self._job.inner]
+            if partial.after in ids[:-1]:  # unless the flow was changed
+                return partial_value(partial), ids.index(partial.after) + 1
+        ref = entry.ref
+        if isinstance(ref, Inline):
+            return ref.result, 0
+        if ref.range is None:
+            raise StoreError(f"{ref.result_url}: item {entry.index} has no range in the pack.")
+        offset, length = ref.range
+        if self._pack.tell() != offset:
+            self._pack.seek(offset)
+        return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}"), 0
+
+    def _start_value(self, line: bytes, work: Work) -> object:
+        """Return anew what the item's first step here gets."""
+        [entry] = entries([line])
+        return self._start(entry, work)[0]
+
+    def _failed(self, again: Callable[[], object], failure: Failure) -> Failure:
+        """Write down why an item failed, and what the failed step got, so that the item goes on there."""
+        if self._position > 0:
+            self._part.add(self._index, again(), after=self._job.inner[self._position - 1].id)
+        self._part.fail(self._index, failure)
+        return failure
+
+    def _sleep(self, seconds: float) -> None:
+        self._part.flush()
+        if self._limit.exceeded:
+            raise StoppedError  # the next try is another process's
+        remaining = self._limit.deadline.remaining
+        if self._stop.wait(seconds if remaining is None else min(seconds, remaining)) or self._limit.deadline.passed:
+            raise StoppedError
+
+    def _tell_of_retry(self, step_id: str, attempt: int, wait: float, failure: Failure) -> None:
+        self._tried = Tried(self._index, self._position, attempt, wait)
+        if self._mark is not None:
+            self._mark(self._index, self._position, attempt + 1)
+        self._retried(StepRetried(step_id, self._index, attempt, wait, failure))
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, of this whole process, for as long as steps that have them run."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _handed_on(value: object) -> Callable[[], object]:
+    """Return what gives a value as the next step gets it: a new copy, as deployed, where steps share no memory."""
+    if type(value) in _SCALARS:
+        return lambda: value
+    packed = dumps(value)
+    return lambda: loads(packed)

@@ -1,0 +1,185 @@
+"""The executor that runs items in worker processes: the worker's side, and the messages between the two."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import queue
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+
+from lokki.decorators import Flow
+from lokki.errors import LokkiError, RunError
+from lokki.invocation import prepare
+from lokki.local.feed import Work
+from lokki.local.limits import TimeLimit
+from lokki.local.output import capture_streams, finish_lines, flush_all
+from lokki.local.worker import MapJob, Worker
+from lokki.plan import FanOut, Plan, describe, lower
+from lokki.values import Json
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReference:
+    """Where another process finds the flow: its module, the name of its function there, and the plan it must have."""
+
+    module: str
+    name: str
+    lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Tells a worker process to begin with a map block."""
+
+    id: str
+    params: dict[str, Json]
+    part: str
+    pack: Path
+    folder: Path
+    inline_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopNow:
+    """Tells a worker process to run no further item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker process has drawn the flow and can start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker process ended its map block; ``error``: what went wrong that was no failure of a step.
+
+    ``interrupted``: a step raised KeyboardInterrupt, which ends the run on every executor.
+    """
+
+    error: str = ""
+    interrupted: bool = False
+
+
+def end_of_items() -> Work:
+    """Return the message that tells a worker process that a map block has no more items for it."""
+    return Work([], [])
+
+
+def worker_main(
+    connection: Connection,
+    at: ctypes.Array[ctypes.c_longlong],
+    source: Plan | FlowReference,
+    inherited: list[Connection],
+    captured_level: int | None,
+) -> None:
+    """Run map blocks as the parent says, until it is gone.
+
+    ``captured_level``: from which level on log records are handed on, with what is printed; None: nothing is.
+    """
+    for end in inherited:
+        end.close()
+    # Ctrl-C reaches the whole process group; the parent decides what to do about it. It is not ignored, since programs
+    # that a step starts would ignore it too.
+    signal.signal(signal.SIGINT, _leave_to_parent)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _WorkerMain(connection, at, source).run(captured_level)
+
+
+def _leave_to_parent(number: int, frame: FrameType | None) -> None:
+    """Do nothing."""
+
+
+class _WorkerMain:
+    def __init__(
+        self, connection: Connection, at: ctypes.Array[ctypes.c_longlong], source: Plan | FlowReference
+    ) -> None:
+        self._connection = connection
+        self._send_lock = threading.Lock()
+        self._at = at
+        self._source = source
+        self._stop = threading.Event()
+        self._messages: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
+
+    def run(self, captured_level: int | None) -> None:
+        threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
+        plan = self._source if isinstance(self._source, Plan) else _draw(self._source)
+        fan_outs = {op.id: op for op in plan.ops if isinstance(op, FanOut)}
+        if captured_level is not None:
+            capture_streams(self._send, captured_level)
+        self._send(Ready())
+        while True:
+            message = self._messages.get()
+            if isinstance(message, Start):
+                ended = self._map(fan_outs[message.id], message)
+                _hand_on_output()
+                self._send(ended)
+
+    def _map(self, op: FanOut, start: Start) -> Ended:
+        """Run one map block: items until there are no more."""
+        try:
+            inner = tuple(prepare(call, start.params) for call in op.inner)
+            job = MapJob(op.id, inner, start.pack, start.folder, start.inline_limit, own_process=True)
+            limit = TimeLimit(end_process=True)
+            worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
+            while isinstance(work := self._messages.get(), Work) and work.lines:
+                report = worker.run(work)
+                if report.leaving:
+                    worker.close()
+                    _hand_on_output()
+                self._send(report)
+                if report.leaving:
+                    os._exit(0)  # with the thread of the step that is late, as a Lambda sandbox ends
+            worker.close()
+        except KeyboardInterrupt:
+            worker.close()
+            return Ended(interrupted=True)
+        except LokkiError as error:
+            return Ended(str(error))
+        except OSError as error:
+            return Ended(f"the run's folder cannot be used: {error}.")
+        return Ended()
+
+    def _mark(self, index: int, position: int, attempt: int) -> None:
+        self._at[0] = index
+        self._at[1] = position
+        self._at[2] = attempt
+
+    def _send(self, message: object) -> None:
+        with self._send_lock:
+            self._connection.send(message)
+
+    def _receive(self) -> None:
+        """Take messages at once, whatever the worker is at: the parent never waits, and a dead parent is noticed."""
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)
+            if isinstance(message, StopNow):
+                self._stop.set()
+            else:
+                self._messages.put(message)
+
+
+def _hand_on_output() -> None:
+    """Hand on all that steps wrote: this process ends by `os._exit`, or is killed, and then it would be lost."""
+    finish_lines()
+    flush_all()
+
+
+def _draw(source: FlowReference) -> Plan:
+    """Import the flow and draw it as the parent did. Raises RunError when it comes out otherwise."""
+    flow = getattr(importlib.import_module(source.module), source.name)
+    if not isinstance(flow, Flow):
+        raise RunError(f"{source.module}.{source.name} is no flow when it is imported by a worker process.")
+    plan = lower(flow())
+    if describe(plan) != source.lines:
+        raise RunError(f"{source.module}.{source.name} draws another flow when a worker process imports it.")
+    return plan

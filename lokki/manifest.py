@@ -1,0 +1,108 @@
+"""The items of a fan-out: one packed object and one JSON manifest, made and read as a stream.
+
+The manifest is a JSON array with one item on each line, so that it can be read by parts: ``{"index": 0, "item":
+<json>}`` or ``{"index": 1, "result_url": …, "range": [offset, length]}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import msgspec
+
+from lokki.codec import Pack
+from lokki.errors import ResultError
+from lokki.values import Inline, Json, Ref, Stored, inline_json
+
+_QUOTE = msgspec.json.encode
+_GROUP_ITEMS = 1024
+_GROUP_BYTES = 2**20
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A line of the manifest, decoded."""
+
+    index: int
+    item: object = msgspec.UNSET  # Json: msgspec takes no recursive alias
+    result_url: str | msgspec.UnsetType = msgspec.UNSET
+    range: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def ref(self) -> Ref:
+        """Where the item is."""
+        if isinstance(self.result_url, msgspec.UnsetType):
+            return Inline(cast("Json", self.item))
+        return Stored(self.result_url, None if isinstance(self.range, msgspec.UnsetType) else self.range)
+
+
+_DECODER = msgspec.json.Decoder(list[Entry])
+
+
+@dataclass(slots=True)
+class ManifestWriter:
+    """Turns items into what goes into the pack and what goes into the manifest; holds one group of items at a time."""
+
+    url: str
+    inline_limit: int
+    pack: Pack = field(default_factory=Pack)
+    count: int = 0
+
+    def parts(self, items: Iterable[object]) -> Iterator[tuple[list[bytes], bytes]]:
+        """Yield pairs of packed members and manifest text, in groups of up to 1024 items or about 1 MiB.
+
+        Raises ResultError for an item that cannot travel, naming its index.
+        """
+        members: list[bytes] = []
+        lines: list[bytes] = []
+        held = 0
+        for item in items:
+            text = inline_json(item, self.inline_limit)
+            if text is None:
+                member, (offset, length) = self._packed(item)
+                members.append(member)
+                held += length
+                text = b'"result_url":%b,"range":[%d,%d]' % (_QUOTE(self.url), offset, length)
+            else:
+                text = b'"item":%b' % text
+            held += len(text)
+            lines.append(b'%b{"index":%d,%b}' % (b",\n" if self.count else b"[\n", self.count, text))
+            self.count += 1
+            if len(lines) >= _GROUP_ITEMS or held >= _GROUP_BYTES:
+                yield members, b"".join(lines)
+                members, lines, held = [], [], 0
+        lines.append(b"\n]\n" if self.count else b"[\n]\n")
+        yield members, b"".join(lines)
+
+    def _packed(self, item: object) -> tuple[bytes, tuple[int, int]]:
+        try:
+            return self.pack.add(item)
+        except ResultError as error:
+            raise ResultError(f"item {self.count}: {error}") from error
+
+
+def check_items(step: str, result: object) -> Iterable[object]:
+    """Return a map source's result as something to iterate over.
+
+    Raises ResultError for what cannot be mapped over: strings, bytes, mappings, and what is not iterable.
+    """
+    if isinstance(result, str | bytes | bytearray | Mapping) or not isinstance(result, Iterable):
+        raise ResultError(
+            f"{step}() returned {type(result).__name__}, but .map() runs over its items: "
+            "return a list or another iterable."
+        )
+    return result
+
+
+def entries(lines: Iterable[bytes]) -> list[Entry]:
+    """Decode some lines of a manifest, as `item_lines` yields them."""
+    return _DECODER.decode(b"[%b]" % b",".join(lines))
+
+
+def item_lines(manifest: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a manifest that hold items, each without its comma; the n-th is the item of index n."""
+    for line in manifest:
+        stripped = line.rstrip(b",\n")
+        if stripped not in (b"[", b"]", b""):
+            yield stripped

@@ -1,0 +1,122 @@
+"""How long the steps of a flow took in its latest local run, and what they returned, for estimates."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from lokki.estimate import Measure
+from lokki.local.runs import Runs
+from lokki.plan import Call, FanOut, Plan
+from lokki.store.keys import Keys
+
+_RECORD = 40
+"""Bytes of a journal's record beside an inline result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the run of this id tells: the items of each map and a measure of each step, by id, as far as it has them."""
+
+    run_id: str
+    items: dict[str, int]
+    measures: dict[str, Measure]
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """What counts of a line of a run's log."""
+
+    event: str = ""
+    id: str = ""
+    seconds: float = 0.0
+    count: int = 0
+    items: int | None = None
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What counts of what a step handed on."""
+
+    result_url: str | None = None
+    items: int | None = None
+
+
+def measured(plan: Plan, root: Path) -> Measured | None:
+    """Read the latest finished run of a flow that was run by the command line; None when there is none.
+
+    Of a map block the run knows what all inner steps together took, which is divided among them evenly.
+    """
+    runs = Runs(root)
+    for record in runs.list(plan.flow):
+        log = runs.folder / record.run_id / "events.jsonl"
+        if record.status == "finished" and log.exists():
+            return _read(plan, runs.folder, record.run_id, list(_events(log)))
+    return None
+
+
+def _read(plan: Plan, folder: Path, run_id: str, events: list[_Event]) -> Measured:
+    seconds = {event.id: event.seconds for event in events if event.event == "step_finished"}
+    spent: dict[str, float] = defaultdict(float)
+    done: dict[str, int] = defaultdict(int)
+    for event in events:
+        if event.event == "items_finished":
+            spent[event.id] += event.seconds
+            done[event.id] += event.count
+    items: dict[str, int] = {}
+    measures: dict[str, Measure] = {}
+    for op in plan.ops:
+        if isinstance(op, FanOut):
+            if done[op.id]:
+                each = spent[op.id] / done[op.id] / len(op.inner)
+                size, stored = _result_size(folder / Keys(run_id).map_results(op.id), done[op.id])
+                measures.update({call.id: Measure(each, size, stored) for call in op.inner})
+            continue
+        outcome = _outcome(folder / run_id / op.id / "output.json")
+        if op.id in seconds and outcome is not None:
+            measures[op.id] = _measure(op, folder, run_id, seconds[op.id], outcome)
+            if op.fans_out and outcome.items is not None:
+                items[op.id] = outcome.items
+    return Measured(run_id, items, measures)
+
+
+def _measure(call: Call, folder: Path, run_id: str, seconds: float, outcome: _Outcome) -> Measure:
+    keys = Keys(run_id)
+    if call.fans_out:
+        count = max(outcome.items or 0, 1)
+        pack = _size(folder / keys.items(call.id))
+        return Measure(seconds, (pack or _size(folder / keys.map_manifest(call.id))) // count, pack > 0)
+    stored = outcome.result_url is not None
+    return Measure(
+        seconds, _size(folder / (keys.output(call.id) if stored else f"{run_id}/{call.id}/output.json")), stored
+    )
+
+
+def _result_size(folder: Path, items: int) -> tuple[int, bool]:
+    """Return the bytes of an item's result, on average, and whether results are stored."""
+    packs = sum(_size(path) for path in folder.glob("part-*.pkl.gz"))
+    if packs:
+        return packs // items, True
+    return max(sum(_size(path) for path in folder.glob("part-*.jsonl")) // items - _RECORD, 1), False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _outcome(path: Path) -> _Outcome | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Outcome)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _events(log: Path) -> Iterator[_Event]:
+    with log.open("rb") as lines:
+        for line in lines:
+            try:
+                yield msgspec.json.decode(line, type=_Event)
+            except msgspec.DecodeError:
+                continue  # another kind of event, with fields of the same names, or a line cut short

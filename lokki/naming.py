@@ -1,0 +1,124 @@
+"""Names: of flows, of occurrences of steps, of states and of runs, and which of them AWS can take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from lokki.errors import FlowError, ParameterError
+
+FLOW_NAME_LENGTH = 64
+"""Longest flow name: leaves room for suffixes in the 80 characters of a state machine's name.
+https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html"""
+
+STATE_NAME_LENGTH = 80
+"""Longest name of a state. https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"""
+
+RUN_ID_LENGTH = 80
+"""Longest name of an execution, which is the run id.
+https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html"""
+
+MAP_SUFFIX = "Map"
+"""What the state of a map block has after the name of its source: ``GetBirds`` and ``GetBirdsMap``."""
+
+
+def flow_name(function_name: str) -> str:
+    """Turn the name of a flow's function into the flow's name, in kebab-case.
+
+    >>> flow_name("birds_flow"), flow_name("BirdsFlow"), flow_name("loadS3Files_v2")
+    ('birds-flow', 'birds-flow', 'load-s3-files-v2')
+
+    Raises FlowError for a name that no state machine or stack could have: one with letters outside ASCII (``<lambda>``
+    too), or of more than 64 characters.
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+|[0-9]+", function_name)
+    name = "-".join(word.lower() for word in words)
+    if not re.fullmatch(r"[A-Za-z0-9_]+", function_name) or not name[:1].isalpha():
+        raise FlowError(
+            f"a flow cannot be named {function_name!r}: AWS takes ASCII letters, digits and '_', a letter first. "
+            "Rename the flow's function."
+        )
+    if len(name) > FLOW_NAME_LENGTH:
+        raise FlowError(
+            f"the flow's name {name!r} has {len(name)} characters; AWS leaves room for {FLOW_NAME_LENGTH}. "
+            "Shorten the name of the flow's function."
+        )
+    return name
+
+
+def check_step_name(name: str) -> None:
+    """Raise FlowError unless a step may have this name: a Python identifier that is short enough for a state.
+
+    It may have letters outside ASCII, which states have too; names of Lambda functions are made from it by the builder.
+    """
+    if not name.isidentifier():
+        raise FlowError(
+            f"a step cannot be named {name!r}: it must be a Python identifier. "
+            "Define the step's function with def and a name."
+        )
+    if not state_name(name):
+        raise FlowError(f"a step cannot be named {name!r}: it needs a letter or a digit. Rename the step's function.")
+    longest = STATE_NAME_LENGTH - len(MAP_SUFFIX) - len("9999")
+    if len(state_name(name)) > longest:
+        raise FlowError(
+            f"the step's name {name!r} is too long for AWS: a state's name has at most {STATE_NAME_LENGTH} characters, "
+            f"of which {longest} are left for the step. Shorten the name of the function."
+        )
+
+
+def state_name(step_id: str) -> str:
+    """Turn an occurrence's id into the name of its state, in PascalCase.
+
+    >>> state_name("get_birds"), state_name("clean_2"), state_name("parseHTML")
+    ('GetBirds', 'Clean2', 'ParseHTML')
+    """
+    return "".join(word[:1].upper() + word[1:] for word in step_id.split("_"))
+
+
+def occurrence_ids(names: Sequence[str]) -> list[str]:
+    """Give each occurrence of a step an id of its own: its name, then its name with ``_2``, ``_3`` …
+
+    >>> occurrence_ids(["load", "clean", "clean", "save"])
+    ['load', 'clean', 'clean_2', 'save']
+
+    A number that would make the name of another step is passed over:
+
+    >>> occurrence_ids(["clean", "clean_2", "clean"])
+    ['clean', 'clean_2', 'clean_3']
+    """
+    taken = set(names)
+    used: set[str] = set()
+    ids = []
+    for name in names:
+        step_id, number = name, 1
+        while step_id in used or (number > 1 and step_id in taken):
+            number += 1
+            step_id = f"{name}_{number}"
+        used.add(step_id)
+        ids.append(step_id)
+    return ids
+
+
+def check_state_names(states: Iterable[tuple[str, str]]) -> None:
+    """Raise FlowError when two states would have the same name; takes pairs of state name and what it stands for.
+
+    Names of states must be unique in the whole state machine, over all nesting, and in more than case, since results
+    are kept in folders named like them, where case may not count. https://states-language.net/spec.html#states-fields
+    """
+    seen: dict[str, str] = {}
+    for state, origin in states:
+        first = seen.setdefault(state.lower(), origin)
+        if first is not origin:
+            raise FlowError(
+                f"{first} and {origin} would both be the state {state!r} on AWS (case does not count). "
+                "Rename one of the functions."
+            )
+
+
+def check_run_id(run_id: str) -> None:
+    """Raise ParameterError unless the id can name an execution: 1 to 80 of ``A-Za-z0-9-_``, a letter or digit first."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", run_id) or len(run_id) > RUN_ID_LENGTH:
+        raise ParameterError(
+            f"{run_id!r} cannot be a run id: give 1 to {RUN_ID_LENGTH} ASCII letters, digits, '-' and '_', a letter or "
+            "digit first (it names the execution on AWS and a folder here)."
+        )

@@ -1,0 +1,170 @@
+"""What a user may set on steps, map blocks and flows: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lokki.errors import FlowError
+
+_RESERVED_VARIABLES = re.compile(
+    "AWS_(ACCESS_KEY(_ID)?|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_[A-Z_]+)"
+    "|LAMBDA_(RUNTIME_DIR|TASK_ROOT)|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME)"
+)
+"""Environment variables that a step cannot set: Lambda refuses them, and two are lokki's.
+https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often a step that raised is tried again.
+
+    ``attempts`` counts every try, the first included (1 to 100). Between tries passes ``delay`` seconds, times
+    ``backoff`` after each, at most ``max_delay``. Only exceptions that are instances of a class in ``on`` are tried
+    again; the default is every ``Exception``. Works locally and deployed. Deployed, Step Functions counts in whole
+    seconds, so a delay is rounded up there, and it matches errors by class name, which the handler sees to.
+
+    Raises FlowError for values that make no sense.
+    """
+
+    attempts: int = 3
+    delay: float = 1.0
+    backoff: float = 2.0
+    max_delay: float = 60.0
+    on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if type(self.attempts) is not int or not 1 <= self.attempts <= 100:
+            raise FlowError(
+                f"Retry(attempts={self.attempts!r}): give the number of tries, 1 to 100, the first included."
+            )
+        for name, least in (("delay", 0.0), ("backoff", 1.0), ("max_delay", 0.0)):
+            value = getattr(self, name)
+            if not _is_number(value) or value < least:
+                raise FlowError(f"Retry({name}={value!r}): give a number of at least {least:g}.")
+        if (
+            not isinstance(self.on, tuple)
+            or not self.on
+            or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in self.on)
+        ):
+            raise FlowError(f"Retry(on={self.on!r}): give classes of exceptions, such as on=(ConnectionError,).")
+
+    def matches(self, error: BaseException) -> bool:
+        """Tell whether this error is one to try again on."""
+        return isinstance(error, self.on)
+
+    def wait(self, failed_attempts: int) -> float:
+        """Return the seconds to wait after so many failed attempts (1 or more).
+
+        >>> [Retry(delay=1, backoff=3, max_delay=10).wait(n) for n in (1, 2, 3, 4)]
+        [1, 3, 9, 10]
+        """
+        try:
+            return min(self.delay * self.backoff ** (failed_attempts - 1), self.max_delay)
+        except OverflowError:
+            return self.max_delay if self.delay else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """The options of ``@step``; each is described there."""
+
+    memory: int | None = None
+    timeout: float | None = None
+    retry: Retry | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    dependencies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 128 MB to 10,240 MB, 900 seconds
+        if self.memory is not None and (type(self.memory) is not int or not 128 <= self.memory <= 10240):
+            raise FlowError(f"@step(memory={self.memory!r}): give whole megabytes, 128 to 10240, as AWS Lambda offers.")
+        if self.timeout is not None and (not _is_number(self.timeout) or not 0 < self.timeout <= 900):
+            raise FlowError(
+                f"@step(timeout={self.timeout!r}): give seconds, above 0 and at most 900, Lambda's longest."
+            )
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise FlowError(f"@step(retry={self.retry!r}): give a Retry, such as retry=Retry(attempts=3).")
+        if not isinstance(self.env, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, str) for name, value in self.env.items()
+        ):
+            raise FlowError(f"@step(env={self.env!r}): give a dict of strings, such as env={{'REGION': 'eu-north-1'}}.")
+        bad = [name for name in self.env if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
+        if bad:
+            raise FlowError(
+                f"@step(env=…): {bad[0]!r} cannot name a variable: letters, digits and '_', a letter first."
+            )
+        reserved = [name for name in self.env if _RESERVED_VARIABLES.fullmatch(name)]
+        if reserved:
+            raise FlowError(f"@step(env=…): {reserved[0]!r} is set by AWS Lambda or lokki itself. Use another name.")
+        if not all(isinstance(requirement, str) for requirement in self.dependencies):
+            raise FlowError(
+                f"@step(dependencies={self.dependencies!r}): give a list, such as dependencies=['pandas>=2']."
+            )
+        object.__setattr__(self, "env", dict(self.env))
+
+
+@dataclass(frozen=True, slots=True)
+class MapOptions:
+    """The options of ``.map``; each is described there."""
+
+    concurrency: int | None = None
+    batch: int | None = None
+    tolerate: int | float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "batch"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise FlowError(f".map({name}={value!r}): give a whole number of at least 1.")
+        tolerate = self.tolerate
+        if tolerate is not None and not (
+            (type(tolerate) is int and tolerate >= 0) or (type(tolerate) is float and 0.0 <= tolerate <= 1.0)
+        ):
+            raise FlowError(
+                f".map(tolerate={tolerate!r}): give how many items may fail, as a number (tolerate=5) "
+                "or as a share (tolerate=0.05)."
+            )
+
+    def too_many(self, failed: int, total: int) -> bool:
+        """Tell whether more items failed than are tolerated, of so many in all.
+
+        >>> MapOptions().too_many(1, 100), MapOptions(tolerate=0.05).too_many(5, 100)
+        (True, False)
+        """
+        if type(self.tolerate) is float:
+            # The quotient is rounded as the literal was: 29 of 100 is 0.29, while 0.29 * 100 is less than 29.
+            return failed > 0 and failed / total > self.tolerate
+        return failed > (self.tolerate or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOptions:
+    """The options of ``@flow``; each is described there."""
+
+    schedule: str | None = None
+    timezone: str | None = None
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
+        if self.schedule is not None and not (
+            isinstance(self.schedule, str)
+            and re.fullmatch(r"rate\([1-9][0-9]* (minute|hour|day)s?\)|cron\(\S+( \S+){5}\)", self.schedule)
+        ):
+            raise FlowError(
+                f"@flow(schedule={self.schedule!r}): give 'rate(1 hour)' or 'cron(0 6 * * ? *)' "
+                "(minutes, hours, day of month, month, day of week, year)."
+            )
+        if self.timezone is not None and not (isinstance(self.timezone, str) and self.timezone):
+            raise FlowError(f"@flow(timezone={self.timezone!r}): give a time zone's name, such as 'Europe/Helsinki'.")
+        if self.timezone is not None and self.schedule is None:
+            raise FlowError("@flow(timezone=…) is the time zone of a schedule: give schedule= too.")
+        if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
+            raise FlowError(f"@flow(timeout={self.timeout!r}): give the seconds that a whole run may take, above 0.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

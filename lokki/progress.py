@@ -1,0 +1,314 @@
+"""What a run shows on the terminal: live bars, plain lines, or JSON lines. Each gets events and the report so far."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+import msgspec
+
+from lokki.events import (
+    CodeChanged,
+    Event,
+    ItemFailed,
+    ItemsFinished,
+    MapFinished,
+    MapStarted,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunStarted,
+    StepFinished,
+    StepOutput,
+    StepRetried,
+    StepSkipped,
+    StepStarted,
+    to_json,
+)
+from lokki.report import MAP, OpReport, RunReport, map_op
+from lokki.values import Json
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+LINES_PER_MAP = 10
+"""How many failed items and retries of a map block are shown one by one; all of them are in the run's log."""
+
+PLAIN_SECONDS = 10.0
+"""How often a map block's state is shown where nothing can be redrawn."""
+
+
+DRAW_SECONDS = 0.1
+"""How often live bars are drawn."""
+
+
+class Display(Protocol):
+    """Shows a run."""
+
+    def show(self, event: Event, report: RunReport) -> None:
+        """Show an event; ``report`` has it folded in."""
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+
+
+class Nothing:
+    """Shows nothing."""
+
+    def show(self, event: Event, report: RunReport) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class JsonLines:
+    """Writes each event as a line of JSON with its time, for programs that read logs."""
+
+    def __init__(self, stream: TextIO, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._stream = stream
+        self._now = now
+
+    def show(self, event: Event, report: RunReport) -> None:
+        """Write an event."""
+        self.write(to_json(event))
+
+    def write(self, fields: Mapping[str, Json]) -> None:
+        """Write a line of these fields and the time."""
+        line = {"time": self._now().isoformat(timespec="milliseconds"), **fields}
+        try:
+            text = msgspec.json.encode(line).decode()
+        except UnicodeEncodeError:
+            text = json.dumps(line)  # escapes halves of surrogate pairs, which no UTF-8 could hold
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Do nothing: each line is written at once."""
+
+
+class PlainLines:
+    """Writes a line for each thing that happened, and one every 10 seconds while a map block runs."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._words = Words()
+        self._began = self._shown = clock()
+
+    def show(self, event: Event, report: RunReport) -> None:
+        """Write the line for an event, if it has one."""
+        if isinstance(event, MapStarted):
+            self._began = self._shown = self._clock()
+        text = self._words.line(event, report)
+        if isinstance(event, ItemsFinished) and self._clock() - self._shown >= PLAIN_SECONDS:
+            self._shown = self._clock()
+            text = state(map_op(report, event.id), self._shown - self._began)
+        if text is not None:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Do nothing: each line is written at once."""
+
+
+class LiveBars:
+    """Draws a bar for each map block and a line for each step; what steps print passes above them.
+
+    The terminal is drawn ten times a second by a thread of its own, so that no worker waits for it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        # rich takes a tenth of a second to import, which only a terminal needs.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.segment import Segment, Segments
+
+        self._segment, self._segments = Segment, Segments
+        self._console = Console(file=stream, emoji=False, markup=False, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._words = Words()
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._lines: list[str] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def show(self, event: Event, report: RunReport) -> None:
+        """Move the bars; keep what else there is to see above them for the next drawing."""
+        match event:
+            case StepStarted(step_id):
+                self._tasks[step_id] = self._progress.add_task(step_id, total=None, state="")
+            case StepFinished(step_id):
+                text = "" if event.items is None else f"{event.items:,} items"
+                self._progress.update(self._task(step_id), total=1, completed=1, state=text)
+            case MapStarted(step_id):
+                self._add_bar(map_op(report, step_id), event)
+            case ItemsFinished(step_id) | ItemFailed(step_id) | MapFinished(step_id):
+                self._move(map_op(report, step_id))
+            case StepRetried() | RunFailed() | RunInterrupted():
+                for op in report.ops.values():
+                    if op.status not in ("finished", "skipped"):
+                        self._move(op)
+        line = self._words.line(event, report)
+        if line is not None and not isinstance(event, StepFinished | MapFinished):
+            with self._lock:
+                self._lines.append(line)
+        if self._thread is None:
+            self._progress.start()
+            self._thread = threading.Thread(target=self._draw_again, name="lokki-bars", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Leave the bars as they are and give the terminal back."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self._draw()
+        finally:
+            self._progress.stop()
+            self._console.show_cursor(True)
+
+    def _draw_again(self) -> None:
+        try:
+            while not self._stop.wait(DRAW_SECONDS):
+                self._draw()
+        except OSError:
+            return  # the terminal has gone; the run goes on
+
+    def _draw(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if lines:
+            # As one segment: rich would take half a millisecond to lay out each line.
+            self._console.print(self._segments([self._segment("\n".join([*lines, ""]))]), soft_wrap=True)
+        if self._thread is not None:
+            self._progress.refresh()
+
+    def _add_bar(self, op: OpReport, event: MapStarted) -> None:
+        self._began = time.monotonic()
+        # A map block of no items is full at once.
+        total, completed = (event.items, event.finished) if event.items else (1, 1)
+        self._tasks[op.id] = self._progress.add_task(op.title, total=total, state="")
+        self._progress.update(self._tasks[op.id], completed=completed)
+
+    def _task(self, op_id: str) -> TaskID:
+        if op_id not in self._tasks:
+            self._tasks[op_id] = self._progress.add_task(op_id, total=None, state="")
+        return self._tasks[op_id]
+
+    def _move(self, op: OpReport) -> None:
+        ended = op.status in ("failed", "interrupted")
+        if op.items and op.id.endswith(MAP):
+            elapsed = op.seconds if op.status == "finished" else time.monotonic() - self._began
+            text = counts(op, elapsed) + (f", {op.status}" if ended else "")
+            self._progress.update(self._task(op.id), completed=op.finished + op.failed, state=text)
+        elif ended:
+            self._progress.update(self._task(op.id), state=op.status)
+
+
+class Words:
+    """The lines for events: the same wherever they are shown. Counts how many it showed of what may be very many."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def line(self, event: Event, report: RunReport) -> str | None:
+        """Return the line for an event, or None when it has none."""
+        match event:
+            case RunStarted():
+                return f"{event.flow}: run {event.run_id} {'goes on' if event.resumed else 'started'}"
+            case RunFinished():
+                return f"{report.flow}: finished in {seconds(event.seconds)}"
+            case StepSkipped():
+                source = event.id.removesuffix(MAP)
+                return f"{source if source == event.id else f'map over {source}'}: kept from before"
+            case CodeChanged():
+                return f"{event.step}: its code was changed since it gave the results that are kept"
+            case StepFinished():
+                items = "done" if event.items is None else f"{event.items:,} items"
+                return f"{event.id}: {items} in {seconds(event.seconds)}"
+            case MapStarted():
+                self._shown = 0
+                return None
+            case MapFinished():
+                op = map_op(report, event.id)
+                failed = f", {event.failed:,} failed" if event.failed else ""
+                return f"{op.title}: {event.succeeded:,} items{failed} in {seconds(event.seconds)}"
+            case StepOutput():
+                return f"{at(event.id, event.index)} | {event.text}" if event.id else event.text
+            case StepRetried() | ItemFailed():
+                return self._trouble(event)
+            case _:
+                return None
+
+    def _trouble(self, event: StepRetried | ItemFailed) -> str | None:
+        failure = event.failure
+        what = f"{failure.error}: {failure.message}" if failure.message else failure.error
+        if isinstance(event, StepRetried):
+            text = f"{at(event.id, event.index)}: try {event.attempt} failed, next in {event.wait:g} s: {what}"
+        else:
+            text = f"{at(failure.step, event.index)}: failed: {what}"
+        self._shown += 1
+        if event.index is None or self._shown < LINES_PER_MAP:
+            return text
+        return (
+            f"{text}\n(further failed tries and items are in the run's log)" if self._shown == LINES_PER_MAP else None
+        )
+
+
+def at(step_id: str, index: int | None) -> str:
+    """Name a step, or an item of it: ``flap_bird[17]``."""
+    return step_id if index is None else f"{step_id}[{index}]"
+
+
+def seconds(value: float) -> str:
+    """Write a duration.
+
+    >>> seconds(0.004), seconds(12.3), seconds(75), seconds(3700)
+    ('0.00 s', '12.3 s', '1 min 15 s', '1 h 1 min')
+    """
+    if value < 60:
+        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    minutes, rest = divmod(int(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counts(op: OpReport, elapsed: float) -> str:
+    """Say how far a map block is: ``40/100, 6 running, 1 failed, 2 retried, 12.5 items/s``."""
+    done = op.finished + op.failed
+    parts = [f"{done:,}/{op.items or 0:,}"]
+    running = min(op.workers, (op.items or 0) - done)
+    if running > 0 and op.status == "running":
+        parts.append(f"{running} running")
+    if op.failed:
+        parts.append(f"{op.failed:,} failed")
+    if op.retried:
+        parts.append(f"{op.retried:,} retried")
+    rate = (done - op.before) / elapsed if elapsed > 0 else 0.0
+    if rate:
+        parts.append(f"{rate:,.1f} items/s" if rate < 100 else f"{rate:,.0f} items/s")
+    return ", ".join(parts)
+
+
+def state(op: OpReport, elapsed: float) -> str:
+    """Say how far a map block is and how long it will take: `counts` and the seconds left."""
+    done = op.finished + op.failed - op.before
+    left = ((op.items or 0) - op.finished - op.failed) * elapsed / done if done else None
+    return f"{op.title}: {counts(op, elapsed)}" + (f", {seconds(left)} left" if left else "")

@@ -1,0 +1,170 @@
+"""Running one step of a finished or failed run again, here, on exactly the input that it had there."""
+
+from __future__ import annotations
+
+import pdb
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType, TracebackType
+from typing import NoReturn, TextIO
+
+from lokki.codec import dumps, loads
+from lokki.errors import ParameterError, RunError, StoreError
+from lokki.failures import users_place
+from lokki.invocation import Attempts, Invocation, prepare, run
+from lokki.local.context import at_item
+from lokki.local.worker import environment
+from lokki.manifest import check_items
+from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters
+from lokki.results import Items, Run
+
+type Tell = Callable[[str], None]
+"""Takes a line about what is done, for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One call of a run with all that it needs: ``value`` is what comes down the chain, None for a first step."""
+
+    call: Call
+    invocation: Invocation
+    value: object
+    item: int | None = None
+
+    def run(self) -> object:
+        """Run the step once, without its retries and its timeout, and return its result: a source's items as a list.
+
+        The result must pickle, as in a run. Raises StepFailedError, whose cause is what the step raised.
+        """
+        return _run_once(self.call, self.invocation, self.value, self.item)
+
+
+def fetch(plan: Plan, of: Run, step_id: str, item: int | None, tell: Tell) -> Replay:
+    """Fetch the input that a step had in a run; ``item``: the index of the item, for a step inside of a map block.
+
+    Where the run does not keep what an earlier step of the map block returned for the item, that step is run again,
+    and ``tell`` is told. Raises ParameterError for a step or an item that there is not, RunError for an item that did
+    not get as far, StoreError where the input is not there, StepFailedError when an earlier step fails now.
+    """
+    call, block = _find(plan, step_id, of)
+    names = {param.name for param in plan.params}
+    params = bind_parameters(plan.params, {name: value for name, value in of.params.items() if name in names})
+    invocations = {each.id: prepare(each, params) for each in (block.inner if block else (call,))}
+    if block is None:
+        if item is not None:
+            raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
+        return Replay(call, invocations[step_id], _input(of, call))
+    value = _item_input(of, block, call, invocations, _checked_item(of, block, call, item), tell)
+    return Replay(call, invocations[step_id], value, item)
+
+
+def debug(error: BaseException, stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:
+    """Open Python's debugger where an error was raised, at the user's own line that led to it."""
+    debugger = _Debugger(error, stdin, stdout)
+    debugger.reset()
+    debugger.interaction(None, error)
+
+
+class _Debugger(pdb.Pdb):
+    """Begins at the last frame of the user's, from which ``down`` leads into libraries and ``up`` to lokki."""
+
+    def __init__(self, error: BaseException, stdin: TextIO | None, stdout: TextIO | None) -> None:
+        super().__init__(stdin=stdin, stdout=stdout)
+        self._place = users_place(error.__traceback__)
+
+    def get_stack(self, f: FrameType | None, t: TracebackType | None) -> tuple[list[tuple[FrameType, int]], int]:
+        stack, current = super().get_stack(f, t)
+        own = [
+            number for number, (frame, line) in enumerate(stack) if f"{frame.f_code.co_filename}:{line}" == self._place
+        ]
+        return stack, own[-1] if own else current
+
+
+def _find(plan: Plan, step_id: str, of: Run) -> tuple[Call, FanOut | None]:
+    of.place(step_id)
+    for op in plan.ops:
+        for call in op.inner if isinstance(op, FanOut) else (op,):
+            if call.id == step_id:
+                return call, op if isinstance(op, FanOut) else None
+    known = ", ".join(call.id for call in plan.calls)
+    raise ParameterError(f"the flow has no step {step_id!r} any more; it has {known}.")
+
+
+def _input(of: Run, call: Call) -> object:
+    """Return what a step that runs once had come down the chain."""
+    match call.reads:
+        case Output(source):
+            return of.step(source)
+        case Results(source):
+            last = [place for place in of.kept.places().values() if place.source == source and place.is_last]
+            if not last:
+                raise ParameterError(f"the run {of.id} has no map over {source}(): the flow has changed since.")
+            return list(Items(of.kept.results(last[0])).succeeded())
+        case _:
+            return None
+
+
+def _checked_item(of: Run, block: FanOut, call: Call, item: int | None) -> int:
+    count = len(of.kept.items(block.id))
+    if item is None or not 0 <= item < count:
+        which = "which item" if item is None else f"another item than {item}"
+        raise ParameterError(
+            f"{call.id}() ran on {count} items of {block.id}() in {of.id}: say {which}, by --item 0 to {count - 1}."
+            if count
+            else f"{block.id}() gave no items in {of.id}, so that {call.id}() did not run."
+        )
+    return item
+
+
+def _item_input(
+    of: Run, block: FanOut, call: Call, invocations: dict[str, Invocation], item: int, tell: Tell
+) -> object:
+    """Return what an inner step got for an item: the latest that is kept, and from there what steps return now."""
+    earlier = block.inner[: block.inner.index(call)]
+    if isinstance(call.reads, Item):
+        return of.kept.items(block.id).value(item)
+    _check_reached(of, earlier, call, item)
+    value, following = _latest_kept(of, block, earlier, item)
+    for step in following:
+        tell(f"{step.id}() runs again on item {item}: the run does not keep what it returned")
+        value = loads(dumps(_run_once(step, invocations[step.id], value, item)))  # a copy, as between steps of a run
+    return value
+
+
+def _check_reached(of: Run, earlier: Sequence[Call], call: Call, item: int) -> None:
+    failure = of.kept.results(of.place(earlier[-1].id)).failures().get(item)
+    if failure is not None and failure.step in [step.id for step in earlier]:
+        raise RunError(
+            f"item {item} failed at {failure.step}() in {of.id}, before {call.id}(): replay --step {failure.step}."
+        )
+
+
+def _latest_kept(of: Run, block: FanOut, earlier: Sequence[Call], item: int) -> tuple[object, Sequence[Call]]:
+    """Return the latest value of an item that is kept, and the steps that made what the step got from it."""
+    for number in reversed(range(len(earlier))):
+        try:
+            return of.kept.results(of.place(earlier[number].id)).value(item), earlier[number + 1 :]
+        except (RunError, StoreError):
+            continue
+    return of.kept.items(block.id).value(item), earlier
+
+
+def _run_once(call: Call, invocation: Invocation, value: object, item: int | None) -> object:
+    def whole(*args: object, **kwargs: object) -> object:
+        result = invocation.fn(*args, **kwargs)
+        if call.fans_out:
+            result = list(check_items(call.step.name, result))
+        dumps(result)
+        return result
+
+    once = replace(invocation, fn=whole, retry=None, timeout=None)
+    at_item(call.id, item)
+    try:
+        with environment(invocation.env):
+            return run(once, value, Attempts(_never, _never, _never))
+    finally:
+        at_item("", None)
+
+
+def _never(*args: object) -> NoReturn:
+    raise AssertionError("a replayed step has one try and no timeout")

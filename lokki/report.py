@@ -1,0 +1,146 @@
+"""The report of a run: a fold over its events. Progress bars, lines and summaries show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from lokki.events import (
+    Event,
+    ItemFailed,
+    ItemsFinished,
+    MapFinished,
+    MapStarted,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+    StepSkipped,
+    StepStarted,
+)
+from lokki.failures import Failure
+
+MAP = ".map"
+"""What the id of a map block's operation has after the id of its source."""
+
+type Status = Literal["running", "finished", "failed", "interrupted", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpReport:
+    """What is known of one operation: a step that runs once, or a map block (with ``items``).
+
+    ``before``: items that were finished before the run was resumed; ``finished`` counts them too.
+    """
+
+    id: str
+    steps: tuple[str, ...]
+    status: Status = "running"
+    items: int | None = None
+    before: int = 0
+    finished: int = 0
+    failed: int = 0
+    retried: int = 0
+    workers: int = 1
+    seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """The names of its steps: ``flap_bird`` or ``flap_bird → weigh_bird``."""
+        return " → ".join(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What is known of a run: its operations in the order in which they began, by id; a map block's is ``<id>.map``."""
+
+    flow: str = ""
+    run_id: str = ""
+    folder: str = ""
+    resumed: bool = False
+    status: Status = "running"
+    message: str = ""
+    seconds: float = 0.0
+    ops: dict[str, OpReport] = field(default_factory=dict)
+    failure: Failure | None = None
+    failed_item: int | None = None
+
+
+def fold(report: RunReport, event: Event) -> RunReport:
+    """Return the report after one more event; the one given is left as it is. Takes events in any order."""
+    match event:
+        case RunStarted():
+            return RunReport(event.flow, event.run_id, event.folder, event.resumed)
+        case RunFinished():
+            return replace(report, status="finished", seconds=event.seconds)
+        case RunFailed():
+            return _ended(replace(report, seconds=event.seconds, message=event.message), "failed")
+        case RunInterrupted():
+            return _ended(replace(report, seconds=event.seconds), "interrupted")
+        case StepStarted(step_id):
+            return _with(report, OpReport(step_id, (step_id,)))
+        case StepSkipped(op_id):
+            return _with(report, OpReport(op_id, (op_id.removesuffix(MAP),), "skipped"))
+        case StepFinished(step_id):
+            op = replace(_op(report, step_id), status="finished", seconds=event.seconds, items=event.items)
+            return _with(report, op)
+        case StepFailed(step_id, failure):
+            return replace(_with(report, replace(_op(report, step_id), status="failed")), failure=failure)
+        case StepRetried():
+            op = _op_of(report, event.id)
+            return _with(report, replace(op, retried=op.retried + 1))
+        case _:
+            return _fold_map(report, event)
+
+
+def map_op(report: RunReport, source_id: str) -> OpReport:
+    """Return what is known of the map block over a step's result."""
+    return _op(report, f"{source_id}{MAP}")
+
+
+def _fold_map(report: RunReport, event: Event) -> RunReport:
+    match event:
+        case MapStarted():
+            op = OpReport(
+                f"{event.id}{MAP}",
+                event.steps,
+                items=event.items,
+                before=event.finished,
+                finished=event.finished,
+                workers=event.workers,
+            )
+            return _with(report, op)
+        case ItemsFinished():
+            op = map_op(report, event.id)
+            return _with(report, replace(op, finished=op.finished + event.count))
+        case ItemFailed():
+            op = map_op(report, event.id)
+            failed = _with(report, replace(op, failed=op.failed + 1))
+            return replace(failed, failure=event.failure, failed_item=event.index) if report.failure is None else failed
+        case MapFinished():
+            op = replace(map_op(report, event.id), status="finished", seconds=event.seconds)
+            return replace(_with(report, op), failure=None, failed_item=None)  # the failures were tolerated
+        case _:
+            return report
+
+
+def _ended(report: RunReport, status: Status) -> RunReport:
+    """Note how a run ended, for what was running too."""
+    ops = {op.id: replace(op, status=status) if op.status == "running" else op for op in report.ops.values()}
+    return replace(report, status=status, ops=ops)
+
+
+def _with(report: RunReport, op: OpReport) -> RunReport:
+    return replace(report, ops={**report.ops, op.id: op})
+
+
+def _op(report: RunReport, op_id: str) -> OpReport:
+    return report.ops.get(op_id) or OpReport(op_id, (op_id.removesuffix(MAP),))
+
+
+def _op_of(report: RunReport, step_id: str) -> OpReport:
+    """Return the operation that a step belongs to: itself, or the map block that it is an inner step of."""
+    return next((op for op in reversed(report.ops.values()) if step_id in op.steps), None) or _op(report, step_id)

@@ -1,0 +1,166 @@
+"""Results of runs, in Python and in notebooks: ``local("birds-flow").latest().result()``; the same for deployed runs.
+
+Nothing is loaded before it is touched. Loading unpickles, and that runs code which the values name: read only what you
+or your flows wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from lokki.errors import ParameterError, RunError, RunFolderError
+from lokki.results_html import table
+from lokki.results_items import Catalog, Items, Kept, LogLine, Place, RunInfo, short
+from lokki.results_local import LocalCatalog
+from lokki.results_remote import Executions, RemoteCatalog
+from lokki.store.s3 import S3Store
+from lokki.values import Json
+
+__all__ = ["FlowResults", "Items", "LogLine", "Run", "RunTable", "local", "remote"]
+
+_ENDED_WELL = ("finished", "succeeded")
+
+
+def local(flow: str, root: Path | str = ".lokki", *, file: Path | str | None = None) -> FlowResults:
+    """Return the runs of a flow on this machine; ``flow``: its name, such as ``"birds-flow"``.
+
+    ``file``: the flow's file, for values of classes that it defines itself: what is run by ``python flow.py run`` is
+    ``__main__`` there, and something else here. Default: the file that the run names, if it names one.
+    """
+    return FlowResults(flow, LocalCatalog(flow, Path(root), Path(file) if file is not None else None))
+
+
+def remote(flow: str, *, bucket: str, executions: Executions, environ: Mapping[str, str] = os.environ) -> FlowResults:
+    """Return the runs of a deployed flow; ``flow``: the name that it is deployed under.
+
+    ``bucket``: the one that the flow keeps its values in; ``executions``: Step Functions' part. Raises ConfigError if
+    ``AWS_ENDPOINT_URL`` in the environment cannot be used.
+    """
+    return FlowResults(flow, RemoteCatalog(flow, S3Store(bucket, f"lokki/{flow}/", environ=environ), executions))
+
+
+class FlowResults:
+    """The runs of one flow."""
+
+    def __init__(self, flow: str, catalog: Catalog) -> None:
+        self.flow = flow
+        self._catalog = catalog
+
+    def runs(self) -> RunTable:
+        """Return all runs as a list, the latest first."""
+        return RunTable(Run(info, self._catalog.kept(info.id)) for info in self._catalog.list())
+
+    def run(self, run_id: str) -> Run:
+        """Return one run. Raises RunFolderError for an id that no run of this flow has."""
+        return Run(self._catalog.info(run_id), self._catalog.kept(run_id))
+
+    def latest(self) -> Run:
+        """Return the run that was started last. Raises RunFolderError when there is none."""
+        found = self._catalog.list()
+        if not found:
+            raise RunFolderError(f"there is no run of {self.flow}. Start one first.")
+        return Run(found[0], self._catalog.kept(found[0].id))
+
+    def __repr__(self) -> str:
+        return f"<results of {self.flow}>"
+
+    def _repr_html_(self) -> str:
+        return self.runs()._repr_html_()
+
+
+class Run:
+    """One run, as it was when it was asked for. ``params``: the JSON of all its parameters, defaults included."""
+
+    def __init__(self, info: RunInfo, kept: Kept) -> None:
+        self.info = info
+        self.kept = kept
+
+    @property
+    def id(self) -> str:
+        """The run's id: on AWS, the name of the execution."""
+        return self.info.id
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed``, ``running`` …; of a deployed run what Step Functions says, in small letters."""
+        return self.info.status
+
+    @property
+    def started(self) -> datetime:
+        """When it was started, in UTC."""
+        return self.info.started
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while that is not known."""
+        return self.info.seconds
+
+    @property
+    def params(self) -> Mapping[str, Json]:
+        """Its parameters."""
+        return self.info.params
+
+    @property
+    def steps(self) -> list[str]:
+        """The ids of its steps, in order."""
+        return list(self.kept.places())
+
+    def result(self) -> object:
+        """Return what the flow's last step returned.
+
+        Raises RunError for a run that has no result, StoreError for one whose result cannot be read.
+        """
+        if self.status not in _ENDED_WELL:
+            why = f": {self.info.error}" if self.info.error else "."
+            raise RunError(f"the run {self.id} has no result; it is {self.status}{why}")
+        return self.kept.output(self.steps[-1])
+
+    def step(self, step_id: str) -> object:
+        """Return what a step returned: its value where it ran once, a sequence of `Items` where it ran on items.
+
+        The source of a map block gives its items, as such a sequence too. Raises ParameterError for a step that the
+        run does not have, StoreError for one that has no result.
+        """
+        place = self.place(step_id)
+        if place.source is not None:
+            return Items(self.kept.results(place))
+        return Items(self.kept.items(step_id)) if place.fans_out else self.kept.output(step_id)
+
+    def place(self, step_id: str) -> Place:
+        """Return where a step stands in the flow. Raises ParameterError for a step that the run does not have."""
+        found = self.kept.places()
+        if step_id not in found:
+            raise ParameterError(f"the run {self.id} has no step {step_id!r}; it has {', '.join(found)}.")
+        return found[step_id]
+
+    def logs(self) -> list[LogLine]:
+        """Return what its steps printed and logged, and what failed, in order of time."""
+        return list(self.kept.log())
+
+    def __repr__(self) -> str:
+        return f"<run {self.id} of {self.info.flow}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        return table((*_HEADER, "parameters", "error"), [(*_row(self), _params(self), self.info.error)])
+
+
+class RunTable(list[Run]):
+    """A list of runs that notebooks show as a table."""
+
+    def _repr_html_(self) -> str:
+        return table((*_HEADER, "parameters"), [(*_row(run), _params(run)) for run in self])
+
+
+_HEADER = ("run", "status", "started", "seconds")
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    took = "" if run.seconds is None else f"{run.seconds:.2f}"
+    return run.id, run.status, f"{run.started:%Y-%m-%d %H:%M:%S}", took
+
+
+def _params(run: Run) -> str:
+    return ", ".join(f"{name}={short(value)}" for name, value in run.params.items())

@@ -1,0 +1,211 @@
+"""Values of a run, loaded when they are touched: what every kind of run keeps, and the items of a map block."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from mmap import mmap
+from typing import Protocol, overload
+
+from lokki.errors import RunError
+from lokki.failures import Failure
+from lokki.manifest import entries
+from lokki.results_html import table
+from lokki.values import Json, Ref
+
+type Load = Callable[[Ref], object]
+"""Loads the value that a reference stands for."""
+
+_SHOWN_ITEMS = 10
+_SHOWN_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is known of a run without reading its values. ``seconds``: how long it took, None while it goes on."""
+
+    id: str
+    flow: str
+    status: str
+    started: datetime
+    seconds: float | None
+    params: Mapping[str, Json]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step stands in its flow: ``inner`` has the steps of its map block, and ``source`` the one it maps over.
+
+    A step that runs once has no ``source``; it ``fans_out`` when a map block runs over its result.
+    """
+
+    id: str
+    source: str | None = None
+    inner: tuple[str, ...] = ()
+    fans_out: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether what it returns is the result of its item."""
+        return self.inner[-1:] == (self.id,)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a run's log. ``time``: ISO 8601 in UTC; ``step`` is empty, and ``item`` None, where it is not known."""
+
+    time: str
+    step: str
+    item: int | None
+    text: str
+
+    def __str__(self) -> str:
+        place = self.step if self.item is None else f"{self.step}[{self.item}]"
+        return " ".join(part for part in (self.time, place, self.text) if part)
+
+
+class ItemSource(Protocol):
+    """Values by index, each loaded when it is asked for."""
+
+    def __len__(self) -> int:
+        """Return how many items there are, failed ones and those without a result included."""
+
+    def value(self, index: int) -> object:
+        """Return one value. Raises RunError for an item that failed, StoreError for a value that is not there."""
+
+    def failures(self) -> Mapping[int, Failure]:
+        """Return the items that failed, with why."""
+
+
+class Kept(Protocol):
+    """What one run keeps, wherever it is. All methods raise StoreError for what is not there or cannot be read."""
+
+    def places(self) -> Mapping[str, Place]:
+        """Return the run's steps in order, by id."""
+
+    def output(self, step_id: str) -> object:
+        """Return the result of a step that runs once and over whose result no map block runs."""
+
+    def items(self, step_id: str) -> ItemSource:
+        """Return the items that the source of a map block gave."""
+
+    def results(self, place: Place) -> ItemSource:
+        """Return what an inner step of a map block returned for each item."""
+
+    def log(self) -> Iterator[LogLine]:
+        """Yield what was printed and logged, in order of time."""
+
+
+class Catalog(Protocol):
+    """The runs of one flow."""
+
+    def list(self) -> list[RunInfo]:
+        """Return all runs, the latest first."""
+
+    def info(self, run_id: str) -> RunInfo:
+        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+
+    def kept(self, run_id: str) -> Kept:
+        """Return what a run keeps."""
+
+
+class Items(Sequence[object]):
+    """The values of a map block's items in their order: a sequence that loads each value when it is touched.
+
+    Touching an item that failed raises RunError with its failure, and one that has no result StoreError; `failures`
+    lists the failed ones, `succeeded` leaves them out. A slice is such a sequence too, and loads nothing.
+    """
+
+    def __init__(self, source: ItemSource, indexes: range | None = None) -> None:
+        self._source = source
+        self._indexes = range(len(source)) if indexes is None else indexes
+
+    def __len__(self) -> int:
+        return len(self._indexes)
+
+    @overload
+    def __getitem__(self, index: int) -> object: ...
+    @overload
+    def __getitem__(self, index: slice) -> Items: ...
+    def __getitem__(self, index: int | slice) -> object:
+        if isinstance(index, slice):
+            return Items(self._source, self._indexes[index])
+        try:
+            item = self._indexes[index]
+        except IndexError:
+            raise IndexError(f"there is no item {index}: there are {len(self)}.") from None
+        return self._source.value(item)
+
+    def failures(self) -> dict[int, Failure]:
+        """Return the items that failed, by their index in the map block, with why."""
+        return {index: failure for index, failure in sorted(self._source.failures().items()) if index in self._indexes}
+
+    def succeeded(self) -> Iterator[object]:
+        """Yield the values of the items that did not fail, in order, as the step after the map block gets them."""
+        failed = self._source.failures()
+        for index in self._indexes:
+            if index not in failed:
+                yield self._source.value(index)
+
+    def __repr__(self) -> str:
+        failed = len(self.failures())
+        return f"<{len(self)} items{f', {failed} failed' if failed else ''}>"
+
+    def _repr_html_(self) -> str:
+        failed = self.failures()
+        rows = [
+            (str(index), f"failed: {failed[index]}" if index in failed else short(self._source.value(index)))
+            for index in self._indexes[:_SHOWN_ITEMS]
+        ]
+        more = len(self) - len(rows)
+        return table(("item", "value"), rows, f"{self!r}{f'; {more} more' if more > 0 else ''}")
+
+
+class ManifestItems:
+    """The items of a map block's manifest: ``content`` has one on each line."""
+
+    def __init__(self, content: bytes | mmap, load: Load) -> None:
+        self._content = content
+        self._load = load
+        self._starts = _line_starts(content)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def value(self, index: int) -> object:
+        """Load an item."""
+        start = self._starts[index]
+        end = self._content.find(b"\n", start)
+        [entry] = entries([self._content[start : end if end >= 0 else None].rstrip(b",\r\n")])
+        return self._load(entry.ref)
+
+    def failures(self) -> Mapping[int, Failure]:
+        """Return nothing: what a source gave has not failed."""
+        return {}
+
+
+def failed_item(index: int, failure: Failure) -> RunError:
+    """Return the error for touching an item that failed."""
+    return RunError(f"item {index} failed: {failure}. failures() has its traceback.")
+
+
+def short(value: object) -> str:
+    """Return a value's repr, cut off at 200 characters."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"
+
+
+def _line_starts(content: bytes | mmap) -> array[int]:
+    """Return where the lines begin that hold items: all but the brackets around them."""
+    starts = array("q")
+    start = 0
+    while start < len(content):
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        if content[start : start + 1] == b"{":
+            starts.append(start)
+        start = end + 1
+    return starts

@@ -1,0 +1,352 @@
+"""The runs on this machine as `lokki.results` reads them: nothing is written, locked or forced to disk."""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from lokki import codec
+from lokki.errors import FlowError, RunFolderError, StoreError
+from lokki.failures import Failure
+from lokki.loading import load_flow
+from lokki.local.journal import Record
+from lokki.local.runs import RECORD, RunRecord, Runs
+from lokki.results_items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.store.keys import Keys, shown
+from lokki.values import Inline, Json, Ref, Stored, ref_from_json
+
+_MAINS = ("__main__", "__mp_main__")
+_STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
+_NOWHERE = 2**16 - 1
+_CACHED_LINES = 64
+
+
+class _Origin(msgspec.Struct, frozen=True):
+    """What a run's record may also say: the flow's file, where it ran as ``__main__``."""
+
+    file: str = ""
+
+
+class LocalCatalog:
+    """The runs of a flow in a directory; ``file``: the flow's, for values of classes that are its own."""
+
+    def __init__(self, flow: str, root: Path, file: Path | None = None) -> None:
+        self._flow = flow
+        self._runs = Runs(root)
+        self._file = file
+
+    def list(self) -> list[RunInfo]:
+        """Return all runs, the latest first."""
+        return [_info(record) for record in self._runs.list(self._flow)]
+
+    def info(self, run_id: str) -> RunInfo:
+        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        return _info(self._record(run_id))
+
+    def kept(self, run_id: str) -> LocalRun:
+        """Return what a run keeps."""
+        record = self._record(run_id)
+        return LocalRun(self._runs, record, self._file or _file_of(self._runs.folder / run_id / RECORD))
+
+    def _record(self, run_id: str) -> RunRecord:
+        record = self._runs.load(run_id)
+        if record.flow != self._flow:
+            raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {self._flow}.")
+        return record
+
+
+class LocalRun:
+    """What a local run keeps in its folder.
+
+    Of a map block that is all results of the last inner step; of the steps before it only what let an unfinished item
+    go on: what they returned for items that failed later, and for items on which they took longer than 50 ms.
+    """
+
+    def __init__(self, runs: Runs, record: RunRecord, file: Path | None) -> None:
+        self._runs = runs
+        self._record = record
+        self._keys = Keys(record.run_id)
+        self._folder = runs.folder / record.run_id
+        self._file = file
+        self._modules = MainModule(file) if file is not None else None
+
+    def places(self) -> Mapping[str, Place]:
+        """Return the run's steps in order, by id."""
+        return places(self._record.plan)
+
+    def output(self, step_id: str) -> object:
+        """Return the result of a step that runs once and over whose result no map block runs."""
+        return self._load(ref_from_json(self._outcome(step_id)))
+
+    def items(self, step_id: str) -> ManifestItems:
+        """Return the items that the source of a map block gave."""
+        self._outcome(step_id)  # written last: without it the manifest may not belong to this run
+        path = self._runs.folder / self._keys.map_manifest(step_id)
+        try:
+            with path.open("rb") as file:
+                return ManifestItems(mmap(file.fileno(), 0, access=ACCESS_READ), self._load)
+        except OSError as error:
+            raise StoreError(f"the items of {step_id}() cannot be read: {error}.") from error
+
+    def results(self, place: Place) -> JournalItems:
+        """Return what an inner step of a map block returned for each item."""
+        source = str(place.source)
+        items = int(cast("int", self._outcome(source).get("items", 0)))
+        folder = self._runs.folder / self._keys.map_results(source)
+        return JournalItems(folder, items, place, self._record, self._load)
+
+    def log(self) -> Iterator[LogLine]:
+        """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
+        path = self._folder / "events.jsonl"
+        if not path.exists():
+            return
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    event = msgspec.json.decode(line)
+                except msgspec.DecodeError:
+                    return  # the line that was being written when the run was killed
+                found = _log_line(event)
+                if found is not None:
+                    yield found
+
+    def _outcome(self, step_id: str) -> dict[str, object]:
+        url = self._runs.store.url(f"{self._record.run_id}/{step_id}/output.json")
+        try:
+            outcome: dict[str, object] = msgspec.json.decode(self._runs.store.read(Stored(url)))
+        except StoreError:
+            raise StoreError(
+                f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
+                f"Go on with it by --resume {self._record.run_id}."
+            ) from None
+        return outcome
+
+    def _load(self, ref: Ref) -> object:
+        if isinstance(ref, Inline):
+            return ref.result
+        try:
+            return codec.loads(self._runs.store.read(ref), url=shown(ref), modules=self._modules)
+        except StoreError as error:
+            if self._modules is None and any(name in str(error) for name in _MAINS):
+                raise StoreError(
+                    f"{shown(ref)} holds an object of a class in the flow's file, which is not known here. "
+                    f'Name it: lokki.local("{self._record.flow}", file="flow.py").'
+                ) from error
+            raise
+
+
+class JournalItems:
+    """What an inner step returned for each item, found in the journals of a map block when it is first asked for."""
+
+    def __init__(self, folder: Path, items: int, place: Place, record: RunRecord, load: Load) -> None:
+        self._folder = folder
+        self._items = items
+        self._place = place
+        self._record = record
+        self._load = load
+        self._parts: list[Path] = []
+        self._failures: dict[int, Failure] = {}
+        self._finished = bytearray()
+        # Where each item's line is, and not the line: a million results would not fit into memory.
+        self._part_of = array("H")
+        self._offset_of = array("q")
+        self._records = lru_cache(_CACHED_LINES)(self._read_line)
+
+    def __len__(self) -> int:
+        return self._items
+
+    def value(self, index: int) -> object:
+        """Load what the step returned for an item."""
+        self._scan()
+        if self._part_of[index] == _NOWHERE:
+            raise self._missing(index)
+        path = self._parts[self._part_of[index]]
+        record = self._records(path, self._offset_of[index])[index]
+        if isinstance(record.result, msgspec.Raw):
+            value: object = msgspec.json.decode(record.result)
+            return value
+        if isinstance(record.range, msgspec.UnsetType):
+            raise StoreError(f"{path}: the record of item {index} has no result.")
+        key = path.with_suffix(".pkl.gz").relative_to(self._folder.parents[2])
+        return self._load(Stored(f"local:///{key}", record.range))
+
+    def failures(self) -> Mapping[int, Failure]:
+        """Return the items that failed at this step or before it, with why."""
+        self._scan()
+        own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
+        return {index: failure for index, failure in self._failures.items() if failure.step in own}
+
+    def _missing(self, index: int) -> Exception:
+        failure = self._failures.get(index)
+        step, run_id = self._place.id, self._record.run_id
+        if failure is not None and index in self.failures():
+            return failed_item(index, failure)
+        if not self._finished[index] and failure is None:
+            return StoreError(
+                f"item {index} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
+                f"Go on with it by --resume {run_id}."
+            )
+        return StoreError(
+            f"what {step}() returned for item {index} is not kept: of a map block, a run keeps the results of its last "
+            f"step, {self._place.inner[-1]}(), and of others what unfinished items needed. "
+            f"Compute it again: replay {run_id} --step {step} --item {index}."
+        )
+
+    def _scan(self) -> None:
+        """Note where each item's first result is, as the step after the map block reads it; once."""
+        if self._finished or not self._items:
+            return
+        self._finished = bytearray(self._items)
+        self._part_of = array("H", [_NOWHERE]) * self._items
+        self._offset_of = array("q", [0]) * self._items
+        self._parts = sorted(self._folder.glob("part-*.jsonl"), key=_part_number)
+        for number, path in enumerate(self._parts):
+            for offset, line in _whole_lines(path):
+                for record in _decoded(line):
+                    self._note(record, number, offset)
+
+    def _note(self, record: Record, part: int, offset: int) -> None:
+        index = record.index
+        if not 0 <= index < self._items:
+            raise StoreError(f"{self._parts[part]} belongs to a map block of more items than this run has.")
+        if not isinstance(record.failed, msgspec.UnsetType):
+            self._failures[index] = record.failed
+            return
+        if record.after is msgspec.UNSET:
+            self._failures.pop(index, None)
+            self._finished[index] = True
+        # The first result is the one that counts; of an inner step, the last one, which the item went on with.
+        if self._is_own(record) and (self._part_of[index] == _NOWHERE or not self._place.is_last):
+            self._part_of[index], self._offset_of[index] = part, offset
+
+    def _is_own(self, record: Record) -> bool:
+        if self._place.is_last:
+            return record.after is msgspec.UNSET
+        return record.after == self._place.id
+
+    def _read_line(self, path: Path, offset: int) -> dict[int, Record]:
+        with path.open("rb") as journal:
+            journal.seek(offset)
+            return {record.index: record for record in _decoded(journal.readline()) if self._is_own(record)}
+
+
+class MainModule(Mapping[str, str]):
+    """Says under which name the flow's file, which ran as ``__main__``, is imported here; imports it when asked."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> str:
+        if name not in _MAINS:
+            raise KeyError(name)
+        return module_of(self._file)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MAINS)
+
+    def __len__(self) -> int:
+        return len(_MAINS)
+
+
+def module_of(file: Path) -> str:
+    """Return the name of the module that a flow's file is, after importing it unless it is there.
+
+    Raises FlowError for a file that is not there, and whatever it raises when it is imported.
+    """
+    found = _loaded(file)
+    if found is None:
+        problem: FlowError | None = None
+        try:
+            load_flow(str(file))
+        except FlowError as error:  # a file of several flows is imported all the same
+            problem = error
+        found = _loaded(file)
+        if found is None:
+            raise problem or FlowError(f"{file} cannot be imported.")
+    return found
+
+
+def places(plan: list[str]) -> dict[str, Place]:
+    """Read the steps of a run, by id, from the lines of its plan, as `lokki.plan.describe` writes them."""
+    found: dict[str, Place] = {}
+    for line in plan:
+        source, colon, inner_calls = line.removeprefix("map over ").partition(": ")
+        if not (line.startswith("map over ") and colon):
+            step_id = line.partition(" = ")[0]
+            found[step_id] = Place(step_id)
+            continue
+        found[source] = replace(found[source], fans_out=True)
+        # Texts among the arguments may hold anything; without them an arrow is an arrow.
+        inner = tuple(call.partition(" = ")[0] for call in _STRING.sub("", inner_calls).split(" -> "))
+        found.update({step_id: Place(step_id, source, inner) for step_id in inner})
+    return found
+
+
+def _loaded(file: Path) -> str | None:
+    wanted = file.resolve()
+    for name, module in [*sys.modules.items()]:
+        path = getattr(module, "__file__", None)
+        if isinstance(path, str) and Path(path).name == file.name and Path(path).resolve() == wanted:
+            return name
+    return None
+
+
+def _file_of(record: Path) -> Path | None:
+    """Return the flow's file as the run's record has it, if it does."""
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        file = msgspec.json.decode(record.read_bytes(), type=_Origin).file
+        return Path(file) if file else None
+    return None
+
+
+def _info(record: RunRecord) -> RunInfo:
+    params = cast("dict[str, Json]", record.params)
+    took = None if record.status in ("running", "killed") else record.seconds
+    return RunInfo(
+        record.run_id, record.flow, record.status, datetime.fromisoformat(record.started), took, params, record.error
+    )
+
+
+def _log_line(event: dict[str, object]) -> LogLine | None:
+    time, step, kind = str(event.get("time", "")), str(event.get("id", "")), event.get("event")
+    index = event.get("index")
+    item = index if isinstance(index, int) else None
+    if kind == "step_output":
+        return LogLine(time, step, item, str(event.get("text", "")))
+    failure = event.get("failure")
+    if kind in ("step_retried", "step_failed", "item_failed") and isinstance(failure, dict):
+        words = "will be tried again" if kind == "step_retried" else "failed"
+        message = f"{words}: {failure.get('error')}: {failure.get('message')}"
+        return LogLine(time, str(failure.get("step", step)), item, message)
+    return None
+
+
+def _part_number(path: Path) -> tuple[int, str]:
+    return int(path.name.split("-")[1].partition(".")[0]), path.name
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a journal, each with its offset, up to the first that a kill cut short."""
+    offset = 0
+    with path.open("rb") as journal:
+        for line in journal:
+            if line[-1:] != b"\n" or line[:9] != b"%08x " % zlib.crc32(line[9:-1]):
+                return
+            yield offset, line
+            offset += len(line)
+
+
+def _decoded(line: bytes) -> list[Record]:
+    return msgspec.json.decode(line[9:-1], type=list[Record])

@@ -1,0 +1,266 @@
+"""Deployed and emulated runs as `lokki.results` reads them: values from S3, and the rest from Step Functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol, cast
+
+import msgspec
+
+from lokki.errors import StoreError
+from lokki.failures import Failure
+from lokki.naming import MAP_SUFFIX, state_name
+from lokki.results_items import LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.store import Store, load
+from lokki.store.keys import Keys
+from lokki.values import Inline, Json, Ref, Stored, ref_from_json
+
+
+class Executions(Protocol):
+    """What Step Functions and CloudWatch know of the runs of one flow, whose ids are the names of executions."""
+
+    def list(self) -> list[RunInfo]:
+        """Return all runs, the latest first. Their status is that of the execution, in small letters."""
+
+    def describe(self, run_id: str) -> RunInfo:
+        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+
+    def definition(self, run_id: str) -> Json:
+        """Return the state machine's definition as the run has it."""
+
+    def output(self, run_id: str, state: str) -> Json:
+        """Return the output of a state of the run itself, not of a map's child; None when it has none.
+
+        For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
+        """
+
+    def logs(self, run_id: str) -> Iterator[LogLine]:
+        """Yield what the functions logged in the run, in order of time."""
+
+
+class RemoteCatalog:
+    """The runs of a deployed flow; ``store``: reads what is under the flow's prefix in its bucket."""
+
+    def __init__(self, flow: str, store: Store, executions: Executions) -> None:
+        self._flow = flow
+        self._store = store
+        self._executions = executions
+
+    def list(self) -> list[RunInfo]:
+        """Return all runs, the latest first."""
+        return self._executions.list()
+
+    def info(self, run_id: str) -> RunInfo:
+        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        return self._executions.describe(run_id)
+
+    def kept(self, run_id: str) -> RemoteRun:
+        """Return what a run keeps."""
+        return RemoteRun(self._store, self._executions, self._flow, run_id)
+
+
+class RemoteRun:
+    """What a deployed run keeps: small results in the states, others, and all of a map's results, in S3."""
+
+    def __init__(self, store: Store, executions: Executions, flow: str, run_id: str) -> None:
+        self._store = store
+        self._executions = executions
+        self._run_id = run_id
+        self._keys = Keys(f"lokki/{flow}/{run_id}")
+
+    def places(self) -> Mapping[str, Place]:
+        """Return the run's steps in order, by id."""
+        return places(self._executions.definition(self._run_id))
+
+    def output(self, step_id: str) -> object:
+        """Return the result of a step that runs once and over whose result no map block runs."""
+        given = self._executions.output(self._run_id, state_name(step_id))
+        if given is None:
+            raise StoreError(
+                f"the run {self._run_id} has no result of {step_id}(): it did not get that far, or failed."
+            )
+        return self._load(ref_from_json(given))
+
+    def items(self, step_id: str) -> ManifestItems:
+        """Return the items that the source of a map block gave."""
+        url = self._store.url(self._keys.map_manifest(step_id))
+        return ManifestItems(bytes(self._store.read(Stored(url))), self._load)
+
+    def results(self, place: Place) -> RemoteItems:
+        """Return what an inner step of a map block returned for each item."""
+        source = str(place.source)
+        count = len(self.items(source))
+        given = self._executions.output(self._run_id, state_name(source) + MAP_SUFFIX)
+        key = given.get("results_manifest_key") if isinstance(given, dict) else None
+        found = read_results(self._store, key if isinstance(key, str) else None, place.inner)
+        return RemoteItems(self._store, self._keys, place, count, found)
+
+    def log(self) -> Iterator[LogLine]:
+        """Yield what was printed and logged, in order of time."""
+        return self._executions.logs(self._run_id)
+
+    def _load(self, ref: Ref) -> object:
+        return load(self._store, ref)
+
+
+class RemoteItems:
+    """What an inner step returned for each item, as ResultWriter's files and the step's own objects have it."""
+
+    def __init__(self, store: Store, keys: Keys, place: Place, count: int, found: Mapping[int, Ref | Failure]) -> None:
+        self._store = store
+        self._keys = keys
+        self._place = place
+        self._count = count
+        self._found = found
+
+    def __len__(self) -> int:
+        return self._count
+
+    def value(self, index: int) -> object:
+        """Load what the step returned for an item."""
+        found = self._found.get(index)
+        if not self._place.is_last:
+            return self._inner_value(index, found)
+        if isinstance(found, Failure):
+            raise failed_item(index, found)
+        if found is None:
+            raise StoreError(f"item {index} of {self._place.source}() has no result: the run did not finish it.")
+        return load(self._store, found)
+
+    def failures(self) -> Mapping[int, Failure]:
+        """Return the items that failed, with why: at whichever inner step, where the step is not known."""
+        failed = {index: found for index, found in self._found.items() if isinstance(found, Failure)}
+        own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
+        return {i: failure for i, failure in failed.items() if self._place.is_last or failure.step in own}
+
+    def _inner_value(self, index: int, found: Ref | Failure | None) -> object:
+        """Load an object of its own; what travelled inside the child execution, or in a batch's pack, is not found."""
+        if isinstance(found, Failure) and index in self.failures():
+            raise failed_item(index, found)
+        step = self._place.id
+        try:
+            return load(self._store, Stored(self._store.url(self._keys.item_output(step, index))))
+        except StoreError as error:
+            raise StoreError(
+                f"what {step}() returned for item {index} has no object of its own: results of inner steps that are "
+                f"small, or of a batch, are in the child execution only. Compute it again: replay RUN --step {step} "
+                f"--item {index}. ({error})"
+            ) from None
+
+
+class _File(msgspec.Struct, frozen=True):
+    Key: str
+
+
+class _Files(msgspec.Struct, frozen=True):
+    SUCCEEDED: list[_File] = []
+    FAILED: list[_File] = []
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    ResultFiles: _Files
+
+
+def read_results(store: Store, key: str | None, inner: tuple[str, ...]) -> dict[int, Ref | Failure]:
+    """Read what became of each item from the manifest and files that ResultWriter wrote; nothing without a key.
+
+    Raises StoreError for files that cannot be read or are not those of a lokki map.
+    https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
+    """
+    if key is None:
+        return {}
+    url = store.url(key)
+    try:
+        files = msgspec.json.decode(bytes(store.read(Stored(url))), type=_Manifest).ResultFiles
+        found: dict[int, Ref | Failure] = {}
+        for entry in _succeeded(store, files.SUCCEEDED):
+            index = cast("int", entry["index"])
+            found[index] = _result(entry)
+        for entry in _entries(store, [store.url(file.Key) for file in files.FAILED]):
+            failure = _failure(entry, inner)
+            found.update(dict.fromkeys(_indexes(entry), failure))
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise StoreError(f"{url} is not what Step Functions writes for a map of lokki: {error}.") from None
+    return found
+
+
+def places(definition: Json) -> dict[str, Place]:
+    """Read the steps of a run, by id, from its state machine. Raises StoreError for one that lokki did not build."""
+    found: dict[str, Place] = {}
+    previous = ""
+    try:
+        for state in _in_order(cast("dict[str, Json]", definition)):
+            if state["Type"] == "Map":
+                inner_states = [*_in_order(cast("dict[str, Json]", state["ItemProcessor"]))]
+                inner = tuple(_call(inner_state) for inner_state in inner_states)
+                found[previous] = Place(previous, fans_out=True)
+                found.update({step_id: Place(step_id, previous, inner) for step_id in inner})
+            else:
+                previous = _call(state)
+                found[previous] = Place(previous)
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"the run's state machine is none that lokki builds: {error!r}.") from None
+    return found
+
+
+def _in_order(machine: dict[str, Json]) -> Iterator[dict[str, Json]]:
+    states = cast("dict[str, dict[str, Json]]", machine["States"])
+    name: Json = machine["StartAt"]
+    while name is not None:
+        state = states[cast("str", name)]
+        yield state
+        name = state.get("Next")
+
+
+def _call(state: dict[str, Json]) -> str:
+    arguments = cast("dict[str, dict[str, Json]]", state["Arguments"])
+    return str(arguments["Payload"]["call"])
+
+
+def _succeeded(store: Store, files: list[_File]) -> Iterator[dict[str, Json]]:
+    """Yield the results of items; those of a batch that were too large for its reply are in an object of their own."""
+    elsewhere: list[str] = []
+    for entry in _entries(store, [store.url(file.Key) for file in files]):
+        if "entries_url" in entry:
+            elsewhere.append(str(entry["entries_url"]))
+        else:
+            yield entry
+    yield from _entries(store, elsewhere)
+
+
+def _entries(store: Store, urls: list[str]) -> Iterator[dict[str, Json]]:
+    for content in store.read_many(map(Stored, urls)):
+        yield from cast("list[dict[str, Json]]", msgspec.json.decode(bytes(content), type=list[dict[str, object]]))
+
+
+def _result(entry: dict[str, Json]) -> Ref | Failure:
+    """Read an item's result, or why it failed inside its batch."""
+    failed = entry.get("failed")
+    if isinstance(failed, dict):
+        return Failure(str(failed.get("step", "")), str(failed.get("error", "")), str(failed.get("message", "")))
+    fields = {name: value for name, value in entry.items() if name != "index"}
+    return Inline(fields["result"]) if "result" in fields else ref_from_json(fields)
+
+
+def _failure(execution: dict[str, Json], inner: tuple[str, ...]) -> Failure:
+    """Read why a child execution failed; Lambda's causes are JSON with a message and a stack trace.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
+    """
+    error, cause = str(execution.get("Error", "States.TaskFailed")), str(execution.get("Cause", ""))
+    try:
+        described = msgspec.json.decode(cause)
+    except msgspec.DecodeError:
+        described = None
+    step = " → ".join(inner)
+    if not isinstance(described, dict) or "errorMessage" not in described:
+        return Failure(step, error, cause)
+    trace = "".join(map(str, described.get("stackTrace") or ()))
+    return Failure(step, error, str(described["errorMessage"]), traceback=trace)
+
+
+def _indexes(execution: dict[str, Json]) -> list[int]:
+    """Return the items that a child execution had, from its input."""
+    given = msgspec.json.decode(str(execution["Input"]))
+    items = given["Items"] if "Items" in given else [given["item"]]
+    return [int(item["index"]) for item in items]

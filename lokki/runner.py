@@ -1,0 +1,170 @@
+"""Running a flow on this machine, as it would run deployed: the same plan, binding, conversion, codec and retries."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import os
+import textwrap
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lokki.errors import RunError, RunFolderError
+from lokki.events import Event
+from lokki.graph import FlowGraph
+from lokki.local.execution import Execution, Executor, Listener, Setup
+from lokki.local.runs import RunRecord, Runs, changes, new_run_id
+from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
+from lokki.values import INLINE_LIMIT
+
+if TYPE_CHECKING:  # start-up: see _pool
+    from lokki.local.processes import ProcessPool
+
+__all__ = ["Executor", "Listener", "LocalRunner", "Resume"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Which run to go on with: its id, None for the flow's latest. ``force``: also when flow or parameters changed."""
+
+    run_id: str | None = None
+    force: bool = False
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+
+
+class LocalRunner:
+    """Runs flows in this process and, for map blocks, on threads, worker processes or inline.
+
+    * ``executor``: ``"threads"`` (default; best for steps that wait or call compiled code), ``"processes"`` (for Python
+      that keeps a CPU busy) or ``"inline"`` (one item after another on the calling thread, for debuggers).
+    * ``workers``: how many at one time; default: 4 more than there are CPUs, at most 32, on threads; one per CPU as
+      processes.
+    * ``root``: where run folders are made, default ``.lokki``.
+    * ``listener``: is called with each event, one at a time, from whichever thread it happened on.
+    * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
+    * ``captured_level``: events also tell what steps print in worker processes, instead of printing it, and what they
+      log at this level of `logging` or above. None, the default: they do not.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path = Path(".lokki"),
+        executor: Executor = "threads",
+        workers: int | None = None,
+        listener: Listener = ignore,
+        inline_limit: int = INLINE_LIMIT,
+        captured_level: int | None = None,
+    ) -> None:
+        if executor not in ("threads", "processes", "inline"):
+            raise RunError(f"there is no executor {executor!r}: choose threads, processes or inline.")
+        if workers is not None and workers < 1:
+            raise RunError(f"workers={workers!r}: give a whole number of at least 1.")
+        self.runs = Runs(root)
+        self.executor: Executor = executor
+        self.workers = 1 if executor == "inline" else workers or _default_workers(executor)
+        self._listener = listener
+        self._inline_limit = inline_limit
+        self._captured_level = captured_level
+
+    def run(
+        self,
+        graph: FlowGraph,
+        params: Mapping[str, object] | None = None,
+        *,
+        run_id: str | None = None,
+        resume: Resume | None = None,
+    ) -> object:
+        """Run a flow and return its result: what its last step returned, as it was read back from the store.
+
+        ``params``: values by name, JSON or of the annotated types; ``run_id``: default a new one; ``resume``: go on
+        with a run that failed, was interrupted or was killed, with the parameters that it had. Raises ParameterError
+        for parameters that do not fit, RunFolderError for a run that cannot be made or gone on with, RunError when the
+        run failed (the step's own exception is its cause).
+        """
+        plan = lower(graph)
+        code = {call.step.name: _checksum(call.step.fn) for call in plan.calls}
+        record = self._new(plan, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
+        with self.runs.locked(record.run_id), self._pool(graph, plan, record) as pool:
+            setup = Setup(self.runs, self.executor, self.workers, self._listener, self._inline_limit, pool)
+            return Execution(setup, plan, record, code).execute(resumed=resume is not None)
+
+    def _new(
+        self, plan: Plan, code: dict[str, str], params: Mapping[str, object] | None, run_id: str | None
+    ) -> RunRecord:
+        bound = bind_parameters(plan.params, params or {})
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        record = RunRecord(
+            run_id or new_run_id(), plan.flow, dict(bound), describe(plan), code, status="running", started=started
+        )
+        self.runs.new(record)
+        return record
+
+    def _resumed(self, plan: Plan, params: Mapping[str, object] | None, resume: Resume) -> RunRecord:
+        run_id = resume.run_id or self._latest(plan.flow)
+        record = self.runs.load(run_id)
+        if record.flow != plan.flow:
+            raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {plan.flow}.")
+        names = {param.name for param in plan.params}
+        before = {name: value for name, value in record.params.items() if name in names}
+        bound = bind_parameters(plan.params, before | dict(params or {}))
+        differences = changes(record, describe(plan), bound)
+        if differences and not resume.force:
+            listed = "\n  ".join(differences)
+            raise RunFolderError(
+                f"the run {run_id!r} was started with another flow or other parameters:\n  {listed}\n"
+                "Start a new run, or keep its results all the same with --force."
+            )
+        return replace(record, params=dict(bound), plan=describe(plan))
+
+    def _latest(self, flow: str) -> str:
+        found = self.runs.list(flow)
+        unfinished = [record for record in found if record.status != "finished"]
+        if not unfinished:
+            raise RunFolderError(
+                f"no run of {flow} in {self.runs.folder} needs to go on: "
+                + (f"the latest, {found[0].run_id}, is finished." if found else "there is none.")
+            )
+        return unfinished[0].run_id
+
+    def _pool(self, graph: FlowGraph, plan: Plan, record: RunRecord) -> AbstractContextManager[ProcessPool | None]:
+        """Start worker processes, if there is something for them to do: first of all, while it is safe to fork."""
+        folder = self.runs.folder / record.run_id
+        pending = any(
+            isinstance(op, FanOut) and not (folder / op.id / "map_results" / "manifest.json").exists()
+            for op in plan.ops
+        )
+        if self.executor != "processes" or not pending:
+            return nullcontext()
+        from lokki.local.processes import ProcessPool  # for start-up: the other executors need no multiprocessing
+
+        return ProcessPool(graph, plan, self.workers, self._captured_level)
+
+
+def _default_workers(executor: Executor) -> int:
+    cpus = os.process_cpu_count() or 1
+    return cpus if executor == "processes" else min(32, cpus + 4)
+
+
+def _checksum(fn: Callable[..., object]) -> str:
+    """Return a checksum of a step's code, whatever its comments, layout and decorators; of its source if it is odd."""
+    fn = inspect.unwrap(fn)
+    try:
+        source = inspect.getsource(fn)
+        [definition] = ast.parse(textwrap.dedent(source)).body
+        if isinstance(definition, ast.FunctionDef):
+            definition.decorator_list = []
+        source = ast.dump(definition)
+    except (OSError, TypeError):
+        source = str(getattr(getattr(fn, "__code__", None), "co_code", b""))
+    except (SyntaxError, ValueError):
+        pass  # the line of a lambda: its source will do
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

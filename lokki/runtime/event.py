@@ -1,0 +1,267 @@
+"""The events that lokki's state machines invoke a step's function with, checked and given types.
+
+Values of the runtime are msgspec structs: to make a dataclass takes fifty times as long, in every cold start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import msgspec
+
+from lokki.chain import AnyStep
+from lokki.errors import EventError, LokkiError
+from lokki.naming import check_run_id
+from lokki.options import MapOptions
+from lokki.plan import Argument, Call, Item, Output, ParamRef, Reads, Results, Template
+from lokki.values import Inline, Json, Ref, ref_from_json
+
+_PARAMETER = "$param"
+_LONGEST_TEXT = 8000
+_MOST = 2**53  # the largest range of integers that every JSON parser agrees on
+
+_READS: dict[str | None, Reads] = {None: None, "output": Output(""), "item": Item(), "results": Results("")}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An item of a map block on its way: its index, and where its value is, or why it failed earlier in its batch."""
+
+    index: int
+    ref: Ref
+    failed: dict[str, Json] | None = None
+
+
+class Spilled(msgspec.Struct, frozen=True):
+    """The entries of a batch in an object of their own, because they are too many bytes for a state."""
+
+    url: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The items of a batch, in order."""
+
+    entries: tuple[Entry | Spilled, ...]
+
+
+class ResultsKey(msgspec.Struct, frozen=True):
+    """Where the results of a map block are listed, and how many items it had."""
+
+    key: str
+    items: int
+
+
+type Input = Ref | Entry | Batch | ResultsKey | None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One invocation: which call of which run, with which parameters, on what. ``attempt`` counts from 1."""
+
+    run_id: str
+    call: Call
+    params: dict[str, Json]
+    input: Input
+    attempt: int
+
+
+class HandledCall(msgspec.Struct, frozen=True):
+    """A call that a function handles, as its package says; ``first``: it validates the parameters of the flow.
+
+    ``reads_told``: whether the package says what the call reads; where it does not, the event does.
+    """
+
+    call: Call
+    first: bool
+    tolerate: int | float | None = None
+    reads_told: bool = True
+
+
+def parse_event(event: object, calls: Mapping[str, HandledCall]) -> Request:
+    """Check an event. Raises EventError that names the field that is wrong, and no value of it."""
+    if not isinstance(event, dict):
+        raise EventError(f"the event is {_kind(event)}, not an object with run_id, call and params.")
+    run_id, params, attempt = event.get("run_id"), event.get("params", {}), event.get("attempt", 0)
+    call_id = event.get("call", next(iter(calls)) if len(calls) == 1 else None)
+    if not isinstance(run_id, str):
+        raise EventError(f"the event's run_id is {_kind(run_id)}, not a string.")
+    try:
+        check_run_id(run_id)
+    except LokkiError:
+        raise EventError("the event's run_id is no name of an execution.") from None
+    if not isinstance(call_id, str) or call_id not in calls:
+        raise EventError(f"the event's call is none of this function's: {', '.join(calls)}.")
+    if not isinstance(params, dict):
+        raise EventError(f"the event's params are {_kind(params)}, not an object.")
+    if type(attempt) is not int or not 0 <= attempt < _MOST:
+        raise EventError(f"the event's attempt is {_kind(attempt)}, not the number of retries before it.")
+    handled = calls[call_id]
+    call, given = handled.call, _input(event)
+    reads = _read_by(given)
+    if not handled.reads_told:
+        call = replace(call, reads=reads)
+    elif not _fits(call.reads, reads):
+        raise EventError(f"the event has {_described(reads)} for {call_id}(), which reads {_described(call.reads)}.")
+    missing = () if handled.first else sorted(set(call.params) - params.keys())
+    if missing:
+        raise EventError(f"the event's params lack {', '.join(missing)}, which {call_id}() takes.")
+    return Request(run_id, call, params, given, attempt + 1)
+
+
+def parse_entry(given: object) -> Entry:
+    """Read an item as manifests, replies of inner steps and batches have it. Raises EventError for anything else."""
+    if not isinstance(given, dict):
+        raise EventError(f"an item is {_kind(given)}, not an object with an index.")
+    fields = {**given}
+    index = fields.pop("index", None)
+    if type(index) is not int or not 0 <= index < _MOST:
+        raise EventError("an item has no index.")
+    if fields.keys() == {"failed"}:
+        return Entry(index, Inline(None), _failed(fields["failed"]))
+    if "item" in fields and "result" not in fields:
+        fields["result"] = fields.pop("item")
+    return Entry(index, _ref(fields, f"item {index}"))
+
+
+def plain_text(text: str) -> str:
+    """Return a message as it may travel in events and logs: encodable, and of at most 8,000 characters."""
+    return text[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
+
+
+def parse_calls(step: AnyStep, calls: Mapping[str, Json]) -> dict[str, HandledCall]:
+    """Read what a generated handler says of the calls that it handles.
+
+    Raises EventError, or FlowError for a ``tolerate``, for what it cannot mean.
+    """
+    if not calls:
+        raise EventError("the handler has no calls.")
+    return {call_id: _handled_call(step, call_id, described) for call_id, described in calls.items()}
+
+
+def template_to_json(template: Template) -> Json:
+    """Write a template for a generated handler: a parameter's place as ``{"$param": name}``; ``$`` in keys doubled."""
+    if isinstance(template, ParamRef):
+        return {_PARAMETER: template.name}
+    if isinstance(template, list):
+        return [template_to_json(member) for member in template]
+    if isinstance(template, dict):
+        return {f"${name}" if name.startswith("$") else name: template_to_json(m) for name, m in template.items()}
+    return template
+
+
+def template_from_json(value: Json) -> Template:
+    """Read what `template_to_json` wrote."""
+    if isinstance(value, list):
+        return [template_from_json(member) for member in value]
+    if isinstance(value, dict):
+        name = value.get(_PARAMETER)
+        if isinstance(name, str) and len(value) == 1:
+            return ParamRef(name)
+        return {
+            key.removeprefix("$") if key.startswith("$$") else key: template_from_json(m) for key, m in value.items()
+        }
+    return value
+
+
+def _handled_call(step: AnyStep, call_id: str, described: Json) -> HandledCall:
+    if not isinstance(described, dict):
+        raise EventError(f"the handler's call {call_id!r} is {_kind(described)}, not an object.")
+    arguments, reads = described.get("arguments", []), described.get("reads")
+    if not isinstance(arguments, list):
+        raise EventError(f"the arguments of the handler's call {call_id!r} are {_kind(arguments)}, not a list.")
+    if not isinstance(reads, str | None) or reads not in _READS:
+        raise EventError(f"the handler's call {call_id!r} reads what it does not know: output, item or results.")
+    tolerate = cast("int | float | None", described.get("tolerate"))
+    MapOptions(tolerate=tolerate)  # checks it
+    call = Call(
+        call_id, step, tuple(map(_argument, arguments)), _READS[reads], fans_out=described.get("fans_out") is True
+    )
+    return HandledCall(call, described.get("first") is True, tolerate, "reads" in described)
+
+
+def _argument(described: Json) -> Argument:
+    keyword = described.get("keyword") if isinstance(described, dict) else None
+    name = described.get("parameter") if isinstance(described, dict) else None
+    if not isinstance(described, dict) or not isinstance(name, str) or not isinstance(keyword, str | None):
+        raise EventError("an argument in the handler has no parameter's name.")
+    return Argument(name, template_from_json(described.get("value")), keyword)
+
+
+def _input(event: dict[str, Json]) -> Input:
+    """Find what the call runs on: one item, a batch of items, the results of a map block, one value, or nothing."""
+    names = [name for name in ("item", "items", "input") if event.get(name) is not None]
+    if len(names) > 1:
+        raise EventError(f"the event has {' and '.join(names)}, of which a call takes one.")
+    if not names:
+        return None
+    given = event[names[0]]
+    if names == ["item"]:
+        return parse_entry(given)
+    if names == ["items"]:
+        if not isinstance(given, list):
+            raise EventError(f"the event's items are {_kind(given)}, not a list.")
+        return Batch(tuple(map(_entry_of_batch, given)))
+    if isinstance(given, dict) and "results_manifest_key" in given:
+        key, count = given["results_manifest_key"], given.get("items")
+        if not isinstance(key, str) or type(count) is not int or not 0 <= count < _MOST:
+            raise EventError("the event's input has no results_manifest_key and number of items of a map.")
+        return ResultsKey(key, count)
+    return _ref(given, "the event's input")
+
+
+def _entry_of_batch(given: Json) -> Entry | Spilled:
+    if isinstance(given, dict) and given.keys() == {"entries_url"}:
+        url = given["entries_url"]
+        if isinstance(url, str):
+            return Spilled(url)
+    return parse_entry(given)
+
+
+def _failed(given: Json) -> dict[str, Json]:
+    if not isinstance(given, dict) or given.keys() != {"step", "error", "message"}:
+        raise EventError(f"the failure of an item is {_kind(given)}, not one with step, error and message.")
+    if not all(isinstance(text, str) for text in given.values()):
+        raise EventError("the failure of an item has a step, error or message that is no string.")
+    return {name: plain_text(str(text)) for name, text in given.items()}
+
+
+def _read_by(given: Input) -> Reads:
+    match given:
+        case None:
+            return None
+        case Entry() | Batch():
+            return Item()
+        case ResultsKey():
+            return Results("")
+        case _:
+            return Output("")
+
+
+def _fits(told: Reads, found: Reads) -> bool:
+    """Tell whether an event has what a call reads; inside a map block, the output of a step comes as an item, too."""
+    return type(told) is type(found) or (isinstance(told, Output) and isinstance(found, Item))
+
+
+def _described(reads: Reads) -> str:
+    match reads:
+        case None:
+            return "no input"
+        case Item():
+            return "items"
+        case Results():
+            return "results of a map"
+        case Output():
+            return "one input"
+
+
+def _ref(given: object, name: str) -> Ref:
+    try:
+        return ref_from_json(given)
+    except LokkiError:
+        raise EventError(f"{name} is {_kind(given)}, not a reference to a value.") from None
+
+
+def _kind(value: object) -> str:
+    """Describe a value without showing anything of it."""
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "missing"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,165 @@
+"""The Lambda handler of a step: reads what is upstream, runs the step, writes the result and answers with where it is.
+
+The events and replies are described in docs/contract.md.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+import msgspec
+
+from lokki.chain import AnyStep
+from lokki.decorators import Flow
+from lokki.errors import ConfigError
+from lokki.graph import FlowParameter
+from lokki.invocation import StepFailedError
+from lokki.options import Retry
+from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
+from lokki.runtime.log import Log
+from lokki.runtime.work import Context, Reply, Settings, Work
+from lokki.store.s3 import S3Store
+from lokki.values import INLINE_LIMIT, Json
+
+MOST_INLINE = 2**17
+"""Bytes up to which a value can travel inline, whatever LOKKI_INLINE_LIMIT says: a state holds 256 KiB in all.
+https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+type Handler = Callable[[object, Context], Reply]
+
+
+def make_handler(
+    step: AnyStep,
+    *,
+    flow: Flow[...] | None = None,
+    calls: Mapping[str, Json] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Handler:
+    """Make the Lambda handler of a step.
+
+    ``flow``: whose parameters the first step's handler validates; ``calls``: the occurrences of the step in the flow,
+    as the generated ``handler.py`` gives them (docs/contract.md); default: one, with no bound arguments. From the
+    environment: LOKKI_ARTIFACT_BUCKET, LOKKI_FLOW_NAME, and LOKKI_INLINE_LIMIT and LOKKI_LOG_LEVEL if they are set.
+
+    What the step raises, ``sys.exit()`` too, the handler raises as an error that has the name of the class in
+    ``Retry.on`` that it is an instance of, by which Step Functions knows it, or else its own, and the step's traceback.
+    Raises EventError for an event that no state machine of lokki sends; ParameterError with all that is wrong with the
+    flow's parameters; StoreError, ResultError, BatchTimeoutError and TooManyFailuresError. None of these is the step's,
+    so none is tried again.
+    """
+    single: Mapping[str, Json] = {step.name: {"first": flow is not None}}
+    handled = parse_calls(step, calls if calls is not None else single)
+    function = _Function(step, flow.params if flow is not None else (), handled, environ)
+    if environ.get("LOKKI_ARTIFACT_BUCKET"):
+        function.settings()  # while Lambda starts the function, it has a full CPU
+
+    def lambda_handler(event: object, context: Context) -> Reply:
+        return function.handle(event, context)
+
+    return lambda_handler
+
+
+class _Function:
+    """One Lambda function: a step and the calls of it that the flow has."""
+
+    def __init__(
+        self,
+        step: AnyStep,
+        params: tuple[FlowParameter, ...],
+        calls: Mapping[str, HandledCall],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._step = step
+        self._params = params
+        self._calls = calls
+        self._environ = environ
+        self._settings: Settings | None = None
+
+    def settings(self) -> Settings:
+        """Read the environment, once. Raises ConfigError for what is missing or wrong."""
+        if self._settings is None:
+            bucket, flow = self._environ.get("LOKKI_ARTIFACT_BUCKET"), self._environ.get("LOKKI_FLOW_NAME")
+            if not bucket or not flow:
+                raise ConfigError(
+                    "LOKKI_ARTIFACT_BUCKET and LOKKI_FLOW_NAME must be set; the template of lokki sets them."
+                )
+            log = Log({"flow": flow, "step": self._step.name}, self._environ.get("LOKKI_LOG_LEVEL") or "INFO")
+            store = S3Store(bucket, f"lokki/{flow}/", environ=self._environ)
+            self._settings = Settings(flow, _inline_limit(self._environ), store, log)
+        return self._settings
+
+    def handle(self, event: object, context: Context) -> Reply:
+        """Handle one invocation."""
+        settings = self.settings()
+        began = time.monotonic()
+        log = settings.log
+        try:
+            request = parse_event(event, self._calls)
+            log = _about(log, request)
+            log.write("INFO", "start")
+            handled = self._calls[request.call.id]
+            reply = Work(request, handled, self._params, settings, context, log).reply()
+        # The step may raise anything. Its message and values stay out of lokki's log: it may hold what nobody may read.
+        except Exception as error:
+            _raise_by_name(error, self._step.options.retry, log, began)
+        log.write("INFO", "end", seconds=_since(began), bytes=len(msgspec.json.encode(reply)))
+        return reply
+
+
+def _inline_limit(environ: Mapping[str, str]) -> int:
+    text = environ.get("LOKKI_INLINE_LIMIT") or str(INLINE_LIMIT)
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"LOKKI_INLINE_LIMIT={text!r}: give a number of bytes, such as {INLINE_LIMIT}; 0 is off.")
+    return min(int(text), MOST_INLINE)
+
+
+def _about(log: Log, request: Request) -> Log:
+    given = request.input
+    return log.about(
+        run=request.run_id,
+        call=request.call.id,
+        item=given.index if isinstance(given, Entry) else None,
+        items=len(given.entries) if isinstance(given, Batch) else None,
+        attempt=request.attempt,
+    )
+
+
+def _raise_by_name(error: Exception, retry: Retry | None, log: Log, began: float) -> NoReturn:
+    """Log a failure and raise it: the step's own error by the name that Step Functions knows, lokki's as it is."""
+    if not isinstance(error, StepFailedError) or error.__cause__ is None:
+        log.write("ERROR", "failure", error=type(error).__name__, seconds=_since(began))
+        raise error
+    cause = error.__cause__
+    log.write("ERROR", "failure", error=type(cause).__name__, where=error.failure.where, seconds=_since(began))
+    kind, name = type(cause), error_name(cause, retry)
+    message = plain_text(
+        error.failure.message if name == kind.__name__ else f"{kind.__name__}: {error.failure.message}"
+    )
+    named = type(name, (Exception,), {"__module__": kind.__module__})
+    raise named(message).with_traceback(cause.__traceback__) from cause
+
+
+def error_name(error: BaseException, retry: Retry | None) -> str:
+    """Return the name of the class in ``Retry.on`` that an error is an instance of, or its own.
+
+    Step Functions compares the names of errors and knows no subclasses
+    (https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html), so an error that only happens
+    to have the name of another class in ``Retry.on`` gets the name of its module, too.
+
+    >>> error_name(ConnectionResetError(), Retry(on=(OSError,))), error_name(KeyError(), Retry(on=(OSError,)))
+    ('OSError', 'KeyError')
+    """
+    kind = type(error)
+    wanted = retry.on if retry is not None else ()
+    match = next((each for each in wanted if isinstance(error, each)), None)
+    if match is not None:
+        return match.__name__
+    taken = kind.__name__ in {each.__name__ for each in wanted}
+    return f"{kind.__module__}.{kind.__qualname__}" if taken else kind.__name__
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 6)

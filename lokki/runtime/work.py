@@ -1,0 +1,250 @@
+"""One invocation of one call: what the handler does between the event and the reply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Protocol, cast
+
+import msgspec
+
+from lokki.codec import Pack
+from lokki.errors import BatchTimeoutError, EventError, StoreError
+from lokki.failures import Failure, failure_of
+from lokki.graph import FlowParameter
+from lokki.invocation import Attempts, Invocation, StepFailedError, prepare, run
+from lokki.plan import Call, bind_parameters
+from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
+from lokki.runtime.log import Log
+from lokki.store import Store, load, reader, save
+from lokki.store.keys import Keys
+from lokki.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
+
+BATCH_MARGIN = 0.5
+"""Seconds that a batch keeps for writing its results."""
+
+MOST_REPLY = 200_000
+"""Bytes of a batch's reply that fit into a state beside the run's id and the parameters; a state holds 256 KiB.
+https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+_FAILURE_TEXT = 1000
+"""Characters of a tolerated failure's message that travel with the results."""
+
+type Reply = dict[str, Json]
+
+
+class Context(Protocol):
+    """What a handler uses of Lambda's context object.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds until the function is stopped."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a function knows from its environment. ``inline_limit``: bytes up to which values travel inline."""
+
+    flow: str
+    inline_limit: int
+    store: Store
+    log: Log
+
+
+class Work(msgspec.Struct, frozen=True):
+    """One invocation of one call. ``flow_params``: what the first call checks the run's parameters against."""
+
+    request: Request
+    handled: HandledCall
+    flow_params: tuple[FlowParameter, ...]
+    settings: Settings
+    context: Context
+    log: Log
+
+    def reply(self) -> Reply:
+        """Do what was asked for and return the answer. Raises StepFailedError when the step failed, or LokkiErrors."""
+        call, params = self.request.call, self.request.params
+        if self.handled.first:
+            params = bind_parameters(self.flow_params, params)
+        invocation = prepare(call, params)
+        value: object = None
+        match self.request.input:
+            case Entry() as entry:
+                return self._item(invocation, entry)
+            case Batch() as batch:
+                return self._batch(invocation, list(self._entries(batch)))
+            case ResultsKey() as source:
+                value = self._results(source)
+            case None:
+                pass
+            case ref:
+                value = load(self.settings.store, ref)
+        reply = self._once(call, invocation, value)
+        return {**reply, "params": dict(params)} if self.handled.first else reply
+
+    def _results(self, source: ResultsKey) -> list[object]:
+        from lokki.runtime.results import load_results  # only here: other functions start faster without it
+
+        return load_results(self.settings.store, source, self.handled.tolerate)
+
+    def _once(self, call: Call, invocation: Invocation, value: object) -> Reply:
+        """Run a step that is outside of map blocks; write its result, or its items where it is a map block's source."""
+        result = self._run_once(invocation, value)
+        store, keys, limit = self.settings.store, self._keys, self.settings.inline_limit
+        if not call.fans_out:
+            return ref_to_json(save(store, keys.output(call.id), result, limit))
+        # Only here: other functions start faster without it.
+        from lokki.manifest import check_items
+        from lokki.runtime.sending import send_items
+
+        items = _Items(check_items(call.step.name, result))
+        try:
+            count = send_items(store, keys, call.id, items, limit)
+        except BaseException as error:
+            if error is items.failure:  # a generator is the step's code: its errors are the step's
+                raise StepFailedError(failure_of(call.id, error, 1, invocation.defined_at)) from error
+            raise
+        return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
+
+    def _item(self, invocation: Invocation, entry: Entry) -> Reply:
+        """Run a step on one item of a map block; Step Functions tries again when it fails."""
+        if entry.failed is not None:
+            raise EventError(f"item {entry.index} failed before; only batches hand on items that failed.")
+        result = self._run_once(invocation, load(self.settings.store, entry.ref))
+        key = self._keys.item_output(invocation.id, entry.index)
+        return {"index": entry.index, **ref_to_json(save(self.settings.store, key, result, self.settings.inline_limit))}
+
+    def _run_once(self, invocation: Invocation, value: object) -> object:
+        """Call the step; its retries and its timeout are Step Functions' and Lambda's."""
+        return run(replace(invocation, retry=None, timeout=None), value, self._attempts())
+
+    def _batch(self, invocation: Invocation, entries: list[Entry]) -> Reply:
+        """Run a step on the items of a batch, each with the step's own retries; write large results as one object."""
+        members: list[bytes] = []
+        pack = Pack()
+        folder = self._keys.batch_output(invocation.id, entries[0].index, entries[-1].index) if entries else ""
+
+        def keep(result: object) -> Ref:
+            text = inline_json(result, self.settings.inline_limit)
+            if text is not None:
+                return Inline(msgspec.json.decode(text))
+            member, place = pack.add(result)
+            members.append(member)
+            return Stored(self.settings.store.url(folder), place)
+
+        keeping = replace(
+            invocation, fn=keep, takes_value=True, make_arguments=lambda: ([], {}), retry=None, timeout=None
+        )
+        replies: list[Json] = []
+        longest = 0.0
+        for done, entry in enumerate(entries):
+            if entry.failed is not None:
+                replies.append({"index": entry.index, "failed": entry.failed})
+                continue
+            self._check_time(longest, done, len(entries))
+            began = time.monotonic()
+            replies.append({"index": entry.index, **self._try(invocation, keeping, entry)})
+            longest = max(longest, time.monotonic() - began)
+        if members:
+            self.settings.store.write(folder, members)
+        return {"items": self._small(replies, folder)}
+
+    def _try(self, invocation: Invocation, keeping: Invocation, entry: Entry) -> dict[str, Json]:
+        """Run the step on an item, with retries; return its failure where the map tolerates some, else raise it.
+
+        A result that does not pickle, and an item that cannot be read, are failures of the item that are not tried
+        again, as they are locally.
+        """
+        try:
+            read = reader(self.settings.store, entry.ref)
+            result = run(invocation, read(), self._attempts(entry.index), again=read)
+            return ref_to_json(cast("Ref", run(keeping, result, self._attempts())))
+        except StepFailedError as error:
+            raised: Exception = error
+            failure = error.failure
+        except StoreError as error:
+            raised = error
+            failure = failure_of(invocation.id, error, 1, invocation.defined_at)
+        self.log.write("ERROR", "item failure", item=entry.index, error=failure.error, where=failure.where)
+        if not self.handled.tolerate:
+            raise raised
+        message = plain_text(failure.message[:_FAILURE_TEXT])
+        return {"failed": {"step": failure.step, "error": failure.error, "message": message}}
+
+    def _small(self, replies: list[Json], folder: str) -> list[Json]:
+        """Return the entries of a batch, or where they are when they are too large for a state."""
+        text = msgspec.json.encode(replies)
+        if len(text) <= MOST_REPLY:
+            return replies
+        key = f"{folder.rpartition('/')[0]}/entries.json"
+        return [{"entries_url": self.settings.store.write(key, [text]).result_url}]
+
+    def _entries(self, batch: Batch) -> Iterator[Entry]:
+        for entry in batch.entries:
+            if isinstance(entry, Spilled):
+                yield from map(parse_entry, self._spilled(entry))
+            else:
+                yield entry
+
+    def _spilled(self, spilled: Spilled) -> list[object]:
+        content = self.settings.store.read(Stored(spilled.url))
+        try:
+            return msgspec.json.decode(content, type=list[object])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreError(f"{spilled.url} is not what lokki writes for a large batch: {error}.") from None
+
+    def _check_time(self, longest: float, done: int, items: int) -> None:
+        """Stop before an item that would most likely be cut off in the middle, with an error that says what to do."""
+        left = self._seconds_left()
+        if done and left < longest + BATCH_MARGIN:
+            raise BatchTimeoutError(
+                f"{self.request.call.id}() has {left:.1f} s left after {done} of {items} items, and one took "
+                f"{longest:.1f} s. Give .map() a smaller batch= or the step a longer timeout=."
+            )
+
+    def _sleep(self, seconds: float) -> None:
+        left = self._seconds_left()
+        if left < seconds + BATCH_MARGIN:
+            raise BatchTimeoutError(
+                f"{self.request.call.id}() has {left:.1f} s left, too little to wait {seconds:g} s for the next try. "
+                "Give .map() a smaller batch= or the step a longer timeout=."
+            )
+        time.sleep(seconds)
+
+    def _seconds_left(self) -> float:
+        return self.context.get_remaining_time_in_millis() / 1000
+
+    def _attempts(self, item: int | None = None) -> Attempts:
+        def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
+            about = self.log.about(item=item, attempt=attempt)
+            about.write("WARNING", "retry", wait=wait, error=failure.error, where=failure.where)
+
+        return Attempts(self._sleep, _limited, retried)
+
+    @property
+    def _keys(self) -> Keys:
+        return Keys(f"lokki/{self.settings.flow}/{self.request.run_id}")
+
+
+class _Items:
+    """The items that a step returned; remembers the error that making them ended with, to tell it from lokki's."""
+
+    def __init__(self, items: Iterable[object]) -> None:
+        self._items = items
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[object]:
+        try:
+            yield from self._items
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def _limited(function: Callable[[], object], seconds: float) -> object:
+    # Only here: a function starts faster without it, and only batches of steps with a timeout need it.
+    from lokki.local.limits import TimeLimit
+
+    return TimeLimit()(function, seconds)

@@ -1,0 +1,88 @@
+"""The names of what lokki keeps: the keys of a run's objects, and the rule that every key follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lokki.errors import StoreError
+from lokki.values import Stored
+
+_LONGEST_KEY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one run's objects; `prefix` is ``lokki/<flow>/<run_id>`` on S3 and ``<run_id>`` locally.
+
+    Ids are those of the plan: one for each occurrence of a step in the flow.
+    """
+
+    prefix: str
+
+    def output(self, id: str) -> str:  # noqa: A002
+        """Return the key of a step's result."""
+        return f"{self.prefix}/{id}/output.pkl.gz"
+
+    def item_output(self, id: str, index: int) -> str:  # noqa: A002
+        """Return the key of a step's result for one item of a map."""
+        return f"{self.prefix}/{id}/{index}/output.pkl.gz"
+
+    def batch_output(self, id: str, first: int, last: int) -> str:  # noqa: A002
+        """Return the key of a step's packed results for a batch of items."""
+        return f"{self.prefix}/{id}/{first}-{last}/output.pkl.gz"
+
+    def items(self, id: str) -> str:  # noqa: A002
+        """Return the key of the packed items of the map over a step's result."""
+        return f"{self.prefix}/{id}/items.pkl.gz"
+
+    def map_manifest(self, id: str) -> str:  # noqa: A002
+        """Return the key of the list of items of the map over a step's result."""
+        return f"{self.prefix}/{id}/map_manifest.json"
+
+    def map_results(self, id: str) -> str:  # noqa: A002
+        """Return the prefix, with its ``/``, under which a map's results are."""
+        return f"{self.prefix}/{id}/map_results/"
+
+
+def check_key(key: str) -> str:
+    """Return a key if it names one object, the same in every store.
+
+    That is: parts of printable text between single ``/``, none of them ``.`` or ``..``, of at most 1,024 bytes in all
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html).
+
+    Raises StoreError if it is anything else.
+    """
+    reason = None
+    if not key.isprintable():  # control characters, separators of lines, lone surrogates
+        reason = "it has characters that cannot be printed"
+    elif len(key.encode()) > _LONGEST_KEY:
+        reason = f"it is longer than {_LONGEST_KEY} bytes"
+    elif not {"", ".", ".."}.isdisjoint(key.split("/")):
+        reason = "it is empty or has an empty, '.' or '..' part"
+    if reason:
+        raise StoreError(f"{key!r} is no key of a stored object: {reason}. Use names such as 'birds/goose.pkl.gz'.")
+    return key
+
+
+def shown(place: Stored) -> str:
+    """Return how messages name a stored value: its URL, and where in the object it is."""
+    if place.range is None:
+        return place.result_url
+    offset, length = place.range
+    return f"{place.result_url} (bytes {offset} to {offset + length})"
+
+
+def check_range(place: Stored, size: int) -> tuple[int, int]:
+    """Return the offset and length that a place asks for in an object of `size` bytes.
+
+    Raises StoreError if the object does not have these bytes.
+    """
+    offset, length = place.range or (0, size)
+    if offset < 0 or length < 0 or offset + length > size:
+        raise truncated(place, f"the object has {size} bytes")
+    return offset, length
+
+
+def truncated(place: Stored, reason: str) -> StoreError:
+    """Return the error for bytes that are not there."""
+    return StoreError(f"{shown(place)} is truncated: {reason}. Delete the object and run the step that wrote it again.")

@@ -1,0 +1,117 @@
+"""A store in a directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Buffer, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from lokki.errors import StoreError
+from lokki.store.keys import check_key, check_range, truncated
+from lokki.values import Stored
+
+_SCHEME = "local:///"
+
+
+class LocalStore:
+    """Objects as files under a directory; the URL of one is ``local:///<key>``, so the directory can be moved.
+
+    Nothing outside of the directory is read or written, also not through symbolic links.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def url(self, key: str) -> str:
+        """Return the URL of a key."""
+        return _SCHEME + check_key(key)
+
+    def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
+        """Write a file beside its place, flush it to the disk and rename it; an older one is replaced.
+
+        An error from the chunks is handed on as it is.
+        """
+        url = self.url(key)
+        path = self._path(key, url)
+        with self._translating(url, "written"):
+            _make_directory(path.parent)
+            descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123
+                for chunk in chunks:
+                    with self._translating(url, "written"):
+                        file.write(chunk)
+                with self._translating(url, "written"):
+                    file.flush()
+                    os.fsync(descriptor)
+                    temporary.replace(path)
+                    _flush_directory(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Stored(url)
+
+    def read(self, place: Stored) -> Buffer:
+        """Return the bytes of a file, or of a range of it."""
+        [content] = self.read_many([place])
+        return content
+
+    def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
+        """Yield the bytes of each place, one by one; a file is opened once for all its ranges in a row."""
+        for url, same in groupby(places, key=lambda place: place.result_url):
+            with self._translating(url, "read"), self._opened(url) as file:
+                size = os.fstat(file.fileno()).st_size
+                for place in same:
+                    yield _read(file, place, size)
+
+    def _opened(self, url: str) -> BinaryIO:
+        if not url.startswith(_SCHEME):
+            raise StoreError(f"{url} is not in this store, which reads only {_SCHEME}… under {self._root}.")
+        return self._path(check_key(url.removeprefix(_SCHEME)), url).open("rb")
+
+    @contextmanager
+    def _translating(self, url: str, action: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{url} is not there: no such file under {self._root}. Run the step that writes it again."
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{url} cannot be {action} under {self._root}: {error.strerror or error}.") from error
+
+    def _path(self, key: str, url: str) -> Path:
+        path = self._root / key
+        if not path.resolve().is_relative_to(self._root):
+            raise StoreError(f"{url} leads out of {self._root} through a symbolic link. Remove the link.")
+        return path
+
+
+def _read(file: BinaryIO, place: Stored, size: int) -> bytes:
+    offset, length = check_range(place, size)
+    file.seek(offset)
+    content = file.read(length)
+    if len(content) < length:
+        raise truncated(place, "it was shortened while it was read")
+    return content
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and its parents so that they outlive a power cut."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _flush_directory(path.parent)
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,153 @@
+"""What travels between steps: JSON values, and references to values that are inline or in a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from lokki.errors import StoreError
+
+type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
+"""Any JSON value, as Python's ``json`` and ``msgspec`` decode it."""
+
+INLINE_LIMIT = 4096
+"""Default for the largest JSON text, in bytes of UTF-8, that travels inside a state instead of in the store."""
+
+DEPTH_LIMIT = 100
+"""The deepest nesting of lists and dicts that counts as exact JSON; deeper (and cyclic) values go to the store."""
+
+_LARGEST_INT = 2**53
+_COUNT_LIMIT = 1_000_000
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A value that travels inside the state itself: ``{"result": <json>}``."""
+
+    result: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A value in a store: ``{"result_url": …}``, or a slice of a packed object with ``"range": [offset, length]``."""
+
+    result_url: str
+    range: tuple[int, int] | None = None
+
+
+type Ref = Inline | Stored
+"""Where a value is: the only form in which values pass from step to step."""
+
+
+def ref_to_json(ref: Ref) -> dict[str, Json]:
+    """Return the JSON object that stands for a reference in states, manifests and events."""
+    if isinstance(ref, Inline):
+        return {"result": ref.result}
+    if ref.range is None:
+        return {"result_url": ref.result_url}
+    return {"result_url": ref.result_url, "range": list(ref.range)}
+
+
+def ref_from_json(obj: object) -> Ref:
+    """Return the reference that a JSON object stands for; the inverse of `ref_to_json`.
+
+    Raises StoreError if it is anything else, which means that something other than lokki wrote it.
+    """
+    match obj:
+        case {"result": result, **rest} if not rest:
+            return Inline(cast("Json", result))
+        case {"result_url": str(url), **rest} if not rest:
+            return Stored(url)
+        case {"result_url": str(url), "range": [offset, length], **rest} if not rest:
+            if type(offset) is int and type(length) is int and offset >= 0 and length >= 0:
+                return Stored(url, (offset, length))
+    raise StoreError(
+        f"{_shown(obj)} is not a reference to a result; lokki writes "
+        '{"result": <json>}, {"result_url": <url>} or {"result_url": <url>, "range": [<offset>, <length>]}. '
+        "Hand on what the previous step returned, unchanged."
+    )
+
+
+def inline_json(value: object, limit: int) -> bytes | None:
+    """Return the compact JSON text, in UTF-8, of a value that may travel inline, or None where it must be stored.
+
+    It may travel inline when it is exact JSON (see `is_exact_json`) and its text is at most `limit` bytes long; 0 keeps
+    every value out of the state.
+    """
+    kind = type(value)
+    if kind is int:
+        if not -_LARGEST_INT <= value <= _LARGEST_INT:  # type: ignore[operator]
+            return None
+    elif kind is str:
+        if len(value) > limit:  # type: ignore[arg-type]
+            return None
+    elif value is not None and kind is not bool and not is_exact_json(value, most=limit):
+        return None
+    try:
+        text = _encode(value)
+    except UnicodeEncodeError:
+        return None
+    return text if len(text) <= limit else None
+
+
+def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:
+    """Tell whether a value comes back from JSON, and from Step Functions, with the same types and the same value.
+
+    Only None, bool, int, float, str, list and dict themselves count, never subclasses (an IntEnum would come back
+    an int), and dict keys must be str. JSON has one kind of number and Step Functions computes with JSONata, whose
+    numbers are IEEE 754 doubles printed with up to 15 significant digits and without a trailing ``.0``
+    (https://docs.jsonata.org/string-functions#string). So an int counts up to 2**53 either way, the largest range
+    in which a double holds every int; a float counts when it is finite, not integral (1.0 would come back as the
+    int 1, -0.0 as 0) and no different after 15 digits. Text must be encodable (no lone surrogates). Nesting deeper
+    than `DEPTH_LIMIT`, cycles, and more than `most` values in all, each repeat counted, do not count.
+    """
+    level: list[object] = [value]
+    count = 1
+    for _ in range(DEPTH_LIMIT + 1):
+        deeper: list[object] = []
+        for each in level:
+            kind = type(each)
+            if kind is list:
+                deeper += cast("list[object]", each)
+            elif kind is dict:
+                entries = cast("dict[object, object]", each)
+                if not all(type(key) is str and _is_encodable(key) for key in entries):
+                    return False
+                deeper += entries.values()
+            elif not _is_exact_scalar(each):
+                return False
+            if count + len(deeper) > most:
+                return False
+        if not deeper:
+            return True
+        count += len(deeper)
+        level = deeper
+    return False
+
+
+def _is_exact_scalar(value: object) -> bool:
+    kind = type(value)
+    if kind is str:
+        return _is_encodable(cast("str", value))
+    if kind is int:
+        return -_LARGEST_INT <= cast("int", value) <= _LARGEST_INT
+    if kind is float:
+        number = cast("float", value)
+        return not number.is_integer() and float(format(number, ".15g")) == number and number - number == 0.0
+    return value is None or kind is bool
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(obj: object) -> str:
+    """Return a short form of a foreign value for an error message."""
+    text = repr(obj)
+    return text if len(text) <= 80 else f"{text[:77]}..."

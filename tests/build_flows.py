@@ -1,0 +1,234 @@
+"""Flows that are built in tests, each with its settings: what the golden files are made of."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from lokki import Flow, FlowGraph, Retry, flow, step
+from lokki.builder.cloudformation import build_template
+from lokki.builder.package_types import Code, ImageCode, ZipCode
+from lokki.builder.state_machine import build_state_machine
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
+from lokki.values import Json
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@step
+def fetch() -> list[int]:
+    return [3, 1, 2]
+
+
+@step
+def tidy(values: list[int]) -> list[int]:
+    return sorted(values)
+
+
+@step
+def double(value: int) -> int:
+    return value * 2
+
+
+@step
+def label(value: int, prefix: str, width: int = 8) -> str:
+    return f"{prefix}{value:>{width}}"
+
+
+@step
+def add_up(values: list[int]) -> int:
+    return sum(values)
+
+
+@step
+def spread(value: int) -> list[int]:
+    return list(range(value))
+
+
+@step
+def join(labels: list[str]) -> str:
+    return ", ".join(labels)
+
+
+@step(retry=Retry(attempts=4, delay=0.2, backoff=3, max_delay=20, on=(ConnectionError, TimeoutError)), timeout=2.5)
+def call_service(value: int) -> int:
+    return value
+
+
+@step(retry=Retry(attempts=2), timeout=30, memory=1024, env={"MODEL": "large"})
+def predict(value: int) -> int:
+    return value
+
+
+@step
+def read_days(since: datetime.date, days: int) -> list[str]:
+    return [str(since + datetime.timedelta(days=day)) for day in range(days)]
+
+
+@step
+def count_birds(day: str, bird: str, limit: int) -> int:
+    return min(limit, len(day + bird))
+
+
+@step
+def report(counts: list[int], title: str) -> str:
+    return f"{title}: {counts}"
+
+
+@step
+def a_step_whose_name_says_everything_that_there_is_to_say_about_it(values: list[int]) -> list[int]:
+    return values
+
+
+@flow
+def single_flow():
+    return fetch()
+
+
+@flow
+def linear_flow():
+    return fetch().next(tidy).next(add_up)
+
+
+@flow
+def inner_chain_flow(prefix: str = "no. "):
+    return fetch().map(double).next(call_service).next(label(prefix)).agg(join)
+
+
+@flow
+def two_maps_flow():
+    return fetch().map(double).agg(add_up).next(spread).map(call_service, concurrency=3).agg(add_up)
+
+
+@flow
+def repeated_flow():
+    return fetch().next(tidy).next(tidy).map(double).next(double).agg(tidy).next(add_up)
+
+
+@flow(schedule="cron(30 6 ? * MON-FRI *)", timezone="Europe/Helsinki", timeout=5400)
+def reports_flow(
+    since: datetime.date = datetime.date(2026, 1, 1), days: int = 7, bird: str = "goose", limit: int = 100
+):
+    return read_days(since, days).map(count_birds(bird, limit)).agg(report(title="Birds"))
+
+
+@flow
+def batches_flow(prefix: str):
+    return (
+        fetch()
+        .map(predict, tolerate=5, concurrency=40)
+        .agg(add_up)
+        .next(spread)
+        .map(call_service, batch=10, tolerate=0.29)
+        .next(label(prefix))
+        .agg(join)
+    )
+
+
+@flow
+def a_flow_whose_name_is_long_as_well_flow():
+    return (
+        fetch().map(double).agg(a_step_whose_name_says_everything_that_there_is_to_say_about_it).map(double).agg(tidy)
+    )
+
+
+@flow(schedule="rate(1 hour)")
+def roles_flow():
+    return fetch().map(double).agg(add_up)
+
+
+def _example(module: str, name: str) -> Flow[...]:
+    """Import an example as a user's `python examples/….py` does: from its own folder."""
+    folder = str((EXAMPLES / module).parent)
+    sys.path.insert(0, folder)
+    try:
+        found: Flow[...] = getattr(import_module(Path(module).name), name)
+    finally:
+        sys.path.remove(folder)
+    return found
+
+
+@dataclass(frozen=True)
+class Build:
+    """A flow to build, with its settings; each of `images` is packaged as an image, the others as zip files."""
+
+    flow: Flow[...]
+    config: LokkiConfig = field(default_factory=lambda: LokkiConfig(artifact_bucket="acme-artifacts"))
+    images: frozenset[str] = frozenset()
+
+    @property
+    def graph(self) -> FlowGraph:
+        return self.flow()
+
+    @property
+    def packages(self) -> Mapping[str, Code]:
+        graph = self.graph
+        return {
+            one.name: ImageCode(f"{graph.name}/{one.name}", "8e1c0a54f7d2")
+            if one.name in self.images
+            else ZipCode(f"lokki/{graph.name}/code/{one.name}-8e1c0a54f7d2.zip")
+            for one in graph.steps
+        }
+
+    def state_machine(self) -> dict[str, Json]:
+        return build_state_machine(self.graph, self.config)
+
+    def template(self) -> dict[str, Json]:
+        return build_template(self.graph, self.config, self.packages)
+
+
+BUILDS: Mapping[str, Build] = {
+    "single": Build(single_flow),
+    "linear": Build(linear_flow),
+    "inner-chain": Build(inner_chain_flow),
+    "two-maps": Build(two_maps_flow),
+    "repeated": Build(repeated_flow),
+    "parameters-and-schedule": Build(
+        reports_flow,
+        LokkiConfig(
+            artifact_bucket="acme-artifacts",
+            flow_name="bird_reports",
+            log_level="DEBUG",
+            inline_limit=0,
+            lambda_env={"API_URL": "https://api.example.com", "PAGE_SIZE": "1e3"},
+            lambda_defaults=LambdaDefaultsConfig(timeout=60, memory=256),
+            tags={"team": "birds", "cost-center": "0042"},
+            log_retention=365,
+            tracing=False,
+        ),
+    ),
+    "batches": Build(batches_flow),
+    "images": Build(
+        batches_flow,
+        LokkiConfig(
+            artifact_bucket="acme-artifacts",
+            ecr_repo_prefix="123456789012.dkr.ecr.eu-north-1.amazonaws.com/acme",
+            architecture="arm64",
+            execution_type="STANDARD",
+        ),
+        frozenset({"fetch", "predict", "add_up", "spread", "call_service", "label", "join"}),
+    ),
+    "image-and-zip": Build(
+        linear_flow,
+        LokkiConfig(ecr_repo_prefix="123456789012.dkr.ecr.eu-north-1.amazonaws.com/acme"),
+        frozenset({"tidy"}),
+    ),
+    "roles": Build(
+        roles_flow,
+        LokkiConfig(
+            artifact_bucket="acme-artifacts",
+            roles=RolesConfig(
+                pipeline="arn:aws:iam::123456789012:role/pipeline", lambda_="arn:aws:iam::123456789012:role/worker"
+            ),
+        ),
+    ),
+    "long-names": Build(a_flow_whose_name_is_long_as_well_flow),
+    "birds": Build(_example("birds_flow_example", "birds_flow")),
+    "primes": Build(_example("primes_flow_example", "primes_flow")),
+    "penguins": Build(_example("penguins/penguins_flow", "penguins_flow")),
+}
+"""By the name of the folder of their golden files."""

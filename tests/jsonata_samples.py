@@ -1,0 +1,93 @@
+"""Every form of JSONata expression that state machines hold, with values to evaluate it on and what must come out.
+
+The values are those that could go wrong: arrays of one member and of none, which JSONata likes to unpack, null, which
+is no value in many languages, and falsy ones.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lokki.values import Json
+
+TRICKY: list[Json] = [
+    *(None, False, 0, "", [], [1], [[1]], [[]], [None], {}, {"a": [1]}, [{"a": []}], "{% 1 %}", 1.5, "ä"),
+]
+"""Values that a step may hand on, or that a parameter may have."""
+
+RUN = "2026-11-23_a"
+
+ENTRIES: list[Json] = [{"index": 0, "result": value} for value in TRICKY]
+REFS: list[Json] = [*ENTRIES, {"result_url": "s3://a/b", "range": [0, 1]}, {"results_manifest_key": "k", "items": 0}]
+BATCHES: list[Json] = [*([entry] for entry in ENTRIES), ENTRIES]
+PARAMS: list[Json] = [{}, {f"p{number}": value for number, value in enumerate(TRICKY)}]
+
+PATHS: dict[str, list[Json]] = {
+    "context.Execution.Name": [RUN],
+    "context.Execution.Input": PARAMS,
+    "context.State.RetryCount": [0, 3],
+    "context.Map.Item.Value": REFS,
+    "input": REFS,
+    "input.run_id": [RUN],
+    "input.params": PARAMS,
+    "input.item": REFS,
+    "input.items": [0, 1, 10_000_000],
+    "input.map_manifest_key": ["a/b.json"],
+    "input.BatchInput": PARAMS,
+    "input.BatchInput.run_id": [RUN],
+    "input.BatchInput.params": PARAMS,
+    "input.Items": BATCHES,
+    "result.Payload": REFS,
+    "result.Payload.params": PARAMS,
+    "result.Payload.items": BATCHES,
+    "result.ResultWriterDetails.Key": ["a/b.json"],
+}
+"""What may be at each path in `$states` that an expression consists of; it must come out as it is."""
+
+
+PREFIX = re.compile(r"'(lokki/\S+/)' & \$states\.context\.Execution\.Name & '(/\w+/map_results)'")
+
+
+@dataclass(frozen=True)
+class Sample:
+    expression: str
+    bindings: dict[str, Json]
+    expected: Json
+
+
+def samples(expression: str) -> Iterator[Sample]:
+    """Yield the samples of one expression of a definition. A form that is unknown here has none."""
+    for value in PATHS.get(expression.removeprefix("$states."), []):
+        yield Sample(expression, _at(expression.removeprefix("$"), value), value)
+    if parameter := re.fullmatch(r"\$params\.([a-z_]+)", expression):
+        for value in TRICKY:
+            yield Sample(expression, {"params": {parameter[1]: value, "other": 1}}, value)
+    if prefix := PREFIX.fullmatch(expression):
+        yield Sample(expression, _at("states.context.Execution.Name", RUN), f"{prefix[1]}{RUN}{prefix[2]}")
+    if expression == "$merge([$states.input, {'item': $states.result.Payload}])":
+        for entry in ENTRIES:
+            kept: dict[str, Json] = {"run_id": RUN, "params": {"a": [1], "b": None}}
+            given: Json = {"input": {**kept, "item": {"index": 0, "item": [0]}}, "result": {"Payload": entry}}
+            yield Sample(expression, {"states": given}, {**kept, "item": entry})
+    if expression == "$sift($states.result.Payload, function($value, $name) { $name != 'params' })":
+        for reply in [*({"result": value} for value in TRICKY), {"map_manifest_key": "k", "items": 0}]:
+            for params in PARAMS:
+                yield Sample(expression, _at("states.result.Payload", {**reply, "params": params}), reply)
+
+
+def expressions(definition: Json) -> Iterator[str]:
+    """Yield every JSONata expression of a definition, with the template's places filled."""
+    if isinstance(definition, dict):
+        definition = list(definition.values())
+    if isinstance(definition, list):
+        for member in definition:
+            yield from expressions(member)
+    elif isinstance(definition, str) and definition.startswith("{%"):
+        yield definition.removeprefix("{%").removesuffix("%}").strip().replace("${FlowName}", "birds-flow")
+
+
+def _at(path: str, value: Json) -> dict[str, Json]:
+    first, *rest = path.split(".")
+    for name in reversed(rest):
+        value = {name: value}
+    return {first: value}

@@ -1,0 +1,38 @@
+"""Runs a flow and writes its result to a file: what `local_runs.start` starts.
+
+Arguments: the flow's name in `steps`, or ``module:name``; executor, root, parameters as JSON, and flags.
+"""
+
+import importlib
+import json
+import sys
+import threading
+from pathlib import Path
+
+from lokki.errors import LokkiError
+from lokki.runner import LocalRunner, Resume
+
+
+def main() -> int:
+    name, executor, root, params, *flags = sys.argv[1:]
+    module, _, flow = name.rpartition(":")
+    graph = getattr(importlib.import_module(module or "steps"), flow)()
+    if "thread" in flags:  # so that worker processes cannot be forked
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    resume = Resume() if "resume" in flags else None
+    try:
+        runner = LocalRunner(root=Path(root), executor=executor, workers=2)
+        result = runner.run(graph, json.loads(params), run_id=None if resume else "run", resume=resume)
+    except KeyboardInterrupt:
+        return 130
+    except LokkiError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    temporary = Path(root) / "result.new"
+    temporary.write_text(json.dumps(result))
+    temporary.rename(Path(root) / "result.json")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

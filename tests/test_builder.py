@@ -1,0 +1,427 @@
+"""lokki.builder.builder, build_folder, checks and the command: what a build writes, says and refuses, and its bytes."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from build_flows import BUILDS, EXAMPLES
+from click.testing import CliRunner
+from support.wheels import make_wheel, offline_uv
+
+from lokki.builder.archive import content_digest
+from lokki.builder.build_folder import Bundle, write_bundle
+from lokki.builder.builder import Builder, Contents, compile_flow
+from lokki.builder.checks import check_build, limits
+from lokki.builder.dependencies import Resolved
+from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.sources import collect
+from lokki.builder.vendoring import Vendored, vendor
+from lokki.cli_build import build_command
+from lokki.config import LambdaDefaultsConfig, LokkiConfig
+from lokki.errors import ConfigError
+
+ZIP = LokkiConfig(artifact_bucket="acme-artifacts")
+IMAGE = replace(ZIP, ecr_repo_prefix="123456789012.dkr.ecr.eu-north-1.amazonaws.com/acme")
+BIRDS = BUILDS["birds"].graph
+RESOLVED = Resolved(("helper==1.0",), "x86_64-manylinux_2_28")
+
+# Builds birds as a user does; prints the hash of each file that it wrote, with its mode.
+BUILD = """
+import hashlib, json, os, sys
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1]).resolve()))
+import birds_flow_example
+from lokki.builder.builder import Builder
+from lokki.config import LokkiConfig
+os.umask(int(sys.argv[3], 8))
+settings = {"artifact_bucket": "acme-artifacts", "build_dir": sys.argv[2], **json.loads(sys.argv[4])}
+config = LokkiConfig.from_dict(settings)
+Builder(write=lambda line: None).build(birds_flow_example.birds_flow(), config)
+out = Path(sys.argv[2])
+def about(path):
+    return [oct(path.stat().st_mode), path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest()]
+print(json.dumps({str(path.relative_to(out)): about(path) for path in sorted(out.rglob("*"))}))
+"""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What differs from one build to another without a reason for other bytes."""
+
+    folder: Path
+    seed: int = 0
+    umask: str = "022"
+    user: tuple[str, ...] = ()
+    cache: Path | None = None
+
+    def build(self, config: Mapping[str, object] | None = None) -> dict[str, list[object]]:
+        project, out = self.folder / "project", self.folder / "out"
+        project.mkdir(parents=True, exist_ok=True)
+        shutil.copy(EXAMPLES / "birds_flow_example.py", project)
+        if self.user:
+            for path in (self.folder, project, project / "birds_flow_example.py"):
+                os.chown(path, 65534, 65534)
+        environ = {
+            **os.environ,
+            "PYTHONHASHSEED": str(self.seed),
+            "XDG_CACHE_HOME": str(self.cache or self.folder / "cache"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        if self.user:
+            environ |= {"HOME": str(self.folder), "UV_CACHE_DIR": str(self.folder / "uv")}
+        arguments = [str(project), str(out), self.umask, json.dumps(config or {})]
+        command = [*self.user, sys.executable, "-c", BUILD, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, list[object]] = json.loads(done.stdout)
+        return found
+
+
+NOBODY = (
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)
+
+
+@pytest.mark.parametrize("config", [{}, {"ecr_repo_prefix": "registry/acme"}], ids=["zip", "image"])
+def test_builds_in_other_folders_with_other_umasks_and_hash_seeds_have_equal_bytes(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
+    first = Surroundings(tmp_path / "one", seed=1, umask="077").build(config)
+    assert first == Surroundings(tmp_path / "two" / "deeper", seed=2, umask="002").build(config)
+    modes = {mode for mode, _ in first.values()}
+    assert modes == {"0o100644", "0o40755"}
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can build as somebody else")
+def test_another_user_builds_equal_bytes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    theirs = tmp_path_factory.getbasetemp() / "theirs"
+    theirs.mkdir()
+    built = Surroundings(theirs, user=(shutil.which("setpriv") or "", *NOBODY)).build()
+    assert (theirs / "out" / "template.yaml").stat().st_uid == 65534
+    assert built == Surroundings(tmp_path).build()
+
+
+@pytest.mark.slow
+def test_builds_under_twenty_hash_seeds_have_equal_bytes(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    builds = [Surroundings(tmp_path / str(seed), seed, cache=cache).build() for seed in range(20)]
+    assert all(build == builds[0] for build in builds)
+
+
+# Packages that are made without an index
+
+
+@pytest.fixture(scope="module")
+def vendored(tmp_path_factory: pytest.TempPathFactory) -> Vendored:
+    folder = tmp_path_factory.mktemp("vendored")
+    make_wheel(folder / "wheels", "helper", {"helper.py": "x = 1\n"})
+    return vendor(RESOLVED, offline_uv(folder / "wheels", folder / "uv"), folder / "cache")
+
+
+def contents(vendored: Vendored | None, name: str = "birds", **files: bytes) -> Contents:
+    build = BUILDS[name]
+    project = collect(build.graph, LokkiConfig())
+    steps = [step.name for step in build.graph.steps]
+    more = {path.replace("__", "/"): content for path, content in files.items()}
+    return Contents(
+        replace(project, files={**project.files, **more}),
+        dict.fromkeys(steps, RESOLVED),
+        dict.fromkeys(steps, vendored) if vendored else {},
+    )
+
+
+def keys(bundle: Bundle) -> dict[str, str]:
+    return {one.step: one.code.key if isinstance(one.code, ZipCode) else one.code.tag for one in bundle.packages}
+
+
+def folder_digest(folder: Path) -> str:
+    return content_digest(
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    )
+
+
+def test_a_bundle_names_every_file_and_its_template_the_packages(vendored: Vendored) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    own = ["birds_flow_example.py", "handler.py", "requirements.txt"]
+    assert sorted(bundle.files) == sorted(
+        ["statemachine.json", "template.yaml"]
+        + [f"lambdas/{step}/{name}" for step in ("get_birds", "flap_bird", "join_birds") for name in own]
+    )
+    for step, key in keys(bundle).items():
+        assert re.fullmatch(rf"lokki-packages/birds-flow/{step.replace('_', '-')}-[0-9a-f]{{32}}\.zip", key)
+        assert key.encode() in bundle.files["template.yaml"]
+
+
+def test_changed_code_has_another_key_and_unchanged_code_the_same(vendored: Vendored) -> None:
+    before = keys(compile_flow(BIRDS, ZIP, contents(vendored)))
+    assert keys(compile_flow(BIRDS, ZIP, contents(vendored))) == before
+    changes = [
+        contents(vendored, birds__py=b"x"),
+        contents(replace(vendored, digest="other")),
+    ]
+    for changed in changes:
+        after = keys(compile_flow(BIRDS, ZIP, changed))
+        assert all(after[step] != before[step] for step in before)
+
+
+def test_images_have_the_hash_of_their_folder_as_tag_unless_a_tag_is_set() -> None:
+    bundle = compile_flow(BIRDS, IMAGE, contents(None))
+    assert [one.code for one in bundle.packages] == [
+        ImageCode(f"birds-flow/{one.step.replace('_', '-')}", content_digest(one.files)[:32]) for one in bundle.packages
+    ]
+    changed = compile_flow(BIRDS, IMAGE, contents(None, birds__py=b"x"))
+    assert not set(keys(bundle).values()) & set(keys(changed).values())
+    tagged = replace(IMAGE, lambda_defaults=LambdaDefaultsConfig(image_tag="v7"))
+    bundle = compile_flow(BIRDS, tagged, contents(None))
+    assert set(keys(bundle).values()) == {""}
+    assert b"Default: v7" in bundle.files["template.yaml"]
+
+
+def test_a_zip_holds_what_the_folder_has_what_it_requires_and_bytecode(vendored: Vendored, tmp_path: Path) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    write_bundle(bundle, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "out" / "lambdas" / "flap_bird.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    plain = {path: content for path, content in files.items() if not path.endswith(".pyc")}
+    own = {path: (tmp_path / "out" / "lambdas" / "flap_bird" / path).read_bytes() for path in bundle.packages[1].own}
+    assert own.items() <= plain.items()
+    assert sorted(plain) == sorted([*own, *(path for path in vendored.paths if not path.endswith(".pyc"))])
+    assert {path for path in files if path.endswith(".pyc")} == {
+        f"__pycache__/{name}.cpython-313.pyc" for name in ("birds_flow_example", "handler", "helper")
+    }
+
+
+def test_a_file_that_the_project_and_a_package_both_have_is_refused(vendored: Vendored) -> None:
+    with pytest.raises(BuildError, match=r"^helper\.py is in the project and in a package that it requires"):
+        compile_flow(
+            BIRDS,
+            ZIP,
+            replace(contents(vendored), project=replace(contents(vendored).project, files={"helper.py": b""})),
+        )
+
+
+def test_a_package_over_the_limit_is_refused_and_names_its_step(vendored: Vendored) -> None:
+    large = replace(vendored, sizes={"large": 262_144_000})
+    with pytest.raises(BuildError, match=r"the zip package of get_birds\(\) has 250\.0 MiB unzipped"):
+        compile_flow(BIRDS, ZIP, contents(large))
+
+
+# The folder
+
+
+def changes(bundle: Bundle, folder: Path) -> dict[str, str]:
+    return {each.path: each.change for each in write_bundle(bundle, folder)}
+
+
+def test_what_changed_is_told_and_what_did_not_is_not_made_again(vendored: Vendored, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    zips = [f"lambdas/{step}.zip" for step in ("get_birds", "flap_bird", "join_birds")]
+    documents = ["statemachine.json", "template.yaml"]
+    assert changes(bundle, out) == dict.fromkeys([*documents, *zips], "new")
+    before = (out / zips[0]).stat(), out.stat().st_ino
+    assert changes(bundle, out) == dict.fromkeys([*documents, *zips], "unchanged")
+    assert ((out / zips[0]).stat(), out.stat().st_ino) == before
+
+    first = replace(bundle.packages[0], code=ZipCode("other"))
+    bundle = replace(bundle, packages=(first, *bundle.packages[1:2]), files={**bundle.files, "template.yaml": b"new"})
+    assert changes(bundle, out) == {
+        "statemachine.json": "unchanged", "template.yaml": "changed", zips[0]: "changed", zips[1]: "unchanged",
+        "lambdas/join_birds": "removed",
+    }  # fmt: skip
+    assert sorted(path.name for path in (out / "lambdas").glob("*.zip")) == ["flap_bird.zip", "get_birds.zip"]
+
+
+@pytest.mark.parametrize("damage", ["edited", "lost", "zip lost", "zip cut"])
+def test_a_damaged_folder_is_made_whole_again(vendored: Vendored, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "out"
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    write_bundle(bundle, out)
+    whole = folder_digest(out)
+    match damage:
+        case "edited":
+            (out / "template.yaml").write_text("edited")
+        case "lost":
+            (out / "lambdas" / "flap_bird" / "handler.py").unlink()
+        case "zip lost":
+            (out / "lambdas" / "flap_bird.zip").unlink()
+        case "zip cut":
+            (out / "lambdas" / "flap_bird.zip").write_bytes(b"PK")
+    write_bundle(bundle, out)
+    assert folder_digest(out) == whole
+
+
+def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(vendored: Vendored, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    write_bundle(bundle, out)
+    whole = folder_digest(out)
+    gone = replace(vendored, archive=tmp_path / "gone.zip")
+    broken = compile_flow(BIRDS, ZIP, contents(gone, birds__py=b"x"))
+    with pytest.raises(
+        BuildError, match=r"out cannot be written: No such file or directory\. The last build is as it was"
+    ):
+        write_bundle(broken, out)
+    assert folder_digest(out) == whole
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_no_build_wrote_is_not_replaced(vendored: Vendored, tmp_path: Path) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    (tmp_path / "mine.txt").write_text("mine")
+    for precious in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(ConfigError, match=r"holds files that lokki did not write, and a build replaces the whole"):
+            write_bundle(bundle, precious)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_link_to_a_folder_stays_a_link(vendored: Vendored, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "out").symlink_to("target")
+    write_bundle(compile_flow(BIRDS, ZIP, contents(vendored)), tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "target" / "build.json").is_file()
+
+
+# What a user meets
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all builds of this module share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+REGISTRY = "123456789012.dkr.ecr.eu-north-1.amazonaws.com"
+MISSING = [
+    (LokkiConfig(), "artifact_bucket: my-bucket"),
+    (LokkiConfig(artifact_bucket="b", package_type="image"), f"ecr_repo_prefix: {REGISTRY}/my-team"),
+]
+
+
+@pytest.mark.parametrize(("config", "line"), MISSING)
+def test_a_setting_that_is_missing_is_named_with_the_line_to_add(config: LokkiConfig, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Builder().build(BIRDS, config)
+    assert str(caught.value).startswith(f"{line.partition(':')[0]} is not set")
+    assert str(caught.value).splitlines()[-1] == line
+
+
+def test_a_prefix_that_ends_in_a_slash_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ends in '/', which lokki adds"):
+        Builder().build(BIRDS, replace(IMAGE, ecr_repo_prefix="registry/"))
+
+
+def steady(line: str) -> str:
+    line = re.sub(r"[0-9a-f]{12}", "HASH", line)
+    return re.sub(r"[\d.]+ ([KM]iB)", r"SIZE \1", re.sub(r"\d+\.\d s$", "TIME", line))
+
+
+def test_a_build_reports_what_it_wrote_and_a_second_one_that_nothing_changed(tmp_path: Path, cache: Path) -> None:
+    lines: list[str] = []
+    builder = Builder(lines.append, cache=cache)
+    config = replace(ZIP, build_dir=str(tmp_path / "out"))
+    builder.build(BIRDS, config)
+    first = [re.sub(" +", " ", steady(line)) for line in lines]
+    zips = [
+        f" new SIZE MiB HASH lambdas/{name}.zip (SIZE MiB unzipped)"
+        for name in ("get_birds", "flap_bird", "join_birds")
+    ]
+    assert first == [
+        "birds-flow: 3 zip packages for x86_64, requirements from nothing beyond lokki",
+        " new SIZE KiB HASH statemachine.json",
+        " new SIZE KiB HASH template.yaml",
+        *zips,
+        f"5 new in {tmp_path / 'out'}, TIME",
+    ]
+    lines.clear()
+    builder.build(BIRDS, config)
+    assert steady(lines[-1]) == f"nothing changed in {tmp_path / 'out'}, TIME"
+    manifest = json.loads((tmp_path / "out" / "build.json").read_bytes())
+    for path, archive in manifest["archives"].items():
+        content = (tmp_path / "out" / path).read_bytes()
+        assert archive == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize("name", sorted(BUILDS.keys() - {"penguins"}))  # it requires pandas, which is below
+def test_every_flow_builds_as_images_without_anything_installed(name: str, tmp_path: Path, cache: Path) -> None:
+    graph = BUILDS[name].graph
+    config = replace(IMAGE, build_dir=str(tmp_path / "out"))
+    Builder(lambda line: None, cache=cache).build(graph, config)
+    manifest = json.loads((tmp_path / "out" / "build.json").read_bytes())
+    assert manifest["packages"].keys() == {step.name for step in graph.steps}
+
+
+def test_the_command_builds_and_its_check_finds_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    (tmp_path / "lokki.yml").write_text("artifact_bucket: acme-artifacts\nenvironments: {prod: {build_dir: prod}}\n")
+    ran = CliRunner().invoke(
+        build_command(BIRDS, "python birds.py"), ["--env", "prod", "--check"], standalone_mode=False
+    )
+    assert (ran.return_value, ran.output.splitlines()[-1]) == (0, "0 findings"), ran.output
+    assert (tmp_path / "prod" / "build.json").is_file()
+
+
+def test_each_limit_that_a_build_exceeds_is_a_finding(vendored: Vendored) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    assert list(limits(BIRDS, ZIP, bundle)) == []
+    large = replace(
+        bundle, files={**bundle.files, "statemachine.json": b" " * 1_048_577, "template.yaml": b" " * 1_048_577}
+    )
+    assert list(limits(BIRDS, ZIP, large)) == [
+        "statemachine.json: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
+        "template.yaml: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
+    ]
+    heavy = replace(bundle.packages[0], vendored=replace(vendored, sizes={"x": 262_144_000}))
+    assert list(limits(BIRDS, ZIP, replace(bundle, packages=(heavy,)))) == [
+        "lambdas/get_birds.zip: has 250.0 MiB unzipped, Lambda takes 250 MiB; require less"
+    ]
+    full = replace(ZIP, lambda_env={"TEXT": "x" * 4040})
+    assert list(limits(BIRDS, full, bundle)) == [
+        f"template.yaml: the variables of {step.name}() have 4123 bytes, Lambda takes 4096" for step in BIRDS.steps
+    ]
+    long = replace(bundle, flow="b" * 81)
+    found = list(limits(BIRDS, ZIP, long))
+    assert found[0] == f"template.yaml: the state machine's name {'b' * 81!r} is longer than 80 characters"
+    assert all("is longer than 64 characters" in line for line in found[1:])
+
+
+def test_a_map_whose_tries_may_take_longer_than_express_is_a_finding(vendored: Vendored) -> None:
+    graph = BUILDS["inner-chain"].graph
+    config = replace(ZIP, execution_type="EXPRESS", lambda_defaults=LambdaDefaultsConfig(timeout=100))
+    bundle = compile_flow(graph, config, contents(vendored, "inner-chain"))
+    [line] = limits(graph, config, bundle)
+    assert re.fullmatch(
+        r"statemachine\.json: an item of the map over fetch\(\) may take \d+ s with all tries, but an EXPRESS "
+        r"execution ends after 300; shorten timeouts or retries, or remove execution_type",
+        line,
+    )
+
+
+@pytest.mark.slow
+def test_what_cfn_lint_finds_is_a_finding(vendored: Vendored, tmp_path: Path) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    write_bundle(bundle, tmp_path / "out")
+    assert check_build(BIRDS, ZIP, bundle, tmp_path / "out") == ([], [])
+    template = tmp_path / "out" / "template.yaml"
+    template.write_text(template.read_text().replace("MemorySize: 512", "MemorySize: 12"))
+    findings, notes = check_build(BIRDS, ZIP, bundle, tmp_path / "out")
+    assert notes == []
+    assert any("E3034" in line or "12 is less than the minimum" in line for line in findings)

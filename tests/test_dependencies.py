@@ -1,0 +1,277 @@
+"""lokki.builder.dependencies, vendoring and uv: what a flow requires, which versions that is, and what is installed."""
+
+import json
+import os
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from support.wheels import make_wheel, offline_uv
+
+import lokki
+from lokki.builder.dependencies import (
+    Requirements,
+    Resolved,
+    check_imports,
+    find_requirements,
+    installed_versions,
+    resolve,
+)
+from lokki.builder.package_types import BuildError
+from lokki.builder.uv import Uv
+from lokki.builder.vendoring import check_size, vendor
+
+X86 = "x86_64-manylinux_2_28"
+UV = Uv(os.environ)
+
+
+class NoUv(Uv):
+    """A uv that must not be run."""
+
+    @cached_property
+    def command(self) -> str:
+        raise AssertionError("uv was run")
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder / "flows" / "flow.py"
+
+
+SCRIPT = (
+    '# /// script\n# requires-python = ">=3.13"\n# dependencies = [\n#   "six",  # why\n#   "lokki>=0.1",\n# ]\n# ///\n'
+)
+PYPROJECT = '[project]\nname = "birds"\nversion = "1"\ndependencies = ["pandas>=2", "Lokki", "lokki-extras"]\n'
+
+SIX = ("six",)
+BOTH = ("pandas>=2", "lokki-extras")
+OWN = '[project]\nname = "lokki"\ndependencies = ["a"]'
+PLACES = [
+    ({"flows/flow.py": SCRIPT, "flows/requirements.txt": "a"}, SIX, "the script metadata of flow.py"),
+    ({"flows/flow.py": "# /// script\n#\n# ///\n", "requirements.txt": "a"}, (), "the script metadata of flow.py"),
+    ({"pyproject.toml": PYPROJECT}, BOTH, "pyproject.toml"),
+    ({"pyproject.toml": PYPROJECT, "requirements.txt": "a"}, BOTH, "pyproject.toml"),
+    ({"pyproject.toml": PYPROJECT, "flows/requirements.txt": "a"}, ("a",), "requirements.txt"),
+    ({"pyproject.toml": "[tool.ruff]", "requirements.txt": "lokki\na"}, ("a",), "requirements.txt"),
+    ({"pyproject.toml": OWN}, (), "nothing beyond lokki"),
+    ({"flows/.git/config": "", "requirements.txt": "a"}, (), "nothing beyond lokki"),
+]
+
+
+@pytest.mark.parametrize(("files", "lines", "source"), PLACES)
+def test_requirements_come_from_the_flows_file_or_the_nearest_project(
+    tmp_path: Path, files: dict[str, str], lines: tuple[str, ...], source: str
+) -> None:
+    found = find_requirements(
+        write(tmp_path, {".git/config": "", "flows/flow.py": "", **files}), NoUv({}), tmp_path / "cache"
+    )
+    assert (found.lines, found.source, found.locked) == (lines, source, False)
+
+
+def test_a_requirements_file_is_read_as_pip_reads_it(tmp_path: Path) -> None:
+    text = (
+        "# comment\n-r more.txt\n-c bounds.txt\n--find-links wheels\n-e .\n./local\n\n"
+        "six==1.0 \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd\nb#not-a-comment # comment\n"
+    )
+    files = {
+        "flows/flow.py": "",
+        "flows/requirements.txt": text,
+        "flows/more.txt": "m\n-c deep/more.txt",
+        "flows/deep/more.txt": "n<2",
+        "flows/bounds.txt": "o<3",
+    }
+    found = find_requirements(write(tmp_path, files), NoUv({}), tmp_path / "cache")
+    assert found.lines == ("m", "--find-links wheels", "six==1.0", "b#not-a-comment")
+    assert found.constraints == ("n<2", "o<3")
+
+
+MISTAKES = [
+    (
+        {"requirements.txt": "-r requirements.txt"},
+        "FLOWS/requirements.txt includes itself. Remove one of its -r lines.",
+    ),
+    (
+        {"requirements.txt": "-r gone.txt"},
+        "FLOWS/gone.txt cannot be read: No such file or directory. Correct the line that names it.",
+    ),
+    (
+        {"pyproject.toml": "[project"},
+        "FLOWS/pyproject.toml is not valid TOML: Expected ']' at the end of a table declaration (at end of document)",
+    ),
+    (
+        {"pyproject.toml": "[project]\ndependencies = 'six'"},
+        "FLOWS/pyproject.toml: dependencies must be a list of texts",
+    ),
+]
+
+
+@pytest.mark.parametrize(("files", "message"), MISTAKES)
+def test_a_mistake_in_a_file_of_requirements_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    file = write(tmp_path, {"flows/flow.py": "", **{f"flows/{name}": text for name, text in files.items()}})
+    with pytest.raises(BuildError) as caught:
+        find_requirements(file, NoUv({}), tmp_path / "cache")
+    assert str(caught.value).replace(str(tmp_path / "flows"), "FLOWS").removesuffix(". Correct it.") == message
+
+
+def test_a_lock_file_gives_its_versions_without_lokki_and_what_only_lokki_needs(tmp_path: Path) -> None:
+    root = Path(lokki.__file__).parent.parent
+    project = (
+        '[project]\nname = "birds"\nversion = "1"\nrequires-python = ">=3.13"\ndependencies = ["six<1.17", "lokki"]\n'
+        f'[dependency-groups]\ndev = ["iniconfig"]\n[tool.uv.sources]\nlokki = {{ path = "{root}", editable = true }}\n'
+    )
+    file = write(tmp_path, {"flows/flow.py": "", "pyproject.toml": project})
+    subprocess.run([UV.command, "lock", "--quiet"], cwd=tmp_path, check=True)
+    found = find_requirements(file, UV, tmp_path / "cache")
+    assert found == Requirements(("six==1.16.0",), (), tmp_path, "pyproject.toml, as uv.lock has it", locked=True)
+    assert find_requirements(file, NoUv({}), tmp_path / "cache") == found
+    resolved = resolve(found, (), "x86_64", UV, tmp_path / "cache")
+    assert "six==1.16.0" in resolved.pins
+    assert resolved.note == "other versions than here: six"
+
+
+def test_versions_are_those_installed_here(tmp_path: Path) -> None:
+    installed = installed_versions()
+    resolved = resolve(Requirements(("python-dateutil",)), (), "arm64", UV, tmp_path)
+    names = ("isal", "msgspec", "obstore", "python-dateutil", "six")
+    assert resolved == Resolved(tuple(f"{name}=={installed[name]}" for name in names), "aarch64-manylinux_2_28")
+    assert resolved.text == "".join(f"{pin}\n" for pin in resolved.pins)
+    assert resolve(Requirements(("python-dateutil",)), (), "arm64", NoUv({}), tmp_path) == resolved
+
+
+def test_a_requirement_that_the_versions_here_do_not_meet_wins_and_is_told(tmp_path: Path) -> None:
+    resolved = resolve(Requirements(("six",)), ("six<1.17",), "x86_64", UV, tmp_path)
+    assert "six==1.16.0" in resolved.pins
+    assert resolved.note == "other versions than here: six"
+
+
+def test_a_package_without_a_wheel_for_lambda_is_one_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        resolve(Requirements(("docopt==0.6.2",)), (), "x86_64", UV, tmp_path)
+    first, *uv, last = str(caught.value).splitlines()
+    assert first == "Finding versions for Lambda of what the flow requires failed. uv says:"
+    assert "docopt" in "\n".join(uv)
+    assert last == (
+        "A package has no wheel for Lambda's Python 3.13 on this architecture. Require another version of it, "
+        "set architecture in lokki.yml, or publish a wheel of it where uv finds it."
+    )
+
+
+def test_without_uv_there_is_an_error_that_says_how_to_get_it(tmp_path: Path) -> None:
+    uv = Uv({"PATH": str(tmp_path), "UV": str(tmp_path / "gone")}, tmp_path / "python")
+    (tmp_path / "uv").write_text("#!/bin/sh\nexit 127\n")  # as a shim that leads to nothing
+    (tmp_path / "uv").chmod(0o755)
+    with pytest.raises(BuildError) as caught:
+        resolve(Requirements(("six",)), (), "x86_64", uv, tmp_path / "cache")
+    assert str(caught.value) == (
+        "uv is needed to install what the flow requires for Lambda, and it is not here. "
+        "Install it (pip install uv), or name it in the environment variable UV."
+    )
+
+
+def test_an_import_that_nothing_provides_is_refused_before_lambda_does() -> None:
+    resolved = Resolved(("pandas==3", "PyYAML==6", "isal==1"), X86)
+    check_imports({"pandas": "a.py", "yaml": "a.py", "isal": "a.py", "boto3": "a.py"}, resolved, "clean")
+    with pytest.raises(BuildError) as caught:
+        check_imports({"rich": "b.py", "yaml": "a.py", "nowhere": "a.py"}, resolved, "clean")
+    assert str(caught.value) == (
+        "a.py imports nowhere, b.py imports rich, which nothing that clean() requires provides, so its function could "
+        "not start. Add to the project's pyproject.toml, or to a requirements.txt beside the flow: nowhere, rich."
+    )
+
+
+# What is installed
+
+BIRDS = {
+    "birds/__init__.py": "from birds.tests import helper\n",
+    "birds/tests/__init__.py": "",
+    "birds/tests/helper.py": "x = 1\n",
+    "birds/deep/__init__.py": "",
+    "birds/deep/tests/test_it.py": "import pytest\n",
+    "birds/deep/test/data.bin": b"\0" * 10,
+    "birds/data.json": "{}",
+    "birds/stubs.pyi": "",
+    "birds/py.typed": "",
+    "birds/include/birds.h": "",
+    "birds/fast.c": "",
+    "birds/tool": b"\x7fELF tool",
+    "birds/template.py": "def {{ name }}",
+    "tests/__init__.py": "",
+    "birds-1.0.data/scripts/birds": "#!python\n",
+    "single.py": "y = 2\n",
+}
+
+VENDORED = {
+    "birds-1.0.dist-info/METADATA",
+    "birds-1.0.dist-info/WHEEL",
+    "birds-1.0.dist-info/licenses/LICENSE",
+    "birds/__init__.py",
+    "birds/__pycache__/__init__.cpython-313.pyc",
+    "birds/data.json",
+    "birds/deep/__init__.py",
+    "birds/deep/__pycache__/__init__.cpython-313.pyc",
+    "birds/template.py",
+    "birds/tests/__init__.py",
+    "birds/tests/__pycache__/__init__.cpython-313.pyc",
+    "birds/tests/__pycache__/helper.cpython-313.pyc",
+    "birds/tests/helper.py",
+    "birds/tool",
+    "single.py",
+    "__pycache__/single.cpython-313.pyc",
+    "tests/__init__.py",
+    "tests/__pycache__/__init__.cpython-313.pyc",
+}
+
+
+def test_what_is_installed_is_pruned_of_what_lambda_does_not_need(tmp_path: Path) -> None:
+    pin = make_wheel(tmp_path / "wheels", "birds", BIRDS)
+    vendored = vendor(Resolved((pin,), X86), offline_uv(tmp_path / "wheels", tmp_path / "uv"), tmp_path / "cache")
+    with zipfile.ZipFile(vendored.archive) as archive:
+        files = {info.filename: info for info in archive.infolist()}
+    assert files.keys() == VENDORED == vendored.paths
+    assert vendored.size == sum(info.file_size for info in files.values())
+    assert [path for path, info in files.items() if info.external_attr >> 16 & 0o111] == ["birds/tool"]
+
+
+def test_what_was_installed_once_is_not_installed_again(tmp_path: Path) -> None:
+    pin = make_wheel(tmp_path / "wheels", "birds", {"birds.py": ""})
+    uv = offline_uv(tmp_path / "wheels", tmp_path / "uv")
+    vendored = vendor(Resolved((pin,), X86), uv, tmp_path / "cache")
+    assert vendor(Resolved((pin,), X86), NoUv({}), tmp_path / "cache") == vendored
+    vendored.archive.unlink()
+    with pytest.raises(AssertionError, match="uv was run"):
+        vendor(Resolved((pin,), X86), NoUv({}), tmp_path / "cache")
+    assert vendor(Resolved((pin,), X86), uv, tmp_path / "cache") == vendored
+
+
+def test_an_installation_has_equal_bytes_wherever_it_is_made(tmp_path: Path) -> None:
+    pin = make_wheel(tmp_path / "wheels", "birds", BIRDS)
+    made = []
+    for place in ("one", "two"):
+        uv = offline_uv(tmp_path / "wheels", tmp_path / f"uv-{place}")
+        vendored = vendor(Resolved((pin,), X86), uv, tmp_path / place)
+        made.append((vendored.archive.read_bytes(), vendored.digest, json.dumps(dict(vendored.sizes))))
+    assert made[0] == made[1]
+
+
+def test_an_installation_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    make_wheel(tmp_path / "wheels", "birds", BIRDS)
+    with pytest.raises(BuildError, match=r"Installing for Lambda what the flow requires failed\. uv says:"):
+        vendor(Resolved(("gone==1",), X86), offline_uv(tmp_path / "wheels", tmp_path / "uv"), tmp_path / "cache")
+    assert list((tmp_path / "cache" / "vendored").iterdir()) == []
+
+
+def test_a_package_over_the_limit_is_refused_with_a_table_of_its_largest_parts() -> None:
+    check_size({"a": 262_144_000}, "clean")
+    sizes = {f"package_{number:02}": number * 5 * 2**20 for number in range(12)}
+    with pytest.raises(BuildError) as caught:
+        check_size(sizes, "clean")
+    first, title, *table, last = str(caught.value).replace(". The", ".\nThe").splitlines()
+    assert first == "the zip package of clean() has 330.0 MiB unzipped; Lambda takes 250 MiB."
+    assert title == "The largest parts are:"
+    assert table == [f"  {number * 5:7.1f} MiB  package_{number:02}" for number in range(11, 1, -1)]
+    assert last == "Require less, or set package_type: image in lokki.yml, where 10 GB fit."

@@ -1,0 +1,170 @@
+"""Checkpoints: what is written is found again, whatever a kill or a power cut did to the end of the files."""
+
+import os
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lokki.errors import ResultError, StoreError
+from lokki.failures import Failure
+from lokki.local import journal
+from lokki.local.journal import DONE, FAILED, PENDING, PartWriter
+
+FAILURE = Failure("flap", "ValueError", "no", "birds.py:3", "trace", "full", 2)
+BIG = {"payload": os.urandom(5000), "on": date(2026, 1, 1)}
+
+
+def written(folder: Path, name: str = "part-0001") -> PartWriter:
+    return PartWriter(folder, name, 100)
+
+
+def test_what_is_written_is_found_in_the_order_of_the_items(tmp_path: Path) -> None:
+    first, second = written(tmp_path), written(tmp_path, "part-0002")
+    first.add(3, "goose")
+    second.add(1, BIG)
+    first.add(0, None)
+    second.fail(2, FAILURE)
+    for part in (first, second):
+        part.close()
+    found = journal.scan(tmp_path, 5)
+    assert list(found.status) == [DONE, DONE, FAILED, DONE, PENDING]
+    assert found.finished == 3
+    assert journal.results(tmp_path, 5, failed=2) == [None, BIG, "goose"]
+    assert list(journal.failures(tmp_path)) == [(2, FAILURE)]
+
+
+def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
+    part = written(tmp_path)
+    part.add(0, "goose")
+    part.close()
+    with pytest.raises(StoreError, match="holds 1 results where 3 should be; start a new run"):
+        journal.results(tmp_path, 4, failed=1)
+
+
+def test_an_item_that_failed_and_succeeded_later_is_finished(tmp_path: Path) -> None:
+    first, second = written(tmp_path), written(tmp_path, "part-0002")
+    first.fail(0, FAILURE)
+    second.add(0, 1)
+    first.close()
+    second.close()
+    assert list(journal.scan(tmp_path, 1).status) == [DONE]
+    assert list(journal.failures(tmp_path)) == []
+
+
+@pytest.mark.parametrize("value", ["goose", BIG])
+def test_what_an_inner_step_returned_is_found_until_its_item_is_finished(tmp_path: Path, value: object) -> None:
+    part = written(tmp_path)
+    part.add(0, value, after="flap")
+    part.add(1, value, after="flap")
+    part.add(1, value)
+    part.flush()
+    found = journal.scan(tmp_path, 2)
+    assert list(found.status) == [PENDING, DONE]
+    assert set(found.partials) == {0}
+    assert found.partials[0].after == "flap"
+    assert journal.partial_value(found.partials[0]) == value
+    part.close()
+
+
+def test_parts_are_numbered_on_from_whatever_file_there_is(tmp_path: Path) -> None:
+    assert journal.next_part(tmp_path) == 1
+    written(tmp_path, "part-0007-1-2").close()
+    assert journal.next_part(tmp_path) == 8
+    (tmp_path / "part-10012.pkl.gz").touch()  # a kill before its journal was made
+    assert journal.next_part(tmp_path) == 10013
+
+
+def test_a_part_is_never_written_over(tmp_path: Path) -> None:
+    written(tmp_path).close()
+    with pytest.raises(FileExistsError):
+        written(tmp_path)
+
+
+def test_a_value_that_does_not_pickle_leaves_the_part_as_it_was(tmp_path: Path) -> None:
+    part = written(tmp_path)
+    part.add(0, BIG)
+    with pytest.raises(ResultError):
+        part.add(1, lambda: None)
+    part.add(2, BIG)
+    part.close()
+    assert journal.results(tmp_path, 3, failed=1) == [BIG, BIG]
+
+
+def test_a_part_of_a_longer_map_is_refused(tmp_path: Path) -> None:
+    part = written(tmp_path)
+    part.add(7, 1)
+    part.close()
+    with pytest.raises(StoreError, match="more items than this run has"):
+        journal.scan(tmp_path, 7)
+
+
+def test_what_a_dead_worker_had_written_can_be_added(tmp_path: Path) -> None:
+    part = written(tmp_path)
+    part.add(1, 1)
+    part.add(0, "x", after="flap")
+    part.flush()
+    found = journal.Scan(bytearray(3))
+    journal.scan_part(tmp_path, "part-0001", found)
+    journal.scan_part(tmp_path, "part-0002", found)  # died before it began
+    assert (list(found.status), list(found.partials)) == ([PENDING, DONE, PENDING], [0])
+    part.close()
+
+
+values = st.integers() | st.text(max_size=300) | st.binary(max_size=3000) | st.none() | st.dates()
+operations = st.lists(st.tuples(st.sampled_from(["result", "after", "failed", "flush", "sync"]), values), max_size=40)
+
+
+@settings(deadline=None, max_examples=150)
+@given(operations, st.data())
+def test_whatever_the_end_of_the_files_lost_the_rest_is_right(
+    steps: list[tuple[str, object]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        part = written(folder)
+        safe, wanted = 0, {}
+        for index, (kind, value) in enumerate(steps):
+            if kind == "failed":
+                part.fail(index, FAILURE)
+            elif kind in ("flush", "sync"):
+                part.flush()
+                if kind == "sync":
+                    part._sync()
+                    safe = index
+            else:
+                part.add(index, value, after="flap" if kind == "after" else None)
+                wanted[index] = (kind, value)
+        part.flush()
+        forced = synced_pack(folder, safe)
+        for path in (part.path, journal._pack_path(part.path)):
+            whole = path.read_bytes()
+            least = whole.rfind(journal._MARK) + len(journal._MARK) if safe else 0
+            if path != part.path:
+                least = forced
+            cut = data.draw(st.integers(least, len(whole)))
+            blanked = data.draw(st.none() | st.integers(cut, len(whole)))
+            path.write_bytes(whole[:cut] + (b"" if blanked is None else bytes(blanked - cut) + whole[blanked:]))
+        found = journal.scan(folder, len(steps))
+        for index, (kind, value) in wanted.items():
+            kept = found.status[index] == DONE if kind == "result" else index in found.partials
+            assert kept or index >= safe
+            if kept and kind == "after":
+                assert journal.partial_value(found.partials[index]) == value
+        done = [value for index, (kind, value) in wanted.items() if found.status[index] == DONE]
+        assert journal.results(folder, len(steps), failed=len(steps) - len(done)) == done
+        os.close(part._journal)
+        os.close(part._pack_file)
+
+
+def synced_pack(folder: Path, safe: int) -> int:
+    """Return how much of the pack was forced to disk."""
+    end = 0
+    for line in (folder / "part-0001.jsonl").read_bytes().splitlines():
+        for record in journal._DECODER.decode(line[9:]):
+            if record.index < safe and isinstance(record.range, tuple):
+                end = max(end, sum(record.range))
+    return end
