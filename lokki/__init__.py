@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from lokki.chain import MapBlock, StepNode
 from lokki.decorators import Flow, flow, step
 from lokki.errors import FlowError, LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph
 from lokki.options import Retry
+
+if TYPE_CHECKING:
+    from lokki.results import local
 
 __all__ = [
     "Flow",
@@ -19,9 +25,13 @@ __all__ = [
     "RunError",
     "StepNode",
     "flow",
+    "local",
     "main",
     "step",
 ]
+
+_LATE = {"local": "lokki.results"}
+"""What reads results, by the module it is in: `import lokki` in Lambda does not load it."""
 
 
 def main(flow: Flow[...]) -> None:
@@ -33,3 +43,11 @@ def main(flow: Flow[...]) -> None:
     from lokki.cli import main as run_command_line
 
     run_command_line(flow)
+
+
+def __getattr__(name: str) -> object:
+    """Import what reads results when it is asked for (PEP 562)."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'lokki' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_LATE[name]), name)
+    return value

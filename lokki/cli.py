@@ -44,7 +44,7 @@ from lokki.errors import FlowError, LokkiError
 from lokki.failures import users_place
 from lokki.graph import FlowGraph
 from lokki.loading import is_importing, load_flow
-from lokki.local.output import flush_all
+from lokki.local_run.output import flush_all
 from lokki.naming import check_run_id
 from lokki.plan import lower
 from lokki.runner import Executor, Resume

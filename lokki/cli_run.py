@@ -23,7 +23,7 @@ from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.graph import FlowGraph
-from lokki.local.output import Descriptors, Emit, capture_streams, finish_lines
+from lokki.local_run.output import Descriptors, Emit, capture_streams, finish_lines
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.report import RunReport, fold
 from lokki.runner import Executor, LocalRunner, Resume

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from lokki.errors import ParameterError, RunFolderError
-from lokki.local.runs import RunRecord, Runs
+from lokki.local_run.runs import RunRecord, Runs
 from lokki.progress import seconds
 
 ROOT = Path(".lokki")

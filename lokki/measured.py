@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from lokki.estimate import Measure
-from lokki.local.runs import Runs
+from lokki.local_run.runs import Runs
 from lokki.plan import Call, FanOut, Plan
 from lokki.store.keys import Keys
 

@@ -12,8 +12,8 @@ from lokki.codec import dumps, loads
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.failures import users_place
 from lokki.invocation import Attempts, Invocation, prepare, run
-from lokki.local.context import at_item
-from lokki.local.worker import environment
+from lokki.local_run.context import at_item
+from lokki.local_run.worker import environment
 from lokki.manifest import check_items
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters
 from lokki.results import Items, Run

@@ -21,8 +21,8 @@ from lokki import codec
 from lokki.errors import FlowError, RunFolderError, StoreError
 from lokki.failures import Failure
 from lokki.loading import load_flow
-from lokki.local.journal import Record
-from lokki.local.runs import RECORD, RunRecord, Runs
+from lokki.local_run.journal import Record
+from lokki.local_run.runs import RECORD, RunRecord, Runs
 from lokki.results_items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.store.keys import Keys, shown
 from lokki.values import Inline, Json, Ref, Stored, ref_from_json

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from lokki.errors import RunError, RunFolderError
 from lokki.events import Event
 from lokki.graph import FlowGraph
-from lokki.local.execution import Execution, Executor, Listener, Setup
-from lokki.local.runs import RunRecord, Runs, changes, new_run_id
+from lokki.local_run.execution import Execution, Executor, Listener, Setup
+from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
 from lokki.values import INLINE_LIMIT
 
 if TYPE_CHECKING:  # start-up: see _pool
-    from lokki.local.processes import ProcessPool
+    from lokki.local_run.processes import ProcessPool
 
 __all__ = ["Executor", "Listener", "LocalRunner", "Resume"]
 
@@ -144,7 +144,7 @@ class LocalRunner:
         )
         if self.executor != "processes" or not pending:
             return nullcontext()
-        from lokki.local.processes import ProcessPool  # for start-up: the other executors need no multiprocessing
+        from lokki.local_run.processes import ProcessPool  # for start-up: the other executors need no multiprocessing
 
         return ProcessPool(graph, plan, self.workers, self._captured_level)
 

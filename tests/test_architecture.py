@@ -59,8 +59,8 @@ LAYERS = {
     "lokki.s3": 3,
     "lokki.runner": 3,
     "lokki.loading": 3,
-    "lokki.local": 3,
-    "lokki.local.*": 3,
+    "lokki.local_run": 3,
+    "lokki.local_run.*": 3,
     "lokki.runtime": 3,
     "lokki.runtime.*": 3,
     "lokki.measured": 3,
@@ -117,12 +117,12 @@ ONLY_IN = {
 
 BROAD = {
     ("lokki.invocation", "run"): "a step may raise anything",
-    ("lokki.local.execution", "_run_step"): "a result's own code for pickling may raise anything",
-    ("lokki.local.worker", "_run_item"): "a result's own code for pickling may raise anything",
+    ("lokki.local_run.execution", "_run_step"): "a result's own code for pickling may raise anything",
+    ("lokki.local_run.worker", "_run_item"): "a result's own code for pickling may raise anything",
     ("lokki.runtime.handler", "handle"): "a step may raise anything; it is raised again under the name that is retried",
     ("lokki.failures", "_message"): "a user's __str__ may raise anything",
-    ("lokki.local.threads", "*"): "handed to the thread that waits, which raises it",
-    ("lokki.local.limits", "*"): "handed to the thread that waits, which raises it",
+    ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
+    ("lokki.local_run.limits", "*"): "handed to the thread that waits, which raises it",
 }
 """Functions that may catch everything, and why."""
 

@@ -769,11 +769,11 @@ def test_without_worker_processes_nothing_of_them_is_loaded(place: Place) -> Non
     place.write("work.py", f"import at_end\n{text}")
     loaded = [
         set(place.run("work.py", "run", "--executor", executor, "--quiet").err.split())
-        & {"multiprocessing", "lokki.local.threads", "lokki.local.processes"}
+        & {"multiprocessing", "lokki.local_run.threads", "lokki.local_run.processes"}
         for executor in EXECUTORS
     ]
-    light = {"lokki.local.threads"}
-    assert loaded == [light, light | {"multiprocessing", "lokki.local.processes"}, light]
+    light = {"lokki.local_run.threads"}
+    assert loaded == [light, light | {"multiprocessing", "lokki.local_run.processes"}, light]
 
 
 LATE = """

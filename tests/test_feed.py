@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.local.feed import CHUNK_SECONDS, LARGEST_CHUNK, Feed, Tried, Work, chunk_size
-from lokki.local.journal import DONE, FAILED, Partial, Record, Scan
+from lokki.local_run.feed import CHUNK_SECONDS, LARGEST_CHUNK, Feed, Tried, Work, chunk_size
+from lokki.local_run.journal import DONE, FAILED, Partial, Record, Scan
 
 
 def feed(status: list[int], workers: int = 2, partials: dict[int, Partial] | None = None) -> Feed:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lokki.errors import ResultError, StoreError
 from lokki.failures import Failure
-from lokki.local import journal
-from lokki.local.journal import DONE, FAILED, PENDING, PartWriter
+from lokki.local_run import journal
+from lokki.local_run.journal import DONE, FAILED, PENDING, PartWriter
 
 FAILURE = Failure("flap", "ValueError", "no", "birds.py:3", "trace", "full", 2)
 BIG = {"payload": os.urandom(5000), "on": date(2026, 1, 1)}

@@ -1,7 +1,7 @@
 """SIGKILL at random moments of a map: the result is right, and no item with a result on disk runs again.
 
-The bound on what runs twice, from `lokki.local.feed`: for each kill and each worker, the items that it finished in the
-last 50 ms, not yet written, and the one that it was at.
+The bound on what runs twice, from `lokki.local_run.feed`: for each kill and each worker, the items that it finished in
+the last 50 ms, not yet written, and the one that it was at.
 """
 
 import random
@@ -14,7 +14,7 @@ import pytest
 import steps
 from support.local_runs import Program, assert_clean, start, wait_until
 
-from lokki.local import journal
+from lokki.local_run import journal
 
 UNWRITTEN = 0.05
 """How long a worker may hold back results, in seconds."""

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lokki.events import StepOutput
-from lokki.local.context import at_item
-from lokki.local.output import LONGEST_LINE, Lines, capture_streams
+from lokki.local_run.context import at_item
+from lokki.local_run.output import LONGEST_LINE, Lines, capture_streams
 
 
 @dataclass

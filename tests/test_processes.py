@@ -17,7 +17,7 @@ from lokki import flow, step
 from lokki.errors import RunError
 from lokki.events import ItemFailed, MapStarted, RunInterrupted, StepRetried
 from lokki.graph import FlowGraph
-from lokki.local.processes import _has_one_thread
+from lokki.local_run.processes import _has_one_thread
 
 
 @pytest.fixture(params=["fork", "spawn"])

@@ -16,7 +16,7 @@ from support.local_runs import EXECUTORS, Local, assert_clean, start, wait_until
 from lokki import flow, step
 from lokki.errors import ParameterError, RunError, RunFolderError
 from lokki.events import CodeChanged, ItemFailed, MapStarted, RunFinished, RunStarted, StepSkipped, StepStarted
-from lokki.local import journal
+from lokki.local_run import journal
 from lokki.runner import Executor, Resume
 
 
@@ -363,7 +363,7 @@ def test_ctrl_c_ends_a_run_that_goes_on_later(tmp_path: Path, executor: str) -> 
 
 
 def runs(root: Path):
-    from lokki.local.runs import Runs
+    from lokki.local_run.runs import Runs
 
     return Runs(root)
 

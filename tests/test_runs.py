@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lokki.errors import ParameterError, RunFolderError
-from lokki.local.runs import RunRecord, Runs, changes, new_run_id
+from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 
 RECORD = RunRecord("one", "birds", {"n": 1}, ["a = a()"], {"a": "12"}, "finished", "2026-01-01T00:00:00.000000+00:00")
 

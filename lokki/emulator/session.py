@@ -13,7 +13,7 @@ from lokki.emulator.run import Emulation, EmulationOptions, failure_text
 from lokki.errors import RunError, RunFolderError
 from lokki.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.graph import FlowGraph
-from lokki.local.runs import RunRecord, Runs, new_run_id
+from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.plan import bind_parameters, describe, lower
 from lokki.values import Json
 

@@ -245,6 +245,6 @@ class _Items:
 
 def _limited(function: Callable[[], object], seconds: float) -> object:
     # Only here: a function starts faster without it, and only batches of steps with a timeout need it.
-    from lokki.local.limits import TimeLimit
+    from lokki.local_run.limits import TimeLimit
 
     return TimeLimit()(function, seconds)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Container
 
 from lokki.events import Event, ItemFailed, ItemsFinished
 from lokki.failures import Failure
-from lokki.local.feed import Feed, Tried, Work
-from lokki.local.limits import Deadline
-from lokki.local.worker import MapJob, Report
+from lokki.local_run.feed import Feed, Tried, Work
+from lokki.local_run.limits import Deadline
+from lokki.local_run.worker import MapJob, Report
 from lokki.options import MapOptions
 
 

@@ -6,7 +6,7 @@ bytes in one piece, so that a line that a kill cut short is told from a whole on
 are forced to disk and the line ``[]`` says so: after a power cut, what stands behind the last such line is checked
 against its pack.
 
-A kill costs nothing that `PartWriter.flush` has written; what a worker may hold back is said in `lokki.local.feed`.
+A kill costs nothing that `PartWriter.flush` has written; what a worker may hold back is said in `lokki.local_run.feed`.
 """
 
 from __future__ import annotations

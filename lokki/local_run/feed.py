@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lokki.local.journal import DONE, Partial, Scan, scan_part
+from lokki.local_run.journal import DONE, Partial, Scan, scan_part
 
 CHUNK_SECONDS = 0.05
 """How long a chunk should keep a worker, and after how long it writes the results that it has."""

@@ -19,10 +19,10 @@ from typing import Self
 
 from lokki.errors import RunError
 from lokki.graph import FlowGraph
-from lokki.local.mapping import MapRun
-from lokki.local.serving import Served, WorkerProcess
-from lokki.local.threads import LATE_SECONDS, STOP_SECONDS
-from lokki.local.worker_process import FlowReference, worker_main
+from lokki.local_run.mapping import MapRun
+from lokki.local_run.serving import Served, WorkerProcess
+from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
+from lokki.local_run.worker_process import FlowReference, worker_main
 from lokki.plan import Plan, describe
 from lokki.values import Json
 

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from lokki.local.limits import TimeLimit
-from lokki.local.mapping import MapRun
-from lokki.local.worker import Worker
+from lokki.local_run.limits import TimeLimit
+from lokki.local_run.mapping import MapRun
+from lokki.local_run.worker import Worker
 
 STOP_SECONDS = 10.0
 """How long a stopped run waits for the items that are running; then it leaves them behind."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import BinaryIO, TextIO
 
 from lokki.events import StepOutput
-from lokki.local.context import place
+from lokki.local_run.context import place
 
 type Emit = Callable[[StepOutput], None]
 

@@ -16,10 +16,10 @@ from lokki.errors import StoreError
 from lokki.events import StepRetried
 from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
-from lokki.local.context import at_item
-from lokki.local.feed import CHUNK_SECONDS, Tried, Work
-from lokki.local.journal import PartWriter, partial_value
-from lokki.local.limits import TimeLimit
+from lokki.local_run.context import at_item
+from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local_run.journal import PartWriter, partial_value
+from lokki.local_run.limits import TimeLimit
 from lokki.manifest import Entry, entries
 from lokki.values import Inline
 

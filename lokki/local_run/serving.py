@@ -13,11 +13,11 @@ from multiprocessing.process import BaseProcess
 from lokki.errors import RunError, WorkerError
 from lokki.events import StepRetried
 from lokki.failures import Failure
-from lokki.local.feed import CHUNK_SECONDS, Tried, Work
-from lokki.local.journal import PartWriter
-from lokki.local.mapping import MapRun
-from lokki.local.worker import Report
-from lokki.local.worker_process import Ended, Ready, Start, StopNow, end_of_items
+from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local_run.journal import PartWriter
+from lokki.local_run.mapping import MapRun
+from lokki.local_run.worker import Report
+from lokki.local_run.worker_process import Ended, Ready, Start, StopNow, end_of_items
 from lokki.values import Json
 
 UNEXPLAINED_DEATHS = 10

@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 
 from lokki.errors import StepTimeoutError
 from lokki.invocation import Invocation, StoppedError
-from lokki.local.context import at_item, place
+from lokki.local_run.context import at_item, place
 
 
 @dataclass(frozen=True, slots=True)

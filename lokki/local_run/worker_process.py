@@ -16,10 +16,10 @@ from types import FrameType
 from lokki.decorators import Flow
 from lokki.errors import LokkiError, RunError
 from lokki.invocation import prepare
-from lokki.local.feed import Work
-from lokki.local.limits import TimeLimit
-from lokki.local.output import capture_streams, finish_lines, flush_all
-from lokki.local.worker import MapJob, Worker
+from lokki.local_run.feed import Work
+from lokki.local_run.limits import TimeLimit
+from lokki.local_run.output import capture_streams, finish_lines, flush_all
+from lokki.local_run.worker import MapJob, Worker
 from lokki.plan import FanOut, Plan, describe, lower
 from lokki.values import Json
 

@@ -32,14 +32,14 @@ from lokki.events import (
 )
 from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
-from lokki.local import journal
-from lokki.local.context import at_item
-from lokki.local.feed import Feed
-from lokki.local.limits import Deadline, TimeLimit
-from lokki.local.mapping import MapRun
-from lokki.local.runs import RunRecord, Runs
-from lokki.local.threads import run_inline, run_on_threads
-from lokki.local.worker import MapJob, environment
+from lokki.local_run import journal
+from lokki.local_run.context import at_item
+from lokki.local_run.feed import Feed
+from lokki.local_run.limits import Deadline, TimeLimit
+from lokki.local_run.mapping import MapRun
+from lokki.local_run.runs import RunRecord, Runs
+from lokki.local_run.threads import run_inline, run_on_threads
+from lokki.local_run.worker import MapJob, environment
 from lokki.manifest import check_items, item_lines
 from lokki.plan import Call, FanOut, Op, Output, Plan, Results
 from lokki.store import load, save
@@ -48,7 +48,7 @@ from lokki.store.keys import Keys
 from lokki.values import Inline, Json, Stored, ref_from_json, ref_to_json
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
-    from lokki.local.processes import ProcessPool
+    from lokki.local_run.processes import ProcessPool
 
 type Executor = Literal["threads", "processes", "inline"]
 type Listener = Callable[[Event], None]
