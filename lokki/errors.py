@@ -55,5 +55,9 @@ class BatchTimeoutError(LokkiError):
     """A batch has too many items for the time that the Lambda function has."""
 
 
+class AwsError(LokkiError):
+    """AWS refused or failed a call: no credentials, a missing permission, a stack that cannot be updated."""
+
+
 class EmulatorError(LokkiError):
     """The emulator was given something that it does not do as AWS would: a field, a resource, a platform."""

@@ -79,7 +79,9 @@ LAYERS = {
     "lokki.emulator": 3,
     "lokki.emulator.*": 3,
     "lokki.deploy": 3,
+    "lokki.deploy.*": 3,
     "lokki.operate": 3,
+    "lokki.operate.*": 3,
     # L4: what the user meets
     "lokki": 4,
     "lokki.cli": 4,
@@ -106,8 +108,8 @@ IMPURE_BY_DESIGN = {"lokki.config"}
 """``load_config`` reads its two files and the environment."""
 
 ONLY_IN = {
-    "boto3": ("lokki.deploy", "lokki.operate"),
-    "botocore": ("lokki.deploy", "lokki.operate"),
+    "boto3": ("lokki.deploy.*", "lokki.operate*"),
+    "botocore": ("lokki.deploy.*", "lokki.operate*"),
     "click": ("lokki.cli*",),
     "rich": ("lokki.cli*", "lokki.progress*"),
     "obstore": ("lokki.store.s3",),
@@ -363,7 +365,7 @@ def test_no_test_patches_what_it_tests() -> None:
         (impurities, {"lokki.codec": "import uuid\nname = uuid.uuid4()"}, ["lokki.codec:2 calls uuid.uuid4()"]),
         (impurities, {"lokki.config": "import os", "lokki.runner": "import time"}, []),
         (misplaced_libraries, {"lokki.runner": "import boto3"}, ["lokki.runner:1 imports boto3"]),
-        (misplaced_libraries, {"lokki.cli_run": "import click", "lokki.deploy": "import boto3.session"}, []),
+        (misplaced_libraries, {"lokki.cli_run": "import click", "lokki.deploy.aws": "import boto3.session"}, []),
         (misplaced_libraries, {"lokki.report": "import rich.table"}, ["lokki.report:1 imports rich.table"]),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml"}, ["lokki.config:2"]),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml  # slow to start"}, []),

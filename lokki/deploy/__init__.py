@@ -1,0 +1,1 @@
+"""Deploying a built flow: what is there, what would change, and doing it."""

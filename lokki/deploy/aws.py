@@ -1,0 +1,217 @@
+"""One AWS account and region through boto3, and its errors as lines that say what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
+
+from lokki.errors import AwsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_sts import STSClient
+
+ATTEMPTS = 8
+"""How often a call is tried that AWS throttles or fails, with exponential backoff and jitter in between.
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html"""
+
+_EXPIRED: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "UnauthorizedException"}
+)
+_UNKNOWN: Final = frozenset(
+    {
+        "AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignatureException",
+        "InvalidToken", "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClientException",
+    }
+)  # fmt: skip
+_DENIED: Final = frozenset(
+    {"403", "AccessDenied", "AccessDeniedException", "Forbidden", "NotAuthorized", "UnauthorizedOperation"}
+)
+_THROTTLED: Final = frozenset(
+    {
+        "LimitExceededException", "PriorRequestNotComplete", "RequestLimitExceeded", "RequestThrottled", "SlowDown",
+        "ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException",
+    }
+)  # fmt: skip
+"""The names that services have for the four kinds of errors that any call may end with.
+https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/CommonErrors.html"""
+
+_WHO_MAY_NOT: Final = re.compile(
+    r"User: (?P<who>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<what>\S+))?"
+)
+
+LOG_IN: Final = "log in anew (aws sso login), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """An account in a region: a client for each service, whose calls are tried again with jitter when throttled."""
+
+    session: boto3.session.Session
+    region: str
+
+    @property
+    def cloudformation(self) -> CloudFormationClient:
+        """The client of CloudFormation."""
+        return self.session.client("cloudformation", region_name=self.region, config=_config())
+
+    @property
+    def ecr(self) -> ECRClient:
+        """The client of the registry of images."""
+        return self.session.client("ecr", region_name=self.region, config=_config())
+
+    @property
+    def functions(self) -> LambdaClient:
+        """The client of Lambda."""
+        return self.session.client("lambda", region_name=self.region, config=_config())
+
+    @property
+    def logs(self) -> CloudWatchLogsClient:
+        """The client of CloudWatch Logs."""
+        return self.session.client("logs", region_name=self.region, config=_config())
+
+    @property
+    def s3(self) -> S3Client:
+        """The client of S3."""
+        return self.session.client("s3", region_name=self.region, config=_config())
+
+    @property
+    def states(self) -> SFNClient:
+        """The client of Step Functions."""
+        return self.session.client("stepfunctions", region_name=self.region, config=_config())
+
+    @property
+    def sts(self) -> STSClient:
+        """The client that tells who calls."""
+        return self.session.client("sts", region_name=self.region, config=_config())
+
+    def environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Return the environment with this session's keys and region in it, for `lokki.store.s3`.
+
+        So whatever boto3 can log in with (SSO, an assumed role) serves for reading results too. Raises AwsError.
+        """
+        with aws_errors("log in"):
+            found = self.session.get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            keys = found.get_frozen_credentials()
+        variables = {
+            "AWS_ACCESS_KEY_ID": keys.access_key or "",
+            "AWS_SECRET_ACCESS_KEY": keys.secret_key or "",
+            "AWS_REGION": self.region,
+        }
+        rest = {name: value for name, value in environ.items() if name not in ("AWS_SESSION_TOKEN", "AWS_PROFILE")}
+        return rest | variables | ({"AWS_SESSION_TOKEN": keys.token} if keys.token else {})
+
+
+def connect(region: str | None = None, environ: Mapping[str, str] = os.environ) -> Aws:
+    """Return the account that the environment, a profile or the machine's role gives; nothing is called yet.
+
+    ``region``: default ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the profile's. ``AWS_ENDPOINT_URL`` is honoured, by
+    boto3 itself. Raises AwsError when there is no region or the profile is not there.
+    """
+    with aws_errors("log in"):
+        session = boto3.session.Session()
+        chosen = region or environ.get("AWS_REGION") or session.region_name
+    if not chosen:
+        raise AwsError("no region is set: give --region, or set AWS_REGION, such as eu-north-1.")
+    return Aws(session, chosen)
+
+
+@contextmanager
+def aws_errors(doing: str) -> Iterator[None]:
+    """Translate what boto3 raises into AwsError. ``doing``: what was to be done, as in "lokki could not <doing>"."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise AwsError(explained(error, doing)) from error
+
+
+def code_of(error: ClientError) -> str:
+    """Return the name that the service has for an error: ``AccessDenied``."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def message_of(error: ClientError) -> str:
+    """Return what the service says about an error."""
+    return str(error.response.get("Error", {}).get("Message", "")).strip()
+
+
+def explained(error: ClientError | BotoCoreError, doing: str) -> str:
+    """Return one line that says what happened and what to do."""
+    if isinstance(error, ClientError):
+        return _refused(error, doing)
+    match error:
+        case NoCredentialsError() | PartialCredentialsError():
+            return f"there are no AWS credentials: {LOG_IN}."
+        case ProfileNotFound():
+            return f"{error}. AWS_PROFILE must name a profile of ~/.aws/config."
+        case CredentialRetrievalError() | TokenRetrievalError() | SSOError():
+            return f"the AWS credentials cannot be got: {_sentence(str(error))} To go on, {LOG_IN}."
+        case EndpointConnectionError() | HTTPClientError():
+            return f"AWS cannot be reached to {doing}: {_sentence(str(error))} Check the network and AWS_ENDPOINT_URL."
+        case _:
+            return f"could not {doing}: {_sentence(str(error))}"
+
+
+def _refused(error: ClientError, doing: str) -> str:
+    code, message = code_of(error), message_of(error)
+    if code in _EXPIRED:
+        return f"the AWS credentials have expired: {LOG_IN}."
+    if code in _UNKNOWN:
+        return f"AWS does not know the credentials, or not in this account or region ({code}): {LOG_IN}."
+    if code in _DENIED:
+        return _denied(error, doing, message)
+    if code in _THROTTLED:
+        return (
+            f"AWS throttles the account's calls; could not {doing} in {ATTEMPTS} tries. Wait a minute and do it again."
+        )
+    return f"could not {doing}: {_sentence(message or code)}"
+
+
+def _denied(error: ClientError, doing: str, message: str) -> str:
+    found = _WHO_MAY_NOT.search(message)
+    if found is None:
+        action = error.operation_name
+        return f"access is denied to {doing} ({action}): ask for this permission who administers the account."
+    on = f" on {found['what'].rstrip('.,')}" if found["what"] else ""
+    return f"{found['who']} may not {found['action']}{on}, to {doing}: ask for it who administers the account."
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _config() -> Config:
+    """Return how calls are made; standard retries wait with exponential backoff and jitter, never in a hot loop."""
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=10,
+        read_timeout=60,
+        user_agent_extra="lokki",
+    )

@@ -1,0 +1,1 @@
+"""Running a deployed flow: starting, watching, reading and ending its runs."""
