@@ -163,21 +163,34 @@ def test_variables_that_are_too_large_together_are_refused() -> None:
 
 # --- the whole ---
 
+UNTAGGED = {
+    "AWS::Lambda::Version",
+    "AWS::Scheduler::Schedule",  # groups of schedules have tags
+    "AWS::StepFunctions::StateMachineAlias",
+    "AWS::StepFunctions::StateMachineVersion",
+}
 
-def test_a_stack_has_two_resources_per_step_and_those_of_the_flow() -> None:
-    kinds = {name: each["Type"] for name, each in BUILDS["parameters-and-schedule"].template()["Resources"].items()}
+
+def test_a_stack_has_three_resources_per_step_and_those_of_the_flow() -> None:
+    resources = BUILDS["parameters-and-schedule"].template()["Resources"]
+    kinds = {re.sub("Version[0-9a-f]{8}$", "Version<hash>", name): each["Type"] for name, each in resources.items()}
     assert kinds == {
         "ReadDaysLogGroup": "AWS::Logs::LogGroup",
         "ReadDaysFunction": "AWS::Lambda::Function",
+        "ReadDaysVersion<hash>": "AWS::Lambda::Version",
         "CountBirdsLogGroup": "AWS::Logs::LogGroup",
         "CountBirdsFunction": "AWS::Lambda::Function",
+        "CountBirdsVersion<hash>": "AWS::Lambda::Version",
         "ReportLogGroup": "AWS::Logs::LogGroup",
         "ReportFunction": "AWS::Lambda::Function",
+        "ReportVersion<hash>": "AWS::Lambda::Version",
         "LambdaExecutionRole": "AWS::IAM::Role",
         "StepFunctionsExecutionRole": "AWS::IAM::Role",
         "ScheduleRole": "AWS::IAM::Role",
         "StateMachineLogs": "AWS::Logs::LogGroup",
         "StateMachine": "AWS::StepFunctions::StateMachine",
+        "StateMachineVersion": "AWS::StepFunctions::StateMachineVersion",
+        "Live": "AWS::StepFunctions::StateMachineAlias",
         "Schedule": "AWS::Scheduler::Schedule",
     }
 
@@ -211,7 +224,7 @@ def test_everything_that_can_have_tags_has_them(name: str) -> None:
     expected = [{"Key": key, "Value": value} for key, value in sorted(config.tags.items())]
     expected.append({"Key": "lokki:flow", "Value": {"Ref": "FlowName"}})
     for each in BUILDS[name].template()["Resources"].values():
-        if each["Type"] != "AWS::Scheduler::Schedule":  # has no tags; groups of schedules do
+        if each["Type"] not in UNTAGGED:
             assert each["Properties"]["Tags"] == expected
 
 
@@ -230,7 +243,7 @@ def test_a_schedule_runs_the_flow_with_the_defaults_of_its_parameters() -> None:
         "ScheduleExpressionTimezone": "Europe/Helsinki",
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "Target": {
-            "Arn": {"Ref": "StateMachine"},
+            "Arn": {"Ref": "Live"},
             "RoleArn": {"Fn::GetAtt": ["ScheduleRole", "Arn"]},
             "Input": '{"since": "2026-01-01", "days": 7, "bird": "goose", "limit": 100}',
         },
@@ -250,9 +263,54 @@ def test_a_flow_that_makes_more_resources_than_a_stack_holds_is_refused() -> Non
             made = made.next(replace(tidy, name=f"step_{number}"))
         return made
 
-    assert len(template_of(chain(248))["Resources"]) == 500
-    with pytest.raises(FlowError, match=r"249 steps, which make 502 resources; a stack holds 500\. Split"):
-        template_of(chain(249))
+    assert len(template_of(chain(164))["Resources"]) == 498
+    with pytest.raises(FlowError, match=r"165 steps, which make 501 resources; a stack holds 500\. Split"):
+        template_of(chain(165))
+
+
+def version_ids(chain: StepNode[..., object], config: LokkiConfig | None = None) -> set[str]:
+    return set(of_type(template_of(chain, config), "AWS::Lambda::Version"))
+
+
+def test_whatever_changes_a_function_makes_a_version_of_it_and_leaves_the_last_one() -> None:
+    before = template_of(fetch())
+    [(name, version)] = of_type(before, "AWS::Lambda::Version").items()
+    assert version == {"FunctionName": {"Ref": "FetchFunction"}}
+    kept = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    for each in (name, "StateMachineVersion"):
+        assert kept.items() <= before["Resources"][each].items()
+    changed = [
+        version_ids(replace(fetch, options=replace(fetch.options, memory=1024))()),
+        version_ids(replace(fetch, options=replace(fetch.options, timeout=7))()),
+        version_ids(replace(fetch, options=replace(fetch.options, env={"A1": "b"}))()),
+        version_ids(fetch(), LokkiConfig(artifact_bucket="other")),
+        version_ids(fetch(), LokkiConfig(tracing=False)),
+    ]
+    assert len({name, *(each for ids in changed for each in ids)}) == 1 + len(changed)
+    assert version_ids(fetch(), LokkiConfig(tags={"team": "birds"})) == {name}
+
+
+def test_an_image_by_another_tag_is_another_version() -> None:
+    def ids(tag: str) -> set[str]:
+        config = LokkiConfig(ecr_repo_prefix="r/a", lambda_defaults=LambdaDefaultsConfig(image_tag=tag))
+        return set(
+            of_type(build_template(single_flow(), config, {"fetch": ImageCode("fetch", "")}), "AWS::Lambda::Version")
+        )
+
+    assert len(ids("v1") | ids("v2")) == 2
+
+
+def test_runs_use_versions_of_functions_and_start_through_the_alias() -> None:
+    template = BUILDS["birds"].template()
+    versions = {each["FunctionName"]["Ref"]: name for name, each in of_type(template, "AWS::Lambda::Version").items()}
+    filled = resource(template, "StateMachine")["DefinitionSubstitutions"]
+    assert {name: value for name, value in filled.items() if name.endswith("FunctionArn")} == {
+        f"{function}Arn": {"Ref": version} for function, version in versions.items()
+    }
+    assert resource(template, "Live") == {
+        "Name": "live",
+        "RoutingConfiguration": [{"StateMachineVersionArn": {"Ref": "StateMachineVersion"}, "Weight": 100}],
+    }
 
 
 # --- roles ---
@@ -289,7 +347,7 @@ def test_a_state_machine_without_maps_may_only_invoke_its_functions_and_log() ->
     found = statements(BUILDS["linear"].template(), "StepFunctionsExecutionRole")
     assert set(found) == {"InvokeSteps", "DeliverLogs", "Trace"}
     assert found["InvokeSteps"]["Resource"] == [
-        {"Fn::GetAtt": [f"{name}Function", "Arn"]} for name in ("Fetch", "Tidy", "AddUp")
+        {"Fn::Sub": f"${{{name}Function.Arn}}:*"} for name in ("Fetch", "Tidy", "AddUp")
     ]
 
 
@@ -299,7 +357,10 @@ def test_a_state_machine_with_maps_may_run_items_of_its_own_and_read_and_write_t
     objects = "arn:${AWS::Partition}:s3:::${S3Bucket}/lokki/${FlowName}"
     maps = ("StartItems", "FollowItems", "ReadItems", "WriteResults")
     assert {sid: (found[sid]["Action"], found[sid]["Resource"]) for sid in maps} == {
-        "StartItems": (["states:StartExecution"], {"Fn::Sub": f"{here}:stateMachine:${{FlowName}}"}),
+        "StartItems": (
+            ["states:StartExecution"],
+            [{"Fn::Sub": f"{here}:stateMachine:${{FlowName}}"}, {"Fn::Sub": f"{here}:stateMachine:${{FlowName}}:*"}],
+        ),
         "FollowItems": (
             ["states:DescribeExecution", "states:StopExecution", "states:RedriveExecution"],
             [{"Fn::Sub": f"{here}:execution:${{FlowName}}:*"}, {"Fn::Sub": f"{here}:execution:${{FlowName}}/*"}],
@@ -420,7 +481,11 @@ def test_templates_are_the_same_bytes_whatever_the_hash_seed() -> None:
 
 _stacks = count(1)
 
-NOT_IN_MOTO = {"AWS::Scheduler::Schedule"}
+NOT_IN_MOTO = {
+    "AWS::Scheduler::Schedule",
+    "AWS::StepFunctions::StateMachineAlias",
+    "AWS::StepFunctions::StateMachineVersion",
+}
 """Types that moto skips, whatever they say. It also keeps no architecture, tracing or logging of functions, no tracing
 or logging of state machines, and it does not fill DefinitionSubstitutions."""
 

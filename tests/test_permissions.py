@@ -125,6 +125,7 @@ EXPLAINED = (
 )
 WITHOUT_MAPS = (Unused(FUNCTIONS, "UseArtifacts", "s3:AbortMultipartUpload", f"arn:aws:s3:::{BUCKET}/lokki/<flow>/*"),)
 WITH_MAPS = (
+    Unused(MACHINE, "StartItems", "states:StartExecution", f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:<flow>:*"),
     Unused(MACHINE, "FollowItems", "states:DescribeExecution states:StopExecution", f"{CHILDREN}/*"),
     Unused(
         MACHINE,
@@ -353,7 +354,8 @@ def neighbours(call: Call, flow: str) -> Iterator[Call]:
         yield replace(call, context=(("s3:prefix", ""),))
         yield replace(call, context=(("s3:prefix", "lokki/"),))
     if call.action == "lambda:InvokeFunction":
-        yield replace(call, resource=f"{call.resource}-2")
+        yield replace(call, resource=call.resource.replace(":1", "-2:1"))
+        yield replace(call, resource=call.resource.removesuffix(":1"))
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -405,5 +407,5 @@ def test_a_stack_has_no_other_roles(recorded: Recorded) -> None:
 def test_a_schedule_may_start_runs_of_its_flow_and_nothing_else() -> None:
     roles = Roles(BUILDS["parameters-and-schedule"].template())
     [statement] = roles.statements("ScheduleRole")
-    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:bird_reports"
+    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:bird_reports:live"
     assert statement.all_uses == {("StartRuns", "states:StartExecution", machine)}

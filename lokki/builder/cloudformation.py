@@ -21,6 +21,7 @@ from lokki.builder.names import (
     function_placeholder,
     function_suffixes,
     log_group_id,
+    version_id,
 )
 from lokki.builder.package_types import Code, ImageCode, ZipCode
 from lokki.builder.permissions import Mapped, attribute, lambda_role, ref, schedule_role, step_functions_role, sub
@@ -35,6 +36,11 @@ from lokki.values import Json
 
 RUNTIME = "python3.13"
 HANDLER = "handler.lambda_handler"
+
+LIVE = "live"
+"""The alias through which runs are started: it points at the version of the state machine that is in use."""
+
+_KEPT: Mapped = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
 
 _RESOURCES = 500
 """Most resources of a stack.
@@ -52,12 +58,18 @@ def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str,
     name = deployed_name(plan.flow, config)
     suffixes = function_suffixes(name, [step.name for step in graph.steps])
     resources: dict[str, Json] = {}
+    versions: dict[str, str] = {}
     for step in graph.steps:
         resources[log_group_id(step.name)] = _log_group(f"/aws/lambda/${{FlowName}}-{suffixes[step.name]}", config)
-        resources[function_id(step.name)] = _function(plan, step, suffixes[step.name], packages[step.name], config)
+        function = _function(plan, step, suffixes[step.name], packages[step.name], config)
+        version = version_id(step.name, _content(function, packages[step.name], config))
+        versions[step.name] = version
+        resources[function_id(step.name)] = function
+        resources[version] = _version(step.name)
     resources |= _roles(plan, graph, config)
     resources["StateMachineLogs"] = _log_group("/aws/vendedlogs/states/${FlowName}", config)
-    resources["StateMachine"] = _state_machine(graph, config)
+    resources["StateMachine"] = _state_machine(graph, config, versions)
+    resources |= _live()
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
     if len(resources) > _RESOURCES:
@@ -126,6 +138,24 @@ def _function(plan: Plan, step: AnyStep, suffix: str, code: Code, config: LokkiC
     return {"Type": "AWS::Lambda::Function", "Properties": properties}
 
 
+def _content(function: Mapped, code: Code, config: LokkiConfig) -> str:
+    """Return what a version of a function holds, as text: all that Lambda tells versions apart by, so not the tags."""
+    properties = {name: value for name, value in cast("Mapped", function["Properties"]).items() if name != "Tags"}
+    given = [config.artifact_bucket]  # what the template's parameters stand for
+    if isinstance(code, ImageCode):
+        given += [config.ecr_repo_prefix, "" if code.tag else config.lambda_defaults.image_tag]
+    return json.dumps([properties, given])
+
+
+def _version(step: str) -> Mapped:
+    """Make a version of a function. It stays when the function has a newer one, since runs may still use it.
+
+    It goes with its function: https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunction.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-version.html
+    """
+    return {"Type": "AWS::Lambda::Version", **_KEPT, "Properties": {"FunctionName": ref(function_id(step))}}
+
+
 def _code(code: Code) -> Mapped:
     match code:
         case ZipCode(key):
@@ -164,13 +194,15 @@ def _log_group(name: str, config: LokkiConfig) -> Mapped:
     }
 
 
-def _state_machine(graph: FlowGraph, config: LokkiConfig) -> Mapped:
-    """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
+def _state_machine(graph: FlowGraph, config: LokkiConfig, versions: Mapping[str, str]) -> Mapped:
+    """Make the state machine, which invokes versions of functions: a run that goes on keeps its code.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
 
     Log groups under /aws/vendedlogs/ need no resource policy of their own, of which a region has ten:
     https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html
     """
-    functions = {function_placeholder(step.name): attribute(function_id(step.name)) for step in graph.steps}
+    functions = {function_placeholder(step.name): ref(versions[step.name]) for step in graph.steps}
     destination: Mapped = {"CloudWatchLogsLogGroup": {"LogGroupArn": attribute("StateMachineLogs")}}
     properties: Mapped = {
         "StateMachineName": ref("FlowName"),
@@ -189,6 +221,27 @@ def _state_machine(graph: FlowGraph, config: LokkiConfig) -> Mapped:
     return {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
 
 
+def _live() -> Mapped:
+    """Make a version of the state machine, and the alias through which runs are started, which points at it.
+
+    Older versions stay, for `rollback`, and go with the state machine:
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_DeleteStateMachine.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachineversion.html
+    """
+    version: Mapped = {
+        "StateMachineArn": ref("StateMachine"),
+        "StateMachineRevisionId": attribute("StateMachine", "StateMachineRevisionId"),
+    }
+    alias: Mapped = {
+        "Name": LIVE,
+        "RoutingConfiguration": [{"StateMachineVersionArn": ref("StateMachineVersion"), "Weight": 100}],
+    }
+    return {
+        "StateMachineVersion": {"Type": "AWS::StepFunctions::StateMachineVersion", **_KEPT, "Properties": version},
+        "Live": {"Type": "AWS::StepFunctions::StateMachineAlias", "Properties": alias},
+    }
+
+
 def _schedule(plan: Plan, config: LokkiConfig) -> Mapped:
     """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-scheduler-schedule.html"""
     try:
@@ -204,7 +257,7 @@ def _schedule(plan: Plan, config: LokkiConfig) -> Mapped:
             "ScheduleExpressionTimezone": plan.options.timezone or "UTC",
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "Target": {
-                "Arn": ref("StateMachine"),
+                "Arn": ref("Live"),
                 "RoleArn": config.roles.pipeline or attribute("ScheduleRole"),
                 "Input": json.dumps(defaults, ensure_ascii=False),
             },
@@ -219,10 +272,8 @@ def _tags(config: LokkiConfig) -> list[Json]:
 
 def _outputs() -> Mapped:
     return {
-        "StateMachineArn": {
-            "Description": "The state machine; start an execution of it.",
-            "Value": ref("StateMachine"),
-        },
+        "StateMachineArn": {"Description": "The state machine.", "Value": ref("StateMachine")},
+        "LiveArn": {"Description": "The version of it that is in use; start executions of this.", "Value": ref("Live")},
         "StateMachineLogGroup": {"Description": "Failures of runs.", "Value": ref("StateMachineLogs")},
         "Artifacts": {"Description": "What steps hand on.", "Value": sub("s3://${S3Bucket}/lokki/${FlowName}/")},
     }

@@ -97,6 +97,16 @@ def log_group_id(step: str) -> str:
     return f"{state_name(shortened(step, _LONGEST_ID))}LogGroup"
 
 
+def version_id(step: str, content: str) -> str:
+    """Return the logical id of a version of a step's function: ``FlapBirdVersion`` and a hash of what is in it.
+
+    What changes a function changes the id, and so CloudFormation makes a version and leaves the last one as it is.
+    Hashes all have the same length, and no other resource's id ends in one, so no two steps' versions share an id.
+    """
+    digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
+    return f"{state_name(shortened(step, _LONGEST_ID))}Version{digest}"
+
+
 def function_placeholder(step: str) -> str:
     """Return the name under which the state machine's definition asks for a function's ARN: ``FlapBirdFunctionArn``."""
     return f"{function_id(step)}Arn"

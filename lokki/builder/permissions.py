@@ -60,7 +60,9 @@ def step_functions_role(functions: Sequence[str], *, maps: bool, tracing: bool) 
     https://docs.aws.amazon.com/step-functions/latest/dg/iam-policies-eg-dist-map.html
     """
     statements: list[Json] = [
-        _allow("InvokeSteps", ["lambda:InvokeFunction"], [attribute(function) for function in functions]),
+        # Versions only, each by its qualified ARN:
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html#versioning-permissions
+        _allow("InvokeSteps", ["lambda:InvokeFunction"], [sub(f"${{{function}.Arn}}:*") for function in functions]),
         # https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy
         _allow(
             "DeliverLogs",
@@ -91,18 +93,19 @@ def schedule_role() -> Mapped:
 
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
     """
-    start = _allow("StartRuns", ["states:StartExecution"], ref("StateMachine"))
+    start = _allow("StartRuns", ["states:StartExecution"], ref("Live"))
     condition = _ours("scheduler", "schedule-group/default")
     return _role("The schedule of ${FlowName}", "scheduler.amazonaws.com", [start], condition)
 
 
 def _map_statements() -> list[Json]:
+    # Whether the children of a version's execution are started by the version's ARN is not documented, so both may be.
     # Child executions are execution:<state machine>/<label>:<id>, as redriving names them:
     # https://docs.aws.amazon.com/step-functions/latest/dg/redrive-map-run.html#maprun-iam-permission
     executions = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${FlowName}"
     machine = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${FlowName}"
     return [
-        _allow("StartItems", ["states:StartExecution"], sub(machine)),
+        _allow("StartItems", ["states:StartExecution"], [sub(machine), sub(machine + ":*")]),
         _allow(
             "FollowItems",
             ["states:DescribeExecution", "states:StopExecution", "states:RedriveExecution"],

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
+from lokki.builder.cloudformation import LIVE
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.errors import AwsError
-
-LIVE = "live"
-"""The alias through which runs are started: it points at the version of the state machine that is in use."""
 
 _ARTIFACTS = re.compile(r"s3://([^/]+)/lokki/([^/]+)/")
 _STACK_NAME_LENGTH = 128

@@ -24,7 +24,11 @@ from lokki.values import Json
 type Mapped = Mapping[str, Json]
 
 _FUNCTION = "AWS::Lambda::Function"
+_VERSION = "AWS::Lambda::Version"
 _MACHINE = "AWS::StepFunctions::StateMachine"
+_FIRST = "1"
+"""What version each function has here: the state machine invokes versions, and a new function's first is 1."""
+
 _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
 _KNOWN = {
     "Architectures", "Code", "Description", "Environment", "FunctionName", "Handler", "ImageConfig", "LoggingConfig",
@@ -119,7 +123,11 @@ class Stack:
             return self.parameters[name]
         if name in _PSEUDO:
             return _PSEUDO[name]
-        if name in self._resources:
+        resource = self._resources.get(name)
+        if resource is not None and resource["Type"] == _VERSION:
+            function = cast("dict[str, dict[str, str]]", resource["Properties"])["FunctionName"]["Ref"]
+            return f"{self._arn(function)}:{_FIRST}"
+        if resource is not None:
             return name
         raise EmulatorError(f"template.yaml: {name!r} has no value: it is no resource and no parameter with a default.")
 
@@ -167,6 +175,7 @@ def _function(stack: Stack, properties: Mapped, packages: _Packages) -> Function
         float(cast("int", properties["Timeout"])),
         cast("int", properties["MemorySize"]),
         {key: str(value) for key, value in cast("dict[str, Json]", stack.resolve(variables)).items()},
+        _FIRST,
     )
 
 

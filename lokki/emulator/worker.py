@@ -41,7 +41,10 @@ _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB."""
+    """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB.
+
+    ``version``: the one that this is, "" for the latest code.
+    """
 
     name: str
     folder: Path
@@ -49,11 +52,13 @@ class FunctionSpec:
     timeout: float
     memory: int
     environment: Mapping[str, str]
+    version: str = ""
 
     @property
     def arn(self) -> str:
-        """The function's ARN."""
-        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}"
+        """The function's ARN, with its version if it is one."""
+        qualifier = f":{self.version}" if self.version else ""
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}{qualifier}"
 
 
 type Log = Callable[[FunctionSpec, Caller | None, str], None]
@@ -178,11 +183,11 @@ class Worker:
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
         variables = {
             "AWS_LAMBDA_FUNCTION_NAME": spec.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_VERSION": spec.version or "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": f"[$LATEST]{uuid.uuid4().hex}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"[{spec.version or '$LATEST'}]{uuid.uuid4().hex}",
             "AWS_LAMBDA_RUNTIME_API": self._api.address,
             "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info[0]}.{sys.version_info[1]}",
             "LAMBDA_TASK_ROOT": str(spec.folder),

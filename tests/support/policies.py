@@ -83,11 +83,11 @@ class Roles:
         return {name for name, each in self._resources.items() if each["Type"] == "AWS::IAM::Role"}
 
     def log_group(self, function: str) -> str:
-        """Return the ARN of the group that a function logs to, by the function's ARN."""
+        """Return the ARN of the group that a function logs to, by the ARN of its version."""
         [properties] = [
             cast("Mapped", each["Properties"])
             for name, each in self._resources.items()
-            if each["Type"] == "AWS::Lambda::Function" and self.arn(name) == function
+            if each["Type"] == "AWS::Lambda::Function" and function.startswith(f"{self.arn(name)}:")
         ]
         group = cast("dict[str, dict[str, str]]", properties["LoggingConfig"])["LogGroup"]["Ref"]
         return self.arn(group).removesuffix(":*")
@@ -103,6 +103,8 @@ class Roles:
                 return f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{self.text(properties['LogGroupName'])}:*"
             case "AWS::StepFunctions::StateMachine":
                 return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{self.text(properties['StateMachineName'])}"
+            case "AWS::StepFunctions::StateMachineAlias":
+                return f"{self.arn('StateMachine')}:{properties['Name']}"
         raise AssertionError(f"no ARN is known of a {resource['Type']}")
 
     def text(self, value: Json) -> str:
@@ -111,7 +113,7 @@ class Roles:
             case str():
                 return value
             case {"Fn::Sub": str(text)}:
-                return re.sub(r"\$\{([\w:]+)\}", lambda found: self._value(found[1]), text)
+                return re.sub(r"\$\{([\w:]+)(?:\.Arn)?\}", lambda found: self._value(found[1]), text)
             case {"Fn::GetAtt": [str(name), "Arn"]}:
                 return self.arn(name)
             case {"Ref": str(name)}:
