@@ -1,0 +1,134 @@
+"""The bucket of a flow: whether it can be used, the packages in it, and all that a flow has there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from lokki.deploy.aws import Aws, aws_errors, code_of
+from lokki.errors import AwsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+_AT_ONCE = 4
+_DELETED_AT_ONCE = 1000
+"""https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file to upload. The key holds a hash of its content, so what is there under it already is the same."""
+
+    key: str
+    path: Path
+    size: int
+
+
+def check_bucket(aws: Aws, bucket: str) -> None:
+    """Raise AwsError, with what to do, for a bucket that is not there, not the account's or in another region.
+
+    Lambda takes code from buckets in its own region:
+    https://docs.aws.amazon.com/lambda/latest/api/API_FunctionCode.html
+    """
+    with aws_errors(f"look at the bucket {bucket}"):
+        try:
+            region = aws.s3.head_bucket(Bucket=bucket).get("BucketRegion") or aws.region
+        except ClientError as error:
+            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            region = headers.get("x-amz-bucket-region", aws.region)
+            if code_of(error) in ("404", "NoSuchBucket"):
+                raise AwsError(
+                    f"artifact_bucket: there is no bucket {bucket}. Make it (aws s3 mb s3://{bucket} --region "
+                    f"{aws.region}), or name another in lokki.yml."
+                ) from None
+            if code_of(error) == "403" and region == aws.region:
+                raise AwsError(
+                    f"artifact_bucket: access to the bucket {bucket} is denied. It may belong to somebody else: name "
+                    "another in lokki.yml, or ask for s3:ListBucket, s3:GetObject and s3:PutObject on it."
+                ) from None
+            if region == aws.region:
+                raise
+    if region != aws.region:
+        raise AwsError(
+            f"artifact_bucket: the bucket {bucket} is in {region} and the flow goes to {aws.region}; Lambda takes code "
+            f"from its own region only. Give --region {region}, or name a bucket in {aws.region} in lokki.yml."
+        )
+
+
+def missing(aws: Aws, bucket: str, uploads: Iterable[Upload]) -> list[Upload]:
+    """Return what is not in the bucket yet."""
+
+    def is_there(upload: Upload) -> bool:
+        try:
+            return client.head_object(Bucket=bucket, Key=upload.key)["ContentLength"] == upload.size
+        except ClientError as error:
+            if code_of(error) in ("404", "NoSuchKey"):
+                return False
+            raise
+
+    client = aws.s3
+    wanted = list(uploads)
+    with aws_errors(f"look for packages in the bucket {bucket}"), ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [upload for upload, found in zip(wanted, pool.map(is_there, wanted), strict=True) if not found]
+
+
+def upload(aws: Aws, bucket: str, uploads: Sequence[Upload]) -> None:
+    """Upload files, several at a time; each is there whole or not at all."""
+
+    def send(each: Upload) -> None:
+        client.upload_file(str(each.path), bucket, each.key)
+
+    client = aws.s3
+    with aws_errors(f"upload packages to the bucket {bucket}"), ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(send, uploads):
+            pass
+
+
+def put_text(aws: Aws, bucket: str, key: str, content: bytes) -> str:
+    """Write a small object and return its URL, as CloudFormation wants it."""
+    with aws_errors(f"write to the bucket {bucket}"):
+        aws.s3.put_object(Bucket=bucket, Key=key, Body=content)
+    suffix = "amazonaws.com.cn" if aws.region.startswith("cn-") else "amazonaws.com"
+    return f"https://{bucket}.s3.{aws.region}.{suffix}/{key}"
+
+
+def stored(aws: Aws, bucket: str, prefix: str) -> tuple[int, int]:
+    """Return how many objects there are under a prefix, and how many bytes they have together; [0, 0] for no bucket."""
+    with aws_errors(f"look into the bucket {bucket}"):
+        sizes = [size for _, size in _versions(aws, bucket, prefix)]
+    return len(sizes), sum(sizes)
+
+
+def remove_all(aws: Aws, bucket: str, prefix: str) -> int:
+    """Delete all objects under a prefix, with all their versions; return how many. Raises AwsError."""
+    removed = 0
+    with aws_errors(f"delete from the bucket {bucket}"):
+        for batch in batched(_versions(aws, bucket, prefix), _DELETED_AT_ONCE, strict=False):
+            doomed = [each for each, _ in batch]
+            answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+            removed += len(doomed)
+            for failed in answer.get("Errors", []):
+                raise AwsError(
+                    f"s3://{bucket}/{failed.get('Key')} cannot be deleted: {failed.get('Message')}. Try again."
+                )
+    return removed
+
+
+def _versions(aws: Aws, bucket: str, prefix: str) -> Iterator[tuple[ObjectIdentifierTypeDef, int]]:
+    """Yield every version of every object under a prefix, and its bytes; without versioning, each object once."""
+    try:
+        for page in aws.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+            for version in page.get("Versions", []):
+                yield {"Key": version["Key"], "VersionId": version["VersionId"]}, version["Size"]
+            for marker in page.get("DeleteMarkers", []):
+                yield {"Key": marker["Key"], "VersionId": marker["VersionId"]}, 0
+    except ClientError as error:
+        if code_of(error) != "NoSuchBucket":
+            raise

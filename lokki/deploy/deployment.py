@@ -1,0 +1,210 @@
+"""Deploying a flow: a plan against what is there, as a value, and doing what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+from lokki.builder.archive import content_digest
+from lokki.builder.build_folder import Bundle, archive_path, shown_size
+from lokki.builder.package_types import ImageCode, ZipCode
+from lokki.config import LokkiConfig
+from lokki.deploy.aws import Aws, aws_errors
+from lokki.deploy.bucket import Upload, check_bucket, missing, put_text, upload
+from lokki.deploy.changes import Templates, in_words
+from lokki.deploy.deployed import check_stack_name, stack_name
+from lokki.deploy.images import (
+    Image,
+    ImageBuilder,
+    Registry,
+    find_builder,
+    make_repository,
+    missing_images,
+    registry_of,
+)
+from lokki.deploy.live import live_version, point_live_at
+from lokki.deploy.stack import BODY_LIMIT, ChangeSet, Stacks, StackState, Tell, check_updatable
+from lokki.errors import AwsError
+from lokki.values import Json
+
+_DIGEST_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be deployed: a build, its folder and settings, and the stack, default the flow's."""
+
+    bundle: Bundle
+    folder: Path
+    config: LokkiConfig
+    template: Mapping[str, Json]
+    stack: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the stack."""
+        return self.stack or stack_name(self.bundle.flow)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters of the template, all of which the settings give."""
+        given = {
+            "FlowName": self.bundle.flow,
+            "S3Bucket": self.config.artifact_bucket,
+            "ECRRepoPrefix": self.config.ecr_repo_prefix,
+            "ImageTag": self.config.lambda_defaults.image_tag,
+        }
+        declared = self.template.get("Parameters")
+        return {name: value for name, value in given.items() if isinstance(declared, dict) and name in declared}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan: what would be uploaded, built and pushed, changed, and which version runs would use.
+
+    ``proposed``: the change set, None where the stack is as it should be. ``repoint``: the version that the alias
+    must point at again, "" if it does; it does not after a rollback.
+    """
+
+    wanted: Wanted
+    account: str
+    uploads: tuple[Upload, ...]
+    images: tuple[Image, ...]
+    registry: Registry | None
+    proposed: ChangeSet | None
+    templates: Templates
+    repoint: str = ""
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether everything is as it should be; packages that are missing nonetheless are restored."""
+        return self.proposed is None and not self.repoint and not self.uploads and not self.images
+
+
+def plan(aws: Aws, wanted: Wanted) -> Deployment:
+    """Compare a build with what is deployed; a change set is made for that, and nothing else changes.
+
+    Raises AwsError, with what to do, for a bucket, a stack or an account that it cannot be deployed to.
+    """
+    check_stack_name(wanted.name)
+    with aws_errors("ask who you are"):
+        account = aws.sts.get_caller_identity()["Account"]
+    check_bucket(aws, wanted.config.artifact_bucket)
+    uploads, images = _packages(wanted)
+    registry = registry_of(wanted.config.ecr_repo_prefix, aws) if images else None
+    to_build = missing_images(aws, registry, images) if registry is not None else []
+    to_upload = missing(aws, wanted.config.artifact_bucket, uploads)
+    stacks = Stacks(aws)
+    state = stacks.find(wanted.name)
+    _check_stack(wanted, state)
+    proposed = _propose(aws, stacks, wanted, creates=state is None)
+    before: Mapping[str, Json] = state.template if state is not None else {}
+    parameters = state.parameters if state is not None else {}
+    templates = Templates(before, wanted.template, parameters, wanted.parameters)
+    repoint = _rolled_back(aws, stacks, wanted, state) if state is not None and proposed is None else ""
+    return Deployment(wanted, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint)
+
+
+def described(aws: Aws, plan: Deployment) -> list[str]:
+    """Return a plan in words."""
+    wanted = plan.wanted
+    lines = [f"{wanted.bundle.flow} → stack {wanted.name} in {aws.region}, account {plan.account}"]
+    if plan.uploads:
+        size = shown_size(sum(each.size for each in plan.uploads))
+        lines.append(f"  upload {_count(len(plan.uploads), 'package')} ({size}) to {wanted.config.artifact_bucket}")
+    if plan.images and plan.registry is not None:
+        lines.append(f"  build and push {_count(len(plan.images), 'image')} to {plan.registry.host}")
+    if plan.proposed is not None:
+        lines += [f"  {line}" for line in in_words(plan.proposed.changes, plan.templates)]
+        lines.append("  runs that go on keep their code; new ones use this")
+    if plan.repoint:
+        lines.append(f"  new runs use version {plan.repoint.rpartition(':')[2]} again, which a rollback left")
+    if plan.changes_nothing:
+        lines.append("  no changes")
+    return lines
+
+
+def deploy(aws: Aws, plan: Deployment, tell: Tell, environ: Mapping[str, str] = os.environ) -> str:
+    """Do what a plan says, and return the state machine's ARN. Raises AwsError; the stack is then as it was."""
+    wanted = plan.wanted
+    stacks = Stacks(aws)
+    if plan.uploads:
+        upload(aws, wanted.config.artifact_bucket, plan.uploads)
+        tell(f"uploaded {_count(len(plan.uploads), 'package')}")
+    if plan.images and plan.registry is not None:
+        _push(aws, plan, plan.registry, tell, environ)
+    if plan.proposed is not None:
+        stacks.execute(wanted.name, plan.proposed, tell)
+    state = stacks.find(wanted.name)
+    if state is None:
+        raise AwsError(f"the stack {wanted.name} is gone. Deploy again.")
+    if version := _rolled_back(aws, stacks, wanted, state):
+        point_live_at(aws, state.outputs["StateMachineArn"], version)
+    return state.outputs["StateMachineArn"]
+
+
+def discard(aws: Aws, plan: Deployment) -> None:
+    """Give up a plan: nothing of it is left."""
+    if plan.proposed is not None:
+        Stacks(aws).discard(plan.proposed)
+
+
+def _packages(wanted: Wanted) -> tuple[list[Upload], list[Image]]:
+    uploads: list[Upload] = []
+    images: list[Image] = []
+    for package in wanted.bundle.packages:
+        match package.code:
+            case ZipCode(key):
+                path = wanted.folder / archive_path(package.step)
+                uploads.append(Upload(key, path, path.stat().st_size))
+            case ImageCode(repository, tag):
+                content = content_digest(package.files)[:_DIGEST_LENGTH]
+                tag = tag or wanted.config.lambda_defaults.image_tag
+                images.append(Image(package.step, repository, tag, content, wanted.folder / "lambdas" / package.step))
+    return uploads, images
+
+
+def _check_stack(wanted: Wanted, state: StackState | None) -> None:
+    if state is None:
+        return
+    check_updatable(wanted.name, state.status)
+    other = state.parameters.get("FlowName")
+    if other != wanted.bundle.flow or "Artifacts" not in state.outputs:
+        holds = f"the flow {other}" if other else "something that lokki did not deploy"
+        raise AwsError(f"the stack {wanted.name} holds {holds}, not {wanted.bundle.flow}. Give another --stack-name.")
+
+
+def _propose(aws: Aws, stacks: Stacks, wanted: Wanted, *, creates: bool) -> ChangeSet | None:
+    text = (wanted.folder / "template.yaml").read_bytes()
+    url = ""
+    if len(text) > BODY_LIMIT:
+        digest = hashlib.sha256(text).hexdigest()[:_DIGEST_LENGTH]
+        key = f"lokki-packages/{wanted.bundle.flow}/template-{digest}.yaml"
+        url = put_text(aws, wanted.config.artifact_bucket, key, text)
+    return stacks.propose(wanted.name, text, wanted.parameters, creates=creates, url=url)
+
+
+def _rolled_back(aws: Aws, stacks: Stacks, wanted: Wanted, state: StackState) -> str:
+    """Return the ARN of the version that the stack has and that new runs do not use, "" if they do."""
+    version = stacks.resource(wanted.name, "StateMachineVersion")
+    return version if version and live_version(aws, state.outputs["StateMachineArn"]) != version else ""
+
+
+def _push(aws: Aws, plan: Deployment, registry: Registry, tell: Tell, environ: Mapping[str, str]) -> None:
+    builder = ImageBuilder(find_builder(environ), plan.wanted.config.architecture, environ)
+    builder.log_in(aws, registry)
+    for image in plan.images:
+        name = registry.prefix + image.repository
+        if make_repository(aws, registry, name):
+            tell(f"made the repository {name}")
+        for pushed in builder.build(image, registry):
+            builder.push(pushed)
+        tell(f"pushed {name}:{image.tag}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,96 @@
+"""The alias through which runs are started, and the versions of a state machine that it may point at.
+
+A version of a state machine names the versions of the functions that it invokes, so pointing the alias back brings the
+code of all steps back. https://docs.aws.amazon.com/step-functions/latest/dg/concepts-cd-aliasing-versioning.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from botocore.exceptions import ClientError
+
+from lokki.builder.cloudformation import LIVE
+from lokki.deploy.aws import Aws, aws_errors, code_of
+from lokki.errors import AwsError
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a state machine: its ARN, which ends in its number, and when it was deployed."""
+
+    arn: str
+    made: datetime
+
+    @property
+    def number(self) -> int:
+        """Its number: later ones are higher."""
+        return int(self.arn.rpartition(":")[2])
+
+    def __str__(self) -> str:
+        return f"version {self.number} ({self.made.astimezone():%Y-%m-%d %H:%M:%S})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """From which version to which the alias would go."""
+
+    current: Version
+    target: Version
+
+
+def live_version(aws: Aws, state_machine: str) -> str:
+    """Return the ARN of the version that new runs use, "" if there is no alias."""
+    with aws_errors(f"read the alias {LIVE}"):
+        try:
+            found = aws.states.describe_state_machine_alias(stateMachineAliasArn=f"{state_machine}:{LIVE}")
+        except ClientError as error:
+            if code_of(error) == "ResourceNotFound":
+                return ""
+            raise
+    weights = {each["stateMachineVersionArn"]: each["weight"] for each in found["routingConfiguration"]}
+    return max(weights, key=lambda arn: weights[arn])
+
+
+def point_live_at(aws: Aws, state_machine: str, version: str) -> None:
+    """Let new runs use a version."""
+    with aws_errors(f"change the alias {LIVE}"):
+        aws.states.update_state_machine_alias(
+            stateMachineAliasArn=f"{state_machine}:{LIVE}",
+            routingConfiguration=[{"stateMachineVersionArn": version, "weight": 100}],
+        )
+
+
+def versions(aws: Aws, state_machine: str) -> list[Version]:
+    """Return all versions, the latest first."""
+    found: list[Version] = []
+    token = ""
+    with aws_errors("list the versions of the state machine"):
+        while True:
+            following = {"nextToken": token} if token else {}
+            page = aws.states.list_state_machine_versions(stateMachineArn=state_machine, maxResults=1000, **following)
+            found += [
+                Version(each["stateMachineVersionArn"], each["creationDate"]) for each in page["stateMachineVersions"]
+            ]
+            token = page.get("nextToken", "")
+            if not token:
+                return sorted(found, key=lambda version: version.number, reverse=True)
+
+
+def plan_rollback(aws: Aws, state_machine: str, to: int | None = None) -> Rollback:
+    """Find the version before the one that new runs use, or the one of a number. Raises AwsError if there is none."""
+    found = versions(aws, state_machine)
+    live = live_version(aws, state_machine)
+    current = next((version for version in found if version.arn == live), None)
+    if current is None:
+        raise AwsError(f"the alias {LIVE} points at no version that there is. Deploy again.")
+    earlier = [version for version in found if version.number < current.number]
+    targets = earlier[:1] if to is None else [version for version in found if version.number == to]
+    known = ", ".join(str(version) for version in found[:5])
+    if not targets:
+        wanted = "no earlier version" if to is None else f"no version {to}"
+        raise AwsError(f"new runs use {current}, and there is {wanted}. There are: {known}.")
+    if targets[0] == current:
+        raise AwsError(f"new runs use {current} already. There are: {known}.")
+    return Rollback(current, targets[0])
