@@ -180,6 +180,24 @@ def _emulate(graph: FlowGraph, program: str, flow: str) -> click.Command:
     return emulate_command(graph, program, flow)
 
 
+def _deploy(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_deploy import deploy_command  # start-up: only these three commands need boto3 and the builder
+
+    return deploy_command(graph, program, flow)
+
+
+def _rollback(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_deploy import rollback_command  # as in _deploy
+
+    return rollback_command(graph, program, flow)
+
+
+def _destroy(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_deploy import destroy_command  # as in _deploy
+
+    return destroy_command(graph, program, flow)
+
+
 def _estimate(graph: FlowGraph, program: str, flow: str) -> click.Command:
     from lokki.cli_estimate import estimate_command  # start-up: only this command needs prices
 
@@ -252,6 +270,9 @@ FLOW_COMMANDS = (
     FlowCommand("run", "Run a flow on this machine and print its result.", run_command),
     FlowCommand("build", "Write Lambda packages, state machine and template.", _build),
     FlowCommand("emulate", "Build, and run what was built as AWS would.", _emulate),
+    FlowCommand("deploy", "Build, show what would change on AWS, and change it.", _deploy),
+    FlowCommand("rollback", "Let new runs on AWS use the version before.", _rollback),
+    FlowCommand("destroy", "Remove a flow from AWS.", _destroy),
     FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", _estimate),
     FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", _replay),
 )

@@ -7,7 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import yaml
 
 from lokki.builder.archive import content_digest
 from lokki.builder.build_folder import Bundle, archive_path, shown_size
@@ -36,13 +38,21 @@ _DIGEST_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be deployed: a build, its folder and settings, and the stack, default the flow's."""
+    """What is to be deployed: a build, the settings that it was made with, and the stack, default the flow's."""
 
     bundle: Bundle
-    folder: Path
     config: LokkiConfig
-    template: Mapping[str, Json]
     stack: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the build was written."""
+        return Path(self.config.build_dir)
+
+    @property
+    def template(self) -> Mapping[str, Json]:
+        """The template."""
+        return cast("dict[str, Json]", yaml.safe_load(self.bundle.files["template.yaml"]))
 
     @property
     def name(self) -> str:
@@ -179,7 +189,7 @@ def _check_stack(wanted: Wanted, state: StackState | None) -> None:
 
 
 def _propose(aws: Aws, stacks: Stacks, wanted: Wanted, *, creates: bool) -> ChangeSet | None:
-    text = (wanted.folder / "template.yaml").read_bytes()
+    text = wanted.bundle.files["template.yaml"]
     url = ""
     if len(text) > BODY_LIMIT:
         digest = hashlib.sha256(text).hexdigest()[:_DIGEST_LENGTH]

@@ -1,0 +1,191 @@
+"""The commands ``deploy``, ``rollback`` and ``destroy``: what would change is shown, asked for, and done."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+import click
+
+from lokki.builder.builder import Builder
+from lokki.builder.names import deployed_name
+from lokki.cli_flow import EPILOG, SETTINGS, Called
+from lokki.config import LokkiConfig, load_config
+from lokki.deploy import deployment, removal
+from lokki.deploy.aws import Aws, connect
+from lokki.deploy.deployed import find_deployed
+from lokki.deploy.live import plan_rollback, point_live_at
+from lokki.errors import AwsError
+from lokki.graph import FlowGraph
+
+DONE, DECLINED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeployOptions:
+    """What the command line says of a deployment."""
+
+    stack: str | None = None
+    region: str | None = None
+    image_tag: str | None = None
+    environment: str | None = None
+    dry_run: bool = False
+    yes: bool = False
+
+
+def deploy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that deploys a flow; it is called as ``<program> deploy [<flow>]``."""
+
+    def callback(
+        stack: str | None, region: str | None, environment: str | None, image_tag: str | None, dry_run: bool, yes: bool
+    ) -> int:
+        options = DeployOptions(stack, region, image_tag, environment, dry_run, yes)
+        return deploy_flow(graph, options, str(Called(program, "invoke", flow)))
+
+    return click.Command(
+        "deploy",
+        params=[
+            *place_options(),
+            click.Option(["--image-tag"], metavar="TAG", help="Tag of image packages (default: from their content)."),
+            click.Option(["--dry-run"], is_flag=True, help="Show what would change, and change nothing."),
+            _yes(),
+        ],
+        help=f"Build {graph.name}, show what would change on AWS, and change it after a yes. Prints the ARN of the "
+        "state machine.",
+        callback=callback,
+        epilog=EPILOG,
+        context_settings=SETTINGS,
+    )
+
+
+def rollback_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that lets new runs use an earlier version."""
+
+    def callback(stack: str | None, region: str | None, environment: str | None, to: int | None, yes: bool) -> int:
+        return rollback_flow(graph, DeployOptions(stack, region, environment=environment, yes=yes), to)
+
+    return click.Command(
+        "rollback",
+        params=[
+            *place_options(),
+            click.Option(["--to"], type=click.IntRange(min=1), metavar="N", help="Which; default: the one before."),
+            _yes(),
+        ],
+        help=f"Let new runs of {graph.name} use the version before: state machine and code of all steps. Runs that "
+        "go on are not touched. The next deploy undoes it.",
+        callback=callback,
+        epilog=EPILOG,
+        context_settings=SETTINGS,
+    )
+
+
+def destroy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that removes a flow from AWS."""
+
+    def callback(stack: str | None, region: str | None, environment: str | None, keep_data: bool, yes: bool) -> int:
+        options = DeployOptions(stack, region, environment=environment, yes=yes)
+        return destroy_flow(graph, options, keep_data=keep_data)
+
+    return click.Command(
+        "destroy",
+        params=[
+            *place_options(),
+            click.Option(["--keep-data"], is_flag=True, help="Keep what the runs wrote to the bucket."),
+            _yes(),
+        ],
+        help=f"Remove {graph.name} from AWS: its stack, its packages and what its runs wrote. Shows that, and asks.",
+        callback=callback,
+        epilog=EPILOG,
+        context_settings=SETTINGS,
+    )
+
+
+def place_options() -> list[click.Parameter]:
+    """Make the options that say where a flow is deployed, for all commands that need to know."""
+    return [
+        click.Option(["--stack-name", "stack"], metavar="NAME", help="The stack (default: named after the flow)."),
+        click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION, or the profile's)."),
+        click.Option(
+            ["--env", "environment"], metavar="NAME", help="Use this environment of lokki.yml (default: $LOKKI_ENV)."
+        ),
+    ]
+
+
+def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
+    """Build a flow and deploy it as the command line says; return the exit code. ``invoke``: how to run it then."""
+    config = _settings(options)
+    bundle = Builder(_tell).build(graph, config)
+    aws = connect(options.region)
+    plan = deployment.plan(aws, deployment.Wanted(bundle, config, options.stack))
+    try:
+        for line in deployment.described(aws, plan):
+            _tell(line)
+        if options.dry_run:
+            _tell("dry run: nothing was changed")
+        wants = not options.dry_run and (plan.changes_nothing or _agreed("Deploy this?", options))
+    except BaseException:  # Ctrl-C at the question, too
+        deployment.discard(aws, plan)
+        raise
+    if not wants:
+        deployment.discard(aws, plan)
+        return DONE if options.dry_run else DECLINED
+    arn = deployment.deploy(aws, plan, _tell)
+    _tell(f"{bundle.flow} is deployed; run it with: {invoke}")
+    click.echo(arn)
+    return DONE
+
+
+def rollback_flow(graph: FlowGraph, options: DeployOptions, to: int | None) -> int:
+    """Let new runs use an earlier version; return the exit code."""
+    config = _settings(options)
+    aws = connect(options.region)
+    deployed = find_deployed(aws, deployed_name(graph.name, config), options.stack)
+    plan = plan_rollback(aws, deployed.state_machine, to)
+    _tell(f"new runs of {deployed.flow} would use {plan.target} in the place of {plan.current}")
+    if not _agreed("Roll back?", options):
+        return DECLINED
+    point_live_at(aws, deployed.state_machine, plan.target.arn)
+    _tell(f"new runs of {deployed.flow} use {plan.target}; the next deploy undoes this")
+    return DONE
+
+
+def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -> int:
+    """Remove a flow from AWS; return the exit code."""
+    config = _settings(options)
+    aws: Aws = connect(options.region)
+    plan = removal.plan_removal(aws, deployed_name(graph.name, config), options.stack, keep_data=keep_data)
+    _tell(f"this goes from {plan.region}, for good:")
+    for line in removal.described(plan):
+        _tell(f"  {line}")
+    if not _agreed("Remove all of this?", options):
+        return DECLINED
+    removal.remove(aws, plan, _tell)
+    _tell(f"{plan.flow} is gone" + ("; what its runs wrote stays" if keep_data and plan.values[0] else ""))
+    return DONE
+
+
+def _settings(options: DeployOptions) -> LokkiConfig:
+    config = load_config(environment=options.environment)
+    if options.image_tag is None:
+        return config
+    return replace(config, lambda_defaults=replace(config.lambda_defaults, image_tag=options.image_tag))
+
+
+def _agreed(question: str, options: DeployOptions) -> bool:
+    """Ask, where there is somebody to ask. Raises AwsError where there is nobody and no --yes."""
+    if options.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise AwsError("nothing was changed: there is no terminal to ask on. Give --yes to agree beforehand.")
+    agreed = click.confirm(question, err=True)
+    if not agreed:
+        _tell("nothing was changed")
+    return agreed
+
+
+def _yes() -> click.Option:
+    return click.Option(["--yes", "--confirm"], is_flag=True, help="Do not ask.")
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
