@@ -15,7 +15,6 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     CredentialRetrievalError,
-    EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -23,6 +22,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as UnreachableError
 
 from lokki.errors import AwsError
 
@@ -172,7 +172,7 @@ def explained(error: ClientError | BotoCoreError, doing: str) -> str:
             return f"{error}. AWS_PROFILE must name a profile of ~/.aws/config."
         case CredentialRetrievalError() | TokenRetrievalError() | SSOError():
             return f"the AWS credentials cannot be got: {_sentence(str(error))} To go on, {LOG_IN}."
-        case EndpointConnectionError() | HTTPClientError():
+        case UnreachableError() | HTTPClientError():
             return f"AWS cannot be reached to {doing}: {_sentence(str(error))} Check the network and AWS_ENDPOINT_URL."
         case _:
             return f"could not {doing}: {_sentence(str(error))}"
@@ -197,9 +197,9 @@ def _denied(error: ClientError, doing: str, message: str) -> str:
     found = _WHO_MAY_NOT.search(message)
     if found is None:
         action = error.operation_name
-        return f"access is denied to {doing} ({action}): ask for this permission who administers the account."
+        return f"access is denied to {doing} ({action}): ask the account's administrator for this permission."
     on = f" on {found['what'].rstrip('.,')}" if found["what"] else ""
-    return f"{found['who']} may not {found['action']}{on}, to {doing}: ask for it who administers the account."
+    return f"{found['who']} may not {found['action']}{on}, to {doing}: ask the account's administrator for it."
 
 
 def _sentence(text: str) -> str:
