@@ -347,9 +347,11 @@ def processes_below(folder: Path) -> list[str]:
 
 
 def test_nothing_is_left_after_an_emulation(project: Project, tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("lokki-emulator-*"))
-    emulate(project, "doubled", tmp_path)
-    assert set(Path(tempfile.gettempdir()).glob("lokki-emulator-*")) <= before
+    with command(project, tmp_path, "doubled") as running:
+        running.communicate(timeout=120)
+    assert running.returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {".lokki"}
+    assert processes_below(tmp_path) == []
 
 
 # --- what cannot be emulated ---

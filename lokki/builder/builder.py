@@ -19,6 +19,7 @@ from lokki.builder.names import deployed_name
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.sources import Project, collect, lokki_files
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.trimming import without_other_steps
 from lokki.builder.uv import Uv
 from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor
 from lokki.config import LokkiConfig
@@ -48,14 +49,15 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
     name = deployed_name(plan.flow, config)
     calls = describe_calls(plan, template_to_json)
     packages = []
+    steps = contents.project.steps
     for step in graph.steps:
         code = StepCode(
             plan.flow,
             step.name,
             contents.project.flow,
-            contents.project.steps[step.name],
+            steps[step.name],
             calls[step.name],
-            contents.project.files,
+            without_other_steps(contents.project.files, steps[step.name], steps.values()),
             contents.resolved[step.name].text,
         )
         files = generate_lambda_dir(code, config)
