@@ -239,8 +239,17 @@ class MapRun:
 
     def described(self) -> dict[str, Json]:
         """Return what an event tells of the map run."""
-        done = sum(child.share.items for child in self._children if _succeeded(child))
-        return {"mapRunArn": self.arn, "items": self._items, "finished": done, "concurrency": self._concurrency()}
+        work, state = self._work, self._work.state
+        return {
+            "mapRunArn": self.arn,
+            "items": self._items,
+            "finished": sum(child.share.items for child in self._children if _succeeded(child)),
+            "concurrency": self._concurrency(),
+            "children": len(self._children),
+            "maxConcurrency": work.whole(state.max_concurrency, "MaxConcurrency") or 0,
+            "toleratedFailureCount": work.whole(state.tolerated_count, "ToleratedFailureCount") or 0,
+            "toleratedFailurePercentage": work.number(state.tolerated_percentage, "ToleratedFailurePercentage") or 0,
+        }
 
     def counts(self) -> dict[str, Json]:
         """Return how many items are done, failed and not started."""
