@@ -28,7 +28,7 @@ class ReplayRequest:
 
 
 def replay_command(graph: FlowGraph, again: str) -> click.Command:
-    """Make the command that replays a step of a local run; ``again``: how the flow's command line is called."""
+    """Make the command that replays a step of a local or emulated run; ``again``: how the flow is called."""
     return click.Command(
         "replay",
         params=[

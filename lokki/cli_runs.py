@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from lokki.emulator.kept import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.progress import seconds
@@ -38,7 +39,7 @@ def runs_command(flow: str | None) -> click.Group:
 
 def table(runs: Runs, flow: str | None) -> str:
     """Return the runs as a table."""
-    found = runs.list(flow)
+    found = _of(runs, flow)
     if not found:
         return f"no runs in {runs.folder}"
     rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "SIZE")]
@@ -48,7 +49,7 @@ def table(runs: Runs, flow: str | None) -> str:
 
 def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:
     """Remove all runs that have ended but the latest so many, and what killed runs left; return the ids of the runs."""
-    ended = [record for record in runs.list(flow) if record.status != "running"]
+    ended = [record for record in _of(runs, flow) if record.status != "running"]
     removed = []
     for record in ended[keep:]:
         with suppress(RunFolderError, ParameterError):  # it has been resumed, or removed, just now
@@ -61,6 +62,11 @@ def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:
     for half in [*removals, *begun]:
         shutil.rmtree(half, ignore_errors=True)
     return removed
+
+
+def _of(runs: Runs, flow: str | None) -> list[RunRecord]:
+    """Return the runs of a flow, emulated ones too, or of all flows, the latest first."""
+    return [record for record in runs.list() if flow is None or record.flow in (flow, emulated_name(flow))]
 
 
 def _remove_temporary(runs: Runs, run_id: str) -> None:

@@ -46,6 +46,15 @@ def load_flow(target: str) -> Flow[...]:
     raise FlowError(f"{source} has several flows, {', '.join(found)}: say which, as in {source}:{next(iter(found))}.")
 
 
+def import_name(path: Path) -> tuple[Path, str]:
+    """Return the folder from which a file is imported, and its name there, which begins with that of its package."""
+    folder, parts = path.resolve().parent, [path.stem]
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(part for part in parts if part != "__init__")
+
+
 def _named(source: str, name: str, flows: dict[str, Flow[...]]) -> Flow[...]:
     if name in flows:
         return flows[name]
@@ -66,11 +75,7 @@ def _noted() -> Iterator[None]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FlowError(f"{path} is a folder: name a file in it." if path.is_dir() else f"there is no file {path}.")
-    folder, parts = path.resolve().parent, [path.stem]
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    name = ".".join(part for part in parts if part != "__init__")
+    folder, name = import_name(path)
     if "." in path.stem or path.suffix != ".py":
         raise FlowError(f"{path} cannot be imported: name it like a module, with one dot, before 'py'.")
     if str(folder) not in sys.path:

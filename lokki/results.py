@@ -25,7 +25,7 @@ _ENDED_WELL = ("finished", "succeeded")
 
 
 def local(flow: str, root: Path | str = ".lokki", *, file: Path | str | None = None) -> FlowResults:
-    """Return the runs of a flow on this machine; ``flow``: its name, such as ``"birds-flow"``.
+    """Return the runs of a flow on this machine, emulated ones too; ``flow``: its name, such as ``"birds-flow"``.
 
     ``file``: the flow's file, for values of classes that it defines itself: what is run by ``python flow.py run`` is
     ``__main__`` there, and something else here. Default: the file that the run names, if it names one.
@@ -89,6 +89,11 @@ class Run:
         return self.info.status
 
     @property
+    def emulated(self) -> bool:
+        """Whether it was run on this machine as AWS would run it."""
+        return self.info.emulated
+
+    @property
     def started(self) -> datetime:
         """When it was started, in UTC."""
         return self.info.started
@@ -141,7 +146,7 @@ class Run:
         return list(self.kept.log())
 
     def __repr__(self) -> str:
-        return f"<run {self.id} of {self.info.flow}: {self.status}>"
+        return f"<{'emulated ' if self.emulated else ''}run {self.id} of {self.info.flow}: {self.status}>"
 
     def _repr_html_(self) -> str:
         return table((*_HEADER, "parameters", "error"), [(*_row(self), _params(self), self.info.error)])
@@ -159,7 +164,8 @@ _HEADER = ("run", "status", "started", "seconds")
 
 def _row(run: Run) -> tuple[str, ...]:
     took = "" if run.seconds is None else f"{run.seconds:.2f}"
-    return run.id, run.status, f"{run.started:%Y-%m-%d %H:%M:%S}", took
+    status = f"{run.status} (emulated)" if run.emulated else run.status
+    return run.id, status, f"{run.started:%Y-%m-%d %H:%M:%S}", took
 
 
 def _params(run: Run) -> str:

@@ -24,7 +24,10 @@ _SHOWN_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What is known of a run without reading its values. ``seconds``: how long it took, None while it goes on."""
+    """What is known of a run without reading its values. ``seconds``: how long it took, None while it goes on.
+
+    ``emulated``: it ran on this machine as AWS would run it.
+    """
 
     id: str
     flow: str
@@ -33,6 +36,7 @@ class RunInfo:
     seconds: float | None
     params: Mapping[str, Json]
     error: str = ""
+    emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
@@ -18,16 +17,18 @@ from typing import cast
 import msgspec
 
 from lokki import codec
-from lokki.errors import FlowError, RunFolderError, StoreError
+from lokki.emulator.kept import emulated_name
+from lokki.errors import RunFolderError, StoreError
 from lokki.failures import Failure
-from lokki.loading import load_flow
 from lokki.local_run.journal import Record
 from lokki.local_run.runs import RECORD, RunRecord, Runs
-from lokki.results_items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results_emulated import emulated_run
+from lokki.results_items import Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results_log import log_lines
+from lokki.results_modules import MAINS, MainModule
 from lokki.store.keys import Keys, shown
 from lokki.values import Inline, Json, Ref, Stored, ref_from_json
 
-_MAINS = ("__main__", "__mp_main__")
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 _NOWHERE = 2**16 - 1
 _CACHED_LINES = 64
@@ -40,7 +41,7 @@ class _Origin(msgspec.Struct, frozen=True):
 
 
 class LocalCatalog:
-    """The runs of a flow in a directory; ``file``: the flow's, for values of classes that are its own."""
+    """The runs of a flow in a directory, emulated ones too; ``file``: the flow's, for values of classes of its own."""
 
     def __init__(self, flow: str, root: Path, file: Path | None = None) -> None:
         self._flow = flow
@@ -49,22 +50,28 @@ class LocalCatalog:
 
     def list(self) -> list[RunInfo]:
         """Return all runs, the latest first."""
-        return [_info(record) for record in self._runs.list(self._flow)]
+        return [_info(record, self._flow) for record in self._runs.list() if self._is_own(record)]
 
     def info(self, run_id: str) -> RunInfo:
         """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
-        return _info(self._record(run_id))
+        return _info(self._record(run_id), self._flow)
 
-    def kept(self, run_id: str) -> LocalRun:
+    def kept(self, run_id: str) -> Kept:
         """Return what a run keeps."""
         record = self._record(run_id)
-        return LocalRun(self._runs, record, self._file or _file_of(self._runs.folder / run_id / RECORD))
+        file = self._file or _file_of(self._runs.folder / run_id / RECORD)
+        if record.flow != self._flow:
+            return emulated_run(self._runs, self._flow, record, file)
+        return LocalRun(self._runs, record, file)
 
     def _record(self, run_id: str) -> RunRecord:
         record = self._runs.load(run_id)
-        if record.flow != self._flow:
+        if not self._is_own(record):
             raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {self._flow}.")
         return record
+
+    def _is_own(self, record: RunRecord) -> bool:
+        return record.flow in (self._flow, emulated_name(self._flow))
 
 
 class LocalRun:
@@ -109,18 +116,7 @@ class LocalRun:
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
-        path = self._folder / "events.jsonl"
-        if not path.exists():
-            return
-        with path.open("rb") as lines:
-            for line in lines:
-                try:
-                    event = msgspec.json.decode(line)
-                except msgspec.DecodeError:
-                    return  # the line that was being written when the run was killed
-                found = _log_line(event)
-                if found is not None:
-                    yield found
+        return log_lines(self._folder)
 
     def _outcome(self, step_id: str) -> dict[str, object]:
         url = self._runs.store.url(f"{self._record.run_id}/{step_id}/output.json")
@@ -139,7 +135,7 @@ class LocalRun:
         try:
             return codec.loads(self._runs.store.read(ref), url=shown(ref), modules=self._modules)
         except StoreError as error:
-            if self._modules is None and any(name in str(error) for name in _MAINS):
+            if self._modules is None and any(name in str(error) for name in MAINS):
                 raise StoreError(
                     f"{shown(ref)} holds an object of a class in the flow's file, which is not known here. "
                     f'Name it: lokki.local("{self._record.flow}", file="flow.py").'
@@ -242,42 +238,6 @@ class JournalItems:
             return {record.index: record for record in _decoded(journal.readline()) if self._is_own(record)}
 
 
-class MainModule(Mapping[str, str]):
-    """Says under which name the flow's file, which ran as ``__main__``, is imported here; imports it when asked."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __getitem__(self, name: str) -> str:
-        if name not in _MAINS:
-            raise KeyError(name)
-        return module_of(self._file)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_MAINS)
-
-    def __len__(self) -> int:
-        return len(_MAINS)
-
-
-def module_of(file: Path) -> str:
-    """Return the name of the module that a flow's file is, after importing it unless it is there.
-
-    Raises FlowError for a file that is not there, and whatever it raises when it is imported.
-    """
-    found = _loaded(file)
-    if found is None:
-        problem: FlowError | None = None
-        try:
-            load_flow(str(file))
-        except FlowError as error:  # a file of several flows is imported all the same
-            problem = error
-        found = _loaded(file)
-        if found is None:
-            raise problem or FlowError(f"{file} cannot be imported.")
-    return found
-
-
 def places(plan: list[str]) -> dict[str, Place]:
     """Read the steps of a run, by id, from the lines of its plan, as `lokki.plan.describe` writes them."""
     found: dict[str, Place] = {}
@@ -294,15 +254,6 @@ def places(plan: list[str]) -> dict[str, Place]:
     return found
 
 
-def _loaded(file: Path) -> str | None:
-    wanted = file.resolve()
-    for name, module in [*sys.modules.items()]:
-        path = getattr(module, "__file__", None)
-        if isinstance(path, str) and Path(path).name == file.name and Path(path).resolve() == wanted:
-            return name
-    return None
-
-
 def _file_of(record: Path) -> Path | None:
     """Return the flow's file as the run's record has it, if it does."""
     with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -311,26 +262,13 @@ def _file_of(record: Path) -> Path | None:
     return None
 
 
-def _info(record: RunRecord) -> RunInfo:
+def _info(record: RunRecord, flow: str) -> RunInfo:
     params = cast("dict[str, Json]", record.params)
     took = None if record.status in ("running", "killed") else record.seconds
+    started = datetime.fromisoformat(record.started)
     return RunInfo(
-        record.run_id, record.flow, record.status, datetime.fromisoformat(record.started), took, params, record.error
+        record.run_id, flow, record.status, started, took, params, record.error, emulated=record.flow != flow
     )
-
-
-def _log_line(event: dict[str, object]) -> LogLine | None:
-    time, step, kind = str(event.get("time", "")), str(event.get("id", "")), event.get("event")
-    index = event.get("index")
-    item = index if isinstance(index, int) else None
-    if kind == "step_output":
-        return LogLine(time, step, item, str(event.get("text", "")))
-    failure = event.get("failure")
-    if kind in ("step_retried", "step_failed", "item_failed") and isinstance(failure, dict):
-        words = "will be tried again" if kind == "step_retried" else "failed"
-        message = f"{words}: {failure.get('error')}: {failure.get('message')}"
-        return LogLine(time, str(failure.get("step", step)), item, message)
-    return None
 
 
 def _part_number(path: Path) -> tuple[int, str]:

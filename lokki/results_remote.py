@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, cast
 
 import msgspec
 
+from lokki import codec
 from lokki.errors import StoreError
 from lokki.failures import Failure
 from lokki.naming import MAP_SUFFIX, state_name
-from lokki.results_items import LogLine, ManifestItems, Place, RunInfo, failed_item
-from lokki.store import Store, load
-from lokki.store.keys import Keys
+from lokki.results_items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.store import Store
+from lokki.store.keys import Keys, shown
 from lokki.values import Inline, Json, Ref, Stored, ref_from_json
 
 
-class Executions(Protocol):
-    """What Step Functions and CloudWatch know of the runs of one flow, whose ids are the names of executions."""
-
-    def list(self) -> list[RunInfo]:
-        """Return all runs, the latest first. Their status is that of the execution, in small letters."""
-
-    def describe(self, run_id: str) -> RunInfo:
-        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+class History(Protocol):
+    """What Step Functions and CloudWatch know of what happened in a run, whose id is the name of its execution."""
 
     def definition(self, run_id: str) -> Json:
         """Return the state machine's definition as the run has it."""
@@ -36,6 +31,16 @@ class Executions(Protocol):
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
         """Yield what the functions logged in the run, in order of time."""
+
+
+class Executions(History, Protocol):
+    """The same, and which runs of one flow there are."""
+
+    def list(self) -> list[RunInfo]:
+        """Return all runs, the latest first. Their status is that of the execution, in small letters."""
+
+    def describe(self, run_id: str) -> RunInfo:
+        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
 
 
 class RemoteCatalog:
@@ -60,21 +65,27 @@ class RemoteCatalog:
 
 
 class RemoteRun:
-    """What a deployed run keeps: small results in the states, others, and all of a map's results, in S3."""
+    """What a deployed run keeps: small results in the states, others, and all of a map's results, in S3.
 
-    def __init__(self, store: Store, executions: Executions, flow: str, run_id: str) -> None:
+    ``modules``: where to look here for what modules of these names have there.
+    """
+
+    def __init__(
+        self, store: Store, history: History, flow: str, run_id: str, modules: Mapping[str, str] | None = None
+    ) -> None:
         self._store = store
-        self._executions = executions
+        self._history = history
         self._run_id = run_id
         self._keys = Keys(f"lokki/{flow}/{run_id}")
+        self._modules = modules
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
-        return places(self._executions.definition(self._run_id))
+        return places(self._history.definition(self._run_id))
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once and over whose result no map block runs."""
-        given = self._executions.output(self._run_id, state_name(step_id))
+        given = self._history.output(self._run_id, state_name(step_id))
         if given is None:
             raise StoreError(
                 f"the run {self._run_id} has no result of {step_id}(): it did not get that far, or failed."
@@ -90,25 +101,36 @@ class RemoteRun:
         """Return what an inner step of a map block returned for each item."""
         source = str(place.source)
         count = len(self.items(source))
-        given = self._executions.output(self._run_id, state_name(source) + MAP_SUFFIX)
+        given = self._history.output(self._run_id, state_name(source) + MAP_SUFFIX)
         key = given.get("results_manifest_key") if isinstance(given, dict) else None
         found = read_results(self._store, key if isinstance(key, str) else None, place.inner)
-        return RemoteItems(self._store, self._keys, place, count, found)
+
+        def own(index: int) -> Ref:
+            return Stored(self._store.url(self._keys.item_output(place.id, index)))
+
+        return RemoteItems(self._load, own, place, count, found)
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, in order of time."""
-        return self._executions.logs(self._run_id)
+        return self._history.logs(self._run_id)
 
     def _load(self, ref: Ref) -> object:
-        return load(self._store, ref)
+        if isinstance(ref, Inline):
+            return ref.result
+        return codec.loads(self._store.read(ref), url=shown(ref), modules=self._modules)
 
 
 class RemoteItems:
-    """What an inner step returned for each item, as ResultWriter's files and the step's own objects have it."""
+    """What an inner step returned for each item, as ResultWriter's files and the step's own objects have it.
 
-    def __init__(self, store: Store, keys: Keys, place: Place, count: int, found: Mapping[int, Ref | Failure]) -> None:
-        self._store = store
-        self._keys = keys
+    ``own``: says where the step's own object for an item is, if there is one.
+    """
+
+    def __init__(
+        self, load: Load, own: Callable[[int], Ref], place: Place, count: int, found: Mapping[int, Ref | Failure]
+    ) -> None:
+        self._load = load
+        self._own = own
         self._place = place
         self._count = count
         self._found = found
@@ -125,7 +147,7 @@ class RemoteItems:
             raise failed_item(index, found)
         if found is None:
             raise StoreError(f"item {index} of {self._place.source}() has no result: the run did not finish it.")
-        return load(self._store, found)
+        return self._load(found)
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed, with why: at whichever inner step, where the step is not known."""
@@ -139,7 +161,7 @@ class RemoteItems:
             raise failed_item(index, found)
         step = self._place.id
         try:
-            return load(self._store, Stored(self._store.url(self._keys.item_output(step, index))))
+            return self._load(self._own(index))
         except StoreError as error:
             raise StoreError(
                 f"what {step}() returned for item {index} has no object of its own: results of inner steps that are "

@@ -129,10 +129,11 @@ class LocalRunner:
         found = self.runs.list(flow)
         unfinished = [record for record in found if record.status != "finished"]
         if not unfinished:
-            raise RunFolderError(
-                f"no run of {flow} in {self.runs.folder} needs to go on: "
-                + (f"the latest, {found[0].run_id}, is finished." if found else "there is none.")
-            )
+            known = "there is none."
+            if found:
+                latest = found[0].run_id
+                known = f"the latest, {latest}, is finished; --resume {latest} gives its result."
+            raise RunFolderError(f"no run of {flow} in {self.runs.folder} needs to go on: {known}")
         return unfinished[0].run_id
 
     def _pool(self, graph: FlowGraph, plan: Plan, record: RunRecord) -> AbstractContextManager[ProcessPool | None]:

@@ -13,12 +13,14 @@ import zipfile
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.emulated_project import Project, make_project
 
+from lokki import local
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.run import Emulation, EmulationOptions
@@ -41,6 +43,7 @@ from lokki.events import (
 )
 from lokki.loading import load_flow
 from lokki.report import RunReport, fold
+from lokki.results import Items
 from lokki.runner import LocalRunner
 
 ROOT = Path(__file__).parent.parent
@@ -331,6 +334,9 @@ def test_nothing_is_left_when_the_command_is_stopped(project: Project, tmp_path:
     while processes_below(tmp_path) or list(tmp_path.glob("lokki-emulator-*")):
         assert time.monotonic() < end, (processes_below(tmp_path), list(tmp_path.glob("lokki-emulator-*")))
         time.sleep(0.05)
+    run = local("hanging", tmp_path / ".lokki").latest()
+    assert run.status == ("killed" if number == signal.SIGKILL else "interrupted")
+    assert list(cast("Items", run.step("numbers"))) == [0, 1, 2], "what was in S3 is kept"
 
 
 def processes_below(folder: Path) -> list[str]:

@@ -23,8 +23,9 @@ from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.execution import Execution
 from lokki.emulator.history import HistoryEvent
+from lokki.emulator.kept import HISTORY
 from lokki.emulator.outcome import Identity
-from lokki.emulator.run import HISTORY, Emulation
+from lokki.emulator.run import Emulation
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings
 from lokki.emulator.template import Built, read_bundle

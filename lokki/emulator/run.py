@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from lokki.emulator.execution import Execution
 from lokki.emulator.faults import S3Faults
 from lokki.emulator.functions import LambdaFunctions, make_runtime
 from lokki.emulator.history import HistoryEvent, to_json
+from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
 from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.services import Caller, Functions, RealClock, Services, Settings
@@ -31,18 +32,6 @@ from lokki.store import load
 from lokki.store.local import LocalStore
 from lokki.store.s3 import S3Store
 from lokki.values import Json, Stored, ref_from_json
-
-HISTORY = "history.jsonl"
-"""In a run's folder: the history of the execution and its children, as AWS has it."""
-
-FUNCTION_LOGS = "functions.log"
-"""In a run's folder: all that the functions wrote."""
-
-SNAPSHOT = "execution.json"
-"""In the folder of a run that did not succeed: where it stopped."""
-
-OBJECTS = "objects"
-"""In the folder of a run that did not succeed: what was in S3."""
 
 _COLD_START = 2.0
 _SMALL_FILES = 4096
@@ -65,7 +54,8 @@ class EmulationOptions:
 class Emulation:
     """What was built in a folder, running on this machine; a context manager that ends all of it.
 
-    ``folder``: where history and logs are written; ``emit``: gets lokki's events, from any thread.
+    ``folder``: where history and logs are written, and at the end what is in S3; ``emit``: gets lokki's events, from
+    any thread.
     """
 
     def __init__(
@@ -86,7 +76,9 @@ class Emulation:
             code = scratch / "code"
             code.mkdir()
             self.built = read_bundle(self._bundle, code, self._options.images)
-            self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), scratch))
+            kept = self._folder / OBJECTS
+            self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), scratch, kept))
+            shutil.copyfile(self._bundle / DEFINITION, self._folder / DEFINITION)
             self._history = ended.enter_context((self._folder / HISTORY).open("ab", buffering=0))
             self._logs = ended.enter_context((self._folder / FUNCTION_LOGS).open("a", 1, encoding="utf-8"))
             self._teller = Teller(self.built.machine, self.built.calls, self._emit)
@@ -108,13 +100,8 @@ class Emulation:
         return Execution(self._services, machine.states, Identity(machine.name, run_id, machine.timeout), dict(given))
 
     def keep(self, execution: Execution) -> None:
-        """Write what an execution needs to go on in another process: its state, and all objects in S3."""
-        store = LocalStore(self._folder)
-        keys = {each.key for each in self.s3.requests() if each.method in ("PUT", "POST") and each.key}
-        for key in sorted(keys):
-            with suppress(StoreError):  # refused, or never ended
-                store.write(f"{OBJECTS}/{key}", [self.s3.read(self.built.bucket, key)])
-        store.write(SNAPSHOT, [msgspec.json.encode(execution.snapshot())])
+        """Write what an execution needs to go on in another process, beside the objects: its state."""
+        LocalStore(self._folder).write(SNAPSHOT, [msgspec.json.encode(execution.snapshot())])
 
     def revive(self, run_id: str, given: Mapping[str, Json]) -> Execution:
         """Make the execution that `keep` wrote, to be redriven. Raises RunFolderError if it cannot be read."""

@@ -36,20 +36,24 @@ class Request:
 class S3Server:
     """A running server with one bucket; a context manager that ends it.
 
-    It ends by itself too when this process does, however that happens, and then removes the folder ``scratch``.
+    It ends by itself too when this process does, however that happens, and then removes the folder ``scratch``. At its
+    end it writes all objects to the folder ``kept``, by key.
     """
 
-    def __init__(self, bucket: str, faults: S3Faults | None = None, scratch: Path | None = None) -> None:
+    def __init__(
+        self, bucket: str, faults: S3Faults | None = None, scratch: Path | None = None, kept: Path | None = None
+    ) -> None:
         self.bucket = bucket
         self._scratch = scratch
+        self._kept = kept
         self._faults = faults or S3Faults()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._store: S3Store | None = None
 
     def __enter__(self) -> Self:
-        scratch = str(self._scratch) if self._scratch is not None else ""
-        options = ["-P", "-m", "lokki.emulator.s3_server", self.bucket, json.dumps(asdict(self._faults)), scratch]
+        folders = [str(folder.absolute()) if folder is not None else "" for folder in (self._kept, self._scratch)]
+        options = ["-P", "-m", "lokki.emulator.s3_server", self.bucket, json.dumps(asdict(self._faults)), *folders]
         # Its own group, so that Ctrl-C ends it after those who still use it.
         self._process = subprocess.Popen(
             [sys.executable, *options],
@@ -64,8 +68,10 @@ class S3Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        with self._process:  # closes its standard input, at which it ends, and waits
-            pass
+        told, _ = self._process.communicate()  # closes its standard input, at which it ends, and waits
+        if self._process.returncode and error is None:
+            reason = told.decode(errors="replace").strip() or f"the server ended with {self._process.returncode}"
+            raise EmulatorError(f"what was in S3 cannot be kept: {reason}.")
 
     @property
     def endpoint(self) -> str:

@@ -1,7 +1,7 @@
 """A process with moto's S3 on loopback: one bucket, a log of requests, and faults where they are asked for.
 
-Run as a module with the bucket's name, a JSON object of faults and a folder, which it removes at its end; it prints its
-port and ends with its standard input.
+Run as a module with the bucket's name, a JSON object of faults and two folders: at its end it writes all objects to the
+first, and removes the second. It prints its port and ends with its standard input.
 ``GET /lokki-emulator/requests`` returns the log.
 """
 
@@ -17,6 +17,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -24,12 +26,18 @@ from moto.s3.models import s3_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from lokki.emulator.faults import S3Faults, chance
+from lokki.errors import StoreError
+from lokki.store.keys import check_key
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOG_PATH = "/lokki-emulator/requests"
 _CREDENTIAL = re.compile(r"Credential=([^/,]+)/")
+_ACCOUNT = "123456789012"
+_NO_FILE = (FileExistsError, NotADirectoryError, IsADirectoryError)
+"""What a user's key leads to that is the folder of another one, or the other way round."""
+
 _SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"""
 
@@ -80,12 +88,28 @@ class _Handler(WSGIRequestHandler):
 def serve(bucket: str, faults: Mapping[str, object], announce: Callable[[int], None]) -> None:
     """Serve until standard input ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    s3_backends["123456789012"]["aws"].create_bucket(bucket, "us-east-1")
+    s3_backends[_ACCOUNT]["aws"].create_bucket(bucket, "us-east-1")
     app = Counted(DomainDispatcherApplication(create_backend_app), S3Faults(**faults))  # type: ignore[arg-type]
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(server.server_port)
     sys.stdin.buffer.read()
+
+
+def keep(bucket: str, folder: Path) -> None:
+    """Write all objects below a folder, each to the file that its key names. Raises OSError.
+
+    They are not forced to disk, which takes five times as long: 13 s instead of 2.6 s for 10,000 objects.
+    """
+    made: set[Path] = set()
+    for key, found in s3_backends[_ACCOUNT]["aws"].buckets[bucket].keys.items():
+        path = folder / key
+        with suppress(StoreError, *_NO_FILE):
+            check_key(key)
+            if path.parent not in made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.add(path.parent)
+            path.write_bytes(found.value)
 
 
 def _announce(port: int) -> None:
@@ -95,8 +119,14 @@ def _announce(port: int) -> None:
 
 def main() -> None:
     """Run the server as a program."""
-    serve(sys.argv[1], json.loads(sys.argv[2]), _announce)
-    scratch = sys.argv[3]
+    bucket, faults, kept, scratch = sys.argv[1:]
+    serve(bucket, json.loads(faults), _announce)
+    failed = ""
+    if kept:
+        try:
+            keep(bucket, Path(kept))
+        except OSError as error:
+            failed = str(error)
     if scratch:
         # When the emulator was killed, its workers end now too, and may write until they have.
         for _ in range(20):
@@ -104,7 +134,10 @@ def main() -> None:
             if not os.path.exists(scratch):  # noqa: PTH110
                 break
             time.sleep(0.1)
-    os._exit(0)  # requests that hang must not keep it
+    with suppress(BrokenPipeError):  # when the emulator was killed
+        sys.stdout.write(failed)
+        sys.stdout.flush()
+    os._exit(1 if failed else 0)  # requests that hang must not keep it
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+from lokki.emulator.kept import emulated_name
 from lokki.emulator.run import Emulation, EmulationOptions, failure_text
 from lokki.errors import RunError, RunFolderError
 from lokki.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
@@ -16,9 +17,6 @@ from lokki.graph import FlowGraph
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.plan import bind_parameters, describe, lower
 from lokki.values import Json
-
-KIND = "emulated"
-"""What kind of run it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Session:
         given = {name: bound[name] for name in params}  # defaults are the first function's to add
         started = datetime.now(UTC).isoformat(timespec="microseconds")
         record = RunRecord(
-            run_id or new_run_id(), emulated_name(plan.flow), dict(given), describe(plan), {}, "running", started
+            run_id or new_run_id(), emulated_name(plan.flow), dict(bound), describe(plan), {}, "running", started
         )
         self._runs.new(record)
         return self._follow(plan.flow, record, given, redriven=False)
@@ -103,8 +101,3 @@ class Session:
                 emulation.keep(execution)
                 raise RunError(failure_text(outcome))
             return emulation.result(outcome)
-
-
-def emulated_name(flow: str) -> str:
-    """Return what a run's record has for its flow, so that no local run goes on with it."""
-    return f"{flow} ({KIND})"

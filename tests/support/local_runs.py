@@ -99,7 +99,7 @@ class Program:
 
 
 def start(root: Path, flow: str, executor: str, params: Mapping[str, object], *flags: str) -> Program:
-    """Start a flow of `steps` (or ``module:flow``, or a file) in a program; flags: resume, thread."""
+    """Start a flow of `steps` (or ``module:flow``, or a file) in a program; its flags are `support.program`'s."""
     root.mkdir(exist_ok=True)
     program = [sys.executable, "-m", "support.program", flow, executor, str(root), json.dumps(params), *flags]
     with (root / "stderr.txt").open("ab") as errors:

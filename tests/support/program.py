@@ -1,16 +1,21 @@
 """Runs a flow and writes its result to a file: what `local_runs.start` starts.
 
-Arguments: the flow's name in `steps`, or ``module:name``; executor, root, parameters as JSON, and flags.
+Arguments: the flow's name in `steps`, or ``module:name``; executor, root, parameters as JSON, and flags. ``resume``
+goes on with the flow's latest run, ``again`` with the run ``run``, finished or not; ``thread`` starts a thread;
+``killed`` kills the program when the run has finished.
 """
 
 import importlib
 import json
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
 
 from lokki.errors import LokkiError
-from lokki.runner import LocalRunner, Resume
+from lokki.events import Event, RunFinished
+from lokki.runner import LocalRunner, Resume, ignore
 
 
 def main() -> int:
@@ -19,9 +24,10 @@ def main() -> int:
     graph = getattr(importlib.import_module(module or "steps"), flow)()
     if "thread" in flags:  # so that worker processes cannot be forked
         threading.Thread(target=threading.Event().wait, daemon=True).start()
-    resume = Resume() if "resume" in flags else None
+    resume = Resume("run") if "again" in flags else Resume() if "resume" in flags else None
     try:
-        runner = LocalRunner(root=Path(root), executor=executor, workers=2)
+        listener = kill_when_finished if "killed" in flags else ignore
+        runner = LocalRunner(root=Path(root), executor=executor, workers=2, listener=listener)
         result = runner.run(graph, json.loads(params), run_id=None if resume else "run", resume=resume)
     except KeyboardInterrupt:
         return 130
@@ -32,6 +38,11 @@ def main() -> int:
     temporary.write_text(json.dumps(result))
     temporary.rename(Path(root) / "result.json")
     return 0
+
+
+def kill_when_finished(event: Event) -> None:
+    if isinstance(event, RunFinished):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""Emulated runs as `lokki.results` reads them: Step Functions' part from the history that they keep, S3's from files.
+
+Nothing of the emulator's extra is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Buffer, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from lokki.emulator.kept import DEFINITION, HISTORY, OBJECTS
+from lokki.errors import StoreError
+from lokki.local_run.runs import RunRecord, Runs
+from lokki.results_items import LogLine
+from lokki.results_log import log_lines
+from lokki.results_modules import PackagedModule
+from lokki.results_remote import RemoteRun
+from lokki.store.keys import shown
+from lokki.store.local import LocalStore
+from lokki.values import Json, Stored
+
+_SCHEME = "s3://"
+
+
+def emulated_run(runs: Runs, flow: str, record: RunRecord, file: Path | None) -> RemoteRun:
+    """Return what an emulated run of a flow keeps; ``file``: the flow's, for values of classes that are its own."""
+    folder = runs.folder / record.run_id
+    modules = PackagedModule(file) if file is not None else None
+    return RemoteRun(KeptObjects(folder / OBJECTS), KeptHistory(folder), flow, record.run_id, modules)
+
+
+class KeptObjects:
+    """A store of what was in S3, which is there by key: the one bucket that there was, whatever its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = LocalStore(folder)
+
+    def url(self, key: str) -> str:
+        """Return a URL for a key."""
+        return f"{_SCHEME}{OBJECTS}/{key}"
+
+    def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
+        """Refuse: a run that was is not changed."""
+        raise StoreError(f"{key} cannot be written: the objects of an emulated run are only read.")
+
+    def read(self, place: Stored) -> Buffer:
+        """Return the bytes of an object, or of the range of it that is asked for."""
+        bucket, _, key = place.result_url.removeprefix(_SCHEME).partition("/")
+        if not (place.result_url.startswith(_SCHEME) and bucket and key):
+            raise StoreError(f"{place.result_url} is no URL of an object in S3.")
+        try:
+            return self._files.read(Stored(self._files.url(key), place.range))
+        except StoreError as error:
+            raise StoreError(f"{shown(place)} is not kept in {self._folder}: {error}") from None
+
+    def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
+        """Yield the bytes of each place."""
+        return map(self.read, places)
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """What counts here of a history event, as `lokki.emulator.history.to_json` writes it."""
+
+    type: str
+    state: str
+    child: dict[str, object] | None = None
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    map_run: str = msgspec.field(default="", name="mapRunArn")
+
+
+class KeptHistory:
+    """What the history of one emulated run says of its execution."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def definition(self, run_id: str) -> Json:
+        """Return the state machine's definition as the run has it."""
+        try:
+            found: Json = msgspec.json.decode((self._folder / DEFINITION).read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise StoreError(f"the run {run_id} keeps no state machine that can be read: {error}.") from None
+        return found
+
+    def output(self, run_id: str, state: str) -> Json:
+        """Return the output of a state of the run itself, not of a map's child; None when it has none.
+
+        For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
+        """
+        map_run = ""
+        output: msgspec.Raw | None = None
+        for event in self._events():  # of several of a kind, the last counts: the run was redriven
+            if event.state == state and event.child is None:
+                if event.type.endswith("StateExited"):
+                    output = event.output
+                map_run = event.map_run or map_run
+        if output is not None:
+            found: Json = msgspec.json.decode(output)
+            return found
+        return self._written(run_id, map_run.rpartition(":")[2]) if map_run else None
+
+    def logs(self, run_id: str) -> Iterator[LogLine]:
+        """Yield what the functions logged in the run, in order of time."""
+        return log_lines(self._folder)
+
+    def _written(self, run_id: str, map_run: str) -> Json:
+        """Return where the results are that a Map Run wrote: one that fails does so too, one that is stopped not."""
+        objects = self._folder / OBJECTS
+        for path in objects.glob(f"lokki/*/{run_id}/*/map_results/{map_run}/manifest.json"):
+            return {"results_manifest_key": path.relative_to(objects).as_posix()}
+        return None
+
+    def _events(self) -> Iterator[_Event]:
+        """Yield the events, but for one that was being written when the run was killed."""
+        decode = msgspec.json.Decoder(_Event).decode
+        try:
+            with (self._folder / HISTORY).open("rb") as lines:
+                for line in lines:
+                    if line.endswith(b"\n"):
+                        yield decode(line)
+        except (OSError, msgspec.DecodeError) as error:
+            raise StoreError(f"the history of the run cannot be read: {error}.") from error

@@ -1,0 +1,40 @@
+"""The log of a run on this machine, from the events that the command line keeps in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from lokki.results_items import LogLine
+
+
+def log_lines(folder: Path) -> Iterator[LogLine]:
+    """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
+    path = folder / "events.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                event = msgspec.json.decode(line)
+            except msgspec.DecodeError:
+                return  # the line that was being written when the run was killed
+            found = _log_line(event)
+            if found is not None:
+                yield found
+
+
+def _log_line(event: dict[str, object]) -> LogLine | None:
+    time, step, kind = str(event.get("time", "")), str(event.get("id", "")), event.get("event")
+    index = event.get("index")
+    item = index if isinstance(index, int) else None
+    if kind == "step_output":
+        return LogLine(time, step, item, str(event.get("text", "")))
+    failure = event.get("failure")
+    if kind in ("step_retried", "step_failed", "item_failed") and isinstance(failure, dict):
+        words = "will be tried again" if kind == "step_retried" else "failed"
+        message = f"{words}: {failure.get('error')}: {failure.get('message')}"
+        return LogLine(time, str(failure.get("step", step)), item, message)
+    return None
