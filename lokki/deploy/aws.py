@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -67,44 +67,47 @@ _WHO_MAY_NOT: Final = re.compile(
 LOG_IN: Final = "log in anew (aws sso login), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
-@dataclass(frozen=True, slots=True)
 class Aws:
-    """An account in a region: a client for each service, whose calls are tried again with jitter when throttled."""
+    """An account in a region: a client for each service, whose calls are tried again with jitter when throttled.
 
-    session: boto3.session.Session
-    region: str
+    Clients are made when they are first used, which takes a tenth of a second each, and kept.
+    """
 
-    @property
+    def __init__(self, session: boto3.session.Session, region: str) -> None:
+        self.session = session
+        self.region = region
+
+    @cached_property
     def cloudformation(self) -> CloudFormationClient:
         """The client of CloudFormation."""
         return self.session.client("cloudformation", region_name=self.region, config=_config())
 
-    @property
+    @cached_property
     def ecr(self) -> ECRClient:
         """The client of the registry of images."""
         return self.session.client("ecr", region_name=self.region, config=_config())
 
-    @property
+    @cached_property
     def functions(self) -> LambdaClient:
         """The client of Lambda."""
         return self.session.client("lambda", region_name=self.region, config=_config())
 
-    @property
+    @cached_property
     def logs(self) -> CloudWatchLogsClient:
         """The client of CloudWatch Logs."""
         return self.session.client("logs", region_name=self.region, config=_config())
 
-    @property
+    @cached_property
     def s3(self) -> S3Client:
         """The client of S3."""
         return self.session.client("s3", region_name=self.region, config=_config())
 
-    @property
+    @cached_property
     def states(self) -> SFNClient:
         """The client of Step Functions."""
         return self.session.client("stepfunctions", region_name=self.region, config=_config())
 
-    @property
+    @cached_property
     def sts(self) -> STSClient:
         """The client that tells who calls."""
         return self.session.client("sts", region_name=self.region, config=_config())

@@ -69,6 +69,8 @@ class LoopbackAws:
         self._refusals: list[Refusal] = []
         self._before: list[tuple[str, Callable[[], object]]] = []
         self._problems: list[str] = []
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._making = threading.Lock()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __enter__(self) -> Self:
@@ -103,11 +105,15 @@ class LoopbackAws:
 
     def client(self, service: str, actor: str = USER) -> Any:
         """Return a client of boto3 for a service."""
-        keys = {"aws_access_key_id": actor, "aws_secret_access_key": "loopback"}
-        config = Config(retries={"total_max_attempts": 1})
-        return boto3.session.Session(**keys, region_name="us-east-1").client(
-            service, endpoint_url=self.endpoint, config=config
-        )
+        with self._making:
+            known = self._clients.get((service, actor))
+            if known is None:
+                keys = {"aws_access_key_id": actor, "aws_secret_access_key": "loopback"}
+                config = Config(retries={"total_max_attempts": 1})
+                session = boto3.session.Session(**keys, region_name="us-east-1")
+                known = session.client(service, endpoint_url=self.endpoint, config=config)
+                self._clients[service, actor] = known
+            return known
 
     def new_bucket(self, region: str = "us-east-1") -> str:
         """Make a bucket and return its name."""
