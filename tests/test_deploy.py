@@ -6,145 +6,34 @@ The server creates the stacks, keeps code and versions, and runs what was deploy
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.command import Ran, command
+import yaml
+from support.deployed_project import BIRDS, HONK, Project, new_project, told
+from support.golden import compare
 from support.loopback_aws import LoopbackAws
-
-CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-"""What was installed for other tests' packages need not be installed again."""
-
-FLOW = """
-from lokki import flow, main, step
-
-@step
-def get_birds() -> list[str]:
-    return ["goose", "duck"]
-
-@step
-def flap_bird(bird: str) -> str:
-    return f"flappy {bird}"
-
-@step
-def join_birds(birds: list[str]) -> str:
-    return ", ".join(birds)
-
-@flow
-def NAME():
-    return get_birds().map(flap_bird).agg(join_birds)
-
-if __name__ == "__main__":
-    main(NAME)
-"""
-
-
-@dataclass(frozen=True)
-class Project:
-    """A flow in a folder, with an account to deploy it to. ``bucket``: one of its own."""
-
-    folder: Path
-    account: LoopbackAws
-    name: str
-    bucket: str
-
-    @property
-    def stack(self) -> str:
-        return self.name.replace("_", "-")
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "flow.py"
-
-    def edit(self, old: str, new: str) -> None:
-        text = self.file.read_text()
-        assert old in text
-        self.file.write_text(text.replace(old, new))
-
-    def settings(self, **settings: object) -> None:
-        lines = [f"{name}: {json.dumps(value)}" for name, value in {"artifact_bucket": self.bucket, **settings}.items()]
-        (self.folder / "lokki.yml").write_text("\n".join(lines) + "\n")
-
-    def run(self, *arguments: str, answer: str | None = None, **env: str) -> Ran:
-        """Run a command of the flow; ``answer``: typed on a terminal."""
-        given: dict[str, object] = {"stdin": subprocess.DEVNULL}
-        ours = -1
-        if answer is not None:
-            ours, theirs = pty.openpty()
-            os.write(ours, answer.encode())
-            given = {"stdin": theirs}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LOKKI_"))}
-        done = subprocess.run(
-            command(("flow.py", *arguments)),
-            cwd=self.folder,
-            env={**kept, "HOME": str(self.folder), "XDG_CACHE_HOME": CACHE, **self.account.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            **given,  # type: ignore[call-overload]
-        )
-        if ours >= 0:
-            os.close(ours)
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    def execute(self, target: str = "live") -> str:
-        """Start what is deployed, wait for its end and return the last step's output."""
-        states = self.account.client("stepfunctions")
-        arn = f"arn:aws:states:us-east-1:123456789012:stateMachine:{self.stack}:{target}"
-        started = states.start_execution(stateMachineArn=arn, input="{}")
-        self.account.wait()
-        found = states.describe_execution(executionArn=started["executionArn"])
-        assert found["status"] == "SUCCEEDED", found
-        return str(json.loads(found["output"])["result"])
-
-
-_numbers = iter(range(1, 1000))
 
 
 @pytest.fixture
-def project(account: LoopbackAws, tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path, account, f"birds_{next(_numbers)}", account.new_bucket())
-    made.file.write_text(FLOW.replace("NAME", made.name))
-    made.settings()
-    yield made
-    if (tmp_path / "lokki-build").exists():
-        made.run("destroy", "--yes")
+def birds(account: LoopbackAws, tmp_path: Path) -> Project:
+    return new_project(tmp_path, account, BIRDS)
 
 
-def told(ran: Ran) -> list[str]:
-    """Return what a command said after the report of its build, with what differs from run to run left out."""
-    text = re.sub(r"\d+(\.\d+)? [KM]iB", "N MiB", ran.err)
-    lines = text.splitlines()
-    first = next((number for number, line in enumerate(lines) if " → stack " in line), 0)
-    return lines[first:]
+@pytest.fixture(scope="module")
+def honk(account: LoopbackAws, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A flow of one step, which is deployed by the tests that need it deployed."""
+    return new_project(tmp_path_factory.mktemp("honk"), account, HONK)
 
 
-def functions(project: Project) -> dict[str, str]:
-    """Return the hash of the code of each function, by step."""
-    found = project.account.client("lambda").list_functions(MaxItems=1000)["Functions"]
-    prefix = f"{project.stack}-"
-    return {
-        each["FunctionName"].removeprefix(prefix): each["CodeSha256"]
-        for each in found
-        if each["FunctionName"].startswith(prefix)
-    }
-
-
-def test_a_first_deployment_is_shown_made_and_runs(project: Project) -> None:
-    ran = project.run("deploy", "--yes")
-    assert ran.code == 0, ran.err
-    assert ran.out == f"arn:aws:states:us-east-1:123456789012:stateMachine:{project.stack}\n"
-    lines = told(ran)
-    assert lines[:11] == [
-        f"{project.stack} → stack {project.stack} in us-east-1, account 123456789012",
-        f"  upload 3 packages (N MiB) to {project.bucket}",
+def test_the_life_of_a_deployed_flow(birds: Project) -> None:
+    first = birds.run("deploy", "--yes")
+    assert first.code == 0, first.err
+    assert first.out == f"{birds.machine}\n"
+    assert told(first)[:11] == [
+        f"{birds.stack} → stack {birds.stack} in us-east-1, account 123456789012",
+        f"  upload 3 packages (N MiB) to {birds.bucket}",
         "  get_birds                  created",
         "  flap_bird                  created",
         "  join_birds                 created",
@@ -155,176 +44,195 @@ def test_a_first_deployment_is_shown_made_and_runs(project: Project) -> None:
         "  runs that go on keep their code; new ones use this",
         "uploaded 3 packages",
     ]
-    assert "  FlapBirdFunction: created" in lines
-    assert lines[-1] == f"{project.stack} is deployed; run it with: python flow.py invoke"
-    assert project.execute() == "flappy goose, flappy duck"
+    assert "  FlapBirdFunction: created" in told(first)
+    assert told(first)[-1] == f"{birds.stack} is deployed; run it with: python flow.py invoke"
+    assert birds.execute() == "flappy goose, flappy duck"
 
+    again = birds.run("deploy")  # nobody is asked where nothing changes
+    assert (again.code, told(again)[1:-1]) == (0, ["  no changes"])
 
-def test_deploying_again_changes_nothing_and_is_a_success(project: Project) -> None:
-    project.run("deploy", "--yes")
-    ran = project.run("deploy")  # nobody is asked where nothing changes
-    assert ran.code == 0, ran.err
-    assert told(ran)[1:-1] == ["  no changes"]
-
-
-def test_only_the_step_that_was_changed_is_deployed(project: Project) -> None:
-    project.run("deploy", "--yes")
-    before = functions(project)
-    project.edit("flappy", "happy")
-    ran = project.run("deploy", "--yes")
-    assert ran.code == 0, ran.err
-    assert told(ran)[1:5] == [
-        f"  upload 1 package (N MiB) to {project.bucket}",
+    before = birds.code()
+    birds.edit("flappy", "happy")
+    changed = birds.run("deploy", "--confirm")
+    assert changed.code == 0, changed.err
+    assert told(changed)[1:5] == [
+        f"  upload 1 package (N MiB) to {birds.bucket}",
         "  flap_bird      code",
         "  state machine  uses the new code",
         "  runs that go on keep their code; new ones use this",
     ]
-    assert [step for step, code in functions(project).items() if before[step] != code] == ["flap_bird"]
-    assert project.execute() == "happy goose, happy duck"
+    assert [step for step, code in birds.code().items() if before[step] != code] == ["flap_bird"]
+    assert birds.execute() == "happy goose, happy duck"
+    assert birds.execute("1") == "flappy goose, flappy duck"  # what was started before keeps its code
 
+    back = birds.run("rollback", "--yes")
+    assert told(back) == [
+        f"new runs of {birds.stack} would use version 1 (TIME) in the place of version 2 (TIME)",
+        f"new runs of {birds.stack} use version 1 (TIME); the next deploy undoes this",
+    ]
+    assert birds.execute() == "flappy goose, flappy duck"
+    refused = [birds.run("rollback", *options, "--yes") for options in ((), ("--to", "7"), ("--to", "1"))]
+    known = "There are: version 2 (TIME), version 1 (TIME)."
+    assert [(each.code, told(each)) for each in refused] == [
+        (1, [f"error: new runs use version 1 (TIME), and there is no earlier version. {known}"]),
+        (1, [f"error: new runs use version 1 (TIME), and there is no version 7. {known}"]),
+        (1, [f"error: new runs use version 1 (TIME) already. {known}"]),
+    ]
+    forward = birds.run("deploy", "--yes")
+    assert told(forward)[1:2] == ["  new runs use version 2 again, which a rollback left"]
+    assert birds.execute() == "happy goose, happy duck"
 
-def test_a_run_that_goes_on_keeps_its_code_and_a_rollback_brings_it_back_for_new_ones(project: Project) -> None:
-    project.run("deploy", "--yes")
-    project.edit("flappy", "happy")
-    project.run("deploy", "--yes")
-    assert project.execute("1") == "flappy goose, flappy duck"
-    back = project.run("rollback", "--yes")
-    assert back.code == 0, back.err
-    date = r"\(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\)"
-    assert re.fullmatch(
-        rf"new runs of {project.stack} would use version 1 {date} in the place of version 2 {date}\n"
-        rf"new runs of {project.stack} use version 1 {date}; the next deploy undoes this\n",
-        back.err,
+    declined = birds.run("destroy", answer="n\n")
+    assert declined.code == 1
+    gone = birds.run("destroy", "--yes")
+    assert gone.code == 0, gone.err
+    machines = "1 StateMachine, 1 StateMachineVersion, 1 StateMachineAlias"
+    assert told(gone)[:4] == [
+        "this goes from us-east-1, for good:",
+        f"  the stack {birds.stack} in us-east-1: 4 LogGroup, 2 Role, 3 Function, 3 Version, {machines}",
+        f"  s3://{birds.bucket}/lokki-packages/{birds.stack}/: N objects (N MiB) of code",
+        f"  s3://{birds.bucket}/lokki/{birds.stack}/: N objects (N MiB), the results of all runs",
+    ]
+    assert told(gone)[-1] == f"{birds.stack} is gone"
+    assert birds.left() == []
+    never = birds.run("destroy", "--yes")
+    assert (never.code, never.err) == (
+        1,
+        f"error: {birds.stack} is not deployed: there is no stack {birds.stack} in us-east-1. Nothing was removed.\n",
     )
-    assert project.execute() == "flappy goose, flappy duck"
-    again = project.run("deploy", "--yes")
-    assert told(again)[1:2] == ["  new runs use version 2 again, which a rollback left"]
-    assert project.execute() == "happy goose, happy duck"
 
 
-def test_a_rollback_to_nowhere_is_refused(project: Project) -> None:
-    project.run("deploy", "--yes")
-    first, named, same = (project.run("rollback", *given, "--yes") for given in ((), ("--to", "7"), ("--to", "1")))
-    assert {first.code, named.code, same.code} == {1}
-    assert re.fullmatch(
-        r"error: new runs use version 1 \(.*\), and there is no earlier version\. There are: version 1 \(.*\)\.\n",
-        first.err,
-    )
-    assert "and there is no version 7." in named.err
-    assert "already. There are" in same.err
-
-
-def test_a_dry_run_and_a_no_change_nothing(project: Project) -> None:
-    cloudformation = project.account.client("cloudformation")
-    dry = project.run("deploy", "--dry-run")
+def test_without_a_yes_nothing_changes(honk: Project) -> None:
+    dry = honk.run("deploy", "--dry-run")
     assert (dry.code, told(dry)[-1]) == (0, "dry run: nothing was changed")
-    declined = project.run("deploy", answer="n\n")
+    declined = honk.run("deploy", answer="n\n")
     assert (declined.code, declined.out) == (1, "")
     assert told(declined)[-1].endswith("nothing was changed")
-    unasked = project.run("deploy")
-    assert unasked.code == 1
-    assert (
-        told(unasked)[-1]
-        == "error: nothing was changed: there is no terminal to ask on. Give --yes to agree beforehand."
+    unasked = honk.run("deploy")
+    assert (unasked.code, told(unasked)[-1]) == (
+        1,
+        "error: nothing was changed: there is no terminal to ask on. Give --yes to agree beforehand.",
     )
-    stacks = [each["StackName"] for each in cloudformation.describe_stacks()["Stacks"]]
-    assert project.stack not in stacks
-    assert "Contents" not in project.account.client("s3").list_objects_v2(Bucket=project.bucket)
-    agreed = project.run("deploy", answer="y\n")
+    assert honk.left() == []
+
+
+def test_an_agreed_deployment_with_a_failing_update_and_data_that_is_kept(honk: Project) -> None:
+    agreed = honk.run("deploy", answer="y\n")
     assert agreed.code == 0, agreed.err
+    assert honk.execute() == "honk honk "
 
-
-def test_destroy_shows_what_goes_and_leaves_nothing(project: Project) -> None:
-    project.run("deploy", "--yes")
-    project.execute()
-    kept = project.run("destroy", answer="n\n")
-    assert kept.code == 1
-    ran = project.run("destroy", "--yes")
-    assert ran.code == 0, ran.err
-    machines = "1 StateMachine, 1 StateMachineVersion, 1 StateMachineAlias"
-    lines = re.sub(r"\d+ objects? \(\d+(\.\d+)? [KM]?i?B\)", "N objects (N MiB)", ran.err).splitlines()
-    assert lines[:4] == [
-        "this goes from us-east-1, for good:",
-        f"  the stack {project.stack} in us-east-1: 4 LogGroup, 2 Role, 3 Function, 3 Version, {machines}",
-        f"  s3://{project.bucket}/lokki-packages/{project.stack}/: N objects (N MiB) of code",
-        f"  s3://{project.bucket}/lokki/{project.stack}/: N objects (N MiB), the results of all runs",
-    ]
-    assert lines[-1] == f"{project.stack} is gone"
-    assert left(project) == []
-    gone = project.run("destroy", "--yes")
-    assert gone.code == 1
-    assert gone.err == (
-        f"error: {project.stack} is not deployed: there is no stack {project.stack} in us-east-1. Nothing was removed.\n"
+    # Somebody takes the new package away before CloudFormation reads it.
+    honk.edit('"honk "', '"HONK "')
+    honk.run("build")
+    [package] = json.loads((honk.folder / "lokki-build/build.json").read_text())["packages"].values()
+    s3 = honk.account.client("s3")
+    honk.account.before("ExecuteChangeSet", lambda: s3.delete_object(Bucket=honk.bucket, Key=package["key"]))
+    failed = honk.run("deploy", "--yes")
+    assert failed.code == 1
+    assert told(failed)[-1] == (
+        f"error: the stack {honk.stack} could not be updated: HonkFunction (AWS::Lambda::Function): Resource handler "
+        'returned message: "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified '
+        'key does not exist. (Service: Lambda, Status Code: 400)". All is as it was before. A package is not in the '
+        "bucket (any more): deploy again."
     )
+    assert honk.execute() == "honk honk "
+    mended = honk.run("deploy", "--yes")
+    assert mended.code == 0, mended.err
+    assert honk.execute() == "HONK HONK "
+
+    kept = honk.run("destroy", "--keep-data", "--yes")
+    assert told(kept)[-1] == f"{honk.stack} is gone"  # small results leave nothing in the bucket
+    honk.edit('"HONK "', '"honk "')
 
 
-def test_destroy_keeps_data_where_it_is_told_to(project: Project) -> None:
-    project.run("deploy", "--yes")
-    project.execute()
-    ran = project.run("destroy", "--keep-data", "--yes")
-    assert ran.err.splitlines()[-1] == f"{project.stack} is gone; what its runs wrote stays"
-    found = project.account.client("s3").list_objects_v2(Bucket=project.bucket)["Contents"]
-    assert {each["Key"].partition("/")[0] for each in found} == {"lokki"}
+def test_a_failed_creation_leaves_nothing(honk: Project) -> None:
+    honk.run("build")
+    [package] = json.loads((honk.folder / "lokki-build/build.json").read_text())["packages"].values()
+    s3 = honk.account.client("s3")
+    honk.account.before("ExecuteChangeSet", lambda: s3.delete_object(Bucket=honk.bucket, Key=package["key"]))
+    failed = honk.run("deploy", "--yes")
+    assert failed.code == 1
+    assert "could not be created: HonkFunction (AWS::Lambda::Function)" in failed.err
+    assert "Nothing of it is left." in failed.err
+    assert honk.left() == []
 
 
-def left(project: Project) -> list[str]:
-    """Return all that there is of a flow, in any service."""
-    client, name = project.account.client, project.stack
-    return [
-        *functions(project),
-        *(
-            each["logGroupName"]
-            for each in client("logs").describe_log_groups()["logGroups"]
-            if name in each["logGroupName"]
-        ),
-        *(each["RoleName"] for each in client("iam").list_roles(MaxItems=1000)["Roles"] if name in each["RoleName"]),
-        *(
-            each["name"]
-            for each in client("stepfunctions").list_state_machines()["stateMachines"]
-            if each["name"] == name
-        ),
-        *(each["Key"] for each in client("s3").list_objects_v2(Bucket=project.bucket).get("Contents", [])),
-        *(
-            each["StackName"]
-            for each in client("cloudformation").describe_stacks()["Stacks"]
-            if each["StackName"] == name
-        ),
-    ]
-
-
-# --- what stands in the way ---
-
-
-def test_a_deployment_that_fails_is_undone_and_says_what_failed_first(project: Project) -> None:
-    # Somebody takes a package away after it was uploaded: CloudFormation finds it missing.
+def broken_stack(project: Project) -> None:
+    """Make the stack by hand, of a package that is not there: it stays as ROLLBACK_COMPLETE."""
     project.run("build")
-    key = next(iter(json.loads((project.folder / "lokki-build/build.json").read_text())["packages"].values()))["key"]
-    s3 = project.account.client("s3")
-    project.account.before("ExecuteChangeSet", lambda: s3.delete_object(Bucket=project.bucket, Key=key))
-    ran = project.run("deploy", "--yes")
-    assert ran.code == 1
-    assert told(ran)[-1].startswith("error: ")
+    template = (project.folder / "lokki-build/template.yaml").read_text()
+    project.account.client("cloudformation").create_stack(
+        StackName=project.stack, TemplateBody=template, Capabilities=["CAPABILITY_IAM"]
+    )
+    project.account.wait()
 
 
-@pytest.mark.parametrize(
-    ("action", "code", "message", "line"),
-    [
-        ("GetCallerIdentity", "ExpiredToken", "The security token included in the request is expired", "expired"),
-        (
-            "CreateChangeSet",
-            "AccessDenied",
-            "User: arn:aws:iam::1:user/anna is not authorized to perform: x:Y",
-            "denied",
+def test_what_stands_in_the_way_is_one_line_each(honk: Project, update_golden: bool) -> None:
+    lines: list[str] = []
+
+    def note(case: str, *arguments: str, **env: str | None) -> None:
+        ran = honk.run(*(arguments or ("deploy", "--yes")), **env)
+        assert ran.code == 1, ran.err
+        line = told(ran)[-1].replace(honk.stack, "honk").replace(honk.bucket, "my-bucket")
+        lines.append(f"{case}:\n  {line}\n")
+
+    refuse = honk.account.refuse
+    user = "User: arn:aws:iam::123456789012:user/anna is not authorized to perform"
+    note("no credentials", AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None)
+    note("no region", AWS_REGION=None, AWS_DEFAULT_REGION=None)
+    note("a profile that is not there", AWS_PROFILE="work")
+    refuse("GetCallerIdentity", "ExpiredToken", "The security token included in the request is expired", status=403)
+    note("an expired token")
+    refuse("GetCallerIdentity", "InvalidClientTokenId", "The security token included in the request is invalid.")
+    note("keys that AWS does not know")
+    refuse(
+        "CreateChangeSet", "AccessDenied", f"{user}: cloudformation:CreateChangeSet on resource: arn:aws:x", status=403
+    )
+    note("a missing permission")
+    note("nobody answers", AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    honk.settings(artifact_bucket="no-such-bucket-anywhere")
+    note("a bucket that is not there")
+    honk.settings(artifact_bucket=honk.account.new_bucket("eu-west-1"))
+    note("a bucket in another region")
+    lines[-1] = re.sub(r"loopback-\d+", "my-bucket", lines[-1])
+    honk.settings()
+    refuse("HeadBucket", "403", "Forbidden", status=403)
+    note("a bucket of somebody else")
+    note("a stack's name that AWS would not take", "deploy", "--yes", "--stack-name", "my_stack")
+    honk.settings(ecr_repo_prefix="ghcr.io/my-team")
+    note("a registry that is not in ECR")
+    honk.settings(ecr_repo_prefix="123456789012.dkr.ecr.us-east-1.amazonaws.com/my-team")
+    note("nothing that builds images", PATH=str(Path(re.__file__).parent))
+    honk.settings()
+    note("a flow that is not deployed", "rollback", "--yes")
+    broken_stack(honk)
+    note("a stack whose creation failed")
+    assert honk.run("destroy", "--yes").code == 0
+    honk.account.client("cloudformation").create_stack(
+        StackName=honk.stack,
+        TemplateBody=yaml.safe_dump(
+            {
+                "Resources": {
+                    "L": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "l", "RetentionInDays": 1}}
+                }
+            }
         ),
-    ],
-)
-def test_what_aws_refuses_is_one_line(project: Project, action: str, code: str, message: str, line: str) -> None:
-    project.account.refuse(action, code, message)
-    ran = project.run("deploy", "--yes")
-    assert ran.code == 1
+    )
+    honk.account.wait()
+    note("a stack of something else")
+    honk.account.client("cloudformation").delete_stack(StackName=honk.stack)
+    honk.account.wait()
+    compare("deploy-errors.txt", "".join(lines), update_golden)
 
 
-def test_throttled_calls_are_made_again(project: Project) -> None:
-    project.account.refuse("CreateChangeSet", "Throttling", "Rate exceeded", times=2)
-    ran = project.run("deploy", "--yes")
+def test_throttled_calls_are_made_again_and_large_templates_go_through_the_bucket(honk: Project) -> None:
+    for action in ("CreateChangeSet", "DescribeStacks", "ExecuteChangeSet"):
+        honk.account.refuse(action, "Throttling", "Rate exceeded", times=2)
+    honk.settings(tags={f"tag-{number}": "x" * 200 for number in range(45)})
+    ran = honk.run("deploy", "--yes")
     assert ran.code == 0, ran.err
+    assert len((honk.folder / "lokki-build/template.yaml").read_bytes()) > 51_200
+    honk.settings()
+    destroyed = honk.run("destroy", "--yes")
+    assert destroyed.code == 0, destroyed.err
+    assert honk.left() == []

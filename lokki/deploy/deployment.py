@@ -95,7 +95,7 @@ class Deployment:
         return self.proposed is None and not self.repoint and not self.uploads and not self.images
 
 
-def plan(aws: Aws, wanted: Wanted) -> Deployment:
+def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Deployment:
     """Compare a build with what is deployed; a change set is made for that, and nothing else changes.
 
     Raises AwsError, with what to do, for a bucket, a stack or an account that it cannot be deployed to.
@@ -107,6 +107,8 @@ def plan(aws: Aws, wanted: Wanted) -> Deployment:
     uploads, images = _packages(wanted)
     registry = registry_of(wanted.config.ecr_repo_prefix, aws) if images else None
     to_build = missing_images(aws, registry, images) if registry is not None else []
+    if to_build:
+        find_builder(environ)  # before anything is begun
     to_upload = missing(aws, wanted.config.artifact_bucket, uploads)
     stacks = Stacks(aws)
     state = stacks.find(wanted.name)
@@ -142,11 +144,15 @@ def deploy(aws: Aws, plan: Deployment, tell: Tell, environ: Mapping[str, str] = 
     """Do what a plan says, and return the state machine's ARN. Raises AwsError; the stack is then as it was."""
     wanted = plan.wanted
     stacks = Stacks(aws)
-    if plan.uploads:
-        upload(aws, wanted.config.artifact_bucket, plan.uploads)
-        tell(f"uploaded {_count(len(plan.uploads), 'package')}")
-    if plan.images and plan.registry is not None:
-        _push(aws, plan, plan.registry, tell, environ)
+    try:
+        if plan.uploads:
+            upload(aws, wanted.config.artifact_bucket, plan.uploads)
+            tell(f"uploaded {_count(len(plan.uploads), 'package')}")
+        if plan.images and plan.registry is not None:
+            _push(aws, plan, plan.registry, tell, environ)
+    except BaseException:  # Ctrl-C, too
+        discard(aws, plan)
+        raise
     if plan.proposed is not None:
         stacks.execute(wanted.name, plan.proposed, tell)
     state = stacks.find(wanted.name)

@@ -1,6 +1,6 @@
 """An AWS account on loopback, in which what lokki builds is deployed through boto3 and really runs.
 
-moto keeps buckets, code, roles, logs, schedules and repositories; CloudFormation and Step Functions are done here, where
+moto keeps buckets, code, roles, logs, schedules and repositories. CloudFormation and Step Functions are done here since
 moto's do not do what AWS documents; lokki's emulator runs executions and functions. Answers of what is done here are
 checked against botocore's model of the API.
 """

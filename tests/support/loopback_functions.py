@@ -95,7 +95,7 @@ class LoopbackFunctions:
         self._versions.pop(name, None)
 
     def _current(self, known: LambdaFunction) -> FunctionSpec:
-        """Return the function as it is now; the same value as long as nothing changed, so that its processes are kept."""
+        """Return the function as it is now; the same value until it changes, so that its processes are kept."""
         if known.package_type != "Zip":
             raise ServiceError("Lambda.AWSLambdaException", f"{known.function_arn} is an image, which is not run here.")
         digest = hashlib.sha256(known.code_bytes).hexdigest()

@@ -147,8 +147,8 @@ class Resources:
         asked = {
             key: properties[key]
             for key in (
-                "FunctionName", "Description", "PackageType", "Code", "Runtime", "Handler", "Architectures", "MemorySize",
-                "Timeout", "Role", "Environment", "ImageConfig", "TracingConfig",
+                "FunctionName", "Description", "PackageType", "Code", "Runtime", "Handler", "Architectures",
+                "MemorySize", "Timeout", "Role", "Environment", "ImageConfig", "TracingConfig",
             )
             if key in properties
         }  # fmt: skip
@@ -190,16 +190,16 @@ class Resources:
             self._client("s3").head_object(Bucket=code["S3Bucket"], Key=code["S3Key"])
         except ClientError:
             raise ResourceError(
-                'Resource handler returned message: "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error '
-                'Message: The specified key does not exist. (Service: Lambda, Status Code: 400)"'
+                'Resource handler returned message: "Error occurred while GetObject. S3 Error Code: NoSuchKey. '
+                'S3 Error Message: The specified key does not exist. (Service: Lambda, Status Code: 400)"'
             ) from None
 
     def _publish_function(self, name: str, properties: Properties) -> Made:
         arn, is_new = self._functions.publish(properties["FunctionName"], properties.get("Description", ""))
         if not is_new:
             raise ResourceError(
-                f"A version for this Lambda function exists ( {arn.rpartition(':')[2]} ). Modify the function to create "
-                "a new version."
+                f"A version for this Lambda function exists ( {arn.rpartition(':')[2]} ). Modify the function to "
+                "create a new version."
             )
         return Made(arn, {"Version": arn.rpartition(":")[2], "FunctionArn": arn})
 
