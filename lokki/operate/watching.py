@@ -60,6 +60,7 @@ class MapRun:
     state: str
     entered: datetime
     items: int | None = None
+    redriven: bool = False
     started: bool = False
     ended: Literal["", "succeeded", "failed"] = ""
     ended_at: datetime | None = None
@@ -70,7 +71,7 @@ class MapRun:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is known of a run by what was seen of it. ``last``: the id of the last event; ``map_run``: one to ask for."""
+    """What is known of a run by what was seen of it. ``last``: the last event's id; ``map_run``: one to ask for."""
 
     flow: str
     run_id: str
@@ -97,7 +98,11 @@ def take_history(watch: Watch, events: list[HistoryEventTypeDef]) -> tuple[Watch
         if event["id"] <= watch.last:
             continue
         if watch.map_run is not None and event["type"] in ("MapStateExited", "ExecutionFailed", "ExecutionTimedOut"):
-            break  # the numbers of the map come first; this event is read again
+            # The numbers of the map come first; this event is read again.
+            ended: Literal["succeeded", "failed"] = "succeeded" if event["type"] == "MapStateExited" else "failed"
+            run = watch.map_run
+            ended_at = run.ended_at or event["timestamp"]
+            return replace(watch, map_run=replace(run, ended=run.ended or ended, ended_at=ended_at)), told
         watch, more = _taken(replace(watch, last=event["id"]), event)
         told += more
     return watch, told
@@ -118,6 +123,7 @@ def take_map_run(
     told: list[Event] = []
     if not run.started:
         items = counts["total"] if run.items is None else run.items
+        run = replace(run, succeeded=counts["succeeded"] if run.redriven else 0)
         workers = (found["maxConcurrency"] or _MOST_CHILDREN) * max(state.batch, 1)
         told.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
         run = replace(run, started=True, items=items)
@@ -167,7 +173,7 @@ def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
         case "TaskScheduled":
             return _scheduled(watch, at)
         case "TaskFailed" | "TaskTimedOut":
-            found = event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails") or {}
+            found = cast("dict[str, str]", event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails"))
             step = watch.machine.calls.get(watch.current, watch.current)
             failure = reported_failure(step, found.get("error", ""), found.get("cause", ""))
             return replace(watch, failed_at=at, failure=failure, tries=watch.tries + 1), []
@@ -182,9 +188,8 @@ def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
     match event["type"]:
         case "MapRunStarted" | "MapRunRedriven":
             details = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails") or {}
-            items = watch.items if event["type"] == "MapRunStarted" else None
-            arn = details.get("mapRunArn", "")
-            return replace(watch, map_run=MapRun(arn, watch.current, watch.entered or at, items)), []
+            arn, redriven = details.get("mapRunArn", ""), event["type"] == "MapRunRedriven"
+            return replace(watch, map_run=MapRun(arn, watch.current, watch.entered or at, watch.items, redriven)), []
         case "MapRunSucceeded" if run is not None:
             return replace(watch, map_run=replace(run, ended="succeeded", ended_at=at)), []
         case "MapRunFailed" | "MapRunAborted" if run is not None:
@@ -194,7 +199,7 @@ def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
 
 
 def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
-    """A task is tried: for the first time, again after a failure, or again in a run that was redriven."""
+    """Tell of a try of a task: the first, one after a failure, or one of a run that was redriven."""
     step = watch.machine.calls.get(watch.current, watch.current)
     if not watch.running:
         return replace(watch, running=True, entered=at), [StepStarted(step)]
