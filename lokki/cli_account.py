@@ -21,7 +21,7 @@ _PLACES = (("env", "--env"), ("stack_name", "--stack-name"), ("region", "--regio
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A deployed flow in its account. ``program`` and ``flow``: how it is called, ``where``: options that lead there."""
+    """A deployed flow in its account. ``program``, ``flow``: how it is called, ``where``: options that lead there."""
 
     graph: FlowGraph
     aws: Aws

@@ -29,7 +29,7 @@ from lokki.events import Event, RunFailed, RunInterrupted
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import new_run_id
 from lokki.naming import check_run_id
-from lokki.operate.following import begin, follow, look
+from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
@@ -135,7 +135,7 @@ def _invoke(
     if not options.wait:
         click.echo(started)
         return DONE
-    return wait_for(account, begin(account.runs, started), options)
+    return wait_for(account, begin_new(account.runs, started, options.sleep), options)
 
 
 def _check_equal(account: Account, run_id: str, bound: Mapping[str, Json]) -> None:
@@ -209,7 +209,9 @@ def _failed(account: Account, watch: Watch, report: RunReport, options: WaitOpti
 
 
 def _hand_over(account: Account, run_id: str, options: WaitOptions) -> int:
-    result = account.results.run(run_id).result()
+    run = account.results.run(run_id)
+    # Not result(): the run's history has its end, of which its description may tell a moment later.
+    result = run.kept.output(run.steps[-1])
     try:
         if options.output is not None:
             write_result(options.output, result)

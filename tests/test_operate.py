@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support.command import Place
 from support.deployed import Deployed as InProcess
-from support.fake_account import ARN, FakeAws, FakeLogs, FakeStates, deployed
+from support.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, deployed
+from support.moto_server import Aws as Moto
 
 from lokki import flow, step
 from lokki.cli_account import Account
@@ -30,10 +34,14 @@ from lokki.events import (
     RunStarted,
     StepFailed,
     StepFinished,
+    StepRetried,
+    StepSkipped,
     StepStarted,
 )
 from lokki.graph import FlowGraph
-from lokki.operate.following import begin, follow
+from lokki.operate.following import begin, begin_new, follow
+from lokki.operate.machine import Machine
+from lokki.operate.watching import Watch, take_history
 from lokki.report import RunReport, fold
 
 
@@ -291,3 +299,88 @@ def error_of(act: Any, *given: object) -> str:
     with pytest.raises(LokkiError) as raised:
         act(*given)
     return str(raised.value)
+
+
+MACHINE = Machine(("Load", "Save"), {"Load": "load", "Save": "save"})
+
+
+def history(*named: tuple[str, dict[str, Any]]) -> list[Any]:
+    return [
+        {"id": number, "timestamp": START + timedelta(seconds=number), "type": kind, **details}
+        for number, (kind, details) in enumerate(named, 1)
+    ]
+
+
+def entered(name: str) -> tuple[str, dict[str, Any]]:
+    return "TaskStateEntered", {"stateEnteredEventDetails": {"name": name}}
+
+
+def left(name: str) -> tuple[str, dict[str, Any]]:
+    return "TaskStateExited", {"stateExitedEventDetails": {"name": name, "output": "{}"}}
+
+
+FAILED = ("TaskFailed", {"taskFailedEventDetails": {"error": "OSError", "cause": "no"}})
+SCHEDULED: tuple[str, dict[str, Any]] = ("TaskScheduled", {})
+
+
+def test_a_task_that_is_scheduled_again_after_a_failure_was_retried() -> None:
+    events = history(("ExecutionStarted", {}), entered("Load"), SCHEDULED, FAILED, SCHEDULED, left("Load"))
+    _, told = take_history(Watch("f", "r", {}, MACHINE), events)
+    [retried] = [event for event in told if isinstance(event, StepRetried)]
+    assert (retried.id, retried.attempt, retried.wait, retried.failure.error) == ("load", 1, 1.0, "OSError")
+
+
+@pytest.mark.parametrize("enters_again", [True, False])
+def test_a_run_that_was_redriven_goes_on_with_what_is_kept(enters_again: bool) -> None:
+    ended = ("ExecutionFailed", {"executionFailedEventDetails": {"error": "OSError", "cause": "no"}})
+    again = [entered("Save"), SCHEDULED] if enters_again else [SCHEDULED]
+    events = history(
+        *(("ExecutionStarted", {}), entered("Load"), SCHEDULED, left("Load"), entered("Save"), SCHEDULED, FAILED),
+        *(ended, ("ExecutionRedriven", {}), *again, left("Save"), ("ExecutionSucceeded", {})),
+    )
+    watch, told = take_history(Watch("f", "r", {}, MACHINE), events[:8])
+    assert (watch.ended, kinds(told)[-2:]) == ("failed", ["StepFailed", "RunFailed"])
+    watch, told = take_history(watch, events)
+    assert kinds(told) == ["RunStarted", "StepSkipped", "StepStarted", "StepFinished", "RunFinished"]
+    assert told[:2] == [RunStarted("f", "r", {}, resumed=True), StepSkipped("load")]
+    assert watch.ended == "finished"
+
+
+@pytest.mark.parametrize("command", [("show",), ("invoke",), ("logs",), ("redrive", "x"), ("stop", "x")])
+def test_a_flow_that_is_not_deployed_is_one_line(aws: Moto, tmp_path: Path, command: tuple[str, ...]) -> None:
+    place = Place(tmp_path)
+    place.write("birds.py", BIRDS)
+    ran = place.run("birds.py", *command, env=aws.environ)
+    said = "there is no stack birds-flow in us-east-1. Deploy it first, or give --stack-name or --region."
+    assert (ran.code, ran.out, ran.err) == (1, "", f"error: birds-flow is not deployed: {said}\n")
+
+
+def test_a_flow_that_is_not_deployed_has_no_results_there(aws: Moto, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write(
+        "read.py", "import lokki\ntry:\n    lokki.remote('birds-flow')\nexcept lokki.LokkiError as e:\n    print(e)\n"
+    )
+    assert place.run("read.py", env=aws.environ).out.startswith("birds-flow is not deployed: there is no stack ")
+
+
+BIRDS = """from lokki import flow, main, step
+@step
+def get_birds() -> list[str]:
+    return ["goose"]
+@flow
+def birds_flow():
+    return get_birds()
+if __name__ == "__main__":
+    main(birds_flow)
+"""
+
+
+def test_a_run_that_is_not_told_of_yet_is_waited_for(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-11", {})
+    hidden = operated.states.infos.pop("run-11")
+
+    def sleep(seconds: float) -> None:
+        operated.states.infos["run-11"] = hidden
+
+    assert begin_new(operated.account.runs, "run-11", sleep).run_id == "run-11"

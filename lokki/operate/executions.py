@@ -118,7 +118,7 @@ class DeployedRuns:
             )
             for page in pages:
                 found += [event for event in page["events"] if event["id"] > after]
-                if len(found) == 0 or page["events"][-1]["id"] <= after:
+                if not page["events"] or page["events"][-1]["id"] <= after:
                     break
         return found[::-1]
 

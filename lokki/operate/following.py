@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from lokki.errors import RunFolderError
 from lokki.events import Event
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.machine import read_machine
@@ -14,10 +15,27 @@ FIRST, LONGEST, GROWTH = 1.0, 5.0, 1.25
 of which an account has a quota per second and region. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
 
 
+_PATIENCE = 10
+"""How many seconds a run that was started may not be there yet."""
+
+
 def begin(runs: DeployedRuns, run_id: str) -> Watch:
     """Begin to watch a run. Raises RunFolderError for one that there is not."""
     info = runs.describe(run_id)
     return Watch(runs.deployed.flow, run_id, info.params, read_machine(runs.definition(run_id)))
+
+
+def begin_new(runs: DeployedRuns, run_id: str, sleep: Callable[[float], None]) -> Watch:
+    """Begin to watch a run that was started just now, which Step Functions may not yet tell of.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html (eventually consistent)
+    """
+    for _ in range(_PATIENCE):
+        try:
+            return begin(runs, run_id)
+        except RunFolderError:
+            sleep(FIRST)
+    return begin(runs, run_id)
 
 
 def look(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:

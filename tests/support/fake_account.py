@@ -3,6 +3,8 @@
 Stands in for clients of boto3; what is asked for is kept in ``calls``.
 """
 
+# ruff: noqa: N803, A002 - the names of AWS's arguments
+
 from __future__ import annotations
 
 import json
