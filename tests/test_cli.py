@@ -93,7 +93,10 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
         (["runn"], "Error: No such command 'runn'. Did you mean 'run'?"),
         (
             ["launch"],
-            "Error: No such command 'launch'. There are: build, emulate, estimate, invoke, logs, redrive, replay, run, runs, show, stop.",
+            (
+                "Error: No such command 'launch'. There are: build, emulate, estimate, invoke, logs, redrive, replay, "
+                "run, runs, show, stop."
+            ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
         (["run", "extra"], "Error: Got unexpected extra argument (extra)"),
