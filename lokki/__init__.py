@@ -12,6 +12,7 @@ from lokki.graph import FlowGraph
 from lokki.options import Retry
 
 if TYPE_CHECKING:
+    from lokki.operate import remote
     from lokki.results import local
 
 __all__ = [
@@ -27,10 +28,11 @@ __all__ = [
     "flow",
     "local",
     "main",
+    "remote",
     "step",
 ]
 
-_LATE = {"local": "lokki.results"}
+_LATE = {"local": "lokki.results", "remote": "lokki.operate"}
 """What reads results, by the module it is in: `import lokki` in Lambda does not load it."""
 
 

@@ -207,7 +207,37 @@ def _estimate(graph: FlowGraph, program: str, flow: str) -> click.Command:
 def _replay(graph: FlowGraph, program: str, flow: str) -> click.Command:
     from lokki.cli_replay import replay_command  # start-up: only this command reads results
 
-    return replay_command(graph, program)
+    return replay_command(graph, program, flow)
+
+
+def _invoke(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_operate import invoke_command  # start-up: commands for deployed flows need boto3
+
+    return invoke_command(graph, program, flow)
+
+
+def _show(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_show import show_command  # start-up, as above
+
+    return show_command(graph, program, flow)
+
+
+def _logs(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_logs import logs_command  # start-up, as above
+
+    return logs_command(graph, program, flow)
+
+
+def _redrive(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_operate import redrive_command  # start-up, as above
+
+    return redrive_command(graph, program, flow)
+
+
+def _stop(graph: FlowGraph, program: str, flow: str) -> click.Command:
+    from lokki.cli_operate import stop_command  # start-up, as above
+
+    return stop_command(graph, program, flow)
 
 
 def _run_options() -> list[click.Parameter]:
@@ -274,6 +304,11 @@ FLOW_COMMANDS = (
     FlowCommand("rollback", "Let new runs on AWS use the version before.", _rollback),
     FlowCommand("destroy", "Remove a flow from AWS.", _destroy),
     FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", _estimate),
+    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", _invoke),
+    FlowCommand("show", "Show the runs on AWS, or all of one run.", _show),
+    FlowCommand("logs", "Show what a run on AWS printed and logged.", _logs),
+    FlowCommand("redrive", "Let a run on AWS go on where it failed.", _redrive),
+    FlowCommand("stop", "Stop a run on AWS.", _stop),
     FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", _replay),
 )
 

@@ -10,6 +10,7 @@ import click
 
 from lokki.cli_run import DONE, FAILED, from_here, shown
 from lokki.cli_runs import ROOT
+from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.invocation import StepFailedError
 from lokki.plan import lower
@@ -27,8 +28,20 @@ class ReplayRequest:
     debugger: bool = False
 
 
-def replay_command(graph: FlowGraph, again: str) -> click.Command:
-    """Make the command that replays a step of a local or emulated run; ``again``: how the flow is called."""
+def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that replays a step of a run, here or on AWS; it is called as ``<program> replay [<flow>]``."""
+
+    def callback(run_id: str, step: str, item: int | None, debugger: bool, deployed: bool, **values: object) -> int:
+        request = ReplayRequest(run_id, step, item, debugger)
+        if deployed:
+            from lokki.cli_account import find_account  # start-up: boto3 is for deployed flows only
+
+            return replay(graph, find_account(graph, program, flow, values).results, request)
+        try:
+            return replay(graph, local(graph.name, ROOT, file=file_of(graph)), request)
+        except RunFolderError as error:
+            raise RunFolderError(f"{str(error).rstrip('.')}. For a run on AWS, add --deployed.") from None
+
     return click.Command(
         "replay",
         params=[
@@ -36,11 +49,14 @@ def replay_command(graph: FlowGraph, again: str) -> click.Command:
             click.Option(["--step"], required=True, metavar="NAME", help="The step to run again."),
             click.Option(["--item"], type=click.IntRange(min=0), help="Which item, for a step in a map, from 0."),
             click.Option(["--pdb", "debugger"], is_flag=True, help="Open Python's debugger where the step fails."),
+            click.Option(["--deployed"], is_flag=True, help="The run is one on AWS, not one on this machine."),
+            click.Option(["--env"], metavar="NAME", help="With --deployed: the environment of lokki.yml."),
+            click.Option(["--stack-name"], metavar="NAME", help="With --deployed: the stack."),
+            click.Option(["--region"], metavar="REGION", help="With --deployed: the region."),
         ],
-        help=f"Run one step of a run again, here and once, on exactly the input that it had. See: {again} runs",
-        callback=lambda run_id, step, item, debugger: replay(
-            graph, local(graph.name, ROOT, file=file_of(graph)), ReplayRequest(run_id, step, item, debugger)
-        ),
+        help="Run one step of a run again, here and once, on exactly the input that it had. "
+        f"See: {program} runs, {program} show",
+        callback=callback,
         context_settings={"max_content_width": 100},
     )
 

@@ -44,7 +44,7 @@ def table(runs: Runs, flow: str | None) -> str:
         return f"no runs in {runs.folder}"
     rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "SIZE")]
     rows += [_row(record, runs.size(record.run_id)) for record in found]
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))
 
 
 def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:
@@ -97,6 +97,7 @@ def _size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows of a table as lines, its columns aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -101,6 +101,14 @@ class ItemFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsFailed:
+    """So many further items of a map block failed for good, of which no more is known here."""
+
+    id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class MapFinished:
     """All items of a map block were run; ``failed`` of them failed and were tolerated."""
 
@@ -153,6 +161,7 @@ type Event = (
     | MapStarted
     | ItemsFinished
     | ItemFailed
+    | ItemsFailed
     | MapFinished
     | StepOutput
     | RunFinished

@@ -15,6 +15,7 @@ from lokki.events import (
     CodeChanged,
     Event,
     ItemFailed,
+    ItemsFailed,
     ItemsFinished,
     MapFinished,
     MapStarted,
@@ -159,7 +160,7 @@ class LiveBars:
                 self._progress.update(self._task(step_id), total=1, completed=1, state=text)
             case MapStarted(step_id):
                 self._add_bar(map_op(report, step_id), event)
-            case ItemsFinished(step_id) | ItemFailed(step_id) | MapFinished(step_id):
+            case ItemsFinished(step_id) | ItemFailed(step_id) | ItemsFailed(step_id) | MapFinished(step_id):
                 self._move(map_op(report, step_id))
             case StepRetried() | RunFailed() | RunInterrupted():
                 for op in report.ops.values():

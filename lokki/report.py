@@ -8,6 +8,7 @@ from typing import Literal
 from lokki.events import (
     Event,
     ItemFailed,
+    ItemsFailed,
     ItemsFinished,
     MapFinished,
     MapStarted,
@@ -120,6 +121,9 @@ def _fold_map(report: RunReport, event: Event) -> RunReport:
             op = map_op(report, event.id)
             failed = _with(report, replace(op, failed=op.failed + 1))
             return replace(failed, failure=event.failure, failed_item=event.index) if report.failure is None else failed
+        case ItemsFailed():
+            op = map_op(report, event.id)
+            return _with(report, replace(op, failed=op.failed + event.count))
         case MapFinished():
             op = replace(map_op(report, event.id), status="finished", seconds=event.seconds)
             return replace(_with(report, op), failure=None, failed_item=None)  # the failures were tolerated

@@ -62,7 +62,7 @@ class FlowResults:
         found = self._catalog.list()
         if not found:
             raise RunFolderError(f"there is no run of {self.flow}. Start one first.")
-        return Run(found[0], self._catalog.kept(found[0].id))
+        return self.run(found[0].id)
 
     def __repr__(self) -> str:
         return f"<results of {self.flow}>"

@@ -32,6 +32,7 @@ LAYERS = {
     "lokki.decorators": 1,
     "lokki.config": 1,
     "lokki.events": 1,
+    "lokki.causes": 1,
     "lokki.failures": 1,
     "lokki.codec": 1,
     "lokki.manifest": 1,

@@ -91,7 +91,13 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
     ("arguments", "last"),
     [
         (["runn"], "Error: No such command 'runn'. Did you mean 'run'?"),
-        (["launch"], "Error: No such command 'launch'. There are: build, emulate, estimate, replay, run, runs."),
+        (
+            ["launch"],
+            (
+                "Error: No such command 'launch'. There are: build, emulate, estimate, invoke, logs, redrive, replay, "
+                "run, runs, show, stop."
+            ),
+        ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
         (["run", "extra"], "Error: Got unexpected extra argument (extra)"),
         (["run", "--workers", "0"], "Error: Invalid value for '--workers': 0 is not in the range x>=1."),
@@ -184,9 +190,14 @@ Commands:
   build     Write Lambda packages, state machine and template.
   emulate   Build, and run what was built as AWS would.
   estimate  Estimate cost, time and limits of a run on AWS.
+  invoke    Run a deployed flow on AWS and print its result.
+  logs      Show what a run on AWS printed and logged.
+  redrive   Let a run on AWS go on where it failed.
   replay    Run one step of a run again, with a debugger if wanted.
   run       Run a flow on this machine and print its result.
   runs      List the runs on this machine, the latest first.
+  show      Show the runs on AWS, or all of one run.
+  stop      Stop a run on AWS.
 
   Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """

@@ -351,6 +351,8 @@ def test_the_command_refuses_what_cannot_be(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     command = replay_command(steps.doubled(), "lokki")
     result = CliRunner().invoke(command, ["nowhere", "--step", "double"], standalone_mode=False)
-    assert str(result.exception) == "there is no run 'nowhere' in .lokki/runs (the latest: none)."
+    assert str(result.exception) == (
+        "there is no run 'nowhere' in .lokki/runs (the latest: none). For a run on AWS, add --deployed."
+    )
     assert "Missing option '--step'" in CliRunner().invoke(command, ["one"]).output
     assert not (tmp_path / ".lokki").exists()

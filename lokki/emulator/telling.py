@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import cast
 
 import msgspec
 
+from lokki.causes import reported_failure
 from lokki.emulator.definition import Map, StateMachine
 from lokki.emulator.history import Child, HistoryEvent
 from lokki.emulator.services import Caller
@@ -27,9 +27,6 @@ from lokki.events import (
 from lokki.failures import Failure
 from lokki.naming import MAP_SUFFIX
 from lokki.values import Json
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_OWN = "/lokki/"
 
 
 class Teller:
@@ -178,30 +175,7 @@ def _chain(state: Map) -> list[str]:
 
 
 def _failure(step: str, event: HistoryEvent) -> Failure:
-    """Describe a failure: a function's error is JSON with message and stack trace, others are text."""
-    error, cause = str(event.details["error"]), str(event.details.get("cause", ""))
-    message, trace = cause, ""
-    try:
-        described = msgspec.json.decode(cause)
-    except msgspec.DecodeError:
-        described = None
-    if isinstance(described, dict):
-        message = str(described.get("errorMessage", ""))
-        frames = described.get("stackTrace")
-        if isinstance(frames, list):
-            trace = "".join(map(str, frames))
-    users = "".join(f"{line}\n" for line in _entries(trace) if _OWN not in line)
-    places = _FRAME.findall(users)
-    where = f"{places[-1][0]}:{places[-1][1]}" if places else ""
-    head = "Traceback (most recent call last):\n"
-    last = f"{error}: {message}\n"
-    shown, full = (f"{head}{text}{last}" if text else "" for text in (users, trace))
-    return Failure(step, error, message, where, shown, full)
-
-
-def _entries(trace: str) -> list[str]:
-    """Cut a stack trace into its entries, each a place and its line of code."""
-    return [entry.rstrip("\n") for entry in re.split(r"(?m)^(?=  File )", trace) if entry.strip()]
+    return reported_failure(step, str(event.details["error"]), str(event.details.get("cause", "")))
 
 
 def _is_own_log(text: str) -> bool:

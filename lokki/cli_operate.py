@@ -1,0 +1,243 @@
+"""The commands ``invoke``, ``redrive`` and ``stop``: runs of a deployed flow, with progress as that of local ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TextIO, cast
+
+import click
+
+from lokki.cli_account import Account, env_option, find_account, stack_options
+from lokki.cli_flow import (
+    Called,
+    output_options,
+    parameter_command,
+    parameter_options,
+    run_id_option,
+    text_of,
+)
+from lokki.cli_params import PREFIX, check_required, given_parameters
+from lokki.cli_run import DONE, FAILED, INTERRUPTED, check_writable, from_here, shown, write_result
+from lokki.errors import AwsError, LokkiError, ParameterError, RunError
+from lokki.events import Event, RunFailed, RunInterrupted
+from lokki.graph import FlowGraph
+from lokki.local_run.runs import new_run_id
+from lokki.naming import check_run_id
+from lokki.operate.following import begin, begin_new, follow, look
+from lokki.operate.watching import Watch
+from lokki.plan import bind_parameters
+from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
+from lokki.report import RunReport, fold
+from lokki.values import Json
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOptions:
+    """How a run is waited for."""
+
+    wait: bool = True
+    stop_on_interrupt: bool = False
+    log_format: str = "human"
+    quiet: bool = False
+    output: Path | None = None
+    traceback: bool = False
+    sleep: Callable[[float], None] = time.sleep
+
+
+def invoke_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that runs a deployed flow; it is called as ``<program> invoke [<flow>]``."""
+    text = f"Run {graph.name} as it is deployed on AWS, and print its result."
+    own = [*parameter_options(), run_id_option(), *_wait_options(), *output_options(), *stack_options()]
+    return parameter_command(graph, Called(program, "invoke", flow), text, own, partial(_invoke, program, flow))
+
+
+def redrive_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that lets a failed run go on where it failed."""
+
+    def redrive(run_id: str, **values: object) -> int:
+        options = _options(values)
+        account = find_account(graph, program, flow, values)
+        watch = begin(account.runs, run_id)
+        watch, _ = look(account.runs, watch)
+        account.runs.redrive(run_id)
+        return wait_for(account, replace(watch, ended=""), options)
+
+    return click.Command(
+        "redrive",
+        params=[click.Argument(["run_id"], metavar="RUN"), *_wait_options(), *output_options(), *stack_options()],
+        help="Let a run on AWS that failed or was stopped go on from where it stopped, and print its result.",
+        callback=redrive,
+    )
+
+
+def stop_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that stops a run."""
+
+    def stop(run_id: str, reason: str, **values: object) -> int:
+        account = find_account(graph, program, flow, values)
+        account.runs.stop(run_id, reason)
+        click.echo(f"stopped; go on with: {account.command('redrive', run_id)}", err=True)
+        return DONE
+
+    reason = click.Option(["--reason"], default="stopped by lokki", help="Why, for whoever looks at the run.")
+    return click.Command(
+        "stop",
+        params=[click.Argument(["run_id"], metavar="RUN"), reason, env_option(), *stack_options()],
+        help="Stop a run on AWS. What it has done is kept, and redrive goes on with it.",
+        callback=stop,
+    )
+
+
+def _wait_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--no-wait"], is_flag=True, help="Print the run's id, and do not wait for its end."),
+        click.Option(["--stop-on-interrupt"], is_flag=True, help="Stop the run at Ctrl-C; else it goes on."),
+    ]
+
+
+def _options(values: Mapping[str, object]) -> WaitOptions:
+    output = values["output"]
+    options = WaitOptions(
+        not values["no_wait"],
+        bool(values["stop_on_interrupt"]),
+        str(values["log_format"]),
+        bool(values["quiet"]),
+        Path(str(output)) if output is not None else None,
+        bool(values["traceback"]),
+    )
+    if options.output is not None:
+        check_writable(options.output)
+    return options
+
+
+def _invoke(
+    program: str, flow: str, graph: FlowGraph, again: str, values: dict[str, object], by_option: list[str]
+) -> int:
+    run_id = text_of(values, "run_id")
+    if run_id is not None:
+        check_run_id(run_id)
+    own = {key: value for key, value in values.items() if key.startswith(PREFIX)}
+    given = given_parameters(graph.params, own, cast("tuple[str, ...]", values["pairs"]), text_of(values, "file"))
+    check_required(graph.params, given, by_option)
+    options = _options(values)
+    account = find_account(graph, program, flow, values)
+    bound = bind_parameters(graph.params, given)
+    started = run_id or new_run_id()
+    # Defaults are those of the flow that is deployed, which its first function adds.
+    if not account.runs.start(started, {name: bound[name] for name in given}):
+        _check_equal(account, started, bound)
+    if not options.wait:
+        click.echo(started)
+        return DONE
+    return wait_for(account, begin_new(account.runs, started, options.sleep), options)
+
+
+def _check_equal(account: Account, run_id: str, bound: Mapping[str, Json]) -> None:
+    """Raise AwsError for a run that was started with other parameters than these."""
+    before = account.runs.describe(run_id).params
+    try:
+        is_equal = bind_parameters(account.graph.params, before) == dict(bound)
+    except ParameterError:
+        is_equal = False
+    if not is_equal:
+        had = ", ".join(f"{name}={shown(value)}" for name, value in before.items()) or "none"
+        raise AwsError(f"the run {run_id} was started with other parameters ({had}). Choose another --run-id.")
+
+
+def wait_for(account: Account, watch: Watch, options: WaitOptions) -> int:
+    """Show a run until it ends; print its result, or what failed and how to go on; return the exit code."""
+    if not options.wait:
+        click.echo(watch.run_id)
+        return DONE
+    display, seen = _display(options, sys.stderr), _Seen()
+
+    def emit(event: Event) -> None:
+        seen.report = fold(seen.report, event)
+        if not isinstance(event, RunFailed | RunInterrupted) or options.log_format == "json":
+            display.show(event, seen.report)
+
+    try:
+        for now in follow(account.runs, watch, emit, options.sleep):
+            watch = now
+    except KeyboardInterrupt:
+        display.close()
+        return _interrupted(account, watch, options)
+    except LokkiError:
+        display.close()
+        raise
+    display.close()
+    if watch.ended == "finished":
+        return _hand_over(account, watch.run_id, options)
+    return _failed(account, watch, seen.report, options)
+
+
+@dataclass(slots=True)
+class _Seen:
+    report: RunReport = RunReport()  # noqa: RUF009 - it is frozen
+
+
+def _interrupted(account: Account, watch: Watch, options: WaitOptions) -> int:
+    run_id = watch.run_id
+    if options.stop_on_interrupt:
+        account.runs.stop(run_id, "interrupted by Ctrl-C")
+        _say(f"stopped; go on with: {account.command('redrive', run_id)}", options, event="stopped", run_id=run_id)
+    else:
+        come_back = account.command("show", run_id)
+        _say(f"the run goes on; see it by: {come_back}", options, event="detached", run_id=run_id)
+    return INTERRUPTED
+
+
+def _failed(account: Account, watch: Watch, report: RunReport, options: WaitOptions) -> int:
+    failure = report.failure
+    trace = ""
+    if failure is not None:
+        trace = failure.full_traceback if options.traceback else failure.traceback
+    if watch.ended == "interrupted":
+        info = account.runs.describe(watch.run_id)
+        text = f"the run {watch.run_id} was stopped{f': {info.error}' if info.error else '.'}"
+    else:
+        text = str(failure) if failure is not None and failure.error in report.message else report.message
+    go_on = account.command("redrive", watch.run_id)
+    _say(f"{trace}error: {text}\ngo on with: {go_on}", options, event="error", message=text, resume=go_on)
+    return FAILED
+
+
+def _hand_over(account: Account, run_id: str, options: WaitOptions) -> int:
+    run = account.results.run(run_id)
+    # Not result(): the run's history has its end, of which its description may tell a moment later.
+    result = run.kept.output(run.steps[-1])
+    try:
+        if options.output is not None:
+            write_result(options.output, result)
+            if not options.quiet:
+                path = from_here(str(options.output))
+                _say(f"result written to {path}", options, event="result_written", path=path)
+        elif (text := shown(result)) is not None:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+    except RunError as error:
+        _say(f"error: {error}", options, event="error", message=str(error))
+        return FAILED
+    return DONE
+
+
+def _display(options: WaitOptions, terminal: TextIO) -> Display:
+    if options.quiet:
+        return Nothing()
+    if options.log_format == "json":
+        return JsonLines(terminal)
+    live = terminal.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return LiveBars(terminal) if live else PlainLines(terminal)
+
+
+def _say(text: str, options: WaitOptions, **fields: str) -> None:
+    if options.log_format == "json":
+        JsonLines(sys.stderr).write(dict(fields))
+    else:
+        sys.stderr.write(f"{text}\n")

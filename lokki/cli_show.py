@@ -1,0 +1,112 @@
+"""The command ``show``: the runs of a deployed flow, and one run with all that is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from lokki.cli_account import Account, env_option, find_account, stack_options
+from lokki.cli_run import DONE
+from lokki.cli_runs import aligned
+from lokki.events import Event, ItemFailed
+from lokki.graph import FlowGraph
+from lokki.operate.following import begin, look
+from lokki.operate.machine import Machine, console_link
+from lokki.progress import seconds
+from lokki.report import MAP, OpReport, RunReport, fold
+from lokki.results_items import RunInfo, short
+from lokki.store.keys import Keys
+
+
+def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that shows runs on AWS."""
+
+    def show(run_id: str | None, limit: int, failed: int, **values: object) -> int:
+        account = find_account(graph, program, flow, values)
+        lines = runs_table(account, limit) if run_id is None else described(account, run_id, failed)
+        click.echo("\n".join(lines))
+        return DONE
+
+    return click.Command(
+        "show",
+        params=[
+            click.Argument(["run_id"], metavar="[RUN]", required=False),
+            click.Option(["--limit"], type=click.IntRange(min=1), default=20, help="How many runs. Default: 20."),
+            click.Option(["--failed"], type=click.IntRange(min=0), default=10, help="How many failed items; 10."),
+            env_option(),
+            *stack_options(),
+        ],
+        help="Show the latest runs on AWS; or one: its states, its maps, what failed, and where its data is.",
+        callback=show,
+    )
+
+
+def runs_table(account: Account, limit: int) -> list[str]:
+    """Return the runs that were started last as a table."""
+    found = account.runs.recent(limit)
+    if not found:
+        return [f"no runs of {account.deployed.flow} yet; start one: {account.command('invoke').strip()}"]
+    rows: list[tuple[str, ...]] = [("RUN", "STATUS", "STARTED", "TIME", "ITEMS", "FAILED")]
+    return aligned([*rows, *(_row(account, info) for info in found)])
+
+
+def _row(account: Account, info: RunInfo) -> tuple[str, ...]:
+    counts = [each["itemCounts"] for each in account.runs.map_runs(info.id)]
+    total = sum(each["total"] for each in counts)
+    failed = sum(each["failed"] + each["timedOut"] for each in counts)
+    items = (f"{total:,}", f"{failed:,}") if counts else ("", "")
+    took = "" if info.seconds is None else seconds(info.seconds)
+    return info.id, info.status, f"{info.started.astimezone():%Y-%m-%d %H:%M:%S}", took, *items
+
+
+def described(account: Account, run_id: str, failed: int) -> list[str]:
+    """Return all that is known of a run, as lines."""
+    info = account.runs.describe(run_id)
+    watch, told = look(account.runs, begin(account.runs, run_id))
+    report = RunReport()
+    for event in told:
+        report = fold(report, event)
+    took = f" in {seconds(info.seconds)}" if info.seconds is not None else ""
+    params = ", ".join(f"{name}={short(value)}" for name, value in info.params.items()) or "none"
+    lines = [
+        f"{account.deployed.flow}: run {run_id} {info.status}{took}",
+        f"started: {info.started.astimezone():%Y-%m-%d %H:%M:%S}",
+        f"parameters: {params}",
+        "",
+        *aligned([("STATE", "STATUS", "TIME", "ITEMS", "FAILED"), *_states(watch.machine, report)]),
+    ]
+    lines += _failed_items(told, failed)
+    if info.error:
+        trace = report.failure.traceback if report.failure is not None else ""
+        lines += ["", f"{trace}error: {report.failure or info.error}"]
+    data = f"s3://{account.deployed.bucket}/{Keys(account.deployed.prefix + run_id).prefix}/"
+    return [*lines, "", f"data: {data}", f"console: {console_link(account.runs.arn(run_id))}"]
+
+
+def _states(machine: Machine, report: RunReport) -> Iterable[tuple[str, ...]]:
+    for state in machine.order:
+        inside = machine.maps.get(state)
+        op = report.ops.get(f"{inside.source}{MAP}" if inside else machine.calls[state])
+        title = f"map over {inside.source}: {' → '.join(inside.inner)}" if inside else machine.calls[state]
+        yield title, *(_state(op) if op is not None else ("waiting", "", "", ""))
+
+
+def _state(op: OpReport) -> tuple[str, ...]:
+    took = seconds(op.seconds) if op.status == "finished" else ""
+    if op.id.endswith(MAP):
+        return op.status, took, f"{op.finished:,}/{op.items or 0:,}", f"{op.failed:,}"
+    return op.status, took, "" if op.items is None else f"{op.items:,}", ""
+
+
+def _failed_items(told: Iterable[Event], most: int) -> list[str]:
+    failed = [event for event in told if isinstance(event, ItemFailed)]
+    if not failed or not most:
+        return []
+    lines = []
+    for event in failed[:most]:
+        failure = event.failure
+        what = f"{failure.error}: {failure.message}" if failure.message else failure.error
+        lines.append(f"  {failure.step}[{event.index}]: {what}{f' at {failure.where}' if failure.where else ''}")
+    more = [f"  ({len(failed) - most} more: --failed {len(failed)})"] if len(failed) > most else []
+    return ["", "failed items:", *lines, *more]

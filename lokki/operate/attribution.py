@@ -1,0 +1,152 @@
+"""Which run, step and item a line of a function's log belongs to. A pure fold over the lines of each log stream.
+
+One execution environment writes to one stream, one invocation at a time
+(https://docs.aws.amazon.com/lambda/latest/operatorguide/log-structure.html). What user code prints carries no run id:
+it belongs to the invocation whose lines surround it, and that to the run that lokki's own JSON lines in it name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+HELD = 1000
+"""Lines of an invocation that wait to learn which run it is; the first line of lokki's comes before the user's code."""
+
+_PLATFORM = re.compile(r"(START|END|REPORT|INIT_START|INIT_REPORT|EXTENSION|TELEMETRY|XRAY|RESTORE_\w+)\b")
+_START = re.compile(r"START RequestId: (\S+)")
+_END = re.compile(r"END RequestId: ")
+_REQUEST = re.compile(r"(?:RequestId: (\S+) Error: |\S+Z (\S+) )(Task timed out|Runtime )")
+_FAILED = re.compile(r"Status: (?!success)\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of a log: when, in which stream, what. ``time``: milliseconds since 1970."""
+
+    time: int
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a line is about."""
+
+    run: str
+    call: str
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a log that is shown, and what it is about."""
+
+    time: int
+    about: About
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What is known in a stream: the invocation that runs, what it is about, and lines that wait to learn that."""
+
+    request: str = ""
+    about: About | None = None
+    is_open: bool = False
+    held: tuple[Entry, ...] = ()
+
+
+@dataclass(slots=True)
+class Attribution:
+    """Attributes lines, taken one after another; the lines of each stream come in its order, streams in any."""
+
+    _streams: dict[str, _Stream] = field(default_factory=dict)
+
+    def take(self, entry: Entry) -> Iterator[Line]:
+        """Take a line; yield the lines that are known by it."""
+        stream = self._streams.get(entry.stream, _Stream())
+        text = entry.text.strip("\r\n")
+        if _PLATFORM.match(text):
+            lines = _failures(stream, entry, text)
+            self._streams[entry.stream] = _on_platform_line(stream, text)
+            yield from lines
+            return
+        if (failed := _REQUEST.match(text)) is not None:
+            if stream.about is not None and stream.request in ("", *failed.groups()):
+                yield from _lines(entry, stream.about)
+            return
+        own = own_line(text)
+        if own is not None:
+            about = _about(own)
+            inside = about if own.get("event") == "start" else replace(about, item=None)
+            if stream.about is not None and stream.about.run == about.run and own.get("event") != "start":
+                inside = stream.about  # a batch's line of one item says nothing of those after it
+            known = replace(stream, about=inside, is_open=True, held=())
+            self._streams[entry.stream] = known
+            for held in stream.held:
+                yield from _lines(held, inside)
+            told = _told(own)
+            if told:
+                yield Line(entry.time, about, told)
+            return
+        if stream.is_open and stream.about is not None:
+            yield from _lines(entry, stream.about)
+        elif stream.is_open and len(stream.held) < HELD:
+            self._streams[entry.stream] = replace(stream, held=(*stream.held, entry))
+
+
+def own_line(text: str) -> dict[str, object] | None:
+    """Return the fields of a line that lokki's handler wrote about a run; None for any other."""
+    if not text.startswith('{"level":'):
+        return None
+    try:
+        line = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+    return line if isinstance(line, dict) and {"event", "flow", "step", "run"} <= line.keys() else None
+
+
+def _on_platform_line(stream: _Stream, text: str) -> _Stream:
+    if text.startswith("INIT_START"):
+        return _Stream(is_open=True)
+    if (started := _START.match(text)) is not None:
+        # What is printed while the function is loaded belongs to the invocation that it is loaded for.
+        return _Stream(started[1], None, is_open=True, held=stream.held if stream.request == "" else ())
+    return replace(stream, is_open=False, held=()) if _END.match(text) else stream
+
+
+def _failures(stream: _Stream, entry: Entry, text: str) -> Iterator[Line]:
+    """Yield a platform's line that tells of a failure: REPORT with a status other than success."""
+    if text.startswith("REPORT") and _FAILED.search(text) and stream.about is not None and stream.request in text:
+        yield Line(entry.time, stream.about, " ".join(text.split()))
+
+
+def _lines(entry: Entry, about: About) -> Iterator[Line]:
+    """Yield the lines of an event: a traceback of Lambda's runtime is one event with carriage returns in it."""
+    for text in re.split(r"\r\n|\r|\n", entry.text.strip("\r\n")):
+        yield Line(entry.time, about, text.replace("\u00a0", " ").rstrip())
+
+
+def _about(own: dict[str, object]) -> About:
+    return About(str(own["run"]), str(own.get("call") or own["step"]), _item(own))
+
+
+def _item(own: dict[str, object]) -> int | None:
+    item = own.get("item")
+    return item if isinstance(item, int) else None
+
+
+def _told(own: dict[str, object]) -> str:
+    """Say in words what lokki's line tells; start and end of an invocation are not told."""
+    place = f" at {own['where']}" if own.get("where") else ""
+    match own.get("event"):
+        case "retry":
+            return f"will be tried again in {own.get('wait')} s: {own.get('error')}{place}"
+        case "item failure" | "failure":
+            return f"failed: {own.get('error')}{place}"
+        case _:
+            return ""

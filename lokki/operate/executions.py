@@ -1,0 +1,271 @@
+"""What Step Functions knows of the runs of a deployed flow."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from lokki.causes import reported_failure
+from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
+from lokki.deploy.deployed import Deployed
+from lokki.errors import AwsError, RunFolderError
+from lokki.operate.logs import LogWindow, run_lines
+from lokki.operate.machine import execution_arn, read_machine, results_folder
+from lokki.results import FlowResults
+from lokki.results_items import LogLine, RunInfo
+from lokki.results_remote import RemoteCatalog
+from lokki.store.keys import Keys
+from lokki.store.s3 import S3Store
+from lokki.values import Json
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import (
+        DescribeExecutionOutputTypeDef,
+        DescribeMapRunOutputTypeDef,
+        ExecutionListItemTypeDef,
+        HistoryEventTypeDef,
+    )
+
+_PAGE = 1000
+_ENDED_BADLY = ("FAILED", "TIMED_OUT")
+
+
+class LateParams(Mapping[str, Json]):
+    """The parameters of a run that was listed: one more call, when they are touched."""
+
+    def __init__(self, runs: DeployedRuns, run_id: str) -> None:
+        self._runs = runs
+        self._run_id = run_id
+        self._found: Mapping[str, Json] | None = None
+
+    def __getitem__(self, name: str) -> Json:
+        return self._load()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def _load(self) -> Mapping[str, Json]:
+        if self._found is None:
+            self._found = self._runs.describe(self._run_id).params
+        return self._found
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedRuns:
+    """The executions of a deployed flow: what `lokki.results` and the commands ask of them."""
+
+    states: SFNClient
+    cloudwatch: CloudWatchLogsClient
+    deployed: Deployed
+
+    def arn(self, run_id: str) -> str:
+        """Return the ARN of a run's execution."""
+        return execution_arn(self.deployed.state_machine, run_id)
+
+    def list(self) -> builtins.list[RunInfo]:
+        """Return all runs, that which was started last first; their parameters are loaded when they are touched."""
+        return self._infos(None)
+
+    def recent(self, limit: int) -> builtins.list[RunInfo]:
+        """Return so many of the runs that were started last, from one page of those that run or ended last."""
+        return self._infos(max(limit, _PAGE))[:limit]
+
+    def describe(self, run_id: str) -> RunInfo:
+        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        found = self.execution(run_id)
+        stop = found.get("stopDate")
+        took = (stop - found["startDate"]).total_seconds() if stop is not None else None
+        params = msgspec.json.decode(found.get("input") or "{}")
+        error = ""
+        if found.get("error") or found.get("cause"):
+            failure = reported_failure("", found.get("error", ""), found.get("cause", ""))
+            error = ": ".join(part for part in (failure.error, failure.message) if part)
+        started = found["startDate"].astimezone(UTC)
+        status = found["status"].lower()
+        known = params if isinstance(params, dict) else {}
+        return RunInfo(run_id, self.deployed.flow, status, started, took, known, error)
+
+    def execution(self, run_id: str) -> DescribeExecutionOutputTypeDef:
+        """Return what Step Functions says of a run. Raises RunFolderError for an id that no run of the flow has."""
+        with self._errors(run_id, "read the run"):
+            return self.states.describe_execution(executionArn=self.arn(run_id))
+
+    def definition(self, run_id: str) -> Json:
+        """Return the state machine's definition as the run has it."""
+        with self._errors(run_id, "read the run's state machine"):
+            found = self.states.describe_state_machine_for_execution(executionArn=self.arn(run_id))
+        definition: Json = msgspec.json.decode(found["definition"])
+        return definition
+
+    def history(self, run_id: str, after: int = 0) -> builtins.list[HistoryEventTypeDef]:
+        """Return the run's events after one, oldest first; only pages that have newer ones are read."""
+        found: builtins.list[HistoryEventTypeDef] = []
+        with self._errors(run_id, "read the run's history"):
+            pages = self.states.get_paginator("get_execution_history").paginate(
+                executionArn=self.arn(run_id), reverseOrder=True, PaginationConfig={"PageSize": _PAGE}
+            )
+            for page in pages:
+                found += [event for event in page["events"] if event["id"] > after]
+                if not page["events"] or page["events"][-1]["id"] <= after:
+                    break
+        return found[::-1]
+
+    def output(self, run_id: str, state: str) -> Json:
+        """Return the output of a state of the run itself, not of a map's child; None when it has none.
+
+        For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote.
+        """
+        map_run = current = ""
+        found: Json = None
+        for event in self.history(run_id):
+            current = event.get("stateEnteredEventDetails", {}).get("name", current)
+            started = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails")
+            if started is not None and current == state:
+                map_run = started.get("mapRunArn", "")
+            left = event.get("stateExitedEventDetails")
+            if left is not None and left["name"] == state:
+                found = msgspec.json.decode(left.get("output", "null"))
+        return self._written(run_id, state, map_run) if found is None and map_run else found
+
+    def map_runs(self, run_id: str) -> builtins.list[DescribeMapRunOutputTypeDef]:
+        """Return what is known of each Map Run of a run, the first first."""
+        with self._errors(run_id, "list the run's maps"):
+            pages = self.states.get_paginator("list_map_runs").paginate(executionArn=self.arn(run_id))
+            listed = [each for page in pages for each in page["mapRuns"]]
+        return [self.map_run(each["mapRunArn"]) for each in sorted(listed, key=lambda each: each["startDate"])]
+
+    def map_run(self, arn: str) -> DescribeMapRunOutputTypeDef:
+        """Return what is known of a Map Run."""
+        with aws_errors("read how far the map is"):
+            return self.states.describe_map_run(mapRunArn=arn)
+
+    def failed_children(
+        self, map_run: str, limit: int, known: frozenset[str] = frozenset()
+    ) -> builtins.list[DescribeExecutionOutputTypeDef]:
+        """Return at most so many child executions of a map that failed or timed out, but those that are known."""
+        names: builtins.list[str] = []
+        with aws_errors("list the map's failed items"):
+            for status in _ENDED_BADLY:
+                pages = self.states.get_paginator("list_executions").paginate(
+                    mapRunArn=map_run,
+                    statusFilter=status,  # type: ignore[arg-type]
+                    PaginationConfig={"MaxItems": limit + len(known)},
+                )
+                names += [each["executionArn"] for page in pages for each in page["executions"]]
+            new = [name for name in names if name not in known][:limit]
+            return [self.states.describe_execution(executionArn=name) for name in new]
+
+    def logs(self, run_id: str) -> Iterator[LogLine]:
+        """Yield what the functions logged in the run, in order of time."""
+        found = self.execution(run_id)
+        window = LogWindow.of(found["startDate"], found.get("stopDate"))
+        return run_lines(self.cloudwatch, sorted(set(self.deployed.log_groups.values())), run_id, window)
+
+    def start(self, run_id: str, params: Mapping[str, Json]) -> bool:
+        """Start a run through the live alias; False if there is one of this id that has ended or other parameters.
+
+        Starting it again while it runs, with equal parameters, changes nothing and is True.
+        https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+        """
+        given = msgspec.json.encode(dict(params), order="sorted").decode()
+        with aws_errors("start the run"):
+            try:
+                self.states.start_execution(stateMachineArn=self.deployed.live, name=run_id, input=given)
+            except ClientError as error:
+                if code_of(error) == "ExecutionAlreadyExists":
+                    return False
+                if code_of(error) in ("StateMachineDoesNotExist", "ResourceNotFound"):
+                    raise AwsError(
+                        f"the stack {self.deployed.stack} has no state machine that could be started. Deploy again."
+                    ) from None
+                raise
+        return True
+
+    def stop(self, run_id: str, reason: str) -> None:
+        """Stop a run. Raises RunFolderError for a run that there is not, AwsError for one that has ended."""
+        status = self.execution(run_id)["status"]
+        if status not in ("RUNNING", "PENDING_REDRIVE"):
+            raise AwsError(f"the run {run_id} has ended already: it is {status.lower()}.")
+        with self._errors(run_id, "stop the run"):
+            self.states.stop_execution(executionArn=self.arn(run_id), error="Stopped", cause=reason)
+
+    def redrive(self, run_id: str) -> None:
+        """Let a run go on where it failed. Raises AwsError for one that cannot be redriven, and says why.
+
+        https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
+        """
+        found = self.execution(run_id)
+        if found["status"] in ("RUNNING", "PENDING_REDRIVE"):
+            raise AwsError(f"the run {run_id} goes on already: it is {found['status'].lower()}.")
+        with self._errors(run_id, "redrive the run"):
+            try:
+                self.states.redrive_execution(executionArn=self.arn(run_id))
+            except ClientError as error:
+                if code_of(error) != "ExecutionNotRedrivable":
+                    raise
+                why = (found.get("redriveStatusReason") or message_of(error)).rstrip(".")
+                raise AwsError(f"the run {run_id} cannot be redriven: {why}. Start a new run: invoke.") from None
+
+    def _infos(self, most: int | None) -> builtins.list[RunInfo]:
+        config: Any = {"PageSize": _PAGE, **({"MaxItems": most} if most is not None else {})}
+        with aws_errors("list the runs"):
+            pages = self.states.get_paginator("list_executions").paginate(
+                stateMachineArn=self.deployed.state_machine, PaginationConfig=config
+            )
+            found = [self._listed(each) for page in pages for each in page["executions"]]
+        return sorted(found, key=lambda info: info.started, reverse=True)
+
+    def _listed(self, found: ExecutionListItemTypeDef) -> RunInfo:
+        start, stop = found["startDate"].astimezone(UTC), found.get("stopDate")
+        took = (stop - start).total_seconds() if stop is not None else None
+        name = found["name"]
+        return RunInfo(name, self.deployed.flow, found["status"].lower(), start, took, LateParams(self, name))
+
+    def _written(self, run_id: str, state: str, map_run: str) -> Json:
+        """Return the manifest that a Map Run wrote that ended without success; None while it goes on."""
+        if self.map_run(map_run)["status"] == "RUNNING":
+            return None
+        source = read_machine(self.definition(run_id)).maps[state].source
+        folder = Keys(f"{self.deployed.prefix}{run_id}").map_results(source)
+        return {"results_manifest_key": f"{folder}{results_folder(map_run)}/manifest.json"}
+
+    @contextmanager
+    def _errors(self, run_id: str, doing: str) -> Iterator[None]:
+        with aws_errors(f"{doing} {run_id}"):
+            try:
+                yield
+            except ClientError as error:
+                if code_of(error) not in ("ExecutionDoesNotExist", "InvalidArn"):
+                    raise
+                raise RunFolderError(
+                    f"{self.deployed.flow} has no run {run_id!r} in the stack {self.deployed.stack}. See which there "
+                    "are: show"
+                ) from None
+
+
+def runs_of(aws: Aws, deployed: Deployed) -> DeployedRuns:
+    """Return the runs of a deployed flow."""
+    return DeployedRuns(aws.states, aws.logs, deployed)
+
+
+def results_of(aws: Aws, deployed: Deployed) -> FlowResults:
+    """Return the results of a deployed flow, read with the keys that the session of boto3 has."""
+    store = S3Store(deployed.bucket, deployed.prefix, environ=aws.environ())
+    return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, store, runs_of(aws, deployed)))
+
+
+def utc(moment: datetime) -> str:
+    """Write a moment in ISO 8601, in UTC and to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

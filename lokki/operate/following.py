@@ -1,0 +1,81 @@
+"""Watching a run until it ends: asks Step Functions again and again, and tells lokki's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lokki.errors import RunFolderError
+from lokki.events import Event
+from lokki.operate.executions import DeployedRuns
+from lokki.operate.machine import read_machine
+from lokki.operate.watching import CHILDREN, Watch, take_history, take_map_run
+
+FIRST, LONGEST, GROWTH = 1.0, 5.0, 1.25
+"""Seconds between two looks at a run. One look is a call of GetExecutionHistory, and one of DescribeMapRun in a map,
+of which an account has a quota per second and region. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+
+_PATIENCE = 10
+"""How many seconds a run that was started may not be there yet."""
+
+
+def begin(runs: DeployedRuns, run_id: str) -> Watch:
+    """Begin to watch a run. Raises RunFolderError for one that there is not."""
+    info = runs.describe(run_id)
+    return Watch(runs.deployed.flow, run_id, info.params, read_machine(runs.definition(run_id)))
+
+
+def begin_new(runs: DeployedRuns, run_id: str, sleep: Callable[[float], None]) -> Watch:
+    """Begin to watch a run that was started just now, which Step Functions may not yet tell of.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html (eventually consistent)
+    """
+    for _ in range(_PATIENCE):
+        try:
+            return begin(runs, run_id)
+        except RunFolderError:
+            sleep(FIRST)
+    return begin(runs, run_id)
+
+
+def look(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
+    """Look at a run once; return what is new."""
+    told: list[Event] = []
+    events = runs.history(watch.run_id, watch.last)
+    while True:
+        before = watch
+        watch, more = take_history(watch, events)
+        told += more
+        if watch.map_run is not None:
+            watch, more = _look_at_map(runs, watch)
+            told += more
+        if watch.map_run is not None or watch.last == before.last:
+            return watch, told
+
+
+def follow(
+    runs: DeployedRuns, watch: Watch, emit: Callable[[Event], None], sleep: Callable[[float], None]
+) -> Iterator[Watch]:
+    """Tell what happens in a run until it has ended; yields what is known after each look."""
+    pause = FIRST
+    while True:
+        watch, told = look(runs, watch)
+        for event in told:
+            emit(event)
+        yield watch
+        if watch.ended:
+            return
+        sleep(pause)
+        pause = min(pause * GROWTH, LONGEST)
+
+
+def _look_at_map(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
+    run = watch.map_run
+    if run is None:
+        return watch, []
+    found = runs.map_run(run.arn)
+    counts = found["itemCounts"]
+    wanted = CHILDREN - len(run.known)
+    is_new = counts["failed"] + counts["timedOut"] > run.failed
+    failed = runs.failed_children(run.arn, wanted, run.known) if is_new and wanted > 0 else []
+    return take_map_run(watch, found, failed)

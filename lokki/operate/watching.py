@@ -1,0 +1,251 @@
+"""What Step Functions says of a run, folded into lokki's events, so that it is shown as a local run is. Pure functions.
+
+A run's machine is a line of states, so that an event that names no state is one of the state entered last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+
+from lokki.causes import reported_failure
+from lokki.events import (
+    Event,
+    ItemFailed,
+    ItemsFailed,
+    ItemsFinished,
+    MapFinished,
+    MapStarted,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+    StepSkipped,
+    StepStarted,
+)
+from lokki.failures import Failure
+from lokki.operate.machine import Machine, MapState
+from lokki.report import MAP
+from lokki.values import Json
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions.type_defs import (
+        DescribeExecutionOutputTypeDef,
+        DescribeMapRunOutputTypeDef,
+        HistoryEventTypeDef,
+    )
+
+CHILDREN = 20
+"""How many failed children of a map are asked why they failed; of all others only the number is told."""
+
+_MOST_CHILDREN = 10_000
+"""How many children of a map run at one time at most.
+https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html"""
+
+type Ended = Literal["", "finished", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class MapRun:
+    """What was told of a map's run: ``failed`` counts items of which the number was told, ``known`` children by ARN."""
+
+    arn: str
+    state: str
+    entered: datetime
+    items: int | None = None
+    redriven: bool = False
+    started: bool = False
+    ended: Literal["", "succeeded", "failed"] = ""
+    ended_at: datetime | None = None
+    succeeded: int = 0
+    failed: int = 0
+    known: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is known of a run by what was seen of it. ``last``: the last event's id; ``map_run``: one to ask for."""
+
+    flow: str
+    run_id: str
+    params: Mapping[str, Json]
+    machine: Machine
+    last: int = 0
+    ended: Ended = ""
+    current: str = ""
+    running: bool = False
+    began: datetime | None = None
+    entered: datetime | None = None
+    items: int | None = None
+    tries: int = 0
+    failed_at: datetime | None = None
+    failure: Failure | None = None
+    done: tuple[str, ...] = ()
+    map_run: MapRun | None = None
+
+
+def take_history(watch: Watch, events: list[HistoryEventTypeDef]) -> tuple[Watch, list[Event]]:
+    """Fold new events of the history in; stops before one that a map's numbers must be known for."""
+    told: list[Event] = []
+    for event in events:
+        if event["id"] <= watch.last:
+            continue
+        if watch.map_run is not None and event["type"] in ("MapStateExited", "ExecutionFailed", "ExecutionTimedOut"):
+            # The numbers of the map come first; this event is read again.
+            ended: Literal["succeeded", "failed"] = "succeeded" if event["type"] == "MapStateExited" else "failed"
+            run = watch.map_run
+            ended_at = run.ended_at or event["timestamp"]
+            return replace(watch, map_run=replace(run, ended=run.ended or ended, ended_at=ended_at)), told
+        watch, more = _taken(replace(watch, last=event["id"]), event)
+        told += more
+    return watch, told
+
+
+def take_map_run(
+    watch: Watch, found: DescribeMapRunOutputTypeDef, failed: list[DescribeExecutionOutputTypeDef]
+) -> tuple[Watch, list[Event]]:
+    """Fold in how far the map is, and children that failed and were not known. Items are counted, not children.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_MapRunItemCounts.html
+    """
+    run = watch.map_run
+    if run is None or run.arn != found["mapRunArn"]:
+        return watch, []
+    state = watch.machine.maps[run.state]
+    counts = found["itemCounts"]
+    told: list[Event] = []
+    if not run.started:
+        items = counts["total"] if run.items is None else run.items
+        run = replace(run, succeeded=counts["succeeded"] if run.redriven else 0)
+        workers = (found["maxConcurrency"] or _MOST_CHILDREN) * max(state.batch, 1)
+        told.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
+        run = replace(run, started=True, items=items)
+    if counts["succeeded"] > run.succeeded:
+        told.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
+    new = [child for child in failed if child["executionArn"] not in run.known]
+    why = [event for child in new for event in item_failures(state, child)]
+    known = run.known | {child["executionArn"] for child in new}
+    told_failed = run.failed + len(why)
+    now_failed = counts["failed"] + counts["timedOut"]
+    told += why
+    # Children that failed may be listed a moment later than they are counted: those are waited for.
+    if now_failed > told_failed and (len(known) >= CHILDREN or run.ended):
+        told.append(ItemsFailed(state.source, now_failed - told_failed))
+        told_failed = now_failed
+    run = replace(run, succeeded=max(run.succeeded, counts["succeeded"]), failed=told_failed, known=known)
+    if not run.ended:
+        return replace(watch, map_run=run), told
+    if run.ended == "succeeded":
+        seconds = ((run.ended_at or run.entered) - run.entered).total_seconds()
+        told.append(MapFinished(state.source, run.succeeded, run.failed, seconds))
+    return replace(watch, map_run=None, done=(*watch.done, *_done(run, state))), told
+
+
+def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> list[ItemFailed]:
+    """Tell why a map's child failed, once for each of its items."""
+    failure = reported_failure("", child.get("error", "States.TaskFailed"), child.get("cause", ""))
+    named = [step for step in state.inner if f", in {step}\n" in failure.full_traceback]
+    step = named[0] if len(named) == 1 else " → ".join(state.inner)
+    given = msgspec.json.decode(child.get("input") or "{}")
+    items = given.get("Items") or [given.get("item")] if isinstance(given, dict) else []
+    indexes = [item["index"] for item in items if isinstance(item, dict) and "index" in item]
+    return [ItemFailed(state.source, index, replace(failure, step=step)) for index in indexes]
+
+
+def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
+    at = event["timestamp"]
+    match event["type"]:
+        case "ExecutionStarted":
+            return replace(watch, began=at), [RunStarted(watch.flow, watch.run_id, dict(watch.params))]
+        case "ExecutionRedriven":
+            return _redriven(watch, at)
+        case "TaskStateEntered" | "MapStateEntered":
+            state = event["stateEnteredEventDetails"]["name"]
+            watch = replace(watch, current=state, entered=at, tries=0, failed_at=None, running=True)
+            return watch, [StepStarted(watch.machine.calls[state])] if state in watch.machine.calls else []
+        case "TaskScheduled":
+            return _scheduled(watch, at)
+        case "TaskFailed" | "TaskTimedOut":
+            found = cast("dict[str, str]", event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails"))
+            step = watch.machine.calls.get(watch.current, watch.current)
+            failure = reported_failure(step, found.get("error", ""), found.get("cause", ""))
+            return replace(watch, failed_at=at, failure=failure, tries=watch.tries + 1), []
+        case "TaskStateExited":
+            return _step_finished(watch, event)
+        case _:
+            return _taken_of_maps(watch, event)
+
+
+def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
+    at, run = event["timestamp"], watch.map_run
+    match event["type"]:
+        case "MapRunStarted" | "MapRunRedriven":
+            details = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails") or {}
+            arn, redriven = details.get("mapRunArn", ""), event["type"] == "MapRunRedriven"
+            return replace(watch, map_run=MapRun(arn, watch.current, watch.entered or at, watch.items, redriven)), []
+        case "MapRunSucceeded" if run is not None:
+            return replace(watch, map_run=replace(run, ended="succeeded", ended_at=at)), []
+        case "MapRunFailed" | "MapRunAborted" if run is not None:
+            return replace(watch, map_run=replace(run, ended="failed", ended_at=at)), []
+        case _:
+            return _ended(watch, event)
+
+
+def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
+    """Tell of a try of a task: the first, one after a failure, or one of a run that was redriven."""
+    step = watch.machine.calls.get(watch.current, watch.current)
+    if not watch.running:
+        return replace(watch, running=True, entered=at), [StepStarted(step)]
+    if watch.failed_at is None or watch.failure is None:
+        return watch, []
+    wait = round((at - watch.failed_at).total_seconds(), 1)
+    retried = StepRetried(step, None, watch.tries, wait, watch.failure)
+    return replace(watch, failed_at=None), [retried]
+
+
+def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
+    left = event["stateExitedEventDetails"]
+    text = left.get("output", "null")
+    output = msgspec.json.decode(text)
+    counted = isinstance(output, dict) and "map_manifest_key" in output
+    items = cast("int", output["items"]) if counted else None
+    seconds = (event["timestamp"] - (watch.entered or event["timestamp"])).total_seconds()
+    step = watch.machine.calls.get(left["name"], left["name"])
+    watch = replace(watch, items=items, running=False, failed_at=None, failure=None, done=(*watch.done, step))
+    return watch, [StepFinished(step, seconds, len(text.encode()), items)]
+
+
+def _redriven(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
+    started = RunStarted(watch.flow, watch.run_id, dict(watch.params), resumed=True)
+    kept = [StepSkipped(op) for op in watch.done]
+    watch = replace(watch, began=at, ended="", running=False, failed_at=None, failure=None, tries=0)
+    return watch, [started, *kept]
+
+
+def _ended(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
+    seconds = (event["timestamp"] - (watch.began or event["timestamp"])).total_seconds()
+    match event["type"]:
+        case "ExecutionSucceeded":
+            return replace(watch, ended="finished"), [RunFinished(seconds)]
+        case "ExecutionAborted":
+            return replace(watch, ended="interrupted", map_run=None), [RunInterrupted(seconds)]
+        case "ExecutionFailed" | "ExecutionTimedOut":
+            found = event.get("executionFailedEventDetails") or event.get("executionTimedOutEventDetails") or {}
+            step = watch.machine.calls.get(watch.current, "")
+            failure = reported_failure(step, found.get("error", "States.Timeout"), found.get("cause", ""))
+            message = f"{failure.error}: {failure.message}" if failure.message else failure.error
+            told: list[Event] = [StepFailed(step, failure)] if step else []
+            return replace(watch, ended="failed"), [*told, RunFailed(seconds, message)]
+        case _:
+            return watch, []
+
+
+def _done(run: MapRun, state: MapState) -> list[str]:
+    return [f"{state.source}{MAP}"] if run.ended == "succeeded" else []
