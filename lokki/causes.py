@@ -9,13 +9,17 @@ import msgspec
 from lokki.failures import Failure
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_OWN = "/lokki/"
+_OWN = re.compile(r"[\"/]lokki/")
+_CODE = "/var/task/"
+"""Where Lambda has a function's code; behind it a file has the path that it has below the flow's folder.
+https://docs.aws.amazon.com/lambda/latest/dg/python-package.html"""
 
 
 def reported_failure(step: str, error: str, cause: str) -> Failure:
     """Describe a failure: a function's cause is JSON with message and stack trace, that of others is text.
 
-    lokki's own frames are left out of the traceback, but not of the full one.
+    lokki's own frames are left out of the traceback, but not of the full one. Files have their paths in the package,
+    which are those below the flow's folder.
     https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
     """
     message, trace = cause, ""
@@ -27,8 +31,8 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
         message = str(described["errorMessage"])
         frames = described.get("stackTrace")
         if isinstance(frames, list):
-            trace = "".join(map(str, frames))
-    users = "".join(f"{line}\n" for line in _entries(trace) if _OWN not in line)
+            trace = "".join(map(str, frames)).replace(_CODE, "")
+    users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
     places = _FRAME.findall(users)
     where = f"{places[-1][0]}:{places[-1][1]}" if places else ""
     last = f"{error}: {message}\n"

@@ -13,6 +13,7 @@ from lokki.config import load_config
 from lokki.deploy.aws import Aws, connect
 from lokki.deploy.deployed import Deployed, find_deployed
 from lokki.graph import FlowGraph
+from lokki.loading import file_of
 from lokki.operate.executions import DeployedRuns, results_of, runs_of
 from lokki.results import FlowResults
 
@@ -38,7 +39,7 @@ class Account:
     @property
     def results(self) -> FlowResults:
         """The results of the flow."""
-        return results_of(self.aws, self.deployed)
+        return results_of(self.aws, self.deployed, file_of(self.graph))
 
     def command(self, name: str, *arguments: str) -> str:
         """Return how to call a command for this deployed flow."""

@@ -36,6 +36,10 @@ from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.report import RunReport, fold
 from lokki.values import Json
 
+THRESHOLD = "States.ExceedToleratedFailureThreshold"
+"""What a map fails with when more items failed than it tolerates.
+https://docs.aws.amazon.com/step-functions/latest/dg/maprun-fail-threshold.html"""
+
 
 @dataclass(frozen=True, slots=True)
 class WaitOptions:
@@ -202,10 +206,18 @@ def _failed(account: Account, watch: Watch, report: RunReport, options: WaitOpti
         info = account.runs.describe(watch.run_id)
         text = f"the run {watch.run_id} was stopped{f': {info.error}' if info.error else '.'}"
     else:
-        text = str(failure) if failure is not None and failure.error in report.message else report.message
+        text = _why(report)
     go_on = account.command("redrive", watch.run_id)
     _say(f"{trace}error: {text}\ngo on with: {go_on}", options, event="error", message=text, resume=go_on)
     return FAILED
+
+
+def _why(report: RunReport) -> str:
+    """Say why a run failed: by the failure of the user's step where that ended it, else as Step Functions has it."""
+    failure = report.failure
+    if failure is None or not (failure.error in report.message or THRESHOLD in report.message):
+        return report.message
+    return str(failure) if report.failed_item is None else f"item {report.failed_item} failed: {failure}"
 
 
 def _hand_over(account: Account, run_id: str, options: WaitOptions) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
@@ -13,6 +11,7 @@ from lokki.cli_runs import ROOT
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.invocation import StepFailedError
+from lokki.loading import file_of
 from lokki.plan import lower
 from lokki.replay import debug, fetch
 from lokki.results import FlowResults, local
@@ -84,10 +83,3 @@ def replay(graph: FlowGraph, results: FlowResults, request: ReplayRequest) -> in
     if text is not None:
         click.echo(text)
     return DONE
-
-
-def file_of(graph: FlowGraph) -> Path | None:
-    """Return the file that a flow is in, if it is in one."""
-    module = sys.modules.get(getattr(graph.origin, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    return Path(file) if isinstance(file, str) else None

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from lokki.decorators import Flow
 from lokki.errors import FlowError
+from lokki.graph import FlowGraph
 
 _importing = ContextVar("importing", default=False)
 
@@ -100,3 +101,10 @@ def _import_module(name: str) -> ModuleType:
         if error.name is None or (error.name != name and not name.startswith(f"{error.name}.")):
             raise  # a module that the user's own code imports
         raise missing from None
+
+
+def file_of(graph: FlowGraph) -> Path | None:
+    """Return the file that a flow is in, if it is in one."""
+    module = sys.modules.get(getattr(graph.origin, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    return Path(file) if isinstance(file, str) else None

@@ -44,12 +44,18 @@ class Executions(History, Protocol):
 
 
 class RemoteCatalog:
-    """The runs of a deployed flow; ``store``: reads what is under the flow's prefix in its bucket."""
+    """The runs of a deployed flow; ``store``: reads what is under the flow's prefix in its bucket.
 
-    def __init__(self, flow: str, store: Store, executions: Executions) -> None:
+    ``modules``: where to look here for what modules of these names have there.
+    """
+
+    def __init__(
+        self, flow: str, store: Store, executions: Executions, modules: Mapping[str, str] | None = None
+    ) -> None:
         self._flow = flow
         self._store = store
         self._executions = executions
+        self._modules = modules
 
     def list(self) -> list[RunInfo]:
         """Return all runs, the latest first."""
@@ -61,7 +67,7 @@ class RemoteCatalog:
 
     def kept(self, run_id: str) -> RemoteRun:
         """Return what a run keeps."""
-        return RemoteRun(self._store, self._executions, self._flow, run_id)
+        return RemoteRun(self._store, self._executions, self._flow, run_id, self._modules)
 
 
 class RemoteRun:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ from lokki.operate.logs import LogWindow, run_lines
 from lokki.operate.machine import execution_arn, read_machine, results_folder
 from lokki.results import FlowResults
 from lokki.results_items import LogLine, RunInfo
+from lokki.results_modules import PackagedModule
 from lokki.results_remote import RemoteCatalog
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
@@ -260,10 +262,14 @@ def runs_of(aws: Aws, deployed: Deployed) -> DeployedRuns:
     return DeployedRuns(aws.states, aws.logs, deployed)
 
 
-def results_of(aws: Aws, deployed: Deployed) -> FlowResults:
-    """Return the results of a deployed flow, read with the keys that the session of boto3 has."""
+def results_of(aws: Aws, deployed: Deployed, file: Path | None = None) -> FlowResults:
+    """Return the results of a deployed flow, read with the keys that the session of boto3 has.
+
+    ``file``: the flow's, for values of classes that it defines itself.
+    """
     store = S3Store(deployed.bucket, deployed.prefix, environ=aws.environ())
-    return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, store, runs_of(aws, deployed)))
+    modules = PackagedModule(file) if file is not None else None
+    return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, store, runs_of(aws, deployed), modules))
 
 
 def utc(moment: datetime) -> str:

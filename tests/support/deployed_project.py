@@ -125,6 +125,13 @@ class Project:
             os.close(theirs)
         return Ran(done.returncode, done.stdout, done.stderr)
 
+    def python(self, *arguments: str) -> Ran:
+        """Run a program of the folder."""
+        done = subprocess.run(
+            command(arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
     def execute(self, target: str = "live") -> str:
         """Start what is deployed, wait for its end and return the last step's output."""
         states = self.account.client("stepfunctions")
