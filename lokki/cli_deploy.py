@@ -9,6 +9,7 @@ import click
 
 from lokki.builder.builder import Builder
 from lokki.builder.names import deployed_name
+from lokki.cli_account import env_option, stack_options
 from lokki.cli_flow import EPILOG, SETTINGS, Called
 from lokki.config import LokkiConfig, load_config
 from lokki.deploy import deployment, removal
@@ -37,15 +38,16 @@ def deploy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
     """Make the command that deploys a flow; it is called as ``<program> deploy [<flow>]``."""
 
     def callback(
-        stack: str | None, region: str | None, environment: str | None, image_tag: str | None, dry_run: bool, yes: bool
+        env: str | None, stack_name: str | None, region: str | None, image_tag: str | None, dry_run: bool, yes: bool
     ) -> int:
-        options = DeployOptions(stack, region, image_tag, environment, dry_run, yes)
+        options = DeployOptions(stack_name, region, image_tag, env, dry_run, yes)
         return deploy_flow(graph, options, str(Called(program, "invoke", flow)))
 
     return click.Command(
         "deploy",
         params=[
-            *place_options(),
+            env_option(),
+            *stack_options(),
             click.Option(["--image-tag"], metavar="TAG", help="Tag of image packages (default: from their content)."),
             click.Option(["--dry-run"], is_flag=True, help="Show what would change, and change nothing."),
             _yes(),
@@ -61,13 +63,14 @@ def deploy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
 def rollback_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that lets new runs use an earlier version."""
 
-    def callback(stack: str | None, region: str | None, environment: str | None, to: int | None, yes: bool) -> int:
-        return rollback_flow(graph, DeployOptions(stack, region, environment=environment, yes=yes), to)
+    def callback(env: str | None, stack_name: str | None, region: str | None, to: int | None, yes: bool) -> int:
+        return rollback_flow(graph, DeployOptions(stack_name, region, environment=env, yes=yes), to)
 
     return click.Command(
         "rollback",
         params=[
-            *place_options(),
+            env_option(),
+            *stack_options(),
             click.Option(["--to"], type=click.IntRange(min=1), metavar="N", help="Which; default: the one before."),
             _yes(),
         ],
@@ -82,14 +85,15 @@ def rollback_command(graph: FlowGraph, program: str, flow: str = "") -> click.Co
 def destroy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that removes a flow from AWS."""
 
-    def callback(stack: str | None, region: str | None, environment: str | None, keep_data: bool, yes: bool) -> int:
-        options = DeployOptions(stack, region, environment=environment, yes=yes)
+    def callback(env: str | None, stack_name: str | None, region: str | None, keep_data: bool, yes: bool) -> int:
+        options = DeployOptions(stack_name, region, environment=env, yes=yes)
         return destroy_flow(graph, options, keep_data=keep_data)
 
     return click.Command(
         "destroy",
         params=[
-            *place_options(),
+            env_option(),
+            *stack_options(),
             click.Option(["--keep-data"], is_flag=True, help="Keep what the runs wrote to the bucket."),
             _yes(),
         ],
@@ -98,17 +102,6 @@ def destroy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
         epilog=EPILOG,
         context_settings=SETTINGS,
     )
-
-
-def place_options() -> list[click.Parameter]:
-    """Make the options that say where a flow is deployed, for all commands that need to know."""
-    return [
-        click.Option(["--stack-name", "stack"], metavar="NAME", help="The stack (default: named after the flow)."),
-        click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION, or the profile's)."),
-        click.Option(
-            ["--env", "environment"], metavar="NAME", help="Use this environment of lokki.yml (default: $LOKKI_ENV)."
-        ),
-    ]
 
 
 def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:

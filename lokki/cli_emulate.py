@@ -9,10 +9,10 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO, cast
+from typing import NoReturn, cast
 
 import click
 
@@ -26,13 +26,13 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
+from lokki.cli_output import Output, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
-from lokki.cli_run import DONE, FAILED, INTERRUPTED, Listener, check_writable, from_here, shown, write_result
+from lokki.cli_run import FAILED, INTERRUPTED, Listener, check_writable, from_here
 from lokki.config import LokkiConfig, load_config
-from lokki.errors import EmulatorError, LokkiError, ParameterError, RunError
+from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.naming import check_run_id
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.report import RunReport
 
 BUCKET = "emulated-artifacts"
@@ -52,10 +52,7 @@ class EmulateOptions:
     run_id: str | None = None
     resume: str | None = None
     environment: str | None = None
-    log_format: str = "human"
-    quiet: bool = False
-    output: Path | None = None
-    traceback: bool = False
+    output: Output = field(default_factory=Output)
     slow_start: bool = False
     chaos: str | None = None
     again: str = ""
@@ -84,7 +81,7 @@ def _own_options() -> list[click.Parameter]:
 
 
 def _emulate(graph: FlowGraph, again: str, values: dict[str, object], by_option: list[str]) -> int:
-    run_id, output = text_of(values, "run_id"), text_of(values, "output")
+    run_id = text_of(values, "run_id")
     if run_id is not None:
         check_run_id(run_id)
     options = {key: value for key, value in values.items() if key.startswith(PREFIX)}
@@ -102,10 +99,7 @@ def _emulate(graph: FlowGraph, again: str, values: dict[str, object], by_option:
             run_id,
             resume,
             text_of(values, "env"),
-            str(values["log_format"]),
-            bool(values["quiet"]),
-            Path(output) if output is not None else None,
-            bool(values["traceback"]),
+            output_of(values),
             bool(values["slow_start"]),
             text_of(values, "chaos"),
             again,
@@ -118,13 +112,13 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
 
     Raises ParameterError for parameters that do not fit.
     """
-    listener = Listener(_display(options, sys.stderr), lambda emit: None)
+    listener = Listener(options.output.display(), lambda emit: None)
     try:
         with _interrupted_by_sigterm():
             result = _result(graph, params, options, listener)
     except KeyboardInterrupt:
         listener.close()
-        _say(f"interrupted{_go_on(listener.report, options, '; go on with: ')}", options, event="interrupted")
+        options.output.say(f"interrupted{_go_on(listener.report, options, '; go on with: ')}", event="interrupted")
         return INTERRUPTED
     except ParameterError:
         listener.close()
@@ -136,10 +130,10 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
             _trace(listener.report, error, options),
             _go_on(listener.report, options, "\nmend it and go on with: "),
         )
-        _say(f"{trace}error: {text}{go_on}", options, event="error", message=text)
+        options.output.say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED
     listener.close()
-    return _hand_over(result, options)
+    return options.output.hand_over(result)
 
 
 def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, listener: Listener) -> object:
@@ -149,12 +143,12 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
         from lokki.emulator.session import Session
     except ImportError as error:
         raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
-    if options.output is not None:
-        check_writable(options.output)
+    if options.output.file is not None:
+        check_writable(options.output.file)
     config = emulated(load_config(environment=options.environment))
 
     def report(line: str) -> None:
-        if not options.quiet and options.log_format == "human":
+        if not options.output.quiet and options.output.log_format == "human":
             sys.stderr.write(f"{line}\n")
 
     Builder(write=report).build(graph, config)
@@ -182,45 +176,14 @@ def emulated(config: LokkiConfig) -> LokkiConfig:
     )
 
 
-def _hand_over(result: object, options: EmulateOptions) -> int:
-    try:
-        if options.output is not None:
-            write_result(options.output, result)
-            if not options.quiet:
-                _say(f"result written to {options.output}", options, event="result_written", path=str(options.output))
-        elif (text := shown(result)) is not None:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
-    except RunError as error:
-        _say(f"error: {error}", options, event="error", message=str(error))
-        return FAILED
-    return DONE
-
-
-def _display(options: EmulateOptions, terminal: TextIO) -> Display:
-    if options.quiet:
-        return Nothing()
-    if options.log_format == "json":
-        return JsonLines(terminal)
-    live = terminal.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    return LiveBars(terminal) if live else PlainLines(terminal)
-
-
 def _trace(report: RunReport, error: LokkiError, options: EmulateOptions) -> str:
     if report.failure is not None:
-        return report.failure.full_traceback if options.traceback else report.failure.traceback
-    return "".join(traceback.format_exception(error)) if options.traceback else ""
+        return report.failure.full_traceback if options.output.traceback else report.failure.traceback
+    return "".join(traceback.format_exception(error)) if options.output.traceback else ""
 
 
 def _go_on(report: RunReport, options: EmulateOptions, words: str) -> str:
     return f"{words}{options.again} --resume {report.run_id}" if report.run_id else ""
-
-
-def _say(text: str, options: EmulateOptions, **fields: str) -> None:
-    if options.log_format == "json":
-        JsonLines(sys.stderr).write(dict(fields))
-    else:
-        sys.stderr.write(f"{text}\n")
 
 
 @contextmanager

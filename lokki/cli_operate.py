@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import TextIO, cast
+from typing import cast
 
 import click
 
@@ -22,9 +19,10 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
+from lokki.cli_output import Output, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
-from lokki.cli_run import DONE, FAILED, INTERRUPTED, check_writable, from_here, shown, write_result
-from lokki.errors import AwsError, LokkiError, ParameterError, RunError
+from lokki.cli_run import DONE, FAILED, INTERRUPTED, check_writable, shown
+from lokki.errors import AwsError, LokkiError, ParameterError
 from lokki.events import Event, RunFailed, RunInterrupted
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import new_run_id
@@ -32,7 +30,6 @@ from lokki.naming import check_run_id
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.report import RunReport, fold
 from lokki.values import Json
 
@@ -47,10 +44,7 @@ class WaitOptions:
 
     wait: bool = True
     stop_on_interrupt: bool = False
-    log_format: str = "human"
-    quiet: bool = False
-    output: Path | None = None
-    traceback: bool = False
+    output: Output = field(default_factory=Output)
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -106,17 +100,9 @@ def _wait_options() -> list[click.Parameter]:
 
 
 def _options(values: Mapping[str, object]) -> WaitOptions:
-    output = values["output"]
-    options = WaitOptions(
-        not values["no_wait"],
-        bool(values["stop_on_interrupt"]),
-        str(values["log_format"]),
-        bool(values["quiet"]),
-        Path(str(output)) if output is not None else None,
-        bool(values["traceback"]),
-    )
-    if options.output is not None:
-        check_writable(options.output)
+    options = WaitOptions(not values["no_wait"], bool(values["stop_on_interrupt"]), output_of(values))
+    if options.output.file is not None:
+        check_writable(options.output.file)
     return options
 
 
@@ -159,11 +145,11 @@ def wait_for(account: Account, watch: Watch, options: WaitOptions) -> int:
     if not options.wait:
         click.echo(watch.run_id)
         return DONE
-    display, seen = _display(options, sys.stderr), _Seen()
+    display, seen = options.output.display(), _Seen()
 
     def emit(event: Event) -> None:
         seen.report = fold(seen.report, event)
-        if not isinstance(event, RunFailed | RunInterrupted) or options.log_format == "json":
+        if not isinstance(event, RunFailed | RunInterrupted) or options.output.log_format == "json":
             display.show(event, seen.report)
 
     try:
@@ -190,10 +176,11 @@ def _interrupted(account: Account, watch: Watch, options: WaitOptions) -> int:
     run_id = watch.run_id
     if options.stop_on_interrupt:
         account.runs.stop(run_id, "interrupted by Ctrl-C")
-        _say(f"stopped; go on with: {account.command('redrive', run_id)}", options, event="stopped", run_id=run_id)
+        go_on = account.command("redrive", run_id)
+        options.output.say(f"stopped; go on with: {go_on}", event="stopped", run_id=run_id)
     else:
         come_back = account.command("show", run_id)
-        _say(f"the run goes on; see it by: {come_back}", options, event="detached", run_id=run_id)
+        options.output.say(f"the run goes on; see it by: {come_back}", event="detached", run_id=run_id)
     return INTERRUPTED
 
 
@@ -201,14 +188,14 @@ def _failed(account: Account, watch: Watch, report: RunReport, options: WaitOpti
     failure = report.failure
     trace = ""
     if failure is not None:
-        trace = failure.full_traceback if options.traceback else failure.traceback
+        trace = failure.full_traceback if options.output.traceback else failure.traceback
     if watch.ended == "interrupted":
         info = account.runs.describe(watch.run_id)
         text = f"the run {watch.run_id} was stopped{f': {info.error}' if info.error else '.'}"
     else:
         text = _why(report)
     go_on = account.command("redrive", watch.run_id)
-    _say(f"{trace}error: {text}\ngo on with: {go_on}", options, event="error", message=text, resume=go_on)
+    options.output.say(f"{trace}error: {text}\ngo on with: {go_on}", event="error", message=text, resume=go_on)
     return FAILED
 
 
@@ -223,33 +210,4 @@ def _why(report: RunReport) -> str:
 def _hand_over(account: Account, run_id: str, options: WaitOptions) -> int:
     run = account.results.run(run_id)
     # Not result(): the run's history has its end, of which its description may tell a moment later.
-    result = run.kept.output(run.steps[-1])
-    try:
-        if options.output is not None:
-            write_result(options.output, result)
-            if not options.quiet:
-                path = from_here(str(options.output))
-                _say(f"result written to {path}", options, event="result_written", path=path)
-        elif (text := shown(result)) is not None:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
-    except RunError as error:
-        _say(f"error: {error}", options, event="error", message=str(error))
-        return FAILED
-    return DONE
-
-
-def _display(options: WaitOptions, terminal: TextIO) -> Display:
-    if options.quiet:
-        return Nothing()
-    if options.log_format == "json":
-        return JsonLines(terminal)
-    live = terminal.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    return LiveBars(terminal) if live else PlainLines(terminal)
-
-
-def _say(text: str, options: WaitOptions, **fields: str) -> None:
-    if options.log_format == "json":
-        JsonLines(sys.stderr).write(dict(fields))
-    else:
-        sys.stderr.write(f"{text}\n")
+    return options.output.hand_over(run.kept.output(run.steps[-1]))

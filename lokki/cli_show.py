@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
 from lokki.cli_account import Account, env_option, find_account, stack_options
 from lokki.cli_run import DONE
 from lokki.cli_runs import aligned
-from lokki.events import Event, ItemFailed
+from lokki.events import Event, ItemFailed, ItemsFailed
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, look
 from lokki.operate.machine import Machine, console_link
@@ -63,7 +64,7 @@ def _row(account: Account, info: RunInfo) -> tuple[str, ...]:
 def described(account: Account, run_id: str, failed: int) -> list[str]:
     """Return all that is known of a run, as lines."""
     info = account.runs.describe(run_id)
-    watch, told = look(account.runs, begin(account.runs, run_id))
+    watch, told = look(account.runs, replace(begin(account.runs, run_id), most=max(failed, 1)))
     report = RunReport()
     for event in told:
         report = fold(report, event)
@@ -101,6 +102,7 @@ def _state(op: OpReport) -> tuple[str, ...]:
 
 def _failed_items(told: Iterable[Event], most: int) -> list[str]:
     failed = [event for event in told if isinstance(event, ItemFailed)]
+    others = sum(event.count for event in told if isinstance(event, ItemsFailed))
     if not failed or not most:
         return []
     lines = []
@@ -108,5 +110,6 @@ def _failed_items(told: Iterable[Event], most: int) -> list[str]:
         failure = event.failure
         what = f"{failure.error}: {failure.message}" if failure.message else failure.error
         lines.append(f"  {failure.step}[{event.index}]: {what}{f' at {failure.where}' if failure.where else ''}")
-    more = [f"  ({len(failed) - most} more: --failed {len(failed)})"] if len(failed) > most else []
+    left = len(failed) - len(lines) + others
+    more = [f"  ({left} more: --failed {len(lines) + left})"] if left else []
     return ["", "failed items:", *lines, *more]

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.loopback_aws import LoopbackAws
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -48,9 +50,11 @@ def agrees(shown: str, printed: str) -> bool:
     return shown == printed
 
 
-def test_every_command_of_the_readme_prints_what_the_readme_shows(tmp_path: Path) -> None:
+def test_every_command_of_the_readme_prints_what_the_readme_shows(tmp_path: Path, account: LoopbackAws) -> None:
     ran = 0
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    environment = os.environ | path | account.environ
+    account.client("s3").create_bucket(Bucket="my-bucket")
     for block in blocks((ROOT / "README.md").read_text()):
         if block.name:
             (tmp_path / block.name).write_text(block.text)
@@ -69,7 +73,9 @@ def test_every_command_of_the_readme_prints_what_the_readme_shows(tmp_path: Path
             printed = neutral(done.stdout, tmp_path)
             assert agrees(neutral(shown, tmp_path), printed), f"$ {command}\n{printed}"
             ran += 1
-    assert ran >= 10
+    assert ran >= 15
+    command = [sys.executable, "birds_flow.py", "destroy", "--yes"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
 
 
 def test_every_link_of_the_readme_leads_to_a_file() -> None:

@@ -8,7 +8,7 @@ from lokki.errors import RunFolderError
 from lokki.events import Event
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.machine import read_machine
-from lokki.operate.watching import CHILDREN, Watch, take_history, take_map_run
+from lokki.operate.watching import Watch, take_history, take_map_run
 
 FIRST, LONGEST, GROWTH = 1.0, 5.0, 1.25
 """Seconds between two looks at a run. One look is a call of GetExecutionHistory, and one of DescribeMapRun in a map,
@@ -75,7 +75,7 @@ def _look_at_map(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
         return watch, []
     found = runs.map_run(run.arn)
     counts = found["itemCounts"]
-    wanted = CHILDREN - len(run.known)
+    wanted = watch.most - len(run.known)
     is_new = counts["failed"] + counts["timedOut"] > run.failed
     failed = runs.failed_children(run.arn, wanted, run.known) if is_new and wanted > 0 else []
     return take_map_run(watch, found, failed)

@@ -71,7 +71,10 @@ class MapRun:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is known of a run by what was seen of it. ``last``: the last event's id; ``map_run``: one to ask for."""
+    """What is known of a run by what was seen of it. ``last``: the last event's id; ``map_run``: one to ask for.
+
+    ``most``: how many failed children of a map are asked why.
+    """
 
     flow: str
     run_id: str
@@ -89,6 +92,7 @@ class Watch:
     failure: Failure | None = None
     done: tuple[str, ...] = ()
     map_run: MapRun | None = None
+    most: int = CHILDREN
 
 
 def take_history(watch: Watch, events: list[HistoryEventTypeDef]) -> tuple[Watch, list[Event]]:
@@ -136,7 +140,7 @@ def take_map_run(
     now_failed = counts["failed"] + counts["timedOut"]
     told += why
     # Children that failed may be listed a moment later than they are counted: those are waited for.
-    if now_failed > told_failed and (len(known) >= CHILDREN or run.ended):
+    if now_failed > told_failed and (len(known) >= watch.most or run.ended):
         told.append(ItemsFailed(state.source, now_failed - told_failed))
         told_failed = now_failed
     run = replace(run, succeeded=max(run.succeeded, counts["succeeded"]), failed=told_failed, known=known)
