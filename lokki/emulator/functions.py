@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
+from dataclasses import replace
 from pathlib import Path
 
 from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
@@ -41,27 +42,38 @@ class LambdaFunctions:
         self._checker = threading.Thread(target=self._check, name="lokki-limits", daemon=True)
         self._checker.start()
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
-        """Invoke a function and wait for its reply. Raises ServiceError, InvocationTimeoutError, StoppedError."""
+    def put(self, spec: FunctionSpec) -> None:
+        """Add a function, or have another one in the place of that with the same ARN from its next invocation on."""
+        self._specs[spec.arn] = spec
+
+    def invoke(
+        self, function: str, payload: bytes, timeout: float, caller: Caller, stop: threading.Event | None = None
+    ) -> Reply:
+        """Invoke a function and wait for its reply; ``stop`` ends this wait alone, and the function goes on running.
+
+        Raises ServiceError, InvocationTimeoutError, StoppedError.
+        """
+        stops = (self._stop,) if stop is None else (self._stop, stop)
         spec = self._specs.get(function)
         if spec is None:
             raise ServiceError("Lambda.ResourceNotFoundException", f"Function not found: {function}")
         ends = time.monotonic() + timeout
-        worker = self._worker(spec, ends)
+        worker = self._worker(spec, ends, stops)
         future = worker.begin(payload, caller)
         while True:
             left = ends - time.monotonic()
             try:
                 reply = future.result(min(_SLICE, max(left, 0.0)))
             except NotYetError:
-                if self._stop.is_set():
+                if any(each.is_set() for each in stops):
+                    future.add_done_callback(lambda done: self._give_back(worker))
                     raise StoppedError from None
                 if left <= 0:
                     future.add_done_callback(lambda done: self._give_back(worker))
                     raise InvocationTimeoutError from None
             else:
                 self._give_back(worker)
-                return reply
+                return replace(reply, version=spec.version or reply.version)
 
     def crash(self, caller: Caller) -> None:
         """Kill the process that works for a caller, if one does."""
@@ -81,7 +93,7 @@ class LambdaFunctions:
         for thread in self._closing:
             thread.join()
 
-    def _worker(self, spec: FunctionSpec, ends: float) -> Worker:
+    def _worker(self, spec: FunctionSpec, ends: float, stops: Iterable[threading.Event]) -> Worker:
         """Return a warm worker, or a new one in the place of an idle one of another function if there must be room."""
         doomed: Worker | None = None
         with self._lock:
@@ -97,7 +109,7 @@ class LambdaFunctions:
                     self._all.discard(doomed)
                     break
                 self._lock.wait(_SLICE)
-                if self._stop.is_set():
+                if any(each.is_set() for each in stops):
                     raise StoppedError
                 if time.monotonic() > ends:
                     raise InvocationTimeoutError

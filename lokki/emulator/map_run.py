@@ -23,7 +23,7 @@ from lokki.emulator.history import Child
 from lokki.emulator.items import Share, as_items, batches, read_items, single
 from lokki.emulator.outcome import Outcome, timestamp
 from lokki.emulator.results import KINDS, Kind, Result, files, manifest, transformed
-from lokki.emulator.services import ACCOUNT, REGION, Services
+from lokki.emulator.services import ACCOUNT, REGION, Services, StoppedError
 from lokki.errors import StoreError
 from lokki.values import Json
 
@@ -239,8 +239,17 @@ class MapRun:
 
     def described(self) -> dict[str, Json]:
         """Return what an event tells of the map run."""
-        done = sum(child.share.items for child in self._children if _succeeded(child))
-        return {"mapRunArn": self.arn, "items": self._items, "finished": done, "concurrency": self._concurrency()}
+        work, state = self._work, self._work.state
+        return {
+            "mapRunArn": self.arn,
+            "items": self._items,
+            "finished": sum(child.share.items for child in self._children if _succeeded(child)),
+            "concurrency": self._concurrency(),
+            "children": len(self._children),
+            "maxConcurrency": work.whole(state.max_concurrency, "MaxConcurrency") or 0,
+            "toleratedFailureCount": work.whole(state.tolerated_count, "ToleratedFailureCount") or 0,
+            "toleratedFailurePercentage": work.number(state.tolerated_percentage, "ToleratedFailurePercentage") or 0,
+        }
 
     def counts(self) -> dict[str, Json]:
         """Return how many items are done, failed and not started."""
@@ -260,6 +269,8 @@ class MapRun:
             self._run_pending(pending)
         elif pending:
             self._run_threads(pending, min(threads, len(pending)))
+        if self._work.services.stop.is_set():
+            raise StoppedError  # between two children: what is left must not be taken for done
         result = self._write()
         if self._exceeded:
             raise StatesError(THRESHOLD, "The specified tolerated failure threshold was exceeded")

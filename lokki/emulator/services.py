@@ -20,11 +20,12 @@ REGION = "us-east-1"
 class Reply:
     """What Lambda answered: the payload, JSON, and whether it is the description of an error of the function.
 
-    https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+    ``version``: the function's version that ran. https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
     """
 
     payload: bytes
     failed: bool = False
+    version: str = "$LATEST"
 
 
 class ServiceError(Exception):

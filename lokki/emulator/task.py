@@ -41,12 +41,13 @@ class TaskTry:
         task = self.task
         function, payload, seconds = self._arguments()
         text = check_size(payload, f"The arguments of the state '{task.name}'")
-        self.tell("TaskScheduled", task.name, resourceType="lambda", resource="invoke", parameters=payload)
+        scheduled: dict[str, Json] = {"resourceType": "lambda", "resource": "invoke", "function": function}
+        self.tell("TaskScheduled", task.name, **scheduled, parameters=payload)
         try:
             reply = self._reply(function, text, seconds, self._caller(attempt))
             if reply.failed:
                 raise function_error(reply.payload)
-            result = _envelope(_decoded(reply.payload), self.identity.name)
+            result = _envelope(_decoded(reply.payload), reply.version, self.identity.name)
             check_size(result, f"The result of the state '{task.name}'")
         except StatesError as error:
             kind = "TaskTimedOut" if error.error == TIMEOUT else "TaskFailed"
@@ -91,11 +92,11 @@ def _decoded(payload: bytes) -> Json:
     return value
 
 
-def _envelope(payload: Json, request: str) -> dict[str, Json]:
+def _envelope(payload: Json, version: str, request: str) -> dict[str, Json]:
     """Return the response of an invocation as the optimized integration hands it on."""
-    headers: dict[str, Json] = {"Content-Type": "application/json", "X-Amz-Executed-Version": "$LATEST"}
+    headers: dict[str, Json] = {"Content-Type": "application/json", "X-Amz-Executed-Version": version}
     return {
-        "ExecutedVersion": "$LATEST",
+        "ExecutedVersion": version,
         "Payload": payload,
         "SdkHttpMetadata": {"AllHttpHeaders": {}, "HttpHeaders": headers, "HttpStatusCode": 200},
         "SdkResponseMetadata": {"RequestId": request},

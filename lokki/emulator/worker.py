@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Literal
 
 import msgspec
 
@@ -41,7 +42,10 @@ _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB."""
+    """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB.
+
+    ``version``: the number of a published version; without it the function is ``$LATEST``.
+    """
 
     name: str
     folder: Path
@@ -49,21 +53,42 @@ class FunctionSpec:
     timeout: float
     memory: int
     environment: Mapping[str, str]
+    version: str = ""
 
     @property
     def arn(self) -> str:
-        """The function's ARN."""
-        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}"
+        """The function's ARN, of a version the qualified one."""
+        qualifier = f":{self.version}" if self.version else ""
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}{qualifier}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """What a process tells of an invocation: its start, a line that was written, its end after so many seconds.
+
+    ``stream``: the process's log stream; ``request``: the invocation, "" for a line outside of one.
+    """
+
+    spec: FunctionSpec
+    stream: str
+    kind: Literal["start", "line", "end"]
+    request: str
+    text: str = ""
+    seconds: float = 0.0
 
 
 type Log = Callable[[FunctionSpec, Caller | None, str], None]
+
+
+def _follow_nothing(event: LogEvent) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all workers share: the folder with awslambdaric, a folder for scratch, variables for AWS, the log.
 
-    ``start_delay``: seconds that each start takes longer.
+    ``start_delay``: seconds that each start takes longer; ``follow``: gets events for a log as Lambda keeps it.
     """
 
     runtime: Path
@@ -71,6 +96,7 @@ class Surroundings:
     variables: Mapping[str, str]
     log: Log
     start_delay: float = 0.0
+    follow: Callable[[LogEvent], None] = _follow_nothing
 
 
 class Worker:
@@ -85,6 +111,8 @@ class Worker:
         self._lock = threading.Lock()
         self._request = ""
         self._deadline = 0.0
+        self._taken = 0.0
+        self._stream = f"[{spec.version or '$LATEST'}]{uuid.uuid4().hex}"
         self._killed_for = ""
         self._temporary = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=around.scratch))
         self._api = RuntimeApi(self)
@@ -105,7 +133,8 @@ class Worker:
         request = str(uuid.uuid4())
         with self._lock:
             self.pending, self._request, self.caller = future, request, caller
-            self._deadline = time.monotonic() + INIT_SECONDS + self._around.start_delay + self.spec.timeout
+            self._taken = time.monotonic()
+            self._deadline = self._taken + INIT_SECONDS + self._around.start_delay + self.spec.timeout
             if self._process.poll() is not None:
                 self._end(_exit_error(self._process.returncode, request))
                 return future
@@ -119,6 +148,7 @@ class Worker:
                 return
             if time.monotonic() > self._deadline:
                 message = f"RequestId: {self._request} Error: Task timed out after {self.spec.timeout:.2f} seconds"
+                self._follow("line", self._request, message)
                 self._kill(_error("Sandbox.Timedout", message))
             elif _resident(self._process.pid) > self.spec.memory * 2**20:
                 message = f"RequestId: {self._request} Error: Runtime exited with error: signal: killed"
@@ -149,7 +179,9 @@ class Worker:
         if event is None:
             return None
         with self._lock:
-            self._deadline = time.monotonic() + self.spec.timeout
+            self._taken = time.monotonic()
+            self._deadline = self._taken + self.spec.timeout
+        self._follow("start", event.request)
         ends = int((time.time() + self.spec.timeout) * 1000)
         return Invocation(event.request, event.payload, ends, event.function)
 
@@ -178,11 +210,11 @@ class Worker:
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
         variables = {
             "AWS_LAMBDA_FUNCTION_NAME": spec.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_VERSION": spec.version or "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": f"[$LATEST]{uuid.uuid4().hex}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": self._stream,
             "AWS_LAMBDA_RUNTIME_API": self._api.address,
             "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info[0]}.{sys.version_info[1]}",
             "LAMBDA_TASK_ROOT": str(spec.folder),
@@ -218,6 +250,7 @@ class Worker:
                 # The runtime writes the lines of one message with carriage returns between them.
                 text = line.decode(errors="replace").rstrip("\r\n").replace("\r", "\n")
                 self._around.log(self.spec, self.caller, text)
+                self._follow("line", self._request, text)
 
     def _watch(self) -> None:
         """Report the end of the process to whoever waits for a reply."""
@@ -233,9 +266,13 @@ class Worker:
 
     def _end(self, reply: Reply) -> None:
         """Resolve the current reply; the lock is held."""
-        future, self.pending, self._request = self.pending, None, ""
+        request, future, self.pending, self._request = self._request, self.pending, None, ""
         if future is not None:
+            self._follow("end", request, seconds=time.monotonic() - self._taken)
             future.set_result(reply)
+
+    def _follow(self, kind: Literal["start", "line", "end"], request: str, text: str = "", seconds: float = 0) -> None:
+        self._around.follow(LogEvent(self.spec, self._stream, kind, request, text, seconds))
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
