@@ -4,9 +4,10 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.loopback_aws import account
 from support.moto_server import aws
 
-__all__ = ["aws"]
+__all__ = ["account", "aws"]
 
 # How fast the machine is must fail no example: in a new clone hypothesis makes its tables of Unicode while it draws the
 # first text. In CI the same examples are tried each time.
