@@ -214,6 +214,11 @@ class _Handler(WSGIRequestHandler):
         self.thread = threading.current_thread()
         self.connections.add(self)
 
+    def make_environ(self) -> WSGIEnvironment:
+        """Go on with a request. What boto3 waits for before it sends a body is in the buffer now."""
+        self.wfile.flush()
+        return super().make_environ()
+
     def finish(self) -> None:
         """End with a connection."""
         self.connections.discard(self)

@@ -288,11 +288,14 @@ def told(event: Fields, *, data: bool) -> Fields:
     """Return an event, without input and output if they are not asked for."""
     if data:
         return event
-    hidden = ("input", "inputDetails", "output", "outputDetails", "parameters")
-    return {
-        name: {key: each for key, each in value.items() if key not in hidden} if isinstance(value, dict) else value
-        for name, value in event.items()
-    }
+    hidden = ("input", "inputDetails", "output", "outputDetails")
+    found: Fields = {}
+    for name, value in event.items():
+        found[name] = value
+        if isinstance(value, dict):
+            kept = {key: each for key, each in value.items() if key not in hidden}
+            found[name] = {**kept, "parameters": "{}"} if "parameters" in kept else kept  # which a client needs
+    return found
 
 
 def now() -> datetime:
