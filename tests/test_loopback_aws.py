@@ -288,6 +288,43 @@ def test_what_functions_write_is_in_their_log_groups(deployer: Deployer, strict:
     assert [each["timestamp"] for each in found] == sorted(each["timestamp"] for each in found)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("", ["a", "b", "c"]),
+        ('{ $.run = "r1" }', ["a"]),
+        ('{ ($.run = "r*") && ($.n >= 2) }', ["b"]),
+        ('{ $.run != "r1" || $.error.kind = "Late" }', ["a", "b"]),
+        ("{ $.error NOT EXISTS }", ["b"]),
+        ('"no json"', ["c"]),
+        ("?plain ?r2 -json", ["b"]),
+    ],
+)
+def test_log_events_are_filtered(account: LoopbackAws, pattern: str, found: list[str]) -> None:
+    logs: Any = account.client("logs")
+    name = f"/filtered/{abs(hash(pattern))}"
+    logs.create_log_group(logGroupName=name)
+    messages = {
+        "a": '{"run": "r1", "n": 1, "error": {"kind": "Late"}}',
+        "b": '{"run": "r2", "n": 2}',
+        "c": "plain, no json",
+    }
+    for stream, message in messages.items():
+        logs.create_log_stream(logGroupName=name, logStreamName=stream)
+        event = {"timestamp": int(time.time() * 1000), "message": message}
+        logs.put_log_events(logGroupName=name, logStreamName=stream, logEvents=[event])
+    events = logs.filter_log_events(logGroupName=name, filterPattern=pattern)["events"]
+    assert sorted(each["logStreamName"] for each in events) == found
+    logs.delete_log_group(logGroupName=name)
+
+
+def test_a_wrong_filter_pattern_is_refused(deployer: Deployer, strict: str, account: LoopbackAws) -> None:
+    logs: Any = account.client("logs")
+    for pattern in ("{ $.run = }", "{ run = 1 }", "{ $.run"):
+        with refused("InvalidParameterException"):
+            logs.filter_log_events(logGroupName="/aws/lambda/strict-numbers", filterPattern=pattern)
+
+
 def test_a_mended_flow_is_redriven_to_its_end(
     deployer: Deployer, project: Project, tmp_path: Path, account: LoopbackAws
 ) -> None:

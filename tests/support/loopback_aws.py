@@ -28,14 +28,16 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from lokki.emulator.services import REGION
 from support.loopback_functions import LoopbackFunctions
+from support.loopback_logs import filter_log_events
 from support.loopback_protocol import Answer, Api, ApiError, Call, error_answer, protocol_of, read_call
-from support.loopback_resources import resource_types
+from support.loopback_resources import Clients, Function, FunctionVersion, LogGroup, Resource, Role
 from support.loopback_runs import Runs
 from support.loopback_stacks import CloudFormation
+from support.loopback_state_resources import Schedule, StateMachine, StateMachineAlias, StateMachineVersion
 from support.loopback_states import StepFunctions
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from botocore.client import BaseClient
 
@@ -44,6 +46,9 @@ CALLER = "test"
 
 _INSIDE = "cloudformation"
 """The access key with which stacks make their resources."""
+
+_SHARED = ("logs",)
+"""Services of which moto does what is not done here."""
 
 _REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
 _buckets = count(1)
@@ -76,7 +81,7 @@ class LoopbackAws:
             scratch = Path(tempfile.mkdtemp(prefix="lokki-aws-"))
             ended.callback(shutil.rmtree, scratch, ignore_errors=True)
             logging.getLogger("werkzeug").setLevel(logging.ERROR)
-            self._moto = DomainDispatcherApplication(create_backend_app)
+            self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
             server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Handler)
             self.endpoint = f"http://127.0.0.1:{server.server_port}"
             serving = threading.Thread(target=server.serve_forever, args=(0.05,), name="loopback-aws")
@@ -92,11 +97,12 @@ class LoopbackAws:
             ended.callback(self._runs.close)
             self._states = StepFunctions(self._runs)
             inside: Callable[[str], Any] = lambda service: self._client(service, _INSIDE)  # noqa: E731
-            self._stacks = CloudFormation(inside, resource_types(inside, self._functions))
+            self._stacks = CloudFormation(inside, _resource_types(inside, self._functions))
             ended.callback(self._stacks.wait)
             self._apis = {
                 "stepfunctions": Api("stepfunctions", self._states.operations),
                 "cloudformation": Api("cloudformation", self._stacks.operations),
+                "logs": Api("logs", {"FilterLogEvents": filter_log_events}),
             }
             self._ended = ended.pop_all()
         return self
@@ -190,10 +196,11 @@ class LoopbackAws:
             return _send(error_answer(protocol_of(call.service), refused.error), start_response)
         if call.service == "logs":
             self._functions.logs.settle()
-        if call.service not in self._apis:
+        api = self._apis.get(call.service)
+        if api is None or (call.service in _SHARED and call.action not in api.operations):
             return self._moto(environ, start_response)
         try:
-            answer = self._apis[call.service].answer(call.action, environ, body)
+            answer = api.answer(call.action, environ, body)
         except Exception as error:
             with self._lock:
                 self._problems.append("".join(traceback.format_exception(error)))
@@ -235,6 +242,20 @@ class _Handler(WSGIRequestHandler):
 
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002
         """Log nothing."""
+
+
+def _resource_types(clients: Clients, functions: LoopbackFunctions) -> dict[str, Resource]:
+    """Return all types that stacks may have."""
+    return {
+        "AWS::IAM::Role": Role(clients),
+        "AWS::Lambda::Function": Function(clients, functions),
+        "AWS::Lambda::Version": FunctionVersion(clients, functions),
+        "AWS::Logs::LogGroup": LogGroup(clients),
+        "AWS::Scheduler::Schedule": Schedule(clients),
+        "AWS::StepFunctions::StateMachine": StateMachine(clients),
+        "AWS::StepFunctions::StateMachineAlias": StateMachineAlias(clients),
+        "AWS::StepFunctions::StateMachineVersion": StateMachineVersion(clients),
+    }
 
 
 def _body(environ: WSGIEnvironment) -> bytes:

@@ -16,7 +16,7 @@ from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings
 from lokki.store.s3 import S3Store
 from lokki.values import Json, Stored
 from support.loopback_functions import LoopbackFunctions
-from support.loopback_history import Histories, MapRunRecord, Record
+from support.loopback_history import UNSUCCESSFUL, Histories, MapRunRecord, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,16 @@ class Runs:
             self._running += 1
         run.start(self._done)
 
-    def redrive(self, run: Run) -> None:
-        """Go on with an execution that did not succeed."""
+    def redrive(self, run: Run) -> bool:
+        """Go on with an execution that did not succeed; tell whether it is so."""
         run.join()
         with self.lock:
+            if run.record.status not in UNSUCCESSFUL:
+                return False
             run.record.begin_again()
             self._running += 1
         run.start(self._done, again=True)
+        return True
 
     def stop(self, run: Run, error: str = "", cause: str = "") -> None:
         """Abort an execution if it runs."""
