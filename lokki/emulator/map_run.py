@@ -23,7 +23,7 @@ from lokki.emulator.history import Child
 from lokki.emulator.items import Share, as_items, batches, read_items, single
 from lokki.emulator.outcome import Outcome, timestamp
 from lokki.emulator.results import KINDS, Kind, Result, files, manifest, transformed
-from lokki.emulator.services import ACCOUNT, REGION, Services
+from lokki.emulator.services import ACCOUNT, REGION, Services, StoppedError
 from lokki.errors import StoreError
 from lokki.values import Json
 
@@ -269,6 +269,8 @@ class MapRun:
             self._run_pending(pending)
         elif pending:
             self._run_threads(pending, min(threads, len(pending)))
+        if self._work.services.stop.is_set():
+            raise StoppedError  # between two children: what is left must not be taken for done
         result = self._write()
         if self._exceeded:
             raise StatesError(THRESHOLD, "The specified tolerated failure threshold was exceeded")

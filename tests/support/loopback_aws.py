@@ -1,54 +1,211 @@
-"""An AWS account on loopback, in which what lokki builds is deployed through boto3 and really runs.
+"""An AWS account on loopback in which what lokki builds is really deployed and really runs.
 
-moto keeps buckets, code, roles, logs, schedules and repositories. CloudFormation and Step Functions are done here since
-moto's do not do what AWS documents; lokki's emulator runs executions and functions. Answers of what is done here are
-checked against botocore's model of the API.
+Functions, roles, log groups, schedules and S3 are moto's; CloudFormation and Step Functions are done here.
 """
 
 from __future__ import annotations
 
+import io
+import logging
 import shutil
+import socket
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import boto3
 import pytest
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from lokki.store.s3 import S3Store
-from lokki.values import Stored
+from lokki.emulator.services import REGION
 from support.loopback_functions import LoopbackFunctions
+from support.loopback_logs import filter_log_events
 from support.loopback_protocol import Answer, Api, ApiError, Call, error_answer, protocol_of, read_call
-from support.loopback_resources import Resources
-from support.loopback_stacks import Stacks
-from support.loopback_states import States
+from support.loopback_resources import Clients, Function, FunctionVersion, LogGroup, Resource, Role
+from support.loopback_runs import Runs
+from support.loopback_stacks import CloudFormation
+from support.loopback_state_resources import Schedule, StateMachine, StateMachineAlias, StateMachineVersion
+from support.loopback_states import StepFunctions
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from botocore.client import BaseClient
+
+CALLER = "test"
+"""The access key of whoever uses the account from outside."""
+
+_INSIDE = "cloudformation"
+"""The access key with which stacks make their resources."""
+
+_SHARED = ("logs",)
+"""Services of which moto does what is not done here."""
+
+_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
 _buckets = count(1)
-
-USER = "user"
-"""The access key of who uses lokki; what the account does itself has others, and is not among `calls`."""
 
 
 @dataclass
-class Refusal:
-    """An error that the next so many calls of an action are answered with."""
-
+class _Refusal:
     action: str
     error: ApiError
     times: int
+
+
+class LoopbackAws:
+    """The account; a context manager. After its end no process, thread or folder of it is left.
+
+    ``workers``: child executions of a map, and function processes, at one time.
+    """
+
+    def __init__(self, workers: int = 4) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+        self._refusals: list[_Refusal] = []
+        self._problems: list[str] = []
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._ended = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as ended:
+            scratch = Path(tempfile.mkdtemp(prefix="lokki-aws-"))
+            ended.callback(shutil.rmtree, scratch, ignore_errors=True)
+            logging.getLogger("werkzeug").setLevel(logging.ERROR)
+            self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+            server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Handler)
+            self.endpoint = f"http://127.0.0.1:{server.server_port}"
+            serving = threading.Thread(target=server.serve_forever, args=(0.05,), name="loopback-aws")
+            serving.start()
+            ended.callback(_Handler.end_all, server)
+            ended.callback(serving.join)
+            ended.callback(server.server_close)
+            ended.callback(server.shutdown)
+            ended.callback(self._close_clients)
+            self._functions = LoopbackFunctions(scratch, self._variables("function"), self._workers * 2)
+            ended.callback(self._functions.close)
+            self._runs = Runs(self._functions, lambda: self._variables("states"), self._workers)
+            ended.callback(self._runs.close)
+            self._states = StepFunctions(self._runs)
+            inside: Callable[[str], Any] = lambda service: self._client(service, _INSIDE)  # noqa: E731
+            self._stacks = CloudFormation(inside, _resource_types(inside, self._functions))
+            ended.callback(self._stacks.wait)
+            self._apis = {
+                "stepfunctions": Api("stepfunctions", self._states.operations),
+                "cloudformation": Api("cloudformation", self._stacks.operations),
+                "logs": Api("logs", {"FilterLogEvents": filter_log_events}),
+            }
+            self._ended = ended.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.close()
+        if error is None:
+            self.check()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process needs in its environment to use the account."""
+        return self._variables(CALLER)
+
+    def client(self, service: str) -> BaseClient:
+        """Return boto3's client of a service, the same each time."""
+        found: BaseClient = self._client(service, CALLER)
+        return found
+
+    def new_bucket(self) -> str:
+        """Make a bucket and return its name."""
+        name = f"loopback-{next(_buckets)}"
+        self._client("s3", _INSIDE).create_bucket(Bucket=name)
+        return name
+
+    def calls(self) -> list[tuple[str, str]]:
+        """Return (service, action) of all requests so far that came from outside: not of functions, runs and stacks."""
+        with self._lock:
+            return [(call.service, call.action) for call in self._calls if call.actor == CALLER]
+
+    def refuse(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
+        """Answer the next ``times`` calls of an action with an error; stacks and functions are refused too."""
+        with self._lock:
+            self._refusals.append(_Refusal(action, ApiError(code, message, status), times))
+
+    def wait(self) -> None:
+        """Wait until no execution runs and no stack changes. Raises AssertionError for an error of this account."""
+        self._stacks.wait()
+        self._runs.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raise AssertionError if this account itself failed, which is no error of AWS's."""
+        with self._lock:
+            problems, self._problems = self._problems, []
+        assert not problems, "\n".join(problems)
+
+    def _variables(self, actor: str) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": actor,
+            "AWS_SECRET_ACCESS_KEY": "loopback",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+
+    def _client(self, service: str, actor: str) -> Any:
+        with self._lock:
+            if (service, actor) not in self._clients:
+                session = boto3.Session(aws_access_key_id=actor, aws_secret_access_key="loopback", region_name=REGION)
+                # As it is deployed: no retries that hide a refusal.
+                config = Config(retries={"max_attempts": 0}, max_pool_connections=20)
+                made = session.client(service, endpoint_url=self.endpoint, config=config)
+                self._clients[service, actor] = made
+            return self._clients[service, actor]
+
+    def _close_clients(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request: as it is told to, here, or by moto."""
+        aws_chunked = "HTTP_TRANSFER_ENCODING" in environ
+        body = environ["wsgi.input"].read() if aws_chunked else _body(environ)
+        environ["wsgi.input"] = io.BytesIO(body)
+        if aws_chunked:
+            environ["CONTENT_LENGTH"] = str(len(body))
+        call = read_call(environ, body)
+        if call is None:
+            return self._moto(environ, start_response)
+        with self._lock:
+            self._calls.append(call)
+            refused = next((each for each in self._refusals if each.action == call.action), None)
+            if refused is not None:
+                refused.times -= 1
+                if refused.times <= 0:
+                    self._refusals.remove(refused)
+        if refused is not None:
+            return _send(error_answer(protocol_of(call.service), refused.error), start_response)
+        if call.service == "logs":
+            self._functions.logs.settle()
+        api = self._apis.get(call.service)
+        if api is None or (call.service in _SHARED and call.action not in api.operations):
+            return self._moto(environ, start_response)
+        try:
+            answer = api.answer(call.action, environ, body)
+        except Exception as error:
+            with self._lock:
+                self._problems.append("".join(traceback.format_exception(error)))
+            answer = error_answer(protocol_of(call.service), ApiError("InternalFailure", repr(error), 500))
+        return _send(answer, start_response)
 
 
 class _Handler(WSGIRequestHandler):
@@ -56,161 +213,64 @@ class _Handler(WSGIRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
 
+    connections: ClassVar[set[_Handler]] = set()
+
+    def setup(self) -> None:
+        """Begin with a connection."""
+        super().setup()
+        self.thread = threading.current_thread()
+        self.connections.add(self)
+
+    def make_environ(self) -> WSGIEnvironment:
+        """Go on with a request. What boto3 waits for before it sends a body is in the buffer now."""
+        self.wfile.flush()
+        return super().make_environ()
+
+    def finish(self) -> None:
+        """End with a connection."""
+        self.connections.discard(self)
+        with suppress(OSError):
+            super().finish()
+
+    @classmethod
+    def end_all(cls, server: BaseWSGIServer) -> None:
+        """End the connections of a server that clients keep."""
+        for each in [each for each in cls.connections if each.server is server]:
+            with suppress(OSError):
+                each.connection.shutdown(socket.SHUT_RDWR)
+            each.thread.join(5)
+
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002
         """Log nothing."""
 
 
-class LoopbackAws:
-    """A running account; a context manager that ends all of it. ``region``: us-east-1."""
+def _resource_types(clients: Clients, functions: LoopbackFunctions) -> dict[str, Resource]:
+    """Return all types that stacks may have."""
+    return {
+        "AWS::IAM::Role": Role(clients),
+        "AWS::Lambda::Function": Function(clients, functions),
+        "AWS::Lambda::Version": FunctionVersion(clients, functions),
+        "AWS::Logs::LogGroup": LogGroup(clients),
+        "AWS::Scheduler::Schedule": Schedule(clients),
+        "AWS::StepFunctions::StateMachine": StateMachine(clients),
+        "AWS::StepFunctions::StateMachineAlias": StateMachineAlias(clients),
+        "AWS::StepFunctions::StateMachineVersion": StateMachineVersion(clients),
+    }
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: list[tuple[str, str]] = []
-        self._refusals: list[Refusal] = []
-        self._before: list[tuple[str, Callable[[], object]]] = []
-        self._problems: list[str] = []
-        self._clients: dict[tuple[str, str], Any] = {}
-        self._making = threading.Lock()
-        self._moto = DomainDispatcherApplication(create_backend_app)
 
-    def __enter__(self) -> Self:
-        self._scratch = Path(tempfile.mkdtemp(prefix="lokki-loopback-"))
-        self._server = make_server("127.0.0.1", 0, self._app, threaded=True, request_handler=_Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        self._functions = LoopbackFunctions(self._scratch, self._environ("function"), 4)
-        self._states = States(self._functions, self)
-        resources = Resources(self._internal, self._functions, self._states)
-        self._stacks = Stacks(self._internal, resources)
-        self._apis: dict[str, Api] = {api.service: api for api in (self._states.api, self._stacks.api)}
-        return self
+def _body(environ: WSGIEnvironment) -> bytes:
+    found: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    return found
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stacks.wait()
-        self._states.close()
-        self._functions.close()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        assert not self._problems, "\n".join(self._problems)
 
-    @property
-    def environ(self) -> dict[str, str]:
-        """What a process needs in its environment to use the account."""
-        return self._environ(USER)
-
-    def client(self, service: str, actor: str = USER) -> Any:
-        """Return a client of boto3 for a service."""
-        with self._making:
-            known = self._clients.get((service, actor))
-            if known is None:
-                keys = {"aws_access_key_id": actor, "aws_secret_access_key": "loopback"}
-                config = Config(retries={"total_max_attempts": 1})
-                session = boto3.session.Session(**keys, region_name="us-east-1")
-                known = session.client(service, endpoint_url=self.endpoint, config=config)
-                self._clients[service, actor] = known
-            return known
-
-    def new_bucket(self, region: str = "us-east-1") -> str:
-        """Make a bucket and return its name."""
-        name = f"loopback-{next(_buckets)}"
-        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        self._internal("s3").create_bucket(Bucket=name, **where)
-        return name
-
-    def calls(self) -> list[tuple[str, str]]:
-        """Return service and action of all calls of the user until now."""
-        with self._lock:
-            return list(self._calls)
-
-    def refuse(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
-        """Answer the user's next calls of an action with an error of AWS's."""
-        with self._lock:
-            self._refusals.append(Refusal(action, ApiError(code, message, status), times))
-
-    def before(self, action: str, do: Callable[[], object]) -> None:
-        """Do something right before the user's next call of an action is answered."""
-        with self._lock:
-            self._before.append((action, do))
-
-    def wait(self) -> None:
-        """Wait until no stack changes, no execution runs and all logs are there."""
-        self._stacks.wait()
-        self._states.wait()
-
-    # objects, as the state machines read and write them
-
-    def read(self, bucket: str, key: str) -> bytes:
-        """Return an object. Raises StoreError."""
-        return bytes(self._store(bucket).read(Stored(f"s3://{bucket}/{key}")))
-
-    def write(self, bucket: str, key: str, content: bytes) -> None:
-        """Write an object. Raises StoreError."""
-        self._store(bucket).write(key, [content])
-
-    def _store(self, bucket: str) -> S3Store:
-        return S3Store(bucket, "", environ=self._environ("states"))
-
-    def _internal(self, service: str) -> Any:
-        return self.client(service, "account")
-
-    def _environ(self, actor: str) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": actor,
-            "AWS_SECRET_ACCESS_KEY": "loopback",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": self.endpoint,
-        }
-
-    # answering
-
-    def _app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = BytesIO(body)
-        call = read_call(environ, body)
-        answer = self._own_answer(call, environ, body) if call is not None else None
-        if answer is None:
-            return self._moto(environ, start_response)
-        headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
-        start_response(f"{answer.status} {'OK' if answer.status == 200 else 'Error'}", headers)
-        return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
-
-    def _own_answer(self, call: Call, environ: WSGIEnvironment, body: bytes) -> Answer | None:
-        """Answer a call that moto is not to answer."""
-        if call.actor == USER:
-            refused = self._noted(call)
-            if refused is not None:
-                return error_answer(protocol_of(call.service), refused)
-        api = self._apis.get(call.service)
-        if api is None:
-            return None
-        try:
-            return api.answer(call.action, environ, body)
-        except Exception:
-            problem = traceback.format_exc()
-            with self._lock:
-                self._problems.append(problem)
-            return error_answer(protocol_of(call.service), ApiError("InternalFailure", problem, 400))
-
-    def _noted(self, call: Call) -> ApiError | None:
-        with self._lock:
-            self._calls.append((call.service, call.action))
-            doing = [do for action, do in self._before if action == call.action]
-            self._before = [each for each in self._before if each[0] != call.action]
-            refusal = next((each for each in self._refusals if each.action == call.action and each.times), None)
-            if refusal is not None:
-                refusal.times -= 1
-        for do in doing:
-            do()
-        return refusal.error if refusal is not None else None
+def _send(answer: Answer, start_response: StartResponse) -> list[bytes]:
+    reason = _REASONS.get(answer.status, "Error")
+    headers = {**answer.headers, "Content-Length": str(len(answer.body))}
+    start_response(f"{answer.status} {reason}", [(name, str(value)) for name, value in headers.items()])
+    return [answer.body]
 
 
 @pytest.fixture(scope="session")
 def account() -> Iterator[LoopbackAws]:
-    with LoopbackAws() as running:
-        yield running
+    with LoopbackAws() as made:
+        yield made

@@ -62,31 +62,25 @@ class LoopbackFunctions:
         """Take a function's LoggingConfig, which moto does not keep."""
         self._groups[name] = group
 
-    def changed(self, name: str) -> None:
-        """Take note that a function's code or configuration is another one."""
-        backend: Any = lambda_backends[ACCOUNT][REGION]
-        backend.get_function(name).code_or_config_updated = True
-
     def publish(self, name: str, description: str) -> tuple[str, bool]:
         """Publish a version; return its ARN, and whether it is new: of an unchanged function it is the last one.
 
-        moto counts the versions that there are, and so gives numbers anew; AWS never does. It shares with each version
-        what it changes in place.
+        moto numbers versions by how many there are, so that it gives a deleted one's number again, which AWS never
+        does; it takes every update for a change; and a version shares with the function what is changed in place.
         """
         backend: Any = lambda_backends[ACCOUNT][REGION]
         function = backend.get_function(name)
-        before = [each for each in backend.list_versions_by_function(name) if str(each.version) != "$LATEST"]
-        if before and not function.code_or_config_updated:
+        listed = backend.list_versions_by_function(function.function_name)
+        before = [each for each in listed if str(each.version) != "$LATEST"]
+        if before and _told_apart(before[-1]) == _told_apart(function):
             return str(before[-1].function_arn), False
-        version = backend.publish_version(name, description)
-        function.code_or_config_updated = False
-        number = max(self._versions.get(name, 0), *(int(each.version) for each in before), 0) + 1
-        self._versions[name] = number
-        if int(version.version) != number:
-            version.set_version(number)
+        function.code_or_config_updated = True
+        version = backend.publish_version(function.function_name, description)
+        number = max([self._versions.get(function.function_name, 0), *(int(each.version) for each in before)]) + 1
+        self._versions[function.function_name] = number
+        version.set_version(number)
         backend._lambdas._arns[version.function_arn] = version
-        version.code = dict(version.code)
-        version.environment_vars = dict(version.environment_vars)
+        version.code, version.environment_vars = dict(version.code), dict(version.environment_vars)
         return str(version.function_arn), True
 
     def forget(self, name: str) -> None:
@@ -95,7 +89,7 @@ class LoopbackFunctions:
         self._versions.pop(name, None)
 
     def _current(self, known: LambdaFunction) -> FunctionSpec:
-        """Return the function as it is now; the same value until it changes, so that its processes are kept."""
+        """Return the function as it is now: the same value while nothing changes, so that its processes are kept."""
         if known.package_type != "Zip":
             raise ServiceError("Lambda.AWSLambdaException", f"{known.function_arn} is an image, which is not run here.")
         digest = hashlib.sha256(known.code_bytes).hexdigest()
@@ -135,6 +129,7 @@ class FunctionLogs:
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: dict[str, tuple[LogEvent, float, int]] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
+    latest: dict[str, int] = field(default_factory=dict)
 
     def follow(self, event: LogEvent) -> None:
         """Take an event. The end of an invocation is written when its last lines have come."""
@@ -167,18 +162,22 @@ class FunctionLogs:
         self._write(event, f"START RequestId: {event.request} Version: {event.spec.version or '$LATEST'}\n")
 
     def _end(self, stream: str) -> None:
-        event, _, _ = self.ended.pop(stream)
+        event, _, moment = self.ended.pop(stream)
+        moment = max(moment, self.latest.pop(stream, 0))
         milliseconds = event.seconds * 1000
         self.started.discard(event.request)
-        self._write(event, f"END RequestId: {event.request}\n")
+        self._write(event, f"END RequestId: {event.request}\n", moment)
         self._write(
             event,
             f"REPORT RequestId: {event.request}\tDuration: {milliseconds:.2f} ms\t"
             f"Billed Duration: {int(milliseconds) + 1} ms\tMemory Size: {event.spec.memory} MB\t"
             f"Max Memory Used: {min(64, event.spec.memory)} MB\t\n",
+            moment,
         )
 
-    def _write(self, event: LogEvent, message: str) -> None:
+    def _write(self, event: LogEvent, message: str, moment: int | None = None) -> None:
+        moment = moment or _now()
+        self.latest[event.stream] = moment
         backend: Any = logs_backends[ACCOUNT][REGION]
         name = event.spec.environment[_GROUP]
         group = backend.groups.get(name)
@@ -189,7 +188,13 @@ class FunctionLogs:
         known = next((each for each in group.streams if each.endswith(event.stream)), None)
         if known is None:
             backend.create_log_stream(name, stream)
-        backend.put_log_events(name, known or stream, [{"timestamp": _now(), "message": message}])
+        backend.put_log_events(name, known or stream, [{"timestamp": moment, "message": message}])
+
+
+def _told_apart(function: LambdaFunction) -> list[object]:
+    """Return what makes a version differ from the one before."""
+    known = (function.handler, function.timeout, function.memory_size, function.run_time, function.role)
+    return [function.code_sha_256, function.environment_vars, function.architectures, *known]
 
 
 def _now() -> int:

@@ -26,6 +26,7 @@ class Record:
     machine_arn: str
     input: str
     started: datetime
+    role: str = ""
     version_arn: str = ""
     alias_arn: str = ""
     status: str = "RUNNING"
@@ -53,13 +54,13 @@ class Record:
         self.status, self.redriven = "RUNNING", now()
         self.stopped = self.output = self.error = self.cause = None
 
-    def tell(self, kind: str, field_name: str = "", /, **details: Any) -> None:
-        """Add an event; ``field_name``: the field that its details are in."""
+    def tell(self, kind: str, name: str = "", /, **details: Any) -> None:
+        """Add an event; ``name``: the field of its details."""
         number = len(self.events) + 1
         # The first state follows on nothing, as AWS has it.
         previous = 0 if number == 2 else number - 1
         event = {"timestamp": now(), "type": kind, "id": number, "previousEventId": previous}
-        self.events.append(event | ({field_name: details} if field_name else {}))
+        self.events.append(event | ({name: details} if name else {}))
 
     def described(self) -> Fields:
         """Return the answer of DescribeExecution."""
@@ -212,7 +213,8 @@ class Histories:
         known = map_run.children.get(event.execution)
         if known is None or event.type == "ExecutionStarted":
             name = event.execution.rpartition(":")[2]
-            known = Record(event.execution, name, map_run.machine_arn, _text(event.details.get("input")), now())
+            given = _text(event.details.get("input"))
+            known = Record(event.execution, name, map_run.machine_arn, given, now(), self.root.role)
             known.map_run, known.items = map_run, event.child.items
             map_run.children[event.execution] = known
         return known
@@ -239,9 +241,6 @@ def _tell(record: Record, kind: str, state: str, details: Fields) -> None:
         if kind == "MapStateEntered":
             record.tell("MapStateStarted", "mapStateStartedEventDetails", length=0)
     elif kind.endswith("StateExited"):
-        if kind == "MapStateExited":
-            record.tell("MapStateSucceeded", "mapStateSucceededEventDetails", name=state)
-            record.events[-1].pop("mapStateSucceededEventDetails")
         record.tell(kind, "stateExitedEventDetails", name=state, **_data("output", details["output"]))
     elif kind.startswith("Task"):
         _tell_of_task(record, kind, details, error)
@@ -254,8 +253,7 @@ def _tell(record: Record, kind: str, state: str, details: Fields) -> None:
         record.tell(kind, "mapRunFailedEventDetails", **error)
         record.tell("MapStateFailed")
     elif kind == "ExecutionStarted":
-        role = f"arn:aws:iam::123456789012:role/{record.machine_arn.rpartition(':')[2].partition('/')[0]}"
-        record.tell(kind, "executionStartedEventDetails", **_data("input", details["input"]), roleArn=role)
+        record.tell(kind, "executionStartedEventDetails", **_data("input", details["input"]), roleArn=record.role)
     elif kind == "ExecutionRedriven":
         record.tell(kind, "executionRedrivenEventDetails", redriveCount=details["redriveCount"])
     elif kind == "ExecutionSucceeded":
@@ -264,6 +262,7 @@ def _tell(record: Record, kind: str, state: str, details: Fields) -> None:
         record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", **error)
     elif kind == "MapRunSucceeded":
         record.tell(kind)
+        record.tell("MapStateSucceeded")
     else:
         raise AssertionError(f"the loopback AWS does not know the event {kind}")
 
@@ -289,11 +288,14 @@ def told(event: Fields, *, data: bool) -> Fields:
     """Return an event, without input and output if they are not asked for."""
     if data:
         return event
-    hidden = ("input", "inputDetails", "output", "outputDetails", "parameters")
-    return {
-        name: {key: each for key, each in value.items() if key not in hidden} if isinstance(value, dict) else value
-        for name, value in event.items()
-    }
+    hidden = ("input", "inputDetails", "output", "outputDetails")
+    found: Fields = {}
+    for name, value in event.items():
+        found[name] = value
+        if isinstance(value, dict):
+            kept = {key: each for key, each in value.items() if key not in hidden}
+            found[name] = {**kept, "parameters": "{}"} if "parameters" in kept else kept  # which a client needs
+    return found
 
 
 def now() -> datetime:

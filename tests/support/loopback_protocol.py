@@ -16,7 +16,7 @@ from botocore.validate import ParamValidator
 from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.serialize import SerializationContext, get_serializer_class
 from moto.core.utils import get_service_model
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import Headers, MultiDict
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -79,8 +79,8 @@ class Api:
         protocol = str(service.metadata["protocol"])
         parser = PROTOCOL_PARSERS[protocol](model)
         values = MultiDict(parse_qsl(body.decode(), keep_blank_values=True)) if protocol == "query" else MultiDict()
-        parsed = parser.parse(  # type: ignore[no-untyped-call]
-            {"body": body, "headers": {}, "method": "POST", "url_params": {}, "url_path": "/", "values": values}
+        parsed = parser.parse(
+            {"body": body, "headers": Headers(), "method": "POST", "url_params": {}, "url_path": "/", "values": values}
         )
         try:
             result = self.operations[action](parsed)
@@ -150,6 +150,8 @@ def _rest_action(service: str, environ: WSGIEnvironment) -> str:
         if method != environ["REQUEST_METHOD"] or not pattern.fullmatch(environ.get("PATH_INFO", "")):
             continue
         if any(query.get(key) != value for key, value in literals) or any(key not in query for key in required):
+            continue
+        if name == "ListDirectoryBuckets":  # asked of another host
             continue
         if service == "s3" and copies != (name in ("CopyObject", "UploadPartCopy")) and method == "PUT":
             continue
