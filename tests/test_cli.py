@@ -188,12 +188,15 @@ Options:
 
 Commands:
   build     Write Lambda packages, state machine and template.
+  deploy    Build, show what would change on AWS, and change it.
+  destroy   Remove a flow from AWS.
   emulate   Build, and run what was built as AWS would.
   estimate  Estimate cost, time and limits of a run on AWS.
   invoke    Run a deployed flow on AWS and print its result.
   logs      Show what a run on AWS printed and logged.
   redrive   Let a run on AWS go on where it failed.
   replay    Run one step of a run again, with a debugger if wanted.
+  rollback  Let new runs on AWS use the version before.
   run       Run a flow on this machine and print its result.
   runs      List the runs on this machine, the latest first.
   show      Show the runs on AWS, or all of one run.

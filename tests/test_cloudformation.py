@@ -18,6 +18,7 @@ import boto3
 import pytest
 import yaml
 from build_flows import BUILDS, Build, fetch, single_flow, tidy
+from support.loopback_aws import LoopbackAws
 from support.moto_server import Aws
 
 from lokki import StepNode, flow, step
@@ -477,7 +478,7 @@ def test_templates_are_the_same_bytes_whatever_the_hash_seed() -> None:
     assert len(digests) == 1
 
 
-# --- on CloudFormation, as moto has it ---
+# --- on CloudFormation: moto's, as a second opinion, and that on loopback, which does all types ---
 
 _stacks = count(1)
 
@@ -517,9 +518,14 @@ def create_stack(aws: Aws, build: Build) -> tuple[str, str]:
         if isinstance(code, ZipCode):
             aws.s3.put_object(Bucket=bucket, Key=code.key, Body=zipped_handler())
     make_given_roles(aws, build.config)
+    template = build.template()
+    template["Resources"] = {
+        name: each for name, each in template["Resources"].items() if each["Type"] not in NOT_IN_MOTO
+    }
+    del template["Outputs"]["LiveArn"]
     cloudformation.create_stack(
         StackName=name,
-        TemplateBody=dump_template(build.template()).decode(),
+        TemplateBody=dump_template(template).decode().replace("Ref: Live", "Ref: StateMachine"),
         Parameters=[
             {"ParameterKey": "FlowName", "ParameterValue": name},
             {"ParameterKey": "S3Bucket", "ParameterValue": bucket},
@@ -530,7 +536,6 @@ def create_stack(aws: Aws, build: Build) -> tuple[str, str]:
     return name, bucket
 
 
-@pytest.mark.filterwarnings("ignore:Tried to parse AWS..Scheduler..Schedule but it's not supported by moto")
 @pytest.mark.parametrize("name", BUILDS)
 def test_the_resources_that_exist_are_those_of_the_template(name: str, aws: Aws) -> None:
     build = BUILDS[name]
@@ -574,8 +579,65 @@ def test_the_resources_that_exist_are_those_of_the_template(name: str, aws: Aws)
     found = [each for each in machines.list_state_machines()["stateMachines"] if each["name"] == stack]
     assert [each["type"] for each in found] == ["STANDARD"]
     kinds = {each["Type"] for each in template["Resources"].values()}
-    shown = {"AWS::Lambda::Function", "AWS::Logs::LogGroup", "AWS::IAM::Role", "AWS::StepFunctions::StateMachine"}
+    shown = {
+        "AWS::IAM::Role",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Version",
+        "AWS::Logs::LogGroup",
+        "AWS::StepFunctions::StateMachine",
+    }
     assert kinds - shown <= NOT_IN_MOTO
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_whole_stack_has_versions_an_alias_and_its_schedule_and_goes_again(name: str, account: LoopbackAws) -> None:
+    build = BUILDS[name]
+    cloudformation, s3, iam, functions, states, scheduler = (
+        account.client(each) for each in ("cloudformation", "s3", "iam", "lambda", "stepfunctions", "scheduler")
+    )
+    stack, bucket = f"whole-{name}", account.new_bucket()
+    for code in build.packages.values():
+        if isinstance(code, ZipCode):
+            s3.put_object(Bucket=bucket, Key=code.key, Body=zipped_handler())
+    known = {role["Arn"] for role in iam.list_roles(MaxItems=1000)["Roles"]}
+    for arn in {build.config.roles.pipeline, build.config.roles.lambda_} - {""} - known:
+        iam.create_role(RoleName=arn.rpartition("/")[2], AssumeRolePolicyDocument='{"Version": "2012-10-17"}')
+    s3.put_object(Bucket=bucket, Key="template.yaml", Body=dump_template(build.template()))
+    given = {"FlowName": stack[:40], "S3Bucket": bucket}
+    cloudformation.create_stack(
+        StackName=stack,
+        TemplateURL=f"https://{bucket}.s3.us-east-1.amazonaws.com/template.yaml",
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    account.wait()
+    [found] = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    assert found["StackStatus"] == "CREATE_COMPLETE", cloudformation.describe_stack_events(StackName=stack)
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in found["Outputs"]}
+    live = states.describe_state_machine_alias(stateMachineAliasArn=outputs["LiveArn"])
+    [route] = live["routingConfiguration"]
+    assert route == {"stateMachineVersionArn": f"{outputs['StateMachineArn']}:1", "weight": 100}
+    machine = states.describe_state_machine(stateMachineArn=route["stateMachineVersionArn"])
+    assert "${" not in machine["definition"]
+    invoked = set(re.findall(r"arn:aws:lambda:[^\"]+", machine["definition"]))
+    published = {
+        version["FunctionArn"]
+        for function in of_type(build.template(), "AWS::Lambda::Function").values()
+        for version in functions.list_versions_by_function(
+            FunctionName=function["FunctionName"]["Fn::Sub"].replace("${FlowName}", given["FlowName"])
+        )["Versions"]
+        if version["Version"] != "$LATEST"
+    }
+    assert invoked == published
+    schedules = [
+        each["Target"]["Arn"] for each in scheduler.list_schedules()["Schedules"] if each["Name"] == stack[:40]
+    ]
+    has_schedule = bool(of_type(build.template(), "AWS::Scheduler::Schedule"))
+    assert schedules == ([outputs["LiveArn"]] if has_schedule else [])
+    cloudformation.delete_stack(StackName=stack)
+    account.wait()
+    assert not [each for each in functions.list_functions()["Functions"] if each["FunctionName"].startswith(stack[:40])]
+    assert outputs["StateMachineArn"] not in str(states.list_state_machines())
 
 
 def test_a_stack_of_images_takes_them_from_the_given_registry(aws: Aws) -> None:

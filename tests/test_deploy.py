@@ -132,7 +132,7 @@ def test_an_agreed_deployment_with_a_failing_update_and_data_that_is_kept(honk: 
     assert told(failed)[-1] == (
         f"error: the stack {honk.stack} could not be updated: HonkFunction (AWS::Lambda::Function): Resource handler "
         'returned message: "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified '
-        'key does not exist. (Service: Lambda, Status Code: 400)". All is as it was before. A package is not in the '
+        'key does not exist.". All is as it was before. A package is not in the '
         "bucket (any more): deploy again."
     )
     assert honk.execute() == "honk honk "

@@ -325,7 +325,7 @@ def test_a_wrong_filter_pattern_is_refused(deployer: Deployer, strict: str, acco
             logs.filter_log_events(logGroupName="/aws/lambda/strict-numbers", filterPattern=pattern)
 
 
-def test_a_mended_flow_is_redriven_to_its_end(
+def test_a_run_keeps_its_code_when_it_is_redriven_and_a_new_one_has_the_mended(
     deployer: Deployer, project: Project, tmp_path: Path, account: LoopbackAws
 ) -> None:
     template = deployer.build(project.flow("strict"), tmp_path / "build").replace("Default: strict", "Default: mended")
@@ -338,23 +338,23 @@ def test_a_mended_flow_is_redriven_to_its_end(
     mended = load_flow(f"{tmp_path / 'mended_flows.py'}:strict")()
     with_mend = deployer.build(mended, tmp_path / "mend").replace("Default: strict", "Default: mended")
     changes = deployer.change_set("mended", with_mend, create=False)["Changes"]
-    assert {each["ResourceChange"]["Action"] for each in changes} == {"Modify"}
+    assert {each["ResourceChange"]["Action"] for each in changes} == {"Add", "Modify", "Remove"}
     deployer.cloudformation.execute_change_set(StackName="mended", ChangeSetName="change")
     account.wait()
     deployer.states.redrive_execution(executionArn=execution)
     account.wait()
     found = deployer.states.describe_execution(executionArn=execution)
-    assert (found["status"], json.loads(found["output"]), found["redriveCount"]) == (
-        "SUCCEEDED",
-        {"result": [0, 1, 2]},
-        1,
-    )
+    assert (found["status"], found["redriveCount"]) == ("FAILED", 1)
+    again = deployer.start(f"{machine}:live", "run-2", {"count": 3})
+    account.wait()
+    found = deployer.states.describe_execution(executionArn=again)
+    assert (found["status"], json.loads(found["output"])) == ("SUCCEEDED", {"result": [0, 1, 2]})
     [after] = deployer.states.list_map_runs(executionArn=execution)["mapRuns"]
     assert after["mapRunArn"] == before["mapRunArn"]
     assert deployer.states.describe_map_run(mapRunArn=after["mapRunArn"])["redriveCount"] == 1
     assert {"ExecutionRedriven", "MapRunRedriven"} <= set(deployer.kinds(execution))
     with refused("ExecutionNotRedrivable"):
-        deployer.states.redrive_execution(executionArn=execution)
+        deployer.states.redrive_execution(executionArn=again)
     deployer.delete("mended")
 
 

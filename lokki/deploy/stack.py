@@ -274,5 +274,5 @@ def stack_resources(aws: Aws, name: str) -> Iterator[tuple[str, str, str]]:
     """Yield logical id, type and physical id of everything in a stack."""
     for page in aws.cloudformation.get_paginator("list_stack_resources").paginate(StackName=name):
         for each in page["StackResourceSummaries"]:
-            if each["ResourceStatus"] != "DELETE_COMPLETE":
+            if each["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED"):  # what is kept is no more of it
                 yield each["LogicalResourceId"], each["ResourceType"], each.get("PhysicalResourceId", "")

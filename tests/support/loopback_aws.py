@@ -72,6 +72,7 @@ class LoopbackAws:
         self._lock = threading.Lock()
         self._calls: list[Call] = []
         self._refusals: list[_Refusal] = []
+        self._before: dict[str, Callable[[], object]] = {}
         self._problems: list[str] = []
         self._clients: dict[tuple[str, str], Any] = {}
         self._ended = ExitStack()
@@ -124,10 +125,11 @@ class LoopbackAws:
         found: BaseClient = self._client(service, CALLER)
         return found
 
-    def new_bucket(self) -> str:
+    def new_bucket(self, region: str = REGION) -> str:
         """Make a bucket and return its name."""
         name = f"loopback-{next(_buckets)}"
-        self._client("s3", _INSIDE).create_bucket(Bucket=name)
+        where = {} if region == REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self._client("s3", _INSIDE).create_bucket(Bucket=name, **where)
         return name
 
     def calls(self) -> list[tuple[str, str]]:
@@ -139,6 +141,11 @@ class LoopbackAws:
         """Answer the next ``times`` calls of an action with an error; stacks and functions are refused too."""
         with self._lock:
             self._refusals.append(_Refusal(action, ApiError(code, message, status), times))
+
+    def before(self, action: str, do: Callable[[], object]) -> None:
+        """Do something right before the next call of an action from outside is answered."""
+        with self._lock:
+            self._before[action] = do
 
     def wait(self) -> None:
         """Wait until no execution runs and no stack changes. Raises AssertionError for an error of this account."""
@@ -192,6 +199,9 @@ class LoopbackAws:
                 refused.times -= 1
                 if refused.times <= 0:
                     self._refusals.remove(refused)
+            doing = self._before.pop(call.action, None) if call.actor == CALLER else None
+        if doing is not None:
+            doing()
         if refused is not None:
             return _send(error_answer(protocol_of(call.service), refused.error), start_response)
         if call.service == "logs":

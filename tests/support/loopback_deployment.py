@@ -43,6 +43,8 @@ class Stack:
     role: str | None = None
     change_set: str | None = None
     protected: bool = False
+    deletes_failed: bool = False
+    retains_new: bool = True
     created: datetime = field(default_factory=now)
     updated: datetime | None = None
     deleted: datetime | None = None
@@ -228,7 +230,9 @@ class Stack:
         failed = [name for name, each in self.states.items() if each["status"] in ("CREATE_FAILED", "UPDATE_FAILED")]
         verb = "create" if create else "update"
         why = f"The following resource(s) failed to {verb}: [{', '.join(failed)}]. "
-        self.set_status("ROLLBACK_IN_PROGRESS" if create else "UPDATE_ROLLBACK_IN_PROGRESS", why)
+        deletes = create and self.deletes_failed
+        beginning = "DELETE_IN_PROGRESS" if deletes else "ROLLBACK_IN_PROGRESS"
+        self.set_status(beginning if create else "UPDATE_ROLLBACK_IN_PROGRESS", why)
         for was, new in reversed(changed):
             if was is None or was.made.physical != new.made.physical:
                 continue
@@ -239,14 +243,13 @@ class Stack:
             self.set_status("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
         for was, new in reversed(changed):
             if was is None:
-                policy = new.deletion
-                self._remove(new, policy)
+                self._remove(new, new.deletion if self.retains_new else "Delete")
             elif was.made.physical != new.made.physical:
                 self._remove(new, "Delete", replaced=True)
         self.resources = {} if create else old
         self.states = {name: each for name, each in self.states.items() if create or name in old}
         if create:
-            self.set_status("ROLLBACK_COMPLETE")
+            self.set_status("DELETE_COMPLETE" if deletes else "ROLLBACK_COMPLETE")
         else:
             self.template = before
             for name in failed:

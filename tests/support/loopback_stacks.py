@@ -156,7 +156,8 @@ class CloudFormation:
                     del self.change_sets[other.arn]
             stack.change_set = found.arn
             found.execution = "EXECUTE_COMPLETE"
-            self._deploy(stack, found.template, found.request, create=create)
+            asked = {**found.request, "RetainExceptOnCreate": request.get("RetainExceptOnCreate", False)}
+            self._deploy(stack, found.template, asked, create=create)
         return {}
 
     def delete_change_set(self, request: Fields) -> Fields:
@@ -304,8 +305,11 @@ class CloudFormation:
         return {"StackId": stack.arn}
 
     def _deploy(self, stack: Stack, template: Template, request: Fields, *, create: bool) -> None:
-        if request.get("OnStackFailure", "ROLLBACK") != "ROLLBACK" or request.get("DisableRollback"):
+        on_failure = request.get("OnStackFailure", "ROLLBACK")
+        if on_failure not in ("ROLLBACK", "DELETE") or request.get("DisableRollback"):
             raise AssertionError("the loopback AWS always rolls back")
+        stack.deletes_failed = create and on_failure == "DELETE"
+        stack.retains_new = not request.get("RetainExceptOnCreate", False)
         stack.capabilities, stack.tags = request.get("Capabilities", []), request.get("Tags", stack.tags)
         stack.role = request.get("RoleARN", stack.role)
         stack.start_deployment(template, create=create)
