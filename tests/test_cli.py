@@ -94,8 +94,8 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
         (
             ["launch"],
             (
-                "Error: No such command 'launch'. There are: build, emulate, estimate, invoke, logs, redrive, replay, "
-                "run, runs, show, stop."
+                "Error: No such command 'launch'. There are: build, deploy, destroy, emulate, estimate, invoke, "
+                "logs, redrive, replay, rollback, run, runs, show, stop."
             ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),

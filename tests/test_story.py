@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command import Ran
+from support.deploy_role import NOT_SEEN, actions, own
 from support.deployed_project import Project, new_project, told
 from support.golden import compare
 from support.loopback_aws import LoopbackAws
@@ -48,7 +49,7 @@ def join_birds(birds: list[Bird]) -> str:
 @flow
 def NAME(count: int = 3, feeder: str = "/"):
     """Make birds flap."""
-    return get_birds(count).map(flap_bird(feeder=feeder), concurrency=2).agg(join_birds)
+    return get_birds(count).map(flap_bird(feeder=feeder), concurrency=1).agg(join_birds)
 
 
 if __name__ == "__main__":
@@ -108,6 +109,7 @@ def test_a_flow_from_its_first_deployment_to_its_end(birds: Project, update_gold
     # One step changes, and is deployed alone; runs use it, and after a rollback no more.
     before = birds.code()
     birds.edit("flappy {bird}", "happy {bird}")
+    assert run("deploy", "--dry-run").err.splitlines()[-1] == "dry run: nothing was changed"
     run("deploy", "--yes")
     assert [step for step, code in birds.code().items() if code != before[step]] == ["flap_bird"]
     assert run("invoke", "--quiet").out == "happy goose, happy duck, happy seagull\n"
@@ -153,6 +155,12 @@ def test_a_flow_from_its_first_deployment_to_its_end(birds: Project, update_gold
     # It goes without a trace.
     assert told(run("destroy", "--yes"))[-1] == "birds is gone"
     assert birds.left() == []
+
+    # All that it called is allowed by the role in the docs, and the role allows nothing else of lokki's own.
+    called = actions(birds.account.calls(birds.stack))
+    assert called - own() == set()
+    assert own() - called == NOT_SEEN
+
     gone = run("show", code=1)
     assert gone.err == (
         "error: birds is not deployed: there is no stack birds in us-east-1. Deploy it first, or give --stack-name or "

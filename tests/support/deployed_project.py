@@ -99,7 +99,8 @@ class Project:
             "COLUMNS": "120",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        found: dict[str, str | None] = {**kept, **home, **self.account.environ, **changes}
+        own = {"AWS_ACCESS_KEY_ID": self.stack}  # so that its calls can be told from others
+        found: dict[str, str | None] = {**kept, **home, **self.account.environ, **own, **changes}
         return {name: value for name, value in found.items() if value is not None}
 
     def run(self, *arguments: str, answer: str | None = None, **env: str | None) -> Ran:

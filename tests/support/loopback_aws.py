@@ -47,6 +47,9 @@ CALLER = "test"
 _INSIDE = "cloudformation"
 """The access key with which stacks make their resources."""
 
+_OWN = (_INSIDE, "function", "states")
+"""The access keys of the account's own parts."""
+
 _SHARED = ("logs",)
 """Services of which moto does what is not done here."""
 
@@ -132,10 +135,10 @@ class LoopbackAws:
         self._client("s3", _INSIDE).create_bucket(Bucket=name, **where)
         return name
 
-    def calls(self) -> list[tuple[str, str]]:
-        """Return (service, action) of all requests so far that came from outside: not of functions, runs and stacks."""
+    def calls(self, actor: str = CALLER) -> list[tuple[str, str]]:
+        """Return (service, action) of all requests so far that came from outside, with this access key."""
         with self._lock:
-            return [(call.service, call.action) for call in self._calls if call.actor == CALLER]
+            return [(call.service, call.action) for call in self._calls if call.actor == actor]
 
     def refuse(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
         """Answer the next ``times`` calls of an action with an error; stacks and functions are refused too."""
@@ -199,7 +202,7 @@ class LoopbackAws:
                 refused.times -= 1
                 if refused.times <= 0:
                     self._refusals.remove(refused)
-            doing = self._before.pop(call.action, None) if call.actor == CALLER else None
+            doing = self._before.pop(call.action, None) if call.actor not in _OWN else None
         if doing is not None:
             doing()
         if refused is not None:
