@@ -6,6 +6,7 @@ The server creates the stacks, keeps code and versions, and runs what was deploy
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from support.deployed_project import BIRDS, HONK, Project, new_project, told
 from support.golden import compare
+from support.image_program import program
 from support.loopback_aws import LoopbackAws
 
 
@@ -236,3 +238,28 @@ def test_throttled_calls_are_made_again_and_large_templates_go_through_the_bucke
     destroyed = honk.run("destroy", "--yes")
     assert destroyed.code == 0, destroyed.err
     assert honk.left() == []
+
+
+def test_images_are_built_pushed_and_deployed_and_their_repositories_go_too(honk: Project, tmp_path: Path) -> None:
+    docker = program(tmp_path / "bin", "docker")
+    path = f"{docker.folder}{os.pathsep}{os.environ['PATH']}"
+    prefix = "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-team"
+    honk.settings(ecr_repo_prefix=prefix)
+    name = f"my-team/{honk.stack}/honk"
+    ran = honk.run("deploy", "--yes", "--image-tag", "v1", PATH=path)
+    assert ran.code == 0, ran.err
+    assert told(ran)[1] == f"  build and push 1 image to {prefix.partition('/')[0]}"
+    assert f"made the repository {name}" in told(ran)
+    assert f"pushed {name}:v1" in told(ran)
+    login, build, first, second = docker.calls()
+    assert (login[:2], build[:2], first[0], second) == (
+        ["login", "--username"], ["build", "--platform"], "push", ["push", f"{prefix}/{honk.stack}/honk:v1"],
+    )  # fmt: skip
+    function = honk.account.client("lambda").get_function(FunctionName=f"{honk.stack}-honk")
+    assert function["Code"]["ImageUri"] == f"{prefix}/{honk.stack}/honk:v1"
+    gone = honk.run("destroy", "--yes")
+    assert gone.code == 0, gone.err
+    assert f"  repositories with all their images: {name}" in told(gone)
+    assert name not in str(honk.account.client("ecr").describe_repositories())
+    assert honk.left() == []
+    honk.settings()
