@@ -76,16 +76,25 @@ def console(argv: Sequence[str] | None = None) -> None:
     _end(lokki_group, sys.argv[1:] if argv is None else list(argv), "lokki")
 
 
+type Maker = Callable[[FlowGraph, str, str], click.Command]
+
+
 @dataclass(frozen=True, slots=True)
 class FlowCommand:
-    """A command that works on a flow; ``make`` imports what it needs, so that the others start without it.
+    """A command that works on a flow, and the module with the function that makes it: ``<name>_command``.
 
-    It takes the graph, and how the command is called: ``<program> <name> [<flow>]``.
+    The module is imported when the command is called, so that the others start without what it needs: the builder, the
+    emulator, boto3. The function takes the graph, and how the command is called: ``<program> <name> [<flow>]``.
     """
 
     name: str
     text: str
-    make: Callable[[FlowGraph, str, str], click.Command]
+    module: str
+
+    def make(self, graph: FlowGraph, program: str, flow: str) -> click.Command:
+        """Make the command."""
+        maker = cast("Maker", getattr(importlib.import_module(self.module), f"{self.name}_command"))
+        return maker(graph, program, flow)
 
 
 class SuggestingGroup(click.Group):
@@ -168,78 +177,6 @@ def run_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command
     return parameter_command(graph, Called(program, "run", flow), text, _run_options(), _run)
 
 
-def _build(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_build import build_command  # start-up: only this command needs the builder
-
-    return build_command(graph, program, flow)
-
-
-def _emulate(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_emulate import emulate_command  # start-up: only this command needs builder and emulator
-
-    return emulate_command(graph, program, flow)
-
-
-def _deploy(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_deploy import deploy_command  # start-up: only these three commands need boto3 and the builder
-
-    return deploy_command(graph, program, flow)
-
-
-def _rollback(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_deploy import rollback_command  # as in _deploy
-
-    return rollback_command(graph, program, flow)
-
-
-def _destroy(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_deploy import destroy_command  # as in _deploy
-
-    return destroy_command(graph, program, flow)
-
-
-def _estimate(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_estimate import estimate_command  # start-up: only this command needs prices
-
-    return estimate_command(graph, program)
-
-
-def _replay(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_replay import replay_command  # start-up: only this command reads results
-
-    return replay_command(graph, program, flow)
-
-
-def _invoke(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_operate import invoke_command  # start-up: commands for deployed flows need boto3
-
-    return invoke_command(graph, program, flow)
-
-
-def _show(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_show import show_command  # start-up, as above
-
-    return show_command(graph, program, flow)
-
-
-def _logs(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_logs import logs_command  # start-up, as above
-
-    return logs_command(graph, program, flow)
-
-
-def _redrive(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_operate import redrive_command  # start-up, as above
-
-    return redrive_command(graph, program, flow)
-
-
-def _stop(graph: FlowGraph, program: str, flow: str) -> click.Command:
-    from lokki.cli_operate import stop_command  # start-up, as above
-
-    return stop_command(graph, program, flow)
-
-
 def _run_options() -> list[click.Parameter]:
     return [
         *parameter_options(),
@@ -297,19 +234,19 @@ def _help(graph: FlowGraph) -> str:
 
 
 FLOW_COMMANDS = (
-    FlowCommand("run", "Run a flow on this machine and print its result.", run_command),
-    FlowCommand("build", "Write Lambda packages, state machine and template.", _build),
-    FlowCommand("emulate", "Build, and run what was built as AWS would.", _emulate),
-    FlowCommand("deploy", "Build, show what would change on AWS, and change it.", _deploy),
-    FlowCommand("rollback", "Let new runs on AWS use the version before.", _rollback),
-    FlowCommand("destroy", "Remove a flow from AWS.", _destroy),
-    FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", _estimate),
-    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", _invoke),
-    FlowCommand("show", "Show the runs on AWS, or all of one run.", _show),
-    FlowCommand("logs", "Show what a run on AWS printed and logged.", _logs),
-    FlowCommand("redrive", "Let a run on AWS go on where it failed.", _redrive),
-    FlowCommand("stop", "Stop a run on AWS.", _stop),
-    FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", _replay),
+    FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli"),
+    FlowCommand("build", "Write Lambda packages, state machine and template.", "lokki.cli_build"),
+    FlowCommand("emulate", "Build, and run what was built as AWS would.", "lokki.cli_emulate"),
+    FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli_deploy"),
+    FlowCommand("rollback", "Let new runs on AWS use the version before.", "lokki.cli_deploy"),
+    FlowCommand("destroy", "Remove a flow from AWS.", "lokki.cli_deploy"),
+    FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli_estimate"),
+    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli_operate"),
+    FlowCommand("show", "Show the runs on AWS, or all of one run.", "lokki.cli_show"),
+    FlowCommand("logs", "Show what a run on AWS printed and logged.", "lokki.cli_logs"),
+    FlowCommand("redrive", "Let a run on AWS go on where it failed.", "lokki.cli_operate"),
+    FlowCommand("stop", "Stop a run on AWS.", "lokki.cli_operate"),
+    FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", "lokki.cli_replay"),
 )
 
 

@@ -25,8 +25,8 @@ _NOTES = (
 )
 
 
-def estimate_command(graph: FlowGraph, again: str) -> click.Command:
-    """Make the command that estimates a run of a flow; ``again``: how the flow's command line is called."""
+def estimate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that estimates a run of a flow; it is called as ``<program> estimate [<flow>]``."""
     own: list[click.Parameter] = [
         click.Option(["-p", "pairs"], multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."),
         click.Option(["--params", "file"], type=click.Path(dir_okay=False), help="Read parameters from a JSON file."),
@@ -44,7 +44,7 @@ def estimate_command(graph: FlowGraph, again: str) -> click.Command:
         "estimate",
         params=[*options_for(graph.params, taken).values(), *own],
         help=f"Estimate what a run of {graph.name} costs on AWS, and which limits it meets. What no option says is "
-        f"taken from the latest finished run here, if there is one: {again} runs",
+        f"taken from the latest finished run here, if there is one: {program} runs",
         callback=lambda **options: _estimate(graph, options),
         context_settings={"max_content_width": 100},
     )
