@@ -29,6 +29,7 @@ def honk(account: LoopbackAws, tmp_path_factory: pytest.TempPathFactory) -> Proj
     return new_project(tmp_path_factory.mktemp("honk"), account, HONK)
 
 
+@pytest.mark.slow
 def test_the_life_of_a_deployed_flow(birds: Project) -> None:
     first = birds.run("deploy", "--yes")
     assert first.code == 0, first.err
@@ -169,11 +170,13 @@ def broken_stack(project: Project) -> None:
     project.account.wait()
 
 
-def test_what_stands_in_the_way_is_one_line_each(honk: Project, update_golden: bool) -> None:
+def test_what_stands_in_the_way_is_one_line_each(
+    honk: Project, update_golden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
 
     def note(case: str, *arguments: str, **env: str | None) -> None:
-        ran = honk.run(*(arguments or ("deploy", "--yes")), **env)
+        ran = honk.here(monkeypatch, *(arguments or ("deploy", "--yes")), **env)
         assert ran.code == 1, ran.err
         line = told(ran)[-1].replace(honk.stack, "honk").replace(honk.bucket, "my-bucket")
         lines.append(f"{case}:\n  {line}\n")

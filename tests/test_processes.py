@@ -25,6 +25,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Local]:
     """Runs on forked and on spawned processes: with a second thread, this process may not be forked."""
     if request.param == "fork" and not _has_one_thread():
         pytest.skip("another library has started a thread here; run this file alone")
+    others = set(children())  # functions that the account on loopback keeps warm
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     if request.param == "spawn":
@@ -33,7 +34,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Local]:
     end.set()
     if request.param == "spawn":
         thread.join()
-    assert children() == []
+    assert set(children()) <= others
 
 
 def children() -> list[int]:

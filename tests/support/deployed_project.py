@@ -7,11 +7,17 @@ import os
 import pty
 import re
 import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lokki.cli import console
 from support.command import Ran, command
 from support.loopback_aws import LoopbackAws
 
@@ -125,6 +131,22 @@ class Project:
             os.close(ours)
             os.close(theirs)
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def here(self, monkeypatch: pytest.MonkeyPatch, *arguments: str, **env: str | None) -> Ran:
+        """Run a command of the flow in this process, which is faster: ``lokki deploy flow.py``."""
+        command_name, *options = arguments
+        out, err = StringIO(), StringIO()
+        sys.modules.pop("flow", None)  # it may have been edited
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            environment = self.environment(**env)
+            for name in os.environ.keys() - environment.keys():
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            with pytest.raises(SystemExit) as ended:
+                console([command_name, "flow.py", *options])
+        return Ran(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
     def python(self, *arguments: str) -> Ran:
         """Run a program of the folder."""
