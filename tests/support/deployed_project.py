@@ -137,13 +137,13 @@ class Project:
         command_name, *options = arguments
         out, err = StringIO(), StringIO()
         sys.modules.pop("flow", None)  # it may have been edited
-        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        with monkeypatch.context() as changed, redirect_stdout(out), redirect_stderr(err):
             environment = self.environment(**env)
             for name in os.environ.keys() - environment.keys():
-                patch.delenv(name)
+                changed.delenv(name)
             for name, value in environment.items():
-                patch.setenv(name, value)
-            patch.chdir(self.folder)
+                changed.setenv(name, value)
+            changed.chdir(self.folder)
             with pytest.raises(SystemExit) as ended:
                 console([command_name, "flow.py", *options])
         return Ran(int(ended.value.code or 0), out.getvalue(), err.getvalue())
