@@ -110,7 +110,7 @@ NOT_EXACT = [
     np.int64(3),
     np.float64(0.5),
     np.bool_(True),
-    object(),
+    range(3),
 ]
 
 
