@@ -173,7 +173,8 @@ def test_all_of_this_holds_on_forked_processes() -> None:
     """Where other tests' libraries have threads, forked processes are skipped above; so once more, alone."""
     if _has_one_thread():
         pytest.skip("they were not skipped")
-    program = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "fork and not forked", __file__]
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", "fork and not forked"]
+    program = [sys.executable, "-m", "pytest", *options, __file__]
     done = subprocess.run(program, env=forkable(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "skipped" not in done.stdout
