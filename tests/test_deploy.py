@@ -119,6 +119,7 @@ def test_without_a_yes_nothing_changes(honk: Project) -> None:
     assert honk.left() == []
 
 
+@pytest.mark.slow
 def test_an_agreed_deployment_with_a_failing_update_and_data_that_is_kept(honk: Project) -> None:
     agreed = honk.run("deploy", answer="y\n")
     assert agreed.code == 0, agreed.err
@@ -230,6 +231,7 @@ def test_what_stands_in_the_way_is_one_line_each(
     compare("deploy-errors.txt", "".join(lines), update_golden)
 
 
+@pytest.mark.slow
 def test_throttled_calls_are_made_again_and_large_templates_go_through_the_bucket(honk: Project) -> None:
     for action in ("CreateChangeSet", "DescribeStacks", "ExecuteChangeSet"):
         honk.account.refuse(action, "Throttling", "Rate exceeded", times=2)

@@ -317,6 +317,7 @@ def test_the_command_says_why_a_run_failed(project: Project, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_command_is_stopped(project: Project, tmp_path: Path, number: int) -> None:
     with command(project, tmp_path, "hanging") as running:
