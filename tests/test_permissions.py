@@ -125,7 +125,6 @@ EXPLAINED = (
 )
 WITHOUT_MAPS = (Unused(FUNCTIONS, "UseArtifacts", "s3:AbortMultipartUpload", f"arn:aws:s3:::{BUCKET}/lokki/<flow>/*"),)
 WITH_MAPS = (
-    Unused(MACHINE, "StartItems", "states:StartExecution", f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:<flow>:*"),
     Unused(MACHINE, "FollowItems", "states:DescribeExecution states:StopExecution", f"{CHILDREN}/*"),
     Unused(
         MACHINE,
@@ -407,5 +406,5 @@ def test_a_stack_has_no_other_roles(recorded: Recorded) -> None:
 def test_a_schedule_may_start_runs_of_its_flow_and_nothing_else() -> None:
     roles = Roles(BUILDS["parameters-and-schedule"].template())
     [statement] = roles.statements("ScheduleRole")
-    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:bird_reports:live"
+    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:bird_reports"
     assert statement.all_uses == {("StartRuns", "states:StartExecution", machine)}

@@ -91,21 +91,24 @@ def step_functions_role(functions: Sequence[str], *, maps: bool, tracing: bool) 
 def schedule_role() -> Mapped:
     """Return the role with which EventBridge Scheduler starts runs.
 
+    It starts them through the alias, which is authorized by the ARN of the state machine:
+    https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
     """
-    start = _allow("StartRuns", ["states:StartExecution"], ref("Live"))
+    start = _allow("StartRuns", ["states:StartExecution"], ref("StateMachine"))
     condition = _ours("scheduler", "schedule-group/default")
     return _role("The schedule of ${FlowName}", "scheduler.amazonaws.com", [start], condition)
 
 
 def _map_statements() -> list[Json]:
-    # Whether the children of a version's execution are started by the version's ARN is not documented, so both may be.
+    # Whichever version runs, starting is authorized by the ARN of the state machine:
+    # https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
     # Child executions are execution:<state machine>/<label>:<id>, as redriving names them:
     # https://docs.aws.amazon.com/step-functions/latest/dg/redrive-map-run.html#maprun-iam-permission
     executions = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${FlowName}"
     machine = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${FlowName}"
     return [
-        _allow("StartItems", ["states:StartExecution"], [sub(machine), sub(machine + ":*")]),
+        _allow("StartItems", ["states:StartExecution"], sub(machine)),
         _allow(
             "FollowItems",
             ["states:DescribeExecution", "states:StopExecution", "states:RedriveExecution"],

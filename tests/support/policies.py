@@ -103,8 +103,6 @@ class Roles:
                 return f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{self.text(properties['LogGroupName'])}:*"
             case "AWS::StepFunctions::StateMachine":
                 return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{self.text(properties['StateMachineName'])}"
-            case "AWS::StepFunctions::StateMachineAlias":
-                return f"{self.arn('StateMachine')}:{properties['Name']}"
         raise AssertionError(f"no ARN is known of a {resource['Type']}")
 
     def text(self, value: Json) -> str:
