@@ -95,6 +95,7 @@ NOBODY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"ecr_repo_prefix": "registry/acme"}], ids=["zip", "image"])
 def test_builds_in_other_folders_with_other_umasks_and_hash_seeds_have_equal_bytes(
     tmp_path: Path, config: dict[str, object]
@@ -105,6 +106,7 @@ def test_builds_in_other_folders_with_other_umasks_and_hash_seeds_have_equal_byt
     assert modes == {"0o100644", "0o40755"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can build as somebody else")
 def test_another_user_builds_equal_bytes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     theirs = tmp_path_factory.getbasetemp() / "theirs"
@@ -356,6 +358,7 @@ def test_a_build_reports_what_it_wrote_and_a_second_one_that_nothing_changed(tmp
         assert archive == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BUILDS.keys() - {"penguins"}))  # it requires pandas, which is below
 def test_every_flow_builds_as_images_without_anything_installed(name: str, tmp_path: Path, cache: Path) -> None:
     graph = BUILDS[name].graph

@@ -48,6 +48,7 @@ from lokki.runner import LocalRunner
 
 ROOT = Path(__file__).parent.parent
 _numbers = count()
+LONG = pytest.mark.slow  # a build and processes of its own
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +65,14 @@ def emulate(project: Project, name: str, root: Path, events: list[Event] | None 
     ("name", "params"),
     [
         ("doubled", {}),
-        ("doubled", {"count": 0}),
-        ("batched", {"count": 1201}),
-        ("stored", {"count": 7}),
+        pytest.param("doubled", {"count": 0}, marks=LONG),
+        pytest.param("batched", {"count": 1201}, marks=LONG),
+        pytest.param("stored", {"count": 7}, marks=LONG),
         ("twice", {}),
-        ("tolerant", {}),
+        pytest.param("tolerant", {}, marks=LONG),
         ("tolerant_batches", {}),
         ("woertlich", {}),
-        ("woertlich", {"wort": "ente 😀", "seit": datetime.date(2027, 2, 3)}),
+        pytest.param("woertlich", {"wort": "ente 😀", "seit": datetime.date(2027, 2, 3)}, marks=LONG),
     ],
 )
 def test_a_flow_gives_what_it_gives_locally(
@@ -207,6 +208,7 @@ def test_a_failed_execution_succeeds_when_it_is_redriven(project: Project, tmp_p
         assert sum(each.method == "PUT" and "items.pkl.gz" in each.key for each in emulation.s3.requests()) == 1
 
 
+@LONG
 def test_a_failed_run_goes_on_in_another_process(project: Project, tmp_path: Path) -> None:
     tries = tmp_path / "tries"
     told: list[Event] = []
@@ -252,7 +254,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=LONG) for seed in (1, 2))])
 def test_faults_end_in_the_right_result_or_in_a_failure_that_a_redrive_heals(
     project: Project, tmp_path: Path, seed: int
 ) -> None:
@@ -434,6 +436,7 @@ def test_random_flows_give_the_same_in_real_packages(
 # --- images ---
 
 
+@LONG
 def test_an_image_is_emulated_from_what_is_in_it(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     config = LokkiConfig(

@@ -431,7 +431,7 @@ def crippled(folder: Path, chance: random.Random) -> None:
                     blanked.write(bytes(chance.randint(0, size - cut)))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_a_power_cut_loses_no_more_than_what_was_not_forced_to_disk(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     log = tmp_path / "log"
