@@ -44,7 +44,7 @@ STEPS = {name: Importable("birds", name) for name in ("get_birds", "flap_bird", 
 
 def package(of: str, text: str = BIRDS, **others: str) -> dict[str, str]:
     files = {"birds.py": text, **{f"{name}.py": other for name, other in others.items()}}
-    made = without_other_steps({path: each.encode() for path, each in files.items()}, STEPS[of], STEPS.values())
+    made = without_other_steps({path: each.encode() for path, each in files.items()}, STEPS)[of]
     return {path: each.decode() for path, each in made.items()}
 
 
@@ -93,19 +93,20 @@ def test_two_functions_of_one_name_and_files_that_are_no_utf8_stay() -> None:
     twice = BIRDS + "\n\n@step\ndef flap_bird(bird):\n    return bird\n"
     assert package("get_birds", twice)["birds.py"] == twice
     latin = b"# -*- coding: latin-1 -*-\n" + BIRDS.replace("goose", "g\xe4nse").encode("latin-1")
-    made = without_other_steps({"birds.py": latin}, STEPS["join_birds"], STEPS.values())
-    assert made == {"birds.py": latin}
+    assert without_other_steps({"birds.py": latin}, STEPS)["join_birds"] == {"birds.py": latin}
 
 
 def test_steps_in_other_modules_and_packages_go_too() -> None:
-    steps = [Importable("flows.a", "one"), Importable("flows", "two"), Importable("main", "three")]
+    places = {"one": "flows.a", "two": "flows", "three": "main"}
+    steps = {name: Importable(module, name) for name, module in places.items()}
     files = {
         "flows/a.py": b"def one(x):\n    return 1\n",
         "flows/__init__.py": b"def two(x):\n    return 2\n",
         "main.py": b"from flows import two\nfrom flows.a import one\n\ndef three(x):\n    return 3\n",
         "data.csv": b"one,two\n",
+        "lokki/runner.py": b"def one():\n    return two()\n",
     }
-    assert without_other_steps(files, steps[2], steps) == {
+    assert without_other_steps(files, steps)["three"] == {
         **files,
         "flows/a.py": f"def one(x):\n    {STUB}\n".encode(),
         "flows/__init__.py": f"def two(x):\n    {STUB}\n".encode(),

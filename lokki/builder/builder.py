@@ -50,6 +50,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
     calls = describe_calls(plan, template_to_json)
     packages = []
     steps = contents.project.steps
+    files_of = without_other_steps(contents.project.files, steps)
     for step in graph.steps:
         code = StepCode(
             plan.flow,
@@ -57,7 +58,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             contents.project.flow,
             steps[step.name],
             calls[step.name],
-            without_other_steps(contents.project.files, steps[step.name], steps.values()),
+            files_of[step.name],
             contents.resolved[step.name].text,
         )
         files = generate_lambda_dir(code, config)

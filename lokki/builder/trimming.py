@@ -11,23 +11,31 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lokki.builder.lambda_pkg import Importable
 
+_OWN = "lokki/"
+"""lokki's own files, which know no steps."""
+
 STUB = 'raise RuntimeError("the code of this step is in the package of its own function")'
 
 
-def without_other_steps(files: Mapping[str, bytes], own: Importable, steps: Iterable[Importable]) -> dict[str, bytes]:
-    """Return a project's files by path with the bodies of all steps but one left out, each line in its place.
+def without_other_steps(files: Mapping[str, bytes], steps: Mapping[str, Importable]) -> dict[str, dict[str, bytes]]:
+    """Return for each step a project's files by path, without the bodies of other steps, each line in its place.
 
     What a step has around its body stays: its name, its parameters, its decorators. A body stays too where anything
     but a flow mentions the step, since that may call it; where two steps share a function; and in a file that is no
     UTF-8. Line numbers in tracebacks are those of the user's file.
     """
-    others = {step for step in steps if step != own}
-    mentioned = set().union(*(_mentions(source) for path, source in files.items() if path.endswith(".py")))
-    trimmed = dict(files)
-    for step in sorted(others, key=lambda each: (each.module, each.name)):
+    sources = {path: source for path, source in files.items() if path.endswith(".py") and not path.startswith(_OWN)}
+    mentioned = set().union(*map(_mentions, sources.values()))
+    unmentioned = {step for step in steps.values() if step.name not in mentioned}
+    return {name: {**files, **_trimmed(sources, own, unmentioned)} for name, own in steps.items()}
+
+
+def _trimmed(sources: Mapping[str, bytes], own: Importable, steps: Iterable[Importable]) -> dict[str, bytes]:
+    trimmed = dict(sources)
+    for step in sorted(steps, key=lambda each: (each.module, each.name)):
         base = step.module.replace(".", "/")
         for path in (f"{base}.py", f"{base}/__init__.py"):
-            if path in trimmed and step.name not in mentioned and step.name != own.name:
+            if path in trimmed and step.name != own.name:
                 trimmed[path] = _without_body(trimmed[path], step.name)
     return trimmed
 
