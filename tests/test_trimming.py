@@ -96,6 +96,15 @@ def test_two_functions_of_one_name_and_files_that_are_no_utf8_stay() -> None:
     assert without_other_steps({"birds.py": latin}, STEPS)["join_birds"] == {"birds.py": latin}
 
 
+def test_a_file_whose_lines_end_in_carriage_returns_stays() -> None:
+    old = "# Birds\rHONK = 1\r" + BIRDS
+    assert package("get_birds", old)["birds.py"] == old
+    dos = BIRDS.replace("\n", "\r\n")
+    made = package("get_birds", dos)["birds.py"]
+    assert made != dos
+    assert ast.dump(ast.parse(made)) == ast.dump(ast.parse(package("get_birds")["birds.py"]))
+
+
 def test_steps_in_other_modules_and_packages_go_too() -> None:
     places = {"one": "flows.a", "two": "flows", "three": "main"}
     steps = {name: Importable(module, name) for name, module in places.items()}

@@ -143,11 +143,13 @@ class Builder:
         requirements = find_requirements(project.flow_file, uv, cache)
         resolved: dict[str, Resolved] = {}
         vendored: dict[str, Vendored] = {}
-        for step in graph.steps:
-            resolved[step.name] = resolve(requirements, step.options.dependencies, config.architecture, uv, cache)
-            check_imports(project.foreign, resolved[step.name], step.name)
+        for extra in dict.fromkeys(step.options.dependencies for step in graph.steps):
+            names = [step.name for step in graph.steps if step.options.dependencies == extra]
+            found = resolve(requirements, extra, config.architecture, uv, cache)
+            check_imports(project.foreign, found, names[0])
+            resolved |= dict.fromkeys(names, found)
             if config.packages == "zip":
-                vendored[step.name] = vendor(resolved[step.name], uv, cache)
+                vendored |= dict.fromkeys(names, vendor(found, uv, cache))
         files = {**project.files, **lokki_files()}
         return Contents(replace(project, files=files), resolved, vendored), requirements
 
