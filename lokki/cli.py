@@ -17,40 +17,20 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import TracebackType
 from typing import NoReturn, cast
 
 import click
 
-from lokki.cli_flow import (
-    EPILOG,
-    SETTINGS,
-    Called,
-    described,
-    output_options,
-    parameter_command,
-    parameter_options,
-    resume_option,
-    run_id_option,
-    text_of,
-)
-from lokki.cli_params import PREFIX, check_required, given_parameters
-from lokki.cli_run import FAILED, INTERRUPTED, RunOptions, from_here, run_flow
-from lokki.cli_runs import runs_command
+from lokki.cli_flow import EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
 from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.failures import users_place
 from lokki.graph import FlowGraph
 from lokki.loading import is_importing, load_flow
-from lokki.local_run.output import flush_all
-from lokki.naming import check_run_id
 from lokki.plan import lower
-from lokki.runner import Executor, Resume
-
-USAGE = 2
-"""The exit code for wrong usage, as click and most of Unix have it."""
 
 
 def main(flow: Flow[...], argv: Sequence[str] | None = None) -> None:
@@ -128,7 +108,7 @@ def flow_group(graph: FlowGraph, again: str) -> click.Group:
     group = SuggestingGroup(graph.name, _help(graph))
     for command in FLOW_COMMANDS:
         group.add_late(command.name, command.text, partial(command.make, graph, again, ""))
-    group.add_command(runs_command(graph.name))
+    group.add_late("runs", _RUNS, partial(_runs_command, graph.name))
     return group
 
 
@@ -138,8 +118,15 @@ def lokki_group() -> click.Group:
     click.version_option(package_name="lokki", prog_name="lokki")(group)
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command))
-    group.add_command(runs_command(None))
+    group.add_late("runs", _RUNS, partial(_runs_command, None))
     return group
+
+
+def _runs_command(flow: str | None) -> click.Command:
+    # Imported here so that the other commands start without what reads runs.
+    from lokki.cli_runs import runs_command
+
+    return runs_command(flow)
 
 
 def _on_named_flow(command: FlowCommand) -> click.Command:
@@ -171,59 +158,6 @@ def _on_named_flow(command: FlowCommand) -> click.Command:
     )
 
 
-def run_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
-    """Make the command that runs a flow on this machine; it is called as ``<program> run [<flow>]``."""
-    text = f"Run {graph.name} on this machine and print its result."
-    return parameter_command(graph, Called(program, "run", flow), text, _run_options(), _run)
-
-
-def _run_options() -> list[click.Parameter]:
-    return [
-        *parameter_options(),
-        click.Option(
-            ["--executor"],
-            type=click.Choice(["threads", "processes", "inline"]),
-            default="threads",
-            help="Where the items of maps run: threads for steps that wait, processes for Python that keeps a CPU "
-            "busy, inline for debuggers. Default: threads.",
-        ),
-        click.Option(["--workers"], type=click.IntRange(min=1), help="How many items run at one time."),
-        run_id_option(),
-        resume_option("Go on with a run that failed, was interrupted or was killed; default: the latest."),
-        click.Option(["--force"], is_flag=True, help="Resume although the flow or the parameters have changed."),
-        *output_options(),
-    ]
-
-
-def _run(graph: FlowGraph, again: str, values: dict[str, object], by_option: list[str]) -> int:
-    """Run the command ``run`` with the options as click hands them on."""
-    resume, output, run_id = text_of(values, "resume"), text_of(values, "output"), text_of(values, "run_id")
-    if resume is not None and run_id is not None:
-        raise click.UsageError("--run-id names a new run; --resume goes on with an old one. Give one of them.")
-    if values["force"] and resume is None:
-        raise click.UsageError("--force only makes sense with --resume.")
-    if run_id is not None:
-        check_run_id(run_id)
-    pairs = cast("tuple[str, ...]", values["pairs"])
-    options = {key: value for key, value in values.items() if key.startswith(PREFIX)}
-    given = given_parameters(graph.params, options, pairs, text_of(values, "file"))
-    if resume is None:
-        check_required(graph.params, given, by_option)
-    run_options = RunOptions(
-        cast("Executor", values["executor"]),
-        cast("int | None", values["workers"]),
-        run_id,
-        Resume(resume or None, force=bool(values["force"])) if resume is not None else None,
-        text_of(values, "env"),
-        str(values["log_format"]),
-        bool(values["quiet"]),
-        Path(output).absolute() if output is not None else None,  # steps may change the working directory
-        bool(values["traceback"]),
-        again,
-    )
-    return run_flow(graph, given, run_options)
-
-
 def _help(graph: FlowGraph) -> str:
     """Write the help of a flow: its docstring as it is, its parameters, its drawing."""
     paragraphs = (graph.doc or f"The flow {graph.name}.").replace("\f", "").split("\n\n")
@@ -233,8 +167,10 @@ def _help(graph: FlowGraph) -> str:
     return "\n\n".join(f"\b\n{paragraph}" for paragraph in paragraphs)
 
 
+_RUNS = "List the runs on this machine, the latest first."
+
 FLOW_COMMANDS = (
-    FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli"),
+    FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli_run"),
     FlowCommand("build", "Write Lambda packages, state machine and template.", "lokki.cli_build"),
     FlowCommand("emulate", "Build, and run what was built as AWS would.", "lokki.cli_emulate"),
     FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli_deploy"),
@@ -291,12 +227,13 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
 
 def _leave(code: int) -> NoReturn:
     """End the process. A step that was left behind on a thread may go on printing, at which Python would abort."""
-    threads = threading.enumerate()
-    if not any(thread.daemon for thread in threads):
+    if not any(thread.daemon for thread in threading.enumerate()):
         sys.exit(code)
-    for thread in threads:
-        if not thread.daemon and thread is not threading.main_thread():
-            thread.join()
+    # Imported here so that commands that leave no threads behind start without it.
+    from lokki.local_run.output import flush_all
+
+    # As Python does at its end: idle pools of the user's are told to end, and threads that are no daemons waited for.
+    threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
     atexit._run_exitfuncs()
     flush_all()
     os._exit(code)

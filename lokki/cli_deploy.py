@@ -10,7 +10,7 @@ import click
 from lokki.builder.builder import Builder
 from lokki.builder.names import deployed_name
 from lokki.cli_account import env_option, stack_options
-from lokki.cli_flow import EPILOG, SETTINGS, Called
+from lokki.cli_flow import DONE, EPILOG, FAILED, SETTINGS, Called
 from lokki.config import LokkiConfig, load_config
 from lokki.deploy import deployment, removal
 from lokki.deploy.aws import Aws, connect
@@ -18,8 +18,6 @@ from lokki.deploy.deployed import find_deployed
 from lokki.deploy.live import plan_rollback, point_live_at
 from lokki.errors import AwsError
 from lokki.graph import FlowGraph
-
-DONE, DECLINED = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
         raise
     if not wants:
         deployment.discard(aws, plan)
-        return DONE if options.dry_run else DECLINED
+        return DONE if options.dry_run else FAILED
     arn = deployment.deploy(aws, plan, _tell)
     _tell(f"{bundle.flow} is deployed; run it with: {invoke}")
     click.echo(arn)
@@ -136,7 +134,7 @@ def rollback_flow(graph: FlowGraph, options: DeployOptions, to: int | None) -> i
     plan = plan_rollback(aws, deployed.state_machine, to)
     _tell(f"new runs of {deployed.flow} would use {plan.target} in the place of {plan.current}")
     if not _agreed("Roll back?", options):
-        return DECLINED
+        return FAILED
     point_live_at(aws, deployed.state_machine, plan.target.arn)
     _tell(f"new runs of {deployed.flow} use {plan.target}; the next deploy undoes this")
     return DONE
@@ -151,7 +149,7 @@ def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -
     for line in removal.described(plan):
         _tell(f"  {line}")
     if not _agreed("Remove all of this?", options):
-        return DECLINED
+        return FAILED
     removal.remove(aws, plan, _tell)
     _tell(f"{plan.flow} is gone" + ("; what its runs wrote stays" if keep_data and plan.values[0] else ""))
     return DONE

@@ -18,7 +18,10 @@ import click
 
 from lokki.builder.builder import Builder
 from lokki.cli_flow import (
+    FAILED,
+    INTERRUPTED,
     Called,
+    from_here,
     output_options,
     parameter_command,
     parameter_options,
@@ -26,9 +29,9 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import Output, output_of
+from lokki.cli_output import Output, check_writable, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
-from lokki.cli_run import FAILED, INTERRUPTED, Listener, check_writable, from_here
+from lokki.cli_run import Listener
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph

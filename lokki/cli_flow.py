@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -12,6 +13,9 @@ from lokki import signatures
 from lokki.cli_params import default_text, effective_annotation, options_for
 from lokki.errors import ParameterError
 from lokki.graph import FlowGraph, FlowParameter
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: that of wrong usage is click's, and 130 is what shells say of a program that Ctrl-C ended."""
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
 SETTINGS = {"max_content_width": 100}
@@ -109,3 +113,12 @@ def _by_pair(graph: FlowGraph, by_option: list[str]) -> str:
     others = [f"  {described(param)}" for param in graph.params if param.name not in by_option]
     title = "Parameters that are given by -p NAME=VALUE only, since an option has their name:"
     return "\n\n\b\n" + "\n".join([title, *others]) if others else ""
+
+
+def from_here(text: str) -> str:
+    """Shorten paths below the current directory."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # a step has removed it
+        return text
+    return text if here == "/" else text.replace(f"{here}/", "")

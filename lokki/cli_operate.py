@@ -12,6 +12,9 @@ import click
 
 from lokki.cli_account import Account, env_option, find_account, stack_options
 from lokki.cli_flow import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
     Called,
     output_options,
     parameter_command,
@@ -19,9 +22,8 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import Output, output_of
+from lokki.cli_output import Output, check_writable, output_of, shown
 from lokki.cli_params import PREFIX, check_required, given_parameters
-from lokki.cli_run import DONE, FAILED, INTERRUPTED, check_writable, shown
 from lokki.errors import AwsError, LokkiError, ParameterError
 from lokki.events import Event, RunFailed, RunInterrupted
 from lokki.graph import FlowGraph

@@ -1,14 +1,19 @@
-"""What commands that wait for a run write, beside its result: progress and last words to stderr, in words or JSON."""
+"""What commands that wait for a run write: its result, to stdout or a file; progress and last words, to stderr."""
 
 from __future__ import annotations
 
+import math
 import os
+import pickle
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lokki.cli_run import DONE, FAILED, from_here, shown, write_result
+import msgspec
+
+from lokki.cli_flow import DONE, FAILED, from_here
 from lokki.errors import RunError
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 
@@ -64,3 +69,92 @@ def output_of(values: Mapping[str, object]) -> Output:
         Path(str(file)) if file is not None else None,
         bool(values["traceback"]),
     )
+
+
+def shown(result: object) -> str | None:
+    """Return the text for a result on stdout: text as it is, JSON values as JSON, nothing for None, else ``str()``.
+
+    >>> shown("honk"), shown([1, 2]), shown(None), shown({1, 2})
+    ('honk', '[1, 2]', None, '{1, 2}')
+    """
+    if result is None or isinstance(result, str):
+        return result
+    if isinstance(result, bool | int | float | list | dict):
+        try:
+            return _json(result, indent=2 if isinstance(result, dict) else 0)
+        except ValueError:
+            return str(result)
+    return str(result)
+
+
+def write_result(path: Path, result: object) -> None:
+    """Write a result to a file, whole or not at all: as JSON where the name ends in ``.json``, else pickled.
+
+    Raises RunError for a result that JSON cannot hold, and when the file cannot be written.
+    """
+    if path.suffix.lower() == ".json":
+        try:
+            content = f"{_json(result, indent=2)}\n".encode()
+        except ValueError as error:
+            raise RunError(f"--output {path}: the result is no JSON: {error}") from None
+    else:
+        content = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    try:
+        _replace_file(path, content)
+    except OSError as error:
+        raise RunError(f"--output {path} cannot be written: {error.strerror or error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunError unless a file could be written there; nothing is left behind."""
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise RunError(f"--output {path}: there is no folder {path.parent}.")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RunError(f"--output {path}: nothing can be written in {path.parent}: {error.strerror}.") from None
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place, flush it to the disk and rename it; a device or a pipe is written to."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()  # a link stays, and what it leads to is replaced
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not by tempfile, whose files nobody else may read: this one is to have the mode that the user's umask gives.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _json(result: object, indent: int) -> str:
+    """Return a result as JSON. Raises ValueError, which says why it has no such form."""
+    try:
+        builtin = msgspec.to_builtins(result, str_keys=True)
+        encoded = msgspec.json.encode(builtin)
+    except (TypeError, RecursionError, UnicodeError) as error:
+        raise ValueError(str(error)) from None
+    _refuse_infinite(builtin)
+    return msgspec.json.format(encoded, indent=indent).decode()
+
+
+def _refuse_infinite(value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"JSON has no number {value}")
+    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _refuse_infinite(member)

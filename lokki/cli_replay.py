@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import click
 
-from lokki.cli_run import DONE, FAILED, from_here, shown
+from lokki.cli_flow import DONE, FAILED, from_here
+from lokki.cli_output import shown
 from lokki.cli_runs import ROOT
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph

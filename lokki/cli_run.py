@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import pickle
 import signal
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -15,23 +12,37 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import NoReturn, TextIO, cast
 
-import msgspec
+import click
 
+from lokki.cli_flow import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    Called,
+    from_here,
+    output_options,
+    parameter_command,
+    parameter_options,
+    resume_option,
+    run_id_option,
+    text_of,
+)
+from lokki.cli_output import check_writable, shown, write_result
+from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.graph import FlowGraph
 from lokki.local_run.output import Descriptors, Emit, capture_streams, finish_lines
+from lokki.naming import check_run_id
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.report import RunReport, fold
 from lokki.runner import Executor, LocalRunner, Resume
 
 LOG = "events.jsonl"
 """The log in a run's folder: every event, what steps printed and logged among them."""
-
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,59 @@ class RunOptions:
     output: Path | None = None
     traceback: bool = False
     again: str = ""
+
+
+def run_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that runs a flow on this machine; it is called as ``<program> run [<flow>]``."""
+    text = f"Run {graph.name} on this machine and print its result."
+    return parameter_command(graph, Called(program, "run", flow), text, _run_options(), _run)
+
+
+def _run_options() -> list[click.Parameter]:
+    return [
+        *parameter_options(),
+        click.Option(
+            ["--executor"],
+            type=click.Choice(["threads", "processes", "inline"]),
+            default="threads",
+            help="Where the items of maps run: threads for steps that wait, processes for Python that keeps a CPU "
+            "busy, inline for debuggers. Default: threads.",
+        ),
+        click.Option(["--workers"], type=click.IntRange(min=1), help="How many items run at one time."),
+        run_id_option(),
+        resume_option("Go on with a run that failed, was interrupted or was killed; default: the latest."),
+        click.Option(["--force"], is_flag=True, help="Resume although the flow or the parameters have changed."),
+        *output_options(),
+    ]
+
+
+def _run(graph: FlowGraph, again: str, values: dict[str, object], by_option: list[str]) -> int:
+    """Run the command ``run`` with the options as click hands them on."""
+    resume, output, run_id = text_of(values, "resume"), text_of(values, "output"), text_of(values, "run_id")
+    if resume is not None and run_id is not None:
+        raise click.UsageError("--run-id names a new run; --resume goes on with an old one. Give one of them.")
+    if values["force"] and resume is None:
+        raise click.UsageError("--force only makes sense with --resume.")
+    if run_id is not None:
+        check_run_id(run_id)
+    pairs = cast("tuple[str, ...]", values["pairs"])
+    options = {key: value for key, value in values.items() if key.startswith(PREFIX)}
+    given = given_parameters(graph.params, options, pairs, text_of(values, "file"))
+    if resume is None:
+        check_required(graph.params, given, by_option)
+    run_options = RunOptions(
+        cast("Executor", values["executor"]),
+        cast("int | None", values["workers"]),
+        run_id,
+        Resume(resume or None, force=bool(values["force"])) if resume is not None else None,
+        text_of(values, "env"),
+        str(values["log_format"]),
+        bool(values["quiet"]),
+        Path(output).absolute() if output is not None else None,  # steps may change the working directory
+        bool(values["traceback"]),
+        again,
+    )
+    return run_flow(graph, given, run_options)
 
 
 class Listener:
@@ -216,95 +280,6 @@ class _Ending:
                 terminal.flush()
 
 
-def shown(result: object) -> str | None:
-    """Return the text for a result on stdout: text as it is, JSON values as JSON, nothing for None, else ``str()``.
-
-    >>> shown("honk"), shown([1, 2]), shown(None), shown({1, 2})
-    ('honk', '[1, 2]', None, '{1, 2}')
-    """
-    if result is None or isinstance(result, str):
-        return result
-    if isinstance(result, bool | int | float | list | dict):
-        try:
-            return _json(result, indent=2 if isinstance(result, dict) else 0)
-        except ValueError:
-            return str(result)
-    return str(result)
-
-
-def write_result(path: Path, result: object) -> None:
-    """Write a result to a file, whole or not at all: as JSON where the name ends in ``.json``, else pickled.
-
-    Raises RunError for a result that JSON cannot hold, and when the file cannot be written.
-    """
-    if path.suffix.lower() == ".json":
-        try:
-            content = f"{_json(result, indent=2)}\n".encode()
-        except ValueError as error:
-            raise RunError(f"--output {path}: the result is no JSON: {error}") from None
-    else:
-        content = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
-    try:
-        _replace_file(path, content)
-    except OSError as error:
-        raise RunError(f"--output {path} cannot be written: {error.strerror or error}") from None
-
-
-def check_writable(path: Path) -> None:
-    """Raise RunError unless a file could be written there; nothing is left behind."""
-    if path.exists() and not path.is_file():
-        return  # a device or a pipe
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise RunError(f"--output {path}: there is no folder {path.parent}.")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise RunError(f"--output {path}: nothing can be written in {path.parent}: {error.strerror}.") from None
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to the disk and rename it; a device or a pipe is written to."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = path.resolve()  # a link stays, and what it leads to is replaced
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    # Not by tempfile, whose files nobody else may read: this one is to have the mode that the user's umask gives.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _json(result: object, indent: int) -> str:
-    """Return a result as JSON. Raises ValueError, which says why it has no such form."""
-    try:
-        builtin = msgspec.to_builtins(result, str_keys=True)
-        encoded = msgspec.json.encode(builtin)
-    except (TypeError, RecursionError, UnicodeError) as error:
-        raise ValueError(str(error)) from None
-    _refuse_infinite(builtin)
-    return msgspec.json.format(encoded, indent=indent).decode()
-
-
-def _refuse_infinite(value: object) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"JSON has no number {value}")
-    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        _refuse_infinite(member)
-
-
 def _display(options: RunOptions, terminal: TextIO) -> Display:
     if options.quiet:
         return Nothing()
@@ -320,15 +295,6 @@ def _trace(report: RunReport, error: LokkiError, everything: bool) -> str:
     if failure is not None and str(failure) in str(error):
         return failure.full_traceback if everything else failure.traceback
     return "".join(traceback.format_exception(error)) if everything else ""
-
-
-def from_here(text: str) -> str:
-    """Shorten paths below the current directory."""
-    try:
-        here = str(Path.cwd())
-    except FileNotFoundError:  # a step has removed it
-        return text
-    return text if here == "/" else text.replace(f"{here}/", "")
 
 
 @contextmanager

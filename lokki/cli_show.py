@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from lokki.cli_account import Account, env_option, find_account, stack_options
-from lokki.cli_run import DONE
+from lokki.cli_flow import DONE
 from lokki.cli_runs import aligned
 from lokki.events import Event, ItemFailed, ItemsFailed
 from lokki.graph import FlowGraph

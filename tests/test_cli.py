@@ -700,6 +700,40 @@ def test_a_thread_that_is_left_behind_and_prints_does_not_spoil_the_end(place: P
         assert (ran.code, ran.out) == (0, "1\n")
 
 
+IDLE_POOL = """
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+from lokki import flow, main, step
+
+POOL = ThreadPoolExecutor(1)
+
+def slow():
+    time.sleep(0.3)
+    print("done after all")
+
+@step
+def a() -> int:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    POOL.submit(slow)
+    return 1
+
+@flow
+def pool_flow():
+    return a()
+
+main(pool_flow)
+"""
+
+
+def test_a_pool_of_the_users_ends_its_work_and_does_not_hold_the_end(place: Place) -> None:
+    place.write("pool.py", IDLE_POOL)
+    began = time.monotonic()
+    ran = place.run("pool.py", "run")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "1")
+    assert "done after all" in ran.out + ran.err
+    assert time.monotonic() - began < 30
+
+
 def test_a_step_may_change_the_folder_it_works_in(place: Place) -> None:
     text = "import os\nfrom lokki import flow, main, step\n@step\ndef a() -> int:\n    os.chdir('/')\n    return 1\n"
     place.write("moving.py", f"{text}@flow\ndef moving_flow():\n    return a()\nmain(moving_flow)\n")

@@ -1,5 +1,6 @@
 """lokki.builder.sources: which files a flow needs, and from where Lambda imports it and its steps."""
 
+import ast
 import json
 import re
 import subprocess
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from lokki.builder.sources import lokki_files
 
 FLOW = """
 from lokki import flow, step
@@ -316,3 +319,20 @@ def test_a_pattern_that_matches_nothing_is_a_mistake(project: Project) -> None:
 def test_an_excluded_module_is_left_out_although_it_is_imported(project: Project) -> None:
     project.write({"my_flow.py": flow("import plots"), "plots.py": "import other", "other.py": ""})
     assert project.collect("my_flow.py", config={"exclude": ["plots.py"]})["files"] == ["my_flow.py"]
+
+
+def test_lokkis_own_modules_in_a_package_need_none_that_is_left_out() -> None:
+    files = lokki_files()
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in files}
+    needed = {
+        (path, name)
+        for path, source in files.items()
+        if path != "lokki/__init__.py"  # whose doors to other modules are for laptops
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in [node.module]
+        if name.partition(".")[0] == "lokki"
+    }
+    assert {(path, name) for path, name in needed if name not in modules} == set()
+    assert {"lokki", "lokki.runtime.handler", "lokki.runner", "lokki.s3"} <= modules
+    assert not {"lokki.cli", "lokki.builder.builder", "lokki.operate", "lokki.estimate", "lokki.causes"} & modules

@@ -30,7 +30,9 @@ from lokki.graph import FlowGraph
 RESERVED = ("Dockerfile", "handler.py", "requirements.txt")
 """Files that lokki puts into every package's folder."""
 
-_NOT_ON_LAMBDA = re.compile("builder/|emulator/|cli|deploy|operate|progress|results")
+_NOT_ON_LAMBDA = re.compile(
+    "builder/|causes|cli|deploy|drawing|emulator/|estimate|measured|operate|prices|progress|replay|results"
+)
 _NEVER = {"__pycache__", "node_modules", "tests"}
 _PROJECT_MARKS = ("pyproject.toml", "lokki.yml", "requirements.txt")
 
@@ -215,11 +217,12 @@ class _Walk:
     def _is_own(self, folder: Path) -> bool:
         """Tell whether a folder is the project's, and not an environment's inside it, or Python's own."""
         resolved = folder.resolve()
-        foreign = (Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("platstdlib")))
         return (
             resolved.is_relative_to(self.root)
             and not {"site-packages", "dist-packages"} & set(resolved.parts)
-            and not any(resolved.is_relative_to(place.resolve()) for place in foreign)
+            and not any(
+                resolved.is_relative_to(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")
+            )
         )
 
 
