@@ -15,15 +15,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
-from typing import NoReturn, cast
+from typing import NoReturn, TextIO, cast
 
 import click
 
-from lokki.cli_flow import EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
+from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
 from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
@@ -186,6 +187,9 @@ FLOW_COMMANDS = (
 )
 
 
+_RUN_STEPS_HERE = {"run", "replay"}
+
+
 def _in_worker_process() -> bool:
     """Tell whether this process is a worker, also while Python starts it anew and imports the user's file for that."""
     # Not imported for this, to start faster: where there is a parent process, it is loaded.
@@ -211,7 +215,7 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
         sys.excepthook = _show_error_of_user
     try:
         code = make().main(list(arguments), program, standalone_mode=False)
-        _leave(code if isinstance(code, int) else 0)
+        _leave(code if isinstance(code, int) else DONE, *arguments[:1])
     except click.ClickException as error:
         error.show()
         sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
@@ -223,20 +227,46 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_code is not click.echo.__code__:
+            raise
+        _say_output_failed(error)
+        _leave(FAILED)
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process. A step that was left behind on a thread may go on printing, at which Python would abort."""
-    if not any(thread.daemon for thread in threading.enumerate()):
+def _leave(code: int, command: str = "") -> NoReturn:
+    """End the process.
+
+    Where steps have run in it, Python takes down every module, so that what they left open is written. With pandas that
+    is a twentieth of a second, which the other commands save. And a step that was left behind on a thread may go on
+    printing, at which Python would abort.
+    """
+    if command in _RUN_STEPS_HERE and not any(thread.daemon for thread in threading.enumerate()):
         sys.exit(code)
-    # Imported here so that commands that leave no threads behind start without it.
-    from lokki.local_run.output import flush_all
-
     # As Python does at its end: idle pools of the user's are told to end, and threads that are no daemons waited for.
     threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
     atexit._run_exitfuncs()
-    flush_all()
-    os._exit(code)
+    failed = [error for error in map(_flush, (sys.stdout, sys.stderr)) if error is not None]
+    if failed and code == DONE:
+        _say_output_failed(failed[0])
+    os._exit(FAILED if failed else code)
+
+
+def _say_output_failed(error: OSError) -> None:
+    if not isinstance(error, BrokenPipeError):  # at which whoever read it has gone
+        with suppress(OSError):
+            os.write(2, f"error: the output cannot be written: {error.strerror}\n".encode())
+
+
+def _flush(stream: TextIO | None) -> OSError | None:
+    """Write out what Python holds back for a stream; return the error at which that fails."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+    except OSError as error:
+        return error
+    return None
 
 
 def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

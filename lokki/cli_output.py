@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import msgspec
 
 from lokki.cli_flow import DONE, FAILED, from_here
@@ -52,8 +53,7 @@ class Output:
                     path = from_here(str(self.file))
                     self.say(f"result written to {path}", event="result_written", path=path)
             elif (text := shown(result)) is not None:
-                sys.stdout.write(f"{text}\n")
-                sys.stdout.flush()
+                click.echo(text, color=True)  # as it is, whatever stdout is
         except RunError as error:
             self.say(f"error: {error}", event="error", message=str(error))
             return FAILED

@@ -538,8 +538,22 @@ def test_a_result_that_is_no_json_is_kept(place: Place, value: str) -> None:
     assert isinstance(pickle.loads((place.folder / "out.pkl").read_bytes()), complex | float | list | set)
 
 
-def test_a_reader_that_has_gone_ends_the_program_quietly(place: Place) -> None:
-    script = f"{sys.executable} work.py run --quiet; echo $? > code.txt"
+@pytest.mark.parametrize("command", ["runs", "--help", "run --help", "runs clean --keep 1"])
+def test_output_that_cannot_be_written_is_an_error_of_one_line(place: Place, command: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} work.py {command} > /dev/full"],
+        cwd=place.folder,
+        env=place.environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["run --quiet", "runs", "--help"])
+def test_a_reader_that_has_gone_ends_the_program_quietly(place: Place, command: str) -> None:
+    script = f"{sys.executable} work.py {command}; echo $? > code.txt"
     process = subprocess.Popen(
         ["sh", "-c", script],
         cwd=place.folder,
@@ -1031,12 +1045,12 @@ def test_a_terminal_that_cannot_redraw_gets_lines(place: Place) -> None:
 
 
 def test_help_and_run_load_nothing_that_they_do_not_need(typed: Place) -> None:
-    heavy = ["rich", "yaml", "boto3", "obstore", "pandas", "numpy", "importlib.metadata"]
+    heavy = {"rich", "yaml", "boto3", "obstore", "pandas", "numpy", "importlib.metadata"}
     code = (
-        "import sys, runpy\nsys.argv = ['work.py', {!r}]\n"
-        "try: runpy.run_path('work.py', run_name='__main__')\n"
-        "except SystemExit: print([name for name in {!r} if name in sys.modules], file=sys.stderr)\n"
+        "import atexit, sys, runpy\nsys.argv = ['work.py', {!r}]\n"
+        "atexit.register(lambda: print(*[name for name in {!r} if name in sys.modules], 'end', file=sys.stderr))\n"
+        "runpy.run_path('work.py', run_name='__main__')\n"
     )
-    for command in ("--help", "run"):
-        ran = typed.run("-c", code.format(command, heavy))
-        assert ran.err.splitlines()[-1] == "[]", command
+    for command, more in (("--help", {"lokki.runner", "lokki.local_run"}), ("run", {"lokki.results"})):
+        ran = typed.run("-c", code.format(command, heavy | more))
+        assert ran.err.splitlines()[-1] == "end", command

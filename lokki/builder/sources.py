@@ -21,6 +21,7 @@ from types import ModuleType
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
+from lokki.builder.trimming import last_name
 from lokki.chain import AnyStep, StepNode
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
@@ -252,10 +253,7 @@ def _imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
-            "import_module",
-            "__import__",
-        ):
+        elif isinstance(node, ast.Call) and last_name(node.func) in ("import_module", "__import__"):
             match node.args:
                 case [ast.Constant(value=str(name))] if name.strip(".") == name:
                     yield name

@@ -107,7 +107,14 @@ def _mentions(tree: ast.Module) -> frozenset[str]:
 
 def _is_flow(function: ast.FunctionDef) -> bool:
     called = (each.func if isinstance(each, ast.Call) else each for each in function.decorator_list)
-    return any(ast.unparse(each).rpartition(".")[2] == "flow" for each in called)
+    return any(last_name(each) == "flow" for each in called)
+
+
+def last_name(expression: ast.expr) -> str:
+    """Return the last name of ``a`` or ``a.b.c``, "" of anything else."""
+    if isinstance(expression, ast.Attribute):
+        return expression.attr
+    return expression.id if isinstance(expression, ast.Name) else ""
 
 
 def _bodies(tree: ast.Module, lines: list[str]) -> Iterator[tuple[str, _Body]]:
