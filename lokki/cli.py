@@ -28,7 +28,7 @@ from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, d
 from lokki.decorators import Flow
 from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
-from lokki.failures import users_place
+from lokki.failures import place_in_users_files, users_place
 from lokki.graph import FlowGraph
 from lokki.loading import is_importing, load_flow
 from lokki.plan import lower
@@ -222,7 +222,7 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
     except LokkiError as error:
         if "--traceback" in arguments:
             traceback.print_exc()
-        click.echo(f"error: {from_here(str(error))}", err=True)
+        click.echo(f"error: {from_here(_placed(error))}", err=True)
         sys.exit(FAILED)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
@@ -233,6 +233,12 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
             raise
         _say_output_failed(error)
         _leave(FAILED)
+
+
+def _placed(error: LokkiError) -> str:
+    """Return what an error says, and where in the user's code if it is about a flow."""
+    place = place_in_users_files(error.__traceback__) or error.place if isinstance(error, FlowError) else ""
+    return f"{place}: {error}" if place else str(error)
 
 
 def _leave(code: int, command: str = "") -> NoReturn:

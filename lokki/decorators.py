@@ -108,6 +108,14 @@ class Flow[**P]:
         params = tuple(
             FlowParameter(param.name, param.annotation, given.get(param.name, param.default)) for param in self.params
         )
+        try:
+            return self._draw(params)
+        except FlowError as error:
+            code = self.fn.__code__
+            error.place = f"{code.co_filename}:{code.co_firstlineno}"
+            raise
+
+    def _draw(self, params: tuple[FlowParameter, ...]) -> FlowGraph:
         placeholders = [Param(param.name, param.annotation) for param in params]
         with drawing(self.fn.__name__) as drawn:
             head = _call(self.fn, placeholders)

@@ -8,7 +8,12 @@ class LokkiError(Exception):
 
 
 class FlowError(LokkiError, ValueError):
-    """A flow is drawn in a way that could not run: an open map block, a lost chain, types that do not fit."""
+    """A flow is drawn in a way that could not run: an open map block, a lost chain, types that do not fit.
+
+    ``place``: file and line of the flow's function, where that is known.
+    """
+
+    place = ""
 
 
 class ParameterError(LokkiError, ValueError):

@@ -78,15 +78,29 @@ def users_place(trace: TracebackType | None) -> str:
     That is the last one outside of Python's library and installed packages; where there is none, the first outside
     lokki.
     """
+    outside = _places_outside_lokki(trace)
+    return (_of_users_files(outside)[-1:] or outside[:1] or [""])[0]
+
+
+def place_in_users_files(trace: TracebackType | None) -> str:
+    """Return ``file:line`` of the last line outside of Python's library and installed packages, or nothing."""
+    return (_of_users_files(_places_outside_lokki(trace))[-1:] or [""])[0]
+
+
+def _places_outside_lokki(trace: TracebackType | None) -> list[str]:
     import traceback  # only here, as above
 
-    frames = [frame for frame in traceback.extract_tb(trace) if not _is_own(frame.filename)]
-    users = [frame for frame in frames if not frame.filename.startswith(_libraries())][-1:] or frames[:1]
-    return f"{users[0].filename}:{users[0].lineno}" if users else ""
+    return [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace) if not _is_own(frame.filename)]
+
+
+def _of_users_files(places: list[str]) -> list[str]:
+    libraries = _libraries()
+    return [place for place in places if not place.startswith(libraries)]
 
 
 def _libraries() -> tuple[str, ...]:
     from sysconfig import get_paths  # only here, as above
 
     folders = (get_paths()[kind] + "/" for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return ("<frozen ", *folders)  # <frozen: modules of the library that are built into Python, such as os
+    # Modules of the library that are built into Python, such as os; and what dataclasses generates.
+    return ("<frozen ", "<string>", *folders)
