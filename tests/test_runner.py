@@ -271,6 +271,28 @@ def test_a_source_must_return_items(local: Local, result: object) -> None:
     )
 
 
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_python_shows_the_users_traceback_with_the_error_of_a_map(tmp_path: Path, executor: Executor) -> None:
+    @step
+    def refuse(number: int) -> int:
+        raise ValueError(f"not {number}")
+
+    @flow
+    def refusing():
+        return steps.numbers(1).map(refuse).agg(steps.count)
+
+    with pytest.raises(RunError) as caught:
+        Local(tmp_path, executor).run(refusing())
+    line = refuse.fn.__code__.co_firstlineno + 2
+    [note] = caught.value.__notes__
+    assert note.splitlines() == [
+        "Traceback (most recent call last):",
+        f'  File "{__file__}", line {line}, in refuse',
+        '    raise ValueError(f"not {number}")',
+        "ValueError: not 0",
+    ]
+
+
 # --- results that do not pickle ---
 
 

@@ -248,7 +248,9 @@ class Execution:
             tolerated = "none" if op.options.tolerate is None else f"{op.options.tolerate:g}"
             count = f"{mapping.failed} of {mapping.items} items" if mapping.failed > 1 else f"item {index}"
             first = f" first item {index}:" if mapping.failed > 1 else ""
-            raise RunError(f"{count} failed in the map over {op.id}() (tolerated: {tolerated});{first} {failure}")
+            error = RunError(f"{count} failed in the map over {op.id}() (tolerated: {tolerated});{first} {failure}")
+            error.add_note(failure.traceback.rstrip())  # for notebooks: the error itself may be in another process
+            raise error
         if self._deadline.passed:
             raise self._late()
         if mapping.finished + mapping.failed < pending:
