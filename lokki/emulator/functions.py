@@ -73,6 +73,8 @@ class LambdaFunctions:
                     raise InvocationTimeoutError from None
             else:
                 self._give_back(worker)
+                if reply.failed and self._closed.is_set():
+                    raise StoppedError  # `close` has killed the process
                 return replace(reply, version=spec.version or reply.version)
 
     def crash(self, caller: Caller) -> None:
@@ -83,7 +85,7 @@ class LambdaFunctions:
             worker.crash()
 
     def close(self) -> None:
-        """End all processes. Invocations that go on end as if their process had died."""
+        """End all processes. Invocations that go on raise StoppedError."""
         self._closed.set()
         self._checker.join()
         with self._lock:
