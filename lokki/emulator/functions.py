@@ -154,12 +154,14 @@ class LambdaFunctions:
 
 
 def make_runtime(folder: Path) -> Path:
-    """Fill a folder with links to awslambdaric and what it needs, and to nothing else of this environment.
+    """Fill a folder with links to what Lambda's Python has beside its library, and to nothing else of this environment.
 
+    That is the runtime client and boto3, with what they need; the versions are those that are installed here.
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
     Raises EmulatorError if it is not installed.
     """
     folder.mkdir()
-    wanted, seen = ["awslambdaric"], set[str]()
+    wanted, seen = ["awslambdaric", "boto3"], set[str]()
     while wanted:
         name = wanted.pop()
         if name in seen:

@@ -67,7 +67,10 @@ class Session:
     def _latest(self, flow: str) -> str:
         found = [each for each in self._runs.list(emulated_name(flow)) if each.status in ("failed", "interrupted")]
         if not found:
-            raise RunFolderError(f"no emulated run of {flow} in {self._runs.folder} failed or was interrupted.")
+            raise RunFolderError(
+                f"no emulated run of {flow} in {self._runs.folder} failed or was interrupted, and one that was killed "
+                "cannot go on. Start a new run."
+            )
         return found[0].run_id
 
     def _follow(self, flow: str, record: RunRecord, given: dict[str, Json], *, redriven: bool) -> object:
