@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, cast
+from typing import cast
 
 import click
 
@@ -29,7 +26,7 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import Output, check_writable, output_of
+from lokki.cli_output import Output, check_writable, interrupted_by_sigterm, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.cli_run import Listener
 from lokki.config import LokkiConfig, load_config
@@ -117,7 +114,7 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
     """
     listener = Listener(options.output.display(), lambda emit: None)
     try:
-        with _interrupted_by_sigterm():
+        with interrupted_by_sigterm():
             result = _result(graph, params, options, listener)
     except KeyboardInterrupt:
         listener.close()
@@ -187,17 +184,3 @@ def _trace(report: RunReport, error: LokkiError, options: EmulateOptions) -> str
 
 def _go_on(report: RunReport, options: EmulateOptions, words: str) -> str:
     return f"{words}{options.again} --resume {report.run_id}" if report.run_id else ""
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end an emulation as cleanly as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

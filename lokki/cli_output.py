@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 import msgspec
@@ -17,6 +21,7 @@ import msgspec
 from lokki.cli_flow import DONE, FAILED, from_here
 from lokki.errors import RunError
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
+from lokki.store.local import flush_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,20 @@ def output_of(values: Mapping[str, object]) -> Output:
         Path(str(file)) if file is not None else None,
         bool(values["traceback"]),
     )
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, with which containers and CI end a job, end a run as cleanly as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def shown(result: object) -> str | None:
@@ -135,11 +154,7 @@ def _replace_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_directory(path.parent)
 
 
 def _json(result: object, indent: int) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TextIO, cast
+from typing import TextIO, cast
 
 import click
 
@@ -29,7 +27,7 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import check_writable, shown, write_result
+from lokki.cli_output import check_writable, interrupted_by_sigterm, shown, write_result
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
@@ -184,7 +182,7 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
     listener = Listener(_display(options, descriptors.terminal), descriptors.start)
     ending = _Ending(options, descriptors, listener)
     try:
-        with _interrupted_by_sigterm(), ExitStack() as ended:
+        with interrupted_by_sigterm(), ExitStack() as ended:
             # In this order, whatever happens on the way: what is held back is shown before the display ends.
             ended.callback(listener.close)
             ended.callback(descriptors.end, listener)
@@ -295,17 +293,3 @@ def _trace(report: RunReport, error: LokkiError, everything: bool) -> str:
     if failure is not None and str(failure) in str(error):
         return failure.full_traceback if everything else failure.traceback
     return "".join(traceback.format_exception(error)) if everything else ""
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, with which containers and CI end a job, end a run as cleanly as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -45,6 +45,7 @@ from lokki.plan import Call, FanOut, Op, Output, Plan, Results
 from lokki.store import load, save
 from lokki.store.items import write_items
 from lokki.store.keys import Keys
+from lokki.store.local import flush_directory
 from lokki.values import Inline, Json, Stored, ref_from_json, ref_to_json
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
@@ -207,7 +208,7 @@ class Execution:
     def _map(self, op: FanOut) -> None:
         folder = self._results_folder(op.id)
         folder.mkdir(exist_ok=True)
-        journal.flush_directory(folder.parent)
+        flush_directory(folder.parent)
         items = self._items(op.id)
         found = journal.scan(folder, items)
         finished_before = found.finished

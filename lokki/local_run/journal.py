@@ -27,6 +27,7 @@ import msgspec
 from lokki.codec import Pack, loads
 from lokki.errors import StoreError
 from lokki.failures import Failure
+from lokki.store.local import flush_directory
 from lokki.values import inline_json
 
 SYNC_SECONDS = 1.0
@@ -192,15 +193,6 @@ def partial_value(partial: Partial) -> object:
     """Load what an inner step returned for an item that is not finished. Raises StoreError when it cannot be read."""
     with partial.pack.open("rb") as pack:
         return _value(partial.record, pack)
-
-
-def flush_directory(path: Path) -> None:
-    """Force to disk which files a directory holds."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _take_over(path: Path, found: Scan) -> None:

@@ -17,9 +17,8 @@ from pathlib import Path
 import msgspec
 
 from lokki.errors import ParameterError, RunFolderError, StoreError
-from lokki.local_run.journal import flush_directory
 from lokki.naming import check_run_id
-from lokki.store.local import LocalStore
+from lokki.store.local import LocalStore, flush_directory
 from lokki.values import Json, Stored
 
 RECORD = "run.json"

@@ -50,7 +50,7 @@ class LocalStore:
                     file.flush()
                     os.fsync(descriptor)
                     temporary.replace(path)
-                    _flush_directory(path.parent)
+                    flush_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
         return Stored(url)
@@ -106,10 +106,11 @@ def _make_directory(path: Path) -> None:
         return
     _make_directory(path.parent)
     path.mkdir(exist_ok=True)
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
-def _flush_directory(path: Path) -> None:
+def flush_directory(path: Path) -> None:
+    """Force to disk which files a directory holds."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
