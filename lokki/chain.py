@@ -28,8 +28,38 @@ type AnyBlock = MapBlock[Any]
 type Chain = AnyStep | AnyBlock
 
 
+class _NoValue:
+    """What is drawn has no value yet: whatever would look at one raises FlowError."""
+
+    def __bool__(self) -> Never:
+        raise self._no_value("if")
+
+    def __iter__(self) -> Never:
+        raise self._no_value("for")
+
+    def __len__(self) -> Never:
+        raise self._no_value("len()")
+
+    def __getitem__(self, key: object) -> Never:
+        raise self._no_value("[…]")
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by identity; refuse ``if step() == 5`` in a flow, which would always be false."""
+        if _DRAWING.get() is not None and not isinstance(other, _NoValue):
+            raise self._no_value("==")
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def _no_value(self, use: str) -> FlowError:
+        return FlowError(
+            f"{self} has no value while the flow is drawn, so `{use}` cannot use it: steps run later. "
+            "Put the decision inside a step, or use .map() to run a step per item."
+        )
+
+
 @dataclass(frozen=True, eq=False)
-class StepNode[**P, R]:
+class StepNode[**P, R](_NoValue):
     """A step, alone or at the end of a chain: its function, its options, what it was called with, what is upstream.
 
     Steps are values: calling one, or chaining one, makes a new one and changes nothing. ``fn`` is the plain function,
@@ -116,26 +146,9 @@ class StepNode[**P, R]:
     def __repr__(self) -> str:
         return f"<step {self}>"
 
-    def __bool__(self) -> Never:
-        raise FlowError(_no_value(self, "if"))
-
-    def __iter__(self) -> Never:
-        raise FlowError(_no_value(self, "for"))
-
-    def __len__(self) -> Never:
-        raise FlowError(_no_value(self, "len()"))
-
-    def __getitem__(self, key: object) -> Never:
-        raise FlowError(_no_value(self, "[…]"))
-
-    def __eq__(self, other: object) -> bool:
-        return _is_same(self, other)
-
-    __hash__ = object.__hash__
-
 
 @dataclass(frozen=True, eq=False)
-class MapBlock[R]:
+class MapBlock[R](_NoValue):
     """An open map block: the step whose items it runs over, and the chain of steps that each item goes through.
 
     ``joined`` tells by which method each inner step came: ``map`` or ``next``.
@@ -177,23 +190,6 @@ class MapBlock[R]:
 
     def __repr__(self) -> str:
         return f"<map block {self}>"
-
-    def __bool__(self) -> Never:
-        raise FlowError(_no_value(self, "if"))
-
-    def __iter__(self) -> Never:
-        raise FlowError(_no_value(self, "for"))
-
-    def __len__(self) -> Never:
-        raise FlowError(_no_value(self, "len()"))
-
-    def __getitem__(self, key: object) -> Never:
-        raise FlowError(_no_value(self, "[…]"))
-
-    def __eq__(self, other: object) -> bool:
-        return _is_same(self, other)
-
-    __hash__ = object.__hash__
 
 
 @dataclass(slots=True)
@@ -260,13 +256,6 @@ def _snapshot(value: object, step: str) -> object:
     return value
 
 
-def _is_same(chain: Chain, other: object) -> bool:
-    """Compare by identity; refuse ``if step() == 5`` in a flow, which would always be false."""
-    if _DRAWING.get() is not None and not isinstance(other, StepNode | MapBlock):
-        raise FlowError(_no_value(chain, "=="))
-    return chain is other
-
-
 def _append[U](upstream: Chain, step: StepNode[..., U], verb: str) -> StepNode[[], U]:
     _check_single(step, verb, upstream)
     return _drawn(replace(step, upstream=upstream, where=_caller()), upstream, step)
@@ -306,13 +295,6 @@ def _verb(upstream: Chain) -> str:
 def _name(value: object) -> str:
     name = getattr(value, "__name__", None)
     return name if isinstance(name, str) else repr(value)
-
-
-def _no_value(chain: Chain, use: str) -> str:
-    return (
-        f"{chain} has no value while the flow is drawn, so `{use}` cannot use it: steps run later. "
-        "Put the decision inside a step, or use .map() to run a step per item."
-    )
 
 
 def _caller() -> str:
