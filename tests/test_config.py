@@ -459,11 +459,20 @@ MISTAKES = [
         ["line 2, column 1: is not valid YAML (but found another document); correct that place"],
     ),
     ("roles:\n  lambda: \x07", ["line 2, column 11: holds a character that YAML does not allow; remove it"]),
-    ("[" * 5000, ["is nested too deeply to be read; settings need no more than a few levels"]),
     ("&a {roles: *a}", ["roles.roles: unknown key; known keys are pipeline, lambda"]),
     (b"flow_name: a\nbuild_dir: \xff\n", ["line 2: is not UTF-8 text; save the file as UTF-8"]),
     ("flow_name: a".encode("utf-16"), ["line 1: is not UTF-8 text; save the file as UTF-8"]),
 ]
+
+
+def test_settings_that_are_nested_too_deeply_are_a_mistake(project: Project) -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)  # Python's own, which libraries may have raised
+    try:
+        problems = project.write("[" * 1000).problems()
+    finally:
+        sys.setrecursionlimit(before)
+    assert problems == ["local: is nested too deeply to be read; settings need no more than a few levels"]
 
 
 @pytest.mark.parametrize(("content", "lines"), MISTAKES, ids=[str(content)[:40] for content, _ in MISTAKES])
