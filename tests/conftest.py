@@ -1,6 +1,8 @@
 """Fixtures and options that every test file can use."""
 
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +17,25 @@ settings.register_profile(
     "lokki", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
 settings.load_profile("lokki")
+
+
+BYTECODE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the programs that tests start find modules compiled, in a folder of their own, whatever the machine says.
+
+    Without that each of hundreds compiles lokki, and all that uv has installed, again.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have it from the process that starts them
+        config.stash[BYTECODE] = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="lokki-bytecode-")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the folder."""
+    if BYTECODE in config.stash:
+        shutil.rmtree(config.stash[BYTECODE], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

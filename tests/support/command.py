@@ -58,7 +58,10 @@ class Place:
         """Write a file there."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.stat().st_mtime if path.exists() else 0.0
         path.write_text(text)
+        if before:  # Python takes what it compiled for current while the second and the size are the same
+            os.utime(path, (before + 2, before + 2))
 
     def environment(self, changes: Mapping[str, str]) -> dict[str, str]:
         """Return an environment in which nothing of this machine's user counts."""
