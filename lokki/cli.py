@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import difflib
+import gc
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
-from typing import NoReturn, TextIO, cast
+from typing import NoReturn, cast
 
 import click
 
@@ -215,7 +217,7 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
         sys.excepthook = _show_error_of_user
     try:
         code = make().main(list(arguments), program, standalone_mode=False)
-        _leave(code if isinstance(code, int) else DONE, *arguments[:1])
+        _leave(code if isinstance(code, int) else DONE, *(arguments[:1] or [""]))
     except click.ClickException as error:
         error.show()
         sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
@@ -231,8 +233,9 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if frame.f_code is not click.echo.__code__:
             raise
-        _say_output_failed(error)
-        _leave(FAILED)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is held back: Python would complain
+        click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+        sys.exit(FAILED)
 
 
 def _placed(error: LokkiError) -> str:
@@ -241,38 +244,33 @@ def _placed(error: LokkiError) -> str:
     return f"{place}: {error}" if place else str(error)
 
 
-def _leave(code: int, command: str = "") -> NoReturn:
-    """End the process.
-
-    Where steps have run in it, Python takes down every module, so that what they left open is written. With pandas that
-    is a twentieth of a second, which the other commands save. And a step that was left behind on a thread may go on
-    printing, at which Python would abort.
-    """
-    if command in _RUN_STEPS_HERE and not any(thread.daemon for thread in threading.enumerate()):
+def _leave(code: int, command: str) -> NoReturn:
+    """End the process. A step that was left behind on a thread may go on printing, at which Python would abort."""
+    if not any(thread.daemon for thread in threading.enumerate()):
+        if command not in _RUN_STEPS_HERE:
+            _spare_the_collector()
         sys.exit(code)
+    # Imported here so that commands that leave no threads behind start without it.
+    from lokki.local_run.output import flush_all
+
     # As Python does at its end: idle pools of the user's are told to end, and threads that are no daemons waited for.
     threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
     atexit._run_exitfuncs()
-    failed = [error for error in map(_flush, (sys.stdout, sys.stderr)) if error is not None]
-    if failed and code == DONE:
-        _say_output_failed(failed[0])
-    os._exit(FAILED if failed else code)
+    flush_all()
+    os._exit(code)
 
 
-def _say_output_failed(error: OSError) -> None:
-    if not isinstance(error, BrokenPipeError):  # at which whoever read it has gone
-        with suppress(OSError):
-            os.write(2, f"error: the output cannot be written: {error.strerror}\n".encode())
+def _spare_the_collector() -> None:
+    """Let Python end without looking for garbage in all modules, which takes a twentieth of a second with pandas.
 
-
-def _flush(stream: TextIO | None) -> OSError | None:
-    """Write out what Python holds back for a stream; return the error at which that fails."""
-    try:
-        if stream is not None and not stream.closed:
-            stream.flush()
-    except OSError as error:
-        return error
-    return None
+    That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
+    the user's modules left open while they were imported is written here.
+    """
+    for each in gc.get_objects():
+        if type(each) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not each.closed:
+            with suppress(OSError):
+                each.flush()
+    gc.freeze()
 
 
 def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -756,6 +756,38 @@ def test_a_pool_of_the_users_ends_its_work_and_does_not_hold_the_end(place: Plac
     assert time.monotonic() - began < 30
 
 
+LEFT_OPEN = """
+from lokki import flow, main, step
+
+class Notes:
+    def __init__(self, name):
+        self.itself = self
+        self.file = open(name, "w")
+        self.file.write("kept")
+
+plain = open("plain.txt", "w")
+plain.write("kept")
+notes = Notes("notes.txt")
+
+@step
+def a() -> int:
+    return 1
+
+@flow
+def open_flow():
+    return a()
+
+main(open_flow)
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "runs", "--help"])
+def test_what_the_users_file_left_open_is_written_at_the_end(place: Place, command: str) -> None:
+    place.write("open.py", LEFT_OPEN)
+    assert place.run("open.py", command).code == 0
+    assert [(place.folder / name).read_text() for name in ("plain.txt", "notes.txt")] == ["kept", "kept"]
+
+
 def test_a_step_may_change_the_folder_it_works_in(place: Place) -> None:
     text = "import os\nfrom lokki import flow, main, step\n@step\ndef a() -> int:\n    os.chdir('/')\n    return 1\n"
     place.write("moving.py", f"{text}@flow\ndef moving_flow():\n    return a()\nmain(moving_flow)\n")
