@@ -1,11 +1,9 @@
-"""How far the Lambda handler scales: big maps, many results, and how fast it starts."""
+"""How far the Lambda handler scales: big maps, and many results."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,32 +22,6 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.htm
 BYTES = 100_000
 RESULTS = "lokki/scale-flow/run-1/emit/map_results/1"
 MILLION = 1_000_000
-STARTS = 15
-
-HANDLER = """
-import sys, time
-began = time.perf_counter()
-from birds_flow_example import birds_flow, flap_bird
-from lokki.runtime.handler import make_handler
-make_handler(flap_bird, flow=birds_flow, calls={"flap_bird": {"reads": "item"}}, environ={
-    "LOKKI_ARTIFACT_BUCKET": "bucket", "LOKKI_FLOW_NAME": "birds-flow", "AWS_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-})
-print(time.perf_counter() - began)
-"""
-LIBRARIES = """
-import time
-began = time.perf_counter()
-import isal.igzip_lib, isal.isal_zlib, msgspec, obstore.store
-print(time.perf_counter() - began)
-"""
-BOTO3 = """
-import time
-began = time.perf_counter()
-import boto3
-boto3.client("s3", region_name="us-east-1")
-print(time.perf_counter() - began)
-"""
 
 
 def measure() -> Table:
@@ -70,40 +42,6 @@ def measure() -> Table:
         "resident memory of the process."
     )
     return Table("Scale of the Lambda handler", note, tuple(rows))
-
-
-def measure_start() -> Table:
-    """Compare a cold start of the handler with that of a boto3 client."""
-    programs = {"birds' handler and its store": HANDLER, "its libraries": LIBRARIES, "boto3 and its S3 client": BOTO3}
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    examples = str(Path(__file__).parent.parent / "examples")
-    for turn in range(STARTS + 1):
-        for name, code in programs.items():
-            run = subprocess.run(
-                python("-c", code),
-                env={**os.environ, "PYTHONPATH": examples},
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            if turn:  # the first one compiles
-                times[name].append(float(run.stdout))
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    *_, boto3 = medians.values()
-    rows = []
-    for name, seconds in medians.items():
-        ratio = seconds / boto3
-        target = 0.3 if name.startswith("birds") else None
-        rows.append(
-            Row(
-                name,
-                f"{seconds * 1000:.0f} ms (min {min(times[name]) * 1000:.0f} ms)",
-                f"{ratio:.2f}×",
-                f"≤ {target}×" if target else "",
-                ratio <= target if target else None,
-            )
-        )
-    return Table("Cold start", f"Inside of Python, after its own start; medians of {STARTS}, in turn.", tuple(rows))
 
 
 def reads(delay: float, target: float | None) -> list[Row]:

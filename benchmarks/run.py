@@ -20,6 +20,7 @@ import build
 import codec
 import cpu_map
 import handler_scale
+import handler_start
 import local_map
 import memory
 import startup
@@ -32,7 +33,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
     "memory": memory.measure,
     "codec": codec.measure,
     "build": build.measure,
-    "handler_start": handler_scale.measure_start,
+    "handler_start": handler_start.measure,
     "handler_scale": handler_scale.measure,
 }
 README = HERE / "README.md"
