@@ -266,10 +266,11 @@ def _spare_the_collector() -> None:
     That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
     the user's modules left open while they were imported is written here.
     """
-    for each in gc.get_objects():
-        if type(each) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not each.closed:
-            with suppress(OSError):
-                each.flush()
+    kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
+    files = cast("list[io.IOBase]", [each for each in gc.get_objects() if type(each) in kinds])
+    for file in files:
+        with suppress(OSError, ValueError):  # a full disk, or a file that is closed
+            file.flush()
     gc.freeze()
 
 
