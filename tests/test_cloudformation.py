@@ -18,13 +18,16 @@ import boto3
 import pytest
 import yaml
 from build_flows import BUILDS, Build, fetch, single_flow, tidy
+from hypothesis import given
+from hypothesis import strategies as st
 from support.loopback_aws import LoopbackAws
 from support.moto_server import Aws
 
 from lokki import StepNode, flow, step
-from lokki.builder.cloudformation import build_template, dump_template
+from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ImageCode, ZipCode
 from lokki.builder.state_machine import dump_state_machine
+from lokki.builder.template_text import dump_template
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError, FlowError
 from lokki.values import Json
@@ -453,11 +456,37 @@ def test_texts_that_another_reader_of_yaml_would_take_for_something_else_are_quo
     assert lines == [f"- '{text}'" for text in texts]
 
 
+TEXTS = st.one_of(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+    st.text(st.sampled_from(" \n\t\r:-#'\"{%|>~aA0.é…\x85\u2028𐀀")),
+    st.text(st.sampled_from("a b"), min_size=90, max_size=150),
+)
+VALUES: st.SearchStrategy[Json] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, min_size=1))
+def test_templates_are_the_same_bytes_with_and_without_libyaml(template: Template) -> None:
+    text = dump_template(template, with_libyaml=False)
+    assert dump_template(template, with_libyaml=True) == text
+    assert yaml.safe_load(text) == template
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_golden_templates_are_written_by_libyaml_where_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = BUILDS[name].template()
+    text = dump_template(template)
+    monkeypatch.setattr(yaml.emitter.Emitter, "emit", None)
+    assert dump_template(template) == text
+
+
 def test_templates_are_the_same_bytes_whatever_the_hash_seed() -> None:
     """The peer wrote sets in the order of their hashes."""
     program = (
         "from build_flows import BUILDS\n"
-        "from lokki.builder.cloudformation import dump_template\n"
+        "from lokki.builder.template_text import dump_template\n"
         "import hashlib, sys\n"
         "names = ('batches', 'parameters-and-schedule', 'images', 'roles')\n"
         "print(hashlib.sha256(b''.join(dump_template(BUILDS[name].template()) for name in names)).hexdigest())"

@@ -4,8 +4,8 @@ import pytest
 from build_flows import BUILDS
 from support.golden import GOLDEN, compare
 
-from lokki.builder.cloudformation import dump_template
 from lokki.builder.state_machine import dump_state_machine
+from lokki.builder.template_text import dump_template
 
 
 @pytest.mark.parametrize("name", BUILDS)

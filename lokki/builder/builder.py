@@ -12,13 +12,14 @@ from pathlib import Path
 
 from lokki.builder.archive import bytecode_kind, content_digest
 from lokki.builder.build_folder import Bundle, Package, Written, read_manifest, shown_size, write_bundle
-from lokki.builder.cloudformation import build_template, dump_template
+from lokki.builder.cloudformation import build_template
 from lokki.builder.dependencies import Requirements, Resolved, check_imports, find_requirements, resolve
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.sources import Project, collect, lokki_files
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.template_text import dump_template
 from lokki.builder.trimming import without_other_steps
 from lokki.builder.uv import Uv
 from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor

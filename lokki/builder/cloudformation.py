@@ -6,11 +6,8 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-templ
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import cast
-
-import yaml
 
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
@@ -84,12 +81,6 @@ def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str,
         "Resources": resources,
         "Outputs": _outputs(),
     }
-
-
-def dump_template(template: Mapping[str, Json]) -> bytes:
-    """Write a template as YAML: equal bytes for equal values."""
-    text: str = yaml.dump(dict(template), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return text.encode()
 
 
 def _parameters(name: str, suffixes: Mapping[str, str], config: LokkiConfig, packages: Mapping[str, Code]) -> Mapped:
@@ -277,16 +268,3 @@ def _outputs() -> Mapped:
         "StateMachineLogGroup": {"Description": "Failures of runs.", "Value": ref("StateMachineLogs")},
         "Artifacts": {"Description": "What steps hand on.", "Value": sub("s3://${S3Bucket}/lokki/${FlowName}/")},
     }
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        """Write a value out wherever it stands."""
-        return True
-
-    def represent_data(self, data: object) -> yaml.Node:
-        """Write several lines as a block, and quote what another reader of YAML could take for a number or a date."""
-        if not isinstance(data, str):
-            return super().represent_data(data)
-        style = "|" if "\n" in data else None if re.match(r"[A-Za-z/]", data) else "'"
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
