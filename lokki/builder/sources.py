@@ -7,11 +7,13 @@ entry of ``sys.path`` that it comes from. So the deployed flow imports what it i
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from glob import iglob
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import find_spec
 from itertools import accumulate
@@ -74,7 +76,8 @@ def collect(
     name = _import_name(module, file)
     folder = file.parents[name.count(".") + (file.name == "__init__.py")]
     steps = {step.name: _importable(step, module) for step in graph.steps}
-    walk = _Walk(_project_root(file, folder), find, config.exclude, {}, {})
+    pythons = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+    walk = _Walk(_project_root(file, folder), pythons, find, config.exclude, {}, {})
     walk.add(name, file)
     walk.follow(name.rpartition(".")[0] or name)
     for importable in steps.values():
@@ -91,11 +94,9 @@ def collect(
 def lokki_files() -> dict[str, bytes]:
     """Read lokki's own modules, as they are installed here, by package path, without what Lambda has no use for."""
     folder = Path(__file__).parent.parent
-    return {
-        f"lokki/{path}": (folder / path).read_bytes()
-        for path in sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.py"))
-        if not _NOT_ON_LAMBDA.match(path)
-    }
+    # Not Path.glob(), which takes six times as long.
+    paths = (path.replace(os.sep, "/") for path in iglob("**/*.py", root_dir=folder, recursive=True))  # noqa: PTH207
+    return {f"lokki/{path}": (folder / path).read_bytes() for path in sorted(paths) if not _NOT_ON_LAMBDA.match(path)}
 
 
 def _module_of(flow: Flow[...]) -> tuple[ModuleType, Path]:
@@ -159,9 +160,10 @@ def _project_root(file: Path, folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """A walk over the imports of modules, which adds those of the project to ``files``."""
+    """A walk over the imports of modules, which adds those of the project to ``files``; ``pythons``: Python's own."""
 
     root: Path
+    pythons: frozenset[Path]
     find: Callable[[str], ModuleSpec | None]
     exclude: tuple[str, ...]
     files: dict[str, bytes]
@@ -221,9 +223,7 @@ class _Walk:
         return (
             resolved.is_relative_to(self.root)
             and not {"site-packages", "dist-packages"} & set(resolved.parts)
-            and not any(
-                resolved.is_relative_to(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")
-            )
+            and not any(map(resolved.is_relative_to, self.pythons))
         )
 
 
