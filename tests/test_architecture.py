@@ -53,6 +53,7 @@ LAYERS = {
     "lokki.deploy.changes": 2,
     "lokki.builder.state_machine": 2,
     "lokki.builder.cloudformation": 2,
+    "lokki.builder.template_text": 2,
     # L3: the edges
     "lokki.store": 3,
     "lokki.store.items": 3,

@@ -22,21 +22,21 @@ def dump_template(template: Mapping[str, Json], *, with_libyaml: bool = yaml.__w
     Python would write alike: templates of ASCII, without texts that end in empty lines.
     """
     value = dict(template)
-    dumper = _FastDumper if with_libyaml and _is_written_alike(value) else _Dumper
+    dumper = _FastDumper if with_libyaml and is_written_alike(value) else _Dumper
     text: str = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=_LINE)
     return text.encode()
 
 
-def _is_written_alike(value: Json) -> bool:
-    """Tell whether both emitters write the same; a property test compares them."""
+def is_written_alike(value: Json) -> bool:
+    """Tell whether PyYAML's two emitters write a value as the same bytes; a property test compares them."""
     match value:
         case str():
             return value.isascii() and _is_printable(value) and value[-2:] not in ("\n", "\n\n")
         case dict():
             keys_are_plain = all(0 < len(key) <= _LONGEST_KEY and "\n" not in key for key in value)
-            return keys_are_plain and all(map(_is_written_alike, (*value, *value.values())))
+            return keys_are_plain and all(map(is_written_alike, (*value, *value.values())))
         case list():
-            return all(map(_is_written_alike, value))
+            return all(map(is_written_alike, value))
     return True
 
 
