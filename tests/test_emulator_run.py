@@ -108,6 +108,10 @@ def test_what_a_step_prints_is_told_with_its_step(project: Project, tmp_path: Pa
     ]
 
 
+def test_steps_reach_the_s3_of_the_emulation_with_boto3(project: Project, tmp_path: Path) -> None:
+    assert emulate(project, "with_boto3", tmp_path) == ["birds/goose.txt", "honk"]
+
+
 def test_retries_match_the_classes_that_the_error_is_an_instance_of(project: Project, tmp_path: Path) -> None:
     (tmp_path / "tries").mkdir()
     events: list[Event] = []

@@ -100,6 +100,29 @@ def slow(number: int) -> int:
     return number
 
 
+@step
+def put(text: str) -> str:
+    import boto3  # Lambda's Python has it
+
+    s3, bucket = boto3.client("s3"), os.environ["LOKKI_ARTIFACT_BUCKET"]
+    s3.put_object(Bucket=bucket, Key="birds/goose.txt", Body=text.encode())
+    return text
+
+
+@step
+def get(text: str) -> list[str]:
+    import boto3
+
+    s3, bucket = boto3.client("s3"), os.environ["LOKKI_ARTIFACT_BUCKET"]
+    keys = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix="birds/")["Contents"]]
+    return [*keys, s3.get_object(Bucket=bucket, Key=keys[0])["Body"].read().decode()]
+
+
+@flow
+def with_boto3():
+    return put(text="honk").next(get)
+
+
 @flow
 def doubled(count: int = 10):
     return numbers(count).map(double).agg(total)
