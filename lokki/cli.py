@@ -241,14 +241,14 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
 def _placed(error: LokkiError) -> str:
     """Return what an error says, and where in the user's code if it is about a flow."""
     place = place_in_users_files(error.__traceback__) or error.place if isinstance(error, FlowError) else ""
-    return f"{place}: {error}" if place else str(error)
+    return str(error) if str(error).startswith(f"{place}:") else f"{place}: {error}".removeprefix(": ")
 
 
 def _leave(code: int, command: str) -> NoReturn:
     """End the process. A step that was left behind on a thread may go on printing, at which Python would abort."""
     if not any(thread.daemon for thread in threading.enumerate()):
         if command not in _RUN_STEPS_HERE:
-            _spare_the_collector()
+            atexit.register(_spare_the_collector)
         sys.exit(code)
     # Imported here so that commands that leave no threads behind start without it.
     from lokki.local_run.output import flush_all
@@ -263,6 +263,7 @@ def _leave(code: int, command: str) -> NoReturn:
 def _spare_the_collector() -> None:
     """Let Python end without looking for garbage in all modules, which takes a twentieth of a second with pandas.
 
+    Called at the very end: a program that catches SystemExit goes on with its collector.
     That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
     the user's modules left open while they were imported is written here.
     """

@@ -112,7 +112,7 @@ class Flow[**P]:
             return self._draw(params)
         except FlowError as error:
             code = self.fn.__code__
-            error.place = f"{code.co_filename}:{code.co_firstlineno}"
+            error.place = error.place or f"{code.co_filename}:{code.co_firstlineno}"
             raise
 
     def _draw(self, params: tuple[FlowParameter, ...]) -> FlowGraph:
@@ -186,7 +186,13 @@ def _call(fn: Callable[..., Chain], placeholders: list[Param]) -> object:
         return fn(*placeholders[: len(placeholders) - len(by_name)], **by_name)
     except FlowError as error:
         place = users_place(error.__traceback__)
-        raise FlowError(str(error) if str(error).startswith(place) else f"{place}: {error}") from error
+        raise _placed(place, str(error).removeprefix(f"{place}: ")) from error
+
+
+def _placed(place: str, text: str) -> FlowError:
+    error = FlowError(f"{place}: {text}")
+    error.place = place
+    return error
 
 
 def _check_head(name: str, head: object, drawn: Drawing) -> None:
@@ -204,7 +210,8 @@ def _check_head(name: str, head: object, drawn: Drawing) -> None:
     if dropped:
         lost = dropped[-1]
         where = lost.where if isinstance(lost, StepNode) else lost.inner_steps[-1].where
-        raise FlowError(
-            f"{where}: {lost} was started and dropped: it is not part of what {name}() returns, so it would never run. "
-            "Chaining returns a new chain: use its result."
+        raise _placed(
+            where,
+            f"{lost} was started and dropped: it is not part of what {name}() returns, so it would never run. "
+            "Chaining returns a new chain: use its result.",
         )

@@ -10,7 +10,7 @@ class LokkiError(Exception):
 class FlowError(LokkiError, ValueError):
     """A flow is drawn in a way that could not run: an open map block, a lost chain, types that do not fit.
 
-    ``place``: file and line of the flow's function, where that is known.
+    ``place``: file and line that it is about, where that is known. The text of some begins with it.
     """
 
     place = ""

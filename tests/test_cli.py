@@ -423,6 +423,29 @@ def test_parameters_on_resume_are_laid_over_those_of_the_run(place: Place) -> No
             ),
         ),
         (
+            "nested.py",
+            (
+                "from work import work_flow\nfrom lokki import flow, main\n"
+                "@flow\ndef bad_flow():\n    return work_flow()\nmain(bad_flow)\n"
+            ),
+            (
+                "error: nested.py:5: the flow work_flow() is called in the flow bad_flow(), but a flow cannot be "
+                "part of a flow. Put the steps that they share into a plain function that returns their chain.\n"
+            ),
+        ),
+        (
+            "dropped.py",
+            (
+                "from work import numbers, total\nfrom lokki import flow, main\n"
+                "@flow\ndef bad_flow():\n    chain = numbers()\n    chain.next(total)\n    return chain.next(total)\n"
+                "main(bad_flow)\n"
+            ),
+            (
+                "error: dropped.py:6: numbers().next(total) was started and dropped: it is not part of what bad_flow() "
+                "returns, so it would never run. Chaining returns a new chain: use its result.\n"
+            ),
+        ),
+        (
             "called.py",
             "from work import work_flow\nfrom lokki import main\nmain(work_flow())\n",
             (
@@ -786,6 +809,16 @@ def test_what_the_users_file_left_open_is_written_at_the_end(place: Place, comma
     place.write("open.py", LEFT_OPEN)
     assert place.run("open.py", command).code == 0
     assert [(place.folder / name).read_text() for name in ("plain.txt", "notes.txt")] == ["kept", "kept"]
+
+
+def test_a_program_that_goes_on_after_a_command_keeps_its_garbage_collector(place: Place) -> None:
+    place.write(
+        "going_on.py",
+        "import gc\nfrom lokki import main\nfrom work import work_flow\n"
+        "try:\n    main(work_flow)\nexcept SystemExit as end:\n    print(end.code, gc.get_freeze_count())\n",
+    )
+    ran = place.run("going_on.py", "runs")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "0 0")
 
 
 def test_a_step_may_change_the_folder_it_works_in(place: Place) -> None:
