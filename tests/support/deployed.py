@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -20,8 +20,9 @@ from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
 from lokki.emulator.definition import read_definition
-from lokki.emulator.execution import Execution, Identity, Outcome
+from lokki.emulator.execution import Execution
 from lokki.emulator.history import HistoryEvent
+from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.services import Caller, Reply, Services, Settings
 from lokki.errors import RunFolderError
@@ -29,7 +30,7 @@ from lokki.graph import FlowGraph
 from lokki.plan import lower
 from lokki.results_items import LogLine, RunInfo
 from lokki.runtime.event import template_to_json
-from lokki.runtime.handler import make_handler
+from lokki.runtime.handler import Handler, make_handler
 from lokki.values import Json
 from support.emulation import FakeClock
 
@@ -40,7 +41,7 @@ CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)
 class Handlers:
     """The functions of a flow: each invocation is a call of the handler that Lambda would run."""
 
-    handlers: Mapping[str, Callable[[object, object], object]]
+    handlers: Mapping[str, Handler]
     invocations: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 

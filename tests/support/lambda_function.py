@@ -58,8 +58,9 @@ class Cloud:
         listed = []
         for number, content in enumerate(files):
             text = json.dumps(content).encode()
-            listed.append({"Key": f"{folder}/SUCCEEDED_{number}.json", "Size": len(text)})
-            self.aws.s3.put_object(Bucket=self.bucket, Key=listed[-1]["Key"], Body=text)
+            key = f"{folder}/SUCCEEDED_{number}.json"
+            listed.append({"Key": key, "Size": len(text)})
+            self.aws.s3.put_object(Bucket=self.bucket, Key=key, Body=text)
         manifest = {
             "DestinationBucket": self.bucket,
             "MapRunArn": f"arn:aws:states:us-east-1:123456789012:mapRun:{FLOW}/{source}:8e8a0b6e",

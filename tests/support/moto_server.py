@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 if TYPE_CHECKING:
-    from botocore.client import BaseClient
+    from mypy_boto3_s3.client import S3Client
 
 _buckets = count(1)
 
@@ -22,7 +22,7 @@ class Aws:
     """An AWS on loopback; `s3` speaks to it past the code under test."""
 
     endpoint: str
-    s3: BaseClient
+    s3: S3Client
 
     @property
     def environ(self) -> dict[str, str]:

@@ -12,9 +12,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import cast
 
 from lokki.errors import LokkiError
 from lokki.events import Event, RunFinished
+from lokki.local_run.execution import Executor
 from lokki.runner import LocalRunner, Resume, ignore
 
 
@@ -27,7 +29,7 @@ def main() -> int:
     resume = Resume("run") if "again" in flags else Resume() if "resume" in flags else None
     try:
         listener = kill_when_finished if "killed" in flags else ignore
-        runner = LocalRunner(root=Path(root), executor=executor, workers=2, listener=listener)
+        runner = LocalRunner(root=Path(root), executor=cast("Executor", executor), workers=2, listener=listener)
         result = runner.run(graph, json.loads(params), run_id=None if resume else "run", resume=resume)
     except KeyboardInterrupt:
         return 130
