@@ -54,6 +54,7 @@ LAYERS = {
     "lokki.builder.state_machine": 2,
     "lokki.builder.cloudformation": 2,
     "lokki.builder.template_text": 2,
+    "lokki.builder.settings": 2,
     # L3: the edges
     "lokki.store": 3,
     "lokki.store.items": 3,

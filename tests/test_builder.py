@@ -23,10 +23,11 @@ from lokki.builder.builder import Builder, Contents, compile_flow
 from lokki.builder.checks import check_build, limits
 from lokki.builder.dependencies import Resolved
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.settings import check_settings
 from lokki.builder.sources import collect
 from lokki.builder.vendoring import Vendored, vendor
 from lokki.cli_build import build_command
-from lokki.config import LambdaDefaultsConfig, LokkiConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError
 
 ZIP = LokkiConfig(artifact_bucket="acme-artifacts")
@@ -322,9 +323,61 @@ def test_a_setting_that_is_missing_is_named_with_the_line_to_add(config: LokkiCo
     assert str(caught.value).splitlines()[-1] == line
 
 
-def test_a_prefix_that_ends_in_a_slash_is_refused() -> None:
-    with pytest.raises(ConfigError, match="ends in '/', which lokki adds"):
-        Builder().build(BIRDS, replace(IMAGE, ecr_repo_prefix="registry/"))
+WRONG = [
+    *(
+        {"artifact_bucket": name}
+        for name in (
+            "s3://my-bucket",
+            "my-bucket/birds",
+            "My-Bucket",
+            "my_bucket",
+            "my..bucket",
+            "10.0.0.1",
+            "my-",
+            "b",
+        )
+    ),
+    *(
+        {"ecr_repo_prefix": prefix}
+        for prefix in ("registry/", "https://registry/acme", "registry/Acme", "registry//acme", "registry/-acme")
+    ),
+    *({"lambda_defaults": LambdaDefaultsConfig(image_tag=tag)} for tag in ("", "a b", "-a", "a" * 129)),
+    {"roles": RolesConfig(pipeline="my-role")},
+    {"roles": RolesConfig(lambda_="arn:aws:iam::123456789012:user/me")},
+    *({"tags": {key: ""}} for key in ("aws:x", "AWS:x", "", "a%", "a" * 129)),
+    *({"tags": {"a": value}} for value in ("100%", "a" * 257, "a\n")),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_texts_that_aws_would_refuse_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"(?s): .* is not valid: .*\.\nCorrect lokki.yml"):
+        check_settings(replace(IMAGE, **wrong))
+
+
+def test_texts_that_aws_takes_are_taken() -> None:
+    tags = {
+        "Größe": "",
+        "a b": "é",
+        "team/cost-center": "ops@acme.com = 1+1_2:3",
+        "my:aws:x": "aws:y",
+        "a" * 128: "a" * 256,
+    }
+    roles = RolesConfig("arn:aws-cn:iam::123456789012:role/path/p", "arn:aws:iam::123456789012:role/l+=,.@-_")
+    for bucket in ("my-bucket", "my.bucket", "123", "a" * 63):
+        for prefix in ("registry", "localhost:5000/a", "123456789012.dkr.ecr.eu-north-1.amazonaws.com/my-team/a_b.c"):
+            check_settings(replace(IMAGE, artifact_bucket=bucket, ecr_repo_prefix=prefix, tags=tags, roles=roles))
+
+
+def test_all_wrong_texts_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Builder().build(BIRDS, replace(ZIP, artifact_bucket="s3://b", tags={"a": "%"}))
+    assert str(caught.value) == (
+        "artifact_bucket: 's3://b' is not valid: the name of an S3 bucket has 3 to 63 of a-z, 0-9, '-' and '.', no "
+        "s3:// and no path.\n"
+        "tags.a: '%' is not valid: the value of a tag has at most 256 letters, digits, spaces and _.:/=+-@.\n"
+        "Correct lokki.yml, or the variable that sets it."
+    )
 
 
 def steady(line: str) -> str:

@@ -17,6 +17,7 @@ from lokki.builder.dependencies import Requirements, Resolved, check_imports, fi
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.settings import check_settings
 from lokki.builder.sources import Project, collect, lokki_files
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
 from lokki.builder.template_text import dump_template
@@ -24,7 +25,6 @@ from lokki.builder.trimming import without_other_steps
 from lokki.builder.uv import Uv
 from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor
 from lokki.config import LokkiConfig
-from lokki.errors import ConfigError
 from lokki.graph import FlowGraph
 from lokki.plan import lower
 from lokki.runtime.event import template_to_json
@@ -153,22 +153,6 @@ class Builder:
                 vendored |= dict.fromkeys(names, vendor(found, uv, cache))
         files = {**project.files, **lokki_files()}
         return Contents(replace(project, files=files), resolved, vendored), requirements
-
-
-def check_settings(config: LokkiConfig) -> None:
-    """Raise ConfigError, with the line to add to lokki.yml, for a setting that a build needs."""
-    if not config.artifact_bucket:
-        raise ConfigError(
-            "artifact_bucket is not set: a deployed flow needs an S3 bucket for its code and for what steps hand on. "
-            "Add this line to lokki.yml, with a bucket of yours:\nartifact_bucket: my-bucket"
-        )
-    if config.packages == "image" and not config.ecr_repo_prefix:
-        raise ConfigError(
-            "ecr_repo_prefix is not set: image packages need a registry. Add this line to lokki.yml, with yours (or "
-            "package_type: zip):\necr_repo_prefix: 123456789012.dkr.ecr.eu-north-1.amazonaws.com/my-team"
-        )
-    if config.ecr_repo_prefix.endswith("/"):
-        raise ConfigError(f"ecr_repo_prefix: {config.ecr_repo_prefix!r} ends in '/', which lokki adds. Remove it.")
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

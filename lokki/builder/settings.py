@@ -1,0 +1,66 @@
+"""Which settings a build needs, and which texts in them AWS would refuse in the middle of a deployment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lokki.config import LokkiConfig
+from lokki.errors import ConfigError
+
+# docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = r"(?!.*\.\.)(?![0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_BUCKET_IS = "the name of an S3 bucket has 3 to 63 of a-z, 0-9, '-' and '.', no s3:// and no path"
+
+# docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreateRepository.html
+_REGISTRY = r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-][a-z0-9]+)*)*"
+_REGISTRY_IS = "it is a registry and how repositories in it begin: lower case, no https://, no '/' at the end"
+
+# docs.docker.com/reference/cli/docker/image/tag
+_IMAGE_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_IMAGE_TAG_IS = "the tag of an image has 1 to 128 letters, digits, '_', '.' and '-'"
+
+# docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
+_ROLE = r"arn:[a-z-]+:iam::[0-9]+:role/.+"
+_ROLE_IS = "the ARN of a role is arn:aws:iam::<account>:role/<name>"
+
+# docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+_TAG_KEY = r"(?!(?i:aws:))[\w .:/=+@-]{1,128}"
+_TAG_KEY_IS = "the name of a tag has 1 to 128 letters, digits, spaces and _.:/=+-@, and does not begin with aws:"
+_TAG_VALUE = r"[\w .:/=+@-]{0,256}"
+_TAG_VALUE_IS = "the value of a tag has at most 256 letters, digits, spaces and _.:/=+-@"
+
+
+def check_settings(config: LokkiConfig) -> None:
+    """Raise ConfigError with the line to add to lokki.yml for a setting that a build needs, or with all wrong texts."""
+    if not config.artifact_bucket:
+        raise ConfigError(
+            "artifact_bucket is not set: a deployed flow needs an S3 bucket for its code and for what steps hand on. "
+            "Add this line to lokki.yml, with a bucket of yours:\nartifact_bucket: my-bucket"
+        )
+    if config.packages == "image" and not config.ecr_repo_prefix:
+        raise ConfigError(
+            "ecr_repo_prefix is not set: image packages need a registry. Add this line to lokki.yml, with yours (or "
+            "package_type: zip):\necr_repo_prefix: 123456789012.dkr.ecr.eu-north-1.amazonaws.com/my-team"
+        )
+    wrong = [
+        f"{setting}: {text!r} is not valid: {form_is}."
+        for setting, text, form, form_is in _texts(config)
+        if not re.fullmatch(form, text)
+    ]
+    if wrong:
+        raise ConfigError("\n".join([*wrong, "Correct lokki.yml, or the variable that sets it."]))
+
+
+def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each text with the name of its setting, the pattern of its form, and the form in words."""
+    yield "artifact_bucket", config.artifact_bucket, _BUCKET, _BUCKET_IS
+    if config.packages == "image":
+        yield "ecr_repo_prefix", config.ecr_repo_prefix, _REGISTRY, _REGISTRY_IS
+        yield "lambda_defaults.image_tag", config.lambda_defaults.image_tag, _IMAGE_TAG, _IMAGE_TAG_IS
+    for name, role in (("pipeline", config.roles.pipeline), ("lambda", config.roles.lambda_)):
+        if role:
+            yield f"roles.{name}", role, _ROLE, _ROLE_IS
+    for key, value in config.tags.items():
+        yield "tags", key, _TAG_KEY, _TAG_KEY_IS
+        yield f"tags.{key}", value, _TAG_VALUE, _TAG_VALUE_IS
