@@ -28,11 +28,11 @@ from measuring import HERE, Table, compiled_modules, markdown
 
 TOPICS: dict[str, Callable[[], Table]] = {
     "startup": startup.measure,
+    "build": build.measure,
     "local_map": local_map.measure,
     "cpu_map": cpu_map.measure,
     "memory": memory.measure,
     "codec": codec.measure,
-    "build": build.measure,
     "handler_start": handler_start.measure,
     "handler_scale": handler_scale.measure,
 }
