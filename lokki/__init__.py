@@ -39,9 +39,15 @@ _LATE = {"local": "lokki.results", "remote": "lokki.operate"}
 def main(flow: Flow[...]) -> None:
     """Run the command line for one flow: ``main(birds_flow)`` under ``if __name__ == "__main__"``, at its file's end.
 
-    Does nothing where the file is imported by one of lokki's own worker processes. Ends the process with an exit code.
+    Does nothing where the file is imported by one of lokki's own worker processes, or on Lambda, whose packages have no
+    command line. Ends the process with an exit code.
     """
-    # Imported here so that `import lokki` in Lambda does not load click.
+    # Imported here so that `import lokki` in Lambda does not load it, nor click.
+    from importlib.util import find_spec
+
+    if find_spec("lokki.cli") is None:
+        return
+    # Imported here for the same reason.
     from lokki.cli import main as run_command_line
 
     run_command_line(flow)

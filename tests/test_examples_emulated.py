@@ -31,6 +31,7 @@ from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings
 from lokki.emulator.template import Built, read_bundle
 from lokki.values import Json
 
+GUARDED = 'if __name__ == "__main__":\n    main(birds_flow)\n'
 LONG = pytest.mark.slow  # pandas is installed, packed and unpacked for each of six steps
 
 
@@ -50,6 +51,16 @@ def test_an_example_prints_what_it_prints_when_it_runs_locally(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == local == expected
+
+
+def test_a_file_that_calls_main_wherever_it_is_imported_runs_as_one_that_asks_first(tmp_path: Path) -> None:
+    text = (EXAMPLES / "birds_flow_example.py").read_text()
+    assert text.count(GUARDED) == 1
+    (tmp_path / "unguarded_flow.py").write_text(text.replace(GUARDED, "main(birds_flow)\n"))
+    (tmp_path / "lokki.yml").write_text("artifact_bucket: my-bucket\n")
+    command = [sys.executable, "unguarded_flow.py", "emulate"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, BIRDS), done.stderr
 
 
 # --- birds as images ---
