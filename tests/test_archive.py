@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -113,6 +114,17 @@ def test_python_imports_bytecode_without_its_source_being_looked_at(tmp_path: Pa
 def test_what_does_not_compile_has_no_bytecode() -> None:
     assert bytecode("a.py", b"def {{ name }}(): pass") is None
     assert bytecode("a.py", b"\0") is None
+
+
+@pytest.mark.parametrize("action", ["error", "always", "ignore"])
+def test_bytecode_does_not_depend_on_what_is_done_about_warnings(action: str, recwarn: pytest.WarningsRecorder) -> None:
+    source = b"pattern = '\\S'  # as many packages write it, of which Python warns\n"
+    with warnings.catch_warnings(action="ignore"):
+        expected = bytecode("a.py", source)
+    assert expected is not None
+    warnings.simplefilter(action)
+    assert bytecode("a.py", source) == expected
+    assert list(recwarn) == []
 
 
 def test_bytecode_does_not_depend_on_the_hash_seed() -> None:

@@ -10,6 +10,7 @@ import hashlib
 import marshal
 import struct
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -131,11 +132,11 @@ def bytecode(path: str, source: bytes) -> tuple[str, bytes] | None:
     if not bytecode_kind():
         return None
     try:
-        code = compile(source, f"{TASK_ROOT}/{path}", "exec", dont_inherit=True, optimize=0)
+        with warnings.catch_warnings(action="ignore"):  # which may be set to be errors
+            code = compile(source, f"{TASK_ROOT}/{path}", "exec", dont_inherit=True, optimize=0)
     except (SyntaxError, ValueError, RecursionError):
-        return (
-            None  # such as a template for code, which packages may hold; if it is imported, Python says what is wrong
-        )
+        # Such as a template for code, which packages may hold; if it is imported, Python says what is wrong.
+        return None
     header = MAGIC_NUMBER + _UNCHECKED_HASH.to_bytes(4, "little") + source_hash(source)
     folder, _, name = path.rpartition("/")
     place = f"{folder}/__pycache__" if folder else "__pycache__"

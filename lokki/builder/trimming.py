@@ -7,6 +7,7 @@ is, changing one step would deploy all of them.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def _without(lines: Iterable[str], bodies: Iterable[_Body]) -> bytes:
 
 
 def _read(source: bytes) -> _Module:
-    tree = ast.parse(source)
+    with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
+        tree = ast.parse(source)
     try:
         lines = source.decode("utf-8").split("\n")
     except UnicodeDecodeError:
