@@ -93,7 +93,7 @@ def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:
 def test_the_generated_handler_is_what_build_writes(birds: ModuleType) -> None:
     calls = describe_calls(lower(birds.birds_flow()), template_to_json)
     for name, text in blocks("python", "handler.py"):
-        code = StepCode(FLOW, name, Importable("birds", "birds_flow"), Importable("birds", name), calls[name], {}, "")
+        code = StepCode(FLOW, name, Importable("birds", "birds_flow"), Importable("birds", name), calls[name], {}, {})
         assert handler(code) == text
 
 

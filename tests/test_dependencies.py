@@ -12,15 +12,10 @@ import pytest
 from support.wheels import make_wheel, offline_uv
 
 import lokki
-from lokki.builder.dependencies import (
-    Requirements,
-    Resolved,
-    check_imports,
-    find_requirements,
-    installed_versions,
-    resolve,
-)
+from lokki.builder.dependencies import Resolved, check_imports, installed_versions, resolve
+from lokki.builder.origins import Origins
 from lokki.builder.package_types import BuildError
+from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.uv import Uv
 from lokki.builder.vendoring import check_size, vendor
 
@@ -86,7 +81,8 @@ def test_a_requirements_file_is_read_as_pip_reads_it(tmp_path: Path) -> None:
         "flows/bounds.txt": "o<3",
     }
     found = find_requirements(write(tmp_path, files), NoUv({}), tmp_path / "cache")
-    assert found.lines == ("m", "--find-links wheels", "six==1.0", "b#not-a-comment")
+    assert found.lines == ("m", "six==1.0", "b#not-a-comment")
+    assert found.origins.options == (f"--find-links {tmp_path}/flows/wheels",)
     assert found.constraints == ("n<2", "o<3")
 
 
@@ -127,7 +123,7 @@ def test_a_lock_file_gives_its_versions_without_lokki_and_what_only_lokki_needs(
     file = write(tmp_path, {"flows/flow.py": "", "pyproject.toml": project})
     subprocess.run([UV.command, "lock", "--quiet"], cwd=tmp_path, check=True)
     found = find_requirements(file, UV, tmp_path / "cache")
-    assert found == Requirements(("six==1.16.0",), (), tmp_path, "pyproject.toml, as uv.lock has it", locked=True)
+    assert (found.lines, found.source, found.locked) == (("six==1.16.0",), "pyproject.toml, as uv.lock has it", True)
     assert find_requirements(file, NoUv({}), tmp_path / "cache") == found
     resolved = resolve(found, (), "x86_64", UV, tmp_path / "cache")
     assert "six==1.16.0" in resolved.pins
@@ -138,7 +134,8 @@ def test_versions_are_those_installed_here(tmp_path: Path) -> None:
     installed = installed_versions()
     resolved = resolve(Requirements(("python-dateutil",)), (), "arm64", UV, tmp_path)
     names = ("isal", "msgspec", "obstore", "python-dateutil", "six")
-    assert resolved == Resolved(tuple(f"{name}=={installed[name]}" for name in names), "aarch64-manylinux_2_28")
+    pins = tuple(f"{name}=={installed[name]}" for name in names)
+    assert resolved == Resolved(pins, "aarch64-manylinux_2_28", origins=Origins())
     assert resolved.text == "".join(f"{pin}\n" for pin in resolved.pins)
     assert resolve(Requirements(("python-dateutil",)), (), "arm64", NoUv({}), tmp_path) == resolved
 
@@ -151,14 +148,21 @@ def test_a_requirement_that_the_versions_here_do_not_meet_wins_and_is_told(tmp_p
 
 def test_a_package_without_a_wheel_for_lambda_is_one_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
-        resolve(Requirements(("docopt==0.6.2",)), (), "x86_64", UV, tmp_path)
+        resolve(Requirements(("tensorflow==2.15.0",)), (), "x86_64", UV, tmp_path)
     first, *uv, last = str(caught.value).splitlines()
     assert first == "Finding versions for Lambda of what the flow requires failed. uv says:"
-    assert "docopt" in "\n".join(uv)
+    assert "tensorflow" in "\n".join(uv)
     assert last == (
         "A package has no wheel for Lambda's Python 3.13 on this architecture. Require another version of it, "
         "set architecture in lokki.yml, or publish a wheel of it where uv finds it."
     )
+
+
+def test_a_package_of_pure_python_without_a_wheel_is_built(tmp_path: Path) -> None:
+    resolved = resolve(Requirements(("docopt==0.6.2",)), (), "x86_64", UV, tmp_path)
+    assert (resolved.built, resolved.elsewhere) == (("docopt",), {"docopt==0.6.2": ""})
+    vendored = vendor(resolved.of_index(""), UV, tmp_path)
+    assert {path for path in vendored.paths if path.endswith(".py")} == {"docopt.py"}
 
 
 def test_without_uv_there_is_an_error_that_says_how_to_get_it(tmp_path: Path) -> None:

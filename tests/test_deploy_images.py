@@ -35,8 +35,14 @@ def here(aws: Server, monkeypatch: pytest.MonkeyPatch) -> Aws:
     return connect()
 
 
-def image(tag: str = "c0ffee", content: str = "c0ffee") -> Image:
-    return Image("flap_bird", f"flow{next(_names)}/flap-bird", tag, content, Path("lambdas/flap_bird"))
+def image(tag: str = "c0ffee", content: str = "c0ffee", folder: Path = Path("lambdas/flap_bird")) -> Image:
+    return Image("flap_bird", f"flow{next(_names)}/flap-bird", tag, content, folder)
+
+
+def step_folder(folder: Path, dockerfile: str = "FROM scratch\n") -> Path:
+    (folder / "flap_bird").mkdir()
+    (folder / "flap_bird" / "Dockerfile").write_text(dockerfile)
+    return folder / "flap_bird"
 
 
 @pytest.fixture
@@ -114,7 +120,7 @@ def test_images_are_built_and_pushed_and_the_token_goes_through_a_pipe(
     assert find_builder(used.environ) == name
     builder = ImageBuilder(name, "arm64", used.environ)
     builder.log_in(here, registry)
-    one = image("v1")
+    one = image("v1", folder=step_folder(tmp_path))
     names = builder.build(one, registry)
     for each in names:
         builder.push(each)
@@ -123,8 +129,25 @@ def test_images_are_built_and_pushed_and_the_token_goes_through_a_pipe(
     assert login[:-1] == ["login", "--username", "AWS", "--password-stdin", HOST]
     assert login[-1]
     tags = ["-t", f"{base}:c0ffee", "-t", f"{base}:v1"]
-    assert build == ["build", "--platform", "linux/arm64", *plain, *tags, "lambdas/flap_bird"]
+    assert build == ["build", "--platform", "linux/arm64", *plain, *tags, str(one.folder)]
     assert pushes == [["push", f"{base}:c0ffee"], ["push", f"{base}:v1"]]
+
+
+@pytest.mark.parametrize("variable", ["HOME", "NETRC"])
+def test_an_image_that_asks_for_passwords_is_given_those_of_the_user(
+    registry: Registry, tmp_path: Path, variable: str
+) -> None:
+    used = program(tmp_path / "bin", "podman")
+    passwords = tmp_path / ".netrc"
+    environ = {**used.environ, variable: str(tmp_path if variable == "HOME" else passwords)}
+    one = image(folder=step_folder(tmp_path, "RUN --mount=type=secret,id=netrc uv\n"))
+    plain = image(folder=step_folder(tmp_path / "bin"))
+    ImageBuilder("podman", "arm64", environ).build(one, registry)
+    passwords.write_text("machine acme login goose password honk\n")
+    for each in (one, plain):
+        ImageBuilder("podman", "arm64", environ).build(each, registry)
+    secrets = ["--secret", f"id=netrc,src={passwords}"]
+    assert [call[3:5] if "--secret" in call else [] for call in used.calls()] == [[], secrets, []]
 
 
 def test_without_a_program_that_builds_images_it_is_said_what_to_do(tmp_path: Path) -> None:
@@ -139,7 +162,7 @@ def test_without_a_program_that_builds_images_it_is_said_what_to_do(tmp_path: Pa
 def test_what_the_program_said_is_shown_when_it_fails(registry: Registry, tmp_path: Path) -> None:
     used = program(tmp_path / "bin", "docker", fails="build")
     with pytest.raises(AwsError) as caught:
-        ImageBuilder("docker", "x86_64", used.environ).build(image(), registry)
+        ImageBuilder("docker", "x86_64", used.environ).build(image(folder=step_folder(tmp_path)), registry)
     assert str(caught.value) == (
         "docker could not build the image of flap_bird(); it said:\n  step 3/9 failed\n  no space left on device\n"
         "Mend that and deploy again."

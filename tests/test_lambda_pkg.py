@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from lokki.values import Json
 GOLDEN = Path(__file__).parent / "golden"
 FLOW = Importable("birds", "birds_flow")
 STEP = Importable("birds", "flap_bird")
+REQUIREMENTS = {"requirements.txt": b"isal==1.9.1\n"}
 CALLS: dict[str, Json] = {"flap_bird": {"reads": "item"}}
 
 json_values = st.recursive(
@@ -36,8 +38,13 @@ json_values = st.recursive(
 )
 
 
-def code(calls: dict[str, Json] = CALLS, flow: Importable = FLOW, step: Importable = STEP) -> StepCode:
-    return StepCode("birds-flow", "flap_bird", flow, step, calls, {"birds.py": b"birds"}, "isal==1\n")
+def code(
+    calls: dict[str, Json] = CALLS,
+    flow: Importable = FLOW,
+    step: Importable = STEP,
+    requirements: Mapping[str, bytes] = REQUIREMENTS,
+) -> StepCode:
+    return StepCode("birds-flow", "flap_bird", flow, step, calls, {"birds.py": b"birds"}, requirements)
 
 
 def packaged(build: Build) -> dict[str, dict[str, bytes]]:
@@ -47,9 +54,7 @@ def packaged(build: Build) -> dict[str, dict[str, bytes]]:
     calls = describe_calls(lower(graph), template_to_json)
     return {
         step.name: generate_lambda_dir(
-            StepCode(
-                graph.name, step.name, project.flow, project.steps[step.name], calls[step.name], {}, "isal==1.9.1\n"
-            ),
+            StepCode(graph.name, step.name, project.flow, project.steps[step.name], calls[step.name], {}, REQUIREMENTS),
             build.config,
         )
         for step in graph.steps
@@ -173,6 +178,23 @@ def test_the_dockerfile_is_one_that_every_builder_takes_and_names_one_platform()
         assert re.findall(r"--python-platform (\S+)", text) == [f"{wheels}-manylinux_2_28"]
         assert "<<" not in text
         assert "syntax=" not in text
+
+
+def test_the_dockerfile_takes_each_package_from_its_index_and_the_password_from_a_secret() -> None:
+    wanted = {**REQUIREMENTS, "requirements-1.txt": b"--index-url http://acme/simple\nhonk==1\n"}
+    text = dockerfile(code(requirements=wanted), LokkiConfig())
+    install = (
+        " && python -m uv pip install --no-cache --no-deps --only-binary :all: --python-platform "
+        "x86_64-manylinux_2_28 \\\n    --target /build/packages --requirements /build/"
+    )
+    assert (
+        "COPY requirements-1.txt requirements.txt /build/\n"
+        "RUN --mount=type=secret,id=netrc export NETRC=/run/secrets/netrc \\\n"
+        " && mkdir -p /build/packages \\\n"
+        f"{install}requirements-1.txt \\\n{install}requirements.txt \\\n"
+    ) in text
+    assert " && rm Dockerfile requirements-1.txt requirements.txt \\\n" in text
+    assert "secret" not in dockerfile(code(), LokkiConfig())
 
 
 @given(st.lists(st.from_regex(r"[A-Za-z_äÖ][A-Za-z0-9_äÖ]{0,8}", fullmatch=True), min_size=2, max_size=2, unique=True))

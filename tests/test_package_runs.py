@@ -14,7 +14,9 @@ import pytest
 from build_flows import BUILDS, EXAMPLES
 from support.base_image import Buildah, make_base_image
 from support.moto_server import Aws
+from support.package_index import PASSWORD, USER, package_index
 from support.runtime_api import BARE, Function, started
+from support.wheels import make_sdist, make_wheel
 
 from lokki.builder.builder import Builder
 from lokki.builder.uv import Uv
@@ -180,3 +182,51 @@ def test_the_dockerfile_builds_and_its_image_answers_an_invocation(buildah: Buil
     environ = variables(aws)
     with started(lambda api: buildah.running("flap-bird", {**environ, **api}), os.environ, tmp_path) as function:
         assert function.invoke(GOOSE) == FLAPPY
+
+
+HONKING = """
+import lokki_test_honk, lokki_test_pure
+from lokki import flow, main, step
+
+@step
+def honk(times: int) -> str:
+    return " ".join([lokki_test_honk.sound, lokki_test_pure.sound] * times)
+
+@flow
+def honking(times: int = 2):
+    return honk(times)
+
+main(honking)
+"""
+
+
+@pytest.mark.slow
+def test_an_image_has_packages_of_an_index_with_a_password_and_what_only_this_machine_can_build(
+    buildah: Buildah, aws: Aws, tmp_path: Path
+) -> None:
+    make_wheel(tmp_path / "index", "lokki_test_honk", {"lokki_test_honk.py": "sound = 'honk'"})
+    make_sdist(tmp_path / "index", "lokki_test_pure", "sound = 'quack'")
+    for name, sound in (("honk", "honk"), ("pure", "quack")):  # as they are installed here
+        (tmp_path / "site").mkdir(exist_ok=True)
+        (tmp_path / "site" / f"lokki_test_{name}.py").write_text(f"sound = '{sound}'")
+    project, out = tmp_path / "project", tmp_path / "project" / "lokki-build"
+    project.mkdir()
+    (project / "honking_flow.py").write_text(HONKING)
+    (project / "lokki.yml").write_text("artifact_bucket: acme-artifacts\necr_repo_prefix: registry/acme\n")
+    with package_index(tmp_path / "index", is_open=False) as index:
+        lines = f"--extra-index-url {index.url_with_password}\nlokki-test-honk\nlokki-test-pure\n"
+        (project / "requirements.txt").write_text(lines)
+        environ = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        command = [sys.executable, "honking_flow.py", "build"]
+        done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not [file for file in out.rglob("*") if file.is_file() and PASSWORD.encode() in file.read_bytes()]
+        asked = len(index.asked)
+        (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
+        secret = f"id=netrc,src={tmp_path / 'netrc'}"
+        buildah.build(out / "lambdas" / "honk", "honking", "--secret", secret)
+        assert index.asked[asked:] == ["/simple/lokki-test-honk/", "/files/lokki_test_honk-1.0-py3-none-any.whl"]
+    environ = variables(aws, "honking")
+    with started(lambda api: buildah.running("honking", {**environ, **api}), os.environ, tmp_path) as function:
+        event = {"run_id": "run-1", "call": "honk", "params": {"times": 2}}
+        assert function.invoke(event) == {"params": {"times": 2}, "result": "honk quack honk quack"}

@@ -184,6 +184,39 @@ def test_modules_outside_of_the_project_and_in_its_environments_are_not_its_file
     assert (found["files"], found["foreign"]) == (["my_flow.py"], {"one": "my_flow.py", "two": "my_flow.py"})
 
 
+def test_what_is_installed_from_folders_of_this_machine_is_packaged_like_the_project(project: Project) -> None:
+    """An index has neither, so nothing else could bring them to Lambda."""
+    site = "venv/site-packages"
+    linked = {"url": f"file://{project.folder.parent}/my%20library", "dir_info": {"editable": True}}
+    copied = {"url": "file:///elsewhere/copied", "dir_info": {}}
+    fetched = {"url": "https://somewhere/fetched.git", "vcs_info": {"vcs": "git", "commit_id": "a"}}
+    project.write(
+        {
+            "my_flow.py": flow(
+                f"import sys; sys.path += ['../{site}', '../my library/src']",
+                "import linked.names, copied.names, copied_too, fetched",
+            ),
+            "../my library/src/linked/__init__.py": "",
+            "../my library/src/linked/names.py": "",
+            f"../{site}/copied/__init__.py": "",
+            f"../{site}/copied/names.py": "import copied.deep",
+            f"../{site}/copied/deep.py": "",
+            f"../{site}/copied_too.py": "",
+            f"../{site}/fetched.py": "",
+            f"../{site}/linked-1.dist-info/direct_url.json": json.dumps(linked),
+            f"../{site}/copied-1.dist-info/direct_url.json": json.dumps(copied),
+            f"../{site}/copied-1.dist-info/RECORD": "copied/__init__.py,,\ncopied_too.py,,\nx.dist-info/RECORD,,\n",
+            f"../{site}/fetched-1.dist-info/direct_url.json": json.dumps(fetched),
+        }
+    )
+    found = project.collect("my_flow.py")
+    assert found["files"] == [
+        "copied/__init__.py", "copied/deep.py", "copied/names.py", "copied_too.py", "linked/__init__.py",
+        "linked/names.py", "my_flow.py",
+    ]  # fmt: skip
+    assert found["foreign"] == {"fetched": "my_flow.py"}
+
+
 def test_imports_that_may_fail_are_not_said_to_be_needed(project: Project) -> None:
     project.write(
         {"my_flow.py": flow("try:\n    import yaml\nexcept ImportError:\n    pass", "def f():\n    import rich")}
@@ -259,7 +292,7 @@ def test_a_file_that_python_cannot_import_is_refused(project: Project, name: str
     assert re.fullmatch(r"FlowError: \S+ cannot be imported as '\S+'\. Rename it to letters, digits and '_'\.", error)
 
 
-@pytest.mark.parametrize("name", ["handler.py", "requirements.txt"])
+@pytest.mark.parametrize("name", ["handler.py", "requirements.txt", "requirements-2.txt"])
 def test_a_file_of_a_name_that_lokki_needs_is_refused(project: Project, name: str) -> None:
     project.write({"my_flow.py": flow("import handler" if name == "handler.py" else ""), name: ""})
     config = {} if name == "handler.py" else {"include": ["*.txt"]}

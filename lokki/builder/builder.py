@@ -11,19 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lokki.builder.archive import bytecode_kind, content_digest
-from lokki.builder.build_folder import Bundle, Package, Written, read_manifest, shown_size, write_bundle
+from lokki.builder.build_folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, shown_size, write_bundle
 from lokki.builder.cloudformation import build_template
-from lokki.builder.dependencies import Requirements, Resolved, check_imports, find_requirements, resolve
+from lokki.builder.dependencies import Resolved, check_imports, resolve
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.settings import check_settings
 from lokki.builder.sources import Project, collect, lokki_files
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
 from lokki.builder.template_text import dump_template
 from lokki.builder.trimming import without_other_steps
 from lokki.builder.uv import Uv
-from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor
+from lokki.builder.vendoring import Vendored, check_size, sizes_with, source_files, vendor
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import lower
@@ -34,7 +35,10 @@ _DIGEST_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What packages are made of beyond the flow itself: its project, and for each step what it requires."""
+    """What packages are made of beyond the flow itself: its project, and for each step what it requires.
+
+    ``vendored``: what is installed here, for a zip all of that, for an image what no index has.
+    """
 
     project: Project
     resolved: Mapping[str, Resolved]
@@ -60,10 +64,9 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             steps[step.name],
             calls[step.name],
             files_of[step.name],
-            contents.resolved[step.name].text,
+            contents.resolved[step.name].files_for(config.packages),
         )
-        files = generate_lambda_dir(code, config)
-        packages.append(_package(name, step.name, files, contents.vendored.get(step.name), config))
+        packages.append(_package(name, step.name, generate_lambda_dir(code, config), contents.vendored, config))
     definition = build_state_machine(graph, config)
     template = build_template(graph, config, {package.step: package.code for package in packages})
     return Bundle(
@@ -82,24 +85,23 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
 
 
 def _package(
-    flow: str, step: str, files: Mapping[str, bytes], vendored: Vendored | None, config: LokkiConfig
+    flow: str, step: str, files: Mapping[str, bytes], vendored: Mapping[str, Vendored], config: LokkiConfig
 ) -> Package:
     """Name a package after its content, so that changed code is deployed and unchanged code is not."""
-    digest = content_digest(files)
-    if vendored is None:
-        tag = (
-            digest[:_DIGEST_LENGTH]
-            if config.lambda_defaults.image_tag == LokkiConfig().lambda_defaults.image_tag
-            else ""
-        )
-        return Package(step, ImageCode(repository(flow, step), tag), files)
-    whole = hashlib.sha256(f"{digest} {bytecode_kind()} {vendored.digest}".encode()).hexdigest()
-    code = ZipCode(f"lokki-packages/{flow}/{slug(step)}-{whole[:_DIGEST_LENGTH]}.zip")
-    package = Package(step, code, files, vendored)
-    twice = sorted(vendored.paths & package.own.keys())
+    installed = vendored.get(step)
+    twice = sorted(installed.paths & files.keys() - {NOT_IN_ZIP}) if installed else []
     if twice:
         raise BuildError(f"{twice[0]} is in the project and in a package that it requires. Rename the project's.")
-    check_size(sizes_with(vendored, [len(content) for content in package.own.values()]), step)
+    if config.packages == "image":
+        files = {**(source_files(installed) if installed else {}), **files}
+        is_named = config.lambda_defaults.image_tag != LokkiConfig().lambda_defaults.image_tag
+        tag = "" if is_named else content_digest(files)[:_DIGEST_LENGTH]
+        return Package(step, ImageCode(repository(flow, step), tag), files)
+    assert installed is not None
+    whole = hashlib.sha256(f"{content_digest(files)} {bytecode_kind()} {installed.digest}".encode()).hexdigest()
+    code = ZipCode(f"lokki-packages/{flow}/{slug(step)}-{whole[:_DIGEST_LENGTH]}.zip")
+    package = Package(step, code, files, installed)
+    check_size(sizes_with(installed, [len(content) for content in package.own.values()]), step)
     return package
 
 
@@ -149,8 +151,9 @@ class Builder:
             found = resolve(requirements, extra, config.architecture, uv, cache)
             check_imports(project.foreign, found, names[0])
             resolved |= dict.fromkeys(names, found)
-            if config.packages == "zip":
-                vendored |= dict.fromkeys(names, vendor(found, uv, cache))
+            wanted = found if config.packages == "zip" else found.of_index("")
+            if config.packages == "zip" or wanted.pins:
+                vendored |= dict.fromkeys(names, vendor(wanted, uv, cache))
         files = {**project.files, **lokki_files()}
         return Contents(replace(project, files=files), resolved, vendored), requirements
 

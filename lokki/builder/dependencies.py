@@ -1,22 +1,24 @@
-"""What a flow requires beyond itself: where that is written, and which versions it comes to on Lambda."""
+"""Which versions of packages a flow's requirements come to on Lambda."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import re
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from lokki.builder.archive import LAMBDA_PYTHON
+from lokki.builder.cache import cache_key, read_kept, write_whole
+from lokki.builder.origins import Origins, file_reference, index_of, inputs_for_uv, normalized, requirement_name
 from lokki.builder.package_types import BuildError
-from lokki.builder.uv import Uv
+from lokki.builder.requirements import Requirements, uv_settings
+from lokki.builder.uv import NO_WHEEL, Uv
 
 RUNTIME: Final = ("isal", "msgspec", "obstore")
 """What lokki itself needs on Lambda."""
@@ -27,58 +29,51 @@ ON_LAMBDA: Final = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "aw
 # The oldest glibc of Lambda's Python 3.13 is that of Amazon Linux 2023, 2.34; current wheels are made for 2.28.
 PLATFORMS: Final = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 
-_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
-# https://packaging.python.org/en/latest/specifications/inline-script-metadata/
-_SCRIPT = re.compile(r"(?m)^# /// script[ \t]*$\n(?P<content>(?:^#(?: .*)?$\n)+?)^# ///[ \t]*$")
-
-
-@dataclass(frozen=True, slots=True)
-class Requirements:
-    """Lines as in a requirements.txt; ``folder``: where they hold; ``source``: what to tell the user of them.
-
-    ``locked``: they name the exact version of everything, so that the versions installed here do not matter.
-    """
-
-    lines: tuple[str, ...] = ()
-    constraints: tuple[str, ...] = ()
-    folder: Path = field(default_factory=Path)
-    source: str = "nothing beyond lokki"
-    locked: bool = False
+# What uv says of packages that it would have to build, which it must not unless it is told so.
+_UNBUILT = re.compile(r"Wheels are required for `([^`]+)`|attempted to build `([^`=@ ]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Each package with its version for one platform, sorted; ``note``: what to tell the user of them."""
+    """Each package with its version for one platform, sorted; ``note``: what to tell the user of them.
+
+    ``built``: the names of those that have no wheel and are built here, since they are nothing but Python.
+    ``elsewhere``: the pins that the project does not take from the public index, with the index that it takes them
+    from, or "" for those that are made or found on this machine. ``origins``: how uv finds these.
+    """
 
     pins: tuple[str, ...]
     platform: str
     note: str = ""
+    built: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    origins: Origins = field(default_factory=Origins)
+
+    def of_index(self, index: str | None) -> Resolved:
+        """Return only what comes from an index: None is the public one, "" this machine."""
+        pins = tuple(pin for pin in self.pins if self.elsewhere.get(pin) == index)
+        elsewhere = {pin: place for pin, place in self.elsewhere.items() if pin in pins}
+        built = tuple(name for name in self.built if name in map(requirement_name, pins))
+        return replace(self, pins=pins, built=built, elsewhere=elsewhere)
+
+    def files_for(self, packages: str) -> dict[str, bytes]:
+        """Return the files of requirements of a package of a type: for an image one for each index, for a zip one."""
+        if packages == "zip":
+            return {"requirements.txt": self.text.encode()}
+        indexes = sorted(set(self.elsewhere.values()) - {""})
+        return {
+            "requirements.txt": self.of_index(None).text.encode(),
+            **{
+                f"requirements-{number}.txt": f"--index-url {index}\n{self.of_index(index).text}".encode()
+                for number, index in enumerate(indexes, 1)
+            },
+        }
 
     @property
     def text(self) -> str:
-        """The content of a requirements.txt."""
-        return "".join(f"{pin}\n" for pin in self.pins)
-
-
-def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
-    """Return what a flow requires: by script metadata in its file, or the nearest pyproject.toml or requirements.txt.
-
-    With a uv.lock, the versions are those that it locks. lokki is left out: it is in every package as it is here.
-    Raises BuildError for a file that cannot be read.
-    """
-    script = _script_requirements(flow_file)
-    if script is not None:
-        return Requirements(_without_lokki(script), (), flow_file.parent, f"the script metadata of {flow_file.name}")
-    for folder in flow_file.parents:
-        project = _project_table(folder / "pyproject.toml")
-        if project is not None:
-            return _project_requirements(project, folder, uv, cache)
-        if (folder / "requirements.txt").is_file():
-            lines, constraints = _requirement_lines(folder / "requirements.txt", ())
-            return Requirements(_without_lokki(lines), tuple(constraints), folder, "requirements.txt")
-        if (folder / ".git").exists():
-            break
-    return Requirements(folder=flow_file.parent)
+        """The content of a requirements.txt, without passwords; a file of this machine is there by its name alone."""
+        lines = (re.sub(r" @ file:///(.*/)?", " @ ", pin) for pin in self.pins)
+        return "".join(f"{re.sub(r'(https?://)[^/@]*@', r'\1', line)}\n" for line in lines)
 
 
 def resolve(requirements: Requirements, extra: Sequence[str], architecture: str, uv: Uv, cache: Path) -> Resolved:
@@ -87,22 +82,27 @@ def resolve(requirements: Requirements, extra: Sequence[str], architecture: str,
     They are the versions installed here wherever that is possible, so that what ran here runs there. Raises BuildError
     when there are none.
     """
-    platform = PLATFORMS[architecture]
     lines = [*requirements.lines, *_runtime_requirements(), *extra]
     installed = installed_versions()
     wanted = RUNTIME if requirements.locked else installed
     constraints = [f"{name}=={installed[name]}" for name in sorted(wanted) if name in installed]
     fixed = list(requirements.constraints)
-    place = cache / "resolved" / _key("resolve", platform, lines, constraints, fixed, _settings(requirements.folder))
-    pins = _kept(place)
-    if pins is None:
+    origins = requirements.origins
+    settings = uv_settings(origins.folder)
+    question = _Question(lines, [*fixed, *constraints], PLATFORMS[architecture], origins)
+    place = cache / "resolved" / cache_key("resolve 2", question.key, fixed, settings)
+    kept = read_kept(place)
+    if kept is None:
         try:
-            pins = _compile(lines, [*fixed, *constraints], platform, requirements.folder, uv)
+            answer = _answer(question, uv)
         except BuildError:
-            pins = _compile(lines, fixed, platform, requirements.folder, uv)
-        write_whole(place, "".join(f"{pin}\n" for pin in pins).encode())
+            answer = _answer(replace(question, constraints=fixed), uv)
+        kept = json.dumps([answer.pins, answer.built, dict(answer.elsewhere)]).encode()
+        write_whole(place, kept)
+    pins, built, elsewhere = json.loads(kept)
     names = [name for name, version in map(_split_pin, pins) if installed.get(name, version) != version]
-    return Resolved(tuple(pins), platform, f"other versions than here: {', '.join(names)}" if names else "")
+    note = f"other versions than here: {', '.join(names)}" if names else ""
+    return Resolved(tuple(pins), question.platform, note, tuple(built), elsewhere, origins)
 
 
 def check_imports(foreign: Mapping[str, str], resolved: Resolved, step: str) -> None:
@@ -134,40 +134,124 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def normalized(name: str) -> str:
-    """Return the one spelling of a package's name. https://peps.python.org/pep-0503/#normalized-names"""
-    return re.sub(r"[-_.]+", "-", name).lower()
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What uv is asked: requirements, bounds of their versions, the platform, and where packages come from."""
+
+    lines: Sequence[str]
+    constraints: Sequence[str]
+    platform: str
+    origins: Origins
+
+    @property
+    def key(self) -> list[object]:
+        return [self.lines, self.constraints, self.platform, self.origins.key]
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file of the cache so that it is there whole or not at all, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder) / "new"
-        temporary.write_bytes(content)
-        temporary.replace(path)
+def _answer(question: _Question, uv: Uv) -> Resolved:
+    """Ask uv for versions: of wheels, and where there is none, of what can be built since it is nothing but Python."""
+    built: set[str] = set()
+    while True:
+        try:
+            answer = _compile(question, built, uv)
+        except BuildError as error:
+            missing = {normalized(name) for match in _UNBUILT.findall(str(error)) for name in match if name} - built
+            if not missing:
+                raise
+            built |= missing
+            continue
+        if answer.built:
+            _check_built(answer, uv)
+        return answer
 
 
-def _compile(lines: Iterable[str], constraints: Iterable[str], platform: str, folder: Path, uv: Uv) -> list[str]:
+def _compile(question: _Question, built: set[str], uv: Uv) -> Resolved:
+    origins = question.origins
     with TemporaryDirectory() as temporary:
-        given, bounds = Path(temporary) / "requirements.in", Path(temporary) / "constraints.txt"
-        given.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        bounds.write_text("".join(f"{line}\n" for line in constraints), "utf-8")
+        bounds = Path(temporary) / "constraints.txt"
+        bounds.write_text("".join(f"{line}\n" for line in question.constraints), "utf-8")
         printed = uv.run(
             [
-                "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", sys.executable,
-                *target(platform), "--constraints", str(bounds), str(given),
+                "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--emit-index-annotation",
+                "--python", sys.executable, *target(question.platform, built), *origins.arguments,
+                "--constraints", str(bounds), *_input_files(question.lines, origins, Path(temporary)),
             ],
-            folder,
+            origins.folder,
             "Finding versions for Lambda of what the flow requires",
         )  # fmt: skip
-    return sorted(line.strip() for line in printed.splitlines() if line.strip() and not line.startswith(("#", "-")))
+    found = dict(_read_pins(printed))
+    indexes = {pin: index_of(pin, place, origins) for pin, place in found.items()}
+    elsewhere = {pin: index for pin, index in sorted(indexes.items()) if index is not None}
+    built_pins = {pin: "" for pin in sorted(found) if _is_source(pin) or requirement_name(pin) in built}
+    names = tuple(map(requirement_name, built_pins))
+    return Resolved(
+        tuple(sorted(found)), question.platform, built=names, elsewhere=elsewhere | built_pins, origins=origins
+    )
 
 
-def target(platform: str) -> list[str]:
-    """Return the options by which uv takes what runs on Lambda."""
+def _input_files(lines: Sequence[str], origins: Origins, folder: Path) -> list[str]:
+    files = inputs_for_uv(lines, origins)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [str(folder / name) for name in files]
+
+
+def _read_pins(printed: str) -> Iterator[tuple[str, str]]:
+    """Yield each pin that uv printed, with the index that it names on the line after it."""
+    lines = [*map(str.strip, printed.splitlines()), ""]
+    for line, after in pairwise(lines):
+        if line and not line.startswith(("#", "-")):
+            pin = file_reference(Path(line)) if line.startswith("/") else line
+            yield pin, after.removeprefix("# from ") if after.startswith("# from ") else ""
+
+
+def _is_source(pin: str) -> bool:
+    """Tell whether a pin is a reference to something that is no wheel: a repository, an archive."""
+    _, at, reference = pin.partition(" @ ")
+    return bool(at) and not reference.partition(" ;")[0].partition("#")[0].endswith(".whl")
+
+
+def _check_built(answer: Resolved, uv: Uv) -> None:
+    """Build what has to be built. Raises BuildError unless it is nothing but Python, since Lambda is another machine.
+
+    https://packaging.python.org/en/latest/specifications/binary-distribution-format/#file-contents
+    """
+    pins = tuple(pin for pin in answer.pins if requirement_name(pin) in answer.built)
+    with TemporaryDirectory() as temporary:
+        site = Path(temporary) / "site"
+        install(replace(answer, pins=pins), site, uv)
+        for wheel in sorted(site.glob("*.dist-info/WHEEL")):
+            if not all(
+                tag.endswith("-any") for tag in re.findall(r"^Tag: (\S+)", wheel.read_text("utf-8"), re.MULTILINE)
+            ):
+                name, _, version = wheel.parent.name.removesuffix(".dist-info").rpartition("-")
+                raise BuildError(
+                    f"{name} {version} has no wheel for Lambda's Python 3.13 on this architecture, and what was built "
+                    f"of it here runs only on machines like this one. {NO_WHEEL}"
+                )
+
+
+def install(resolved: Resolved, site: Path, uv: Uv) -> None:
+    """Install pins for Lambda into a folder, which is made. Raises BuildError when uv cannot."""
+    site.mkdir()
+    with TemporaryDirectory() as temporary:
+        files = _input_files(resolved.pins, resolved.origins, Path(temporary))
+        uv.run(
+            [
+                "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--link-mode", "hardlink",
+                *target(resolved.platform, resolved.built), *resolved.origins.arguments, "--target", str(site),
+                *(argument for file in files for argument in ("--requirements", file)),
+            ],
+            resolved.origins.folder,
+            "Installing for Lambda what the flow requires",
+        )  # fmt: skip
+
+
+def target(platform: str, built: Iterable[str] = ()) -> list[str]:
+    """Return the options by which uv takes what runs on Lambda, and builds nothing but the packages of these names."""
     version = ".".join(map(str, LAMBDA_PYTHON))
-    return ["--python-platform", platform, "--python-version", version, "--only-binary", ":all:"]
+    wheels = ["--only-binary", ":all:", *(f"--no-binary={name}" for name in sorted(built))]
+    return ["--python-platform", platform, "--python-version", version, *wheels]
 
 
 def _runtime_requirements() -> list[str]:
@@ -178,122 +262,9 @@ def _runtime_requirements() -> list[str]:
     # importlib.metadata.requires() gives the same, and imports Python's e-mail package for it: 6 ms.
     metadata = importlib.metadata.distribution("lokki").read_text("METADATA") or ""
     required = re.findall(r"^Requires-Dist: (.+)$", metadata.partition("\n\n")[0], re.MULTILINE)
-    return [line for line in required if "extra ==" not in line and _requirement_name(line) in RUNTIME]
-
-
-def _script_requirements(file: Path) -> list[str] | None:
-    blocks = list(_SCRIPT.finditer(file.read_text("utf-8")))
-    if not blocks:
-        return None
-    lines = blocks[0].group("content").splitlines()
-    content = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
-    return _strings(_toml(content, f"the script metadata of {file}").get("dependencies", []), str(file))
-
-
-def _project_table(file: Path) -> Mapping[str, object] | None:
-    if not file.is_file():
-        return None
-    project = _toml(file.read_text("utf-8"), str(file)).get("project")
-    return project if isinstance(project, dict) else None
-
-
-def _project_requirements(project: Mapping[str, object], folder: Path, uv: Uv, cache: Path) -> Requirements:
-    if project.get("name") == "lokki":
-        return Requirements(folder=folder)  # lokki's own examples
-    lock = next((above / "uv.lock" for above in (folder, *folder.parents) if (above / "uv.lock").is_file()), None)
-    if lock is not None:
-        lines = _exported(lock, folder, uv, cache)
-        return Requirements(lines, (), folder, "pyproject.toml, as uv.lock has it", locked=True)
-    lines = _without_lokki(_strings(project.get("dependencies", []), str(folder / "pyproject.toml")))
-    return Requirements(lines, (), folder, "pyproject.toml")
-
-
-def _exported(lock: Path, folder: Path, uv: Uv, cache: Path) -> tuple[str, ...]:
-    """Return what a uv.lock locks for a project, without lokki and what only lokki needs."""
-    place = cache / "exported" / _key("export", lock.read_text("utf-8"), _settings(folder))
-    lines = _kept(place)
-    if lines is None:
-        options = ["--frozen", "--no-default-groups", "--no-emit-local", "--no-emit-workspace", "--prune", "lokki"]
-        style = ["--no-hashes", "--no-header", "--no-annotate", "--quiet"]
-        printed = uv.run(["export", *options, *style], folder, f"Reading {lock}")
-        lines = [line for line in printed.splitlines() if line and not line.startswith("#")]
-        write_whole(place, "".join(f"{line}\n" for line in lines).encode())
-    return tuple(lines)
-
-
-def _requirement_lines(file: Path, within: tuple[Path, ...]) -> tuple[list[str], list[str]]:
-    """Read a requirements.txt and those that it names; return requirements and constraints.
-
-    https://pip.pypa.io/en/stable/reference/requirements-file-format/
-    """
-    if file in within:
-        raise BuildError(f"{file} includes itself. Remove one of its -r lines.")
-    try:
-        text = file.read_text("utf-8")
-    except OSError as error:
-        raise BuildError(f"{file} cannot be read: {error.strerror}. Correct the line that names it.") from None
-    lines: list[str] = []
-    constraints: list[str] = []
-    for line in text.replace("\\\n", " ").splitlines():
-        content = re.sub(r"(^|\s)#.*$", "", line).strip()
-        content = re.sub(r"\s+--hash[= ]\S+", "", content)
-        if not content or re.match(r"(-e|--editable)\b|\.\.?(/|$)", content):
-            continue  # the project's own code is packaged as what the flow imports
-        other = re.fullmatch(r"(-r|--requirement|-c|--constraint)[= ]?\s*(\S+)", content)
-        if other is None:
-            lines.append(content)
-            continue
-        more, bounds = _requirement_lines(file.parent / other[2], (*within, file))
-        constraints += bounds if other[1] in ("-r", "--requirement") else [*more, *bounds]
-        lines += more if other[1] in ("-r", "--requirement") else []
-    return lines, constraints
-
-
-def _without_lokki(lines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(line for line in lines if _requirement_name(line) != "lokki")
-
-
-def _requirement_name(line: str) -> str:
-    match = _NAME.match(line)
-    return normalized(match[1]) if match else ""
+    return [line for line in required if "extra ==" not in line and requirement_name(line) in RUNTIME]
 
 
 def _split_pin(pin: str) -> tuple[str, str]:
     name, _, version = pin.partition("==")
-    return _requirement_name(name), version.partition(" ")[0]
-
-
-def _toml(text: str, source: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"{source} is not valid TOML: {error}. Correct it.") from None
-
-
-def _strings(value: object, source: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(member, str) for member in value):
-        raise BuildError(f"{source}: dependencies must be a list of texts. Correct it.")
-    return value
-
-
-def _settings(folder: Path) -> list[str]:
-    """Return the content of the files whose settings uv follows in a folder."""
-    return list(_texts(folder / name for name in ("pyproject.toml", "uv.toml")))
-
-
-def _texts(files: Iterable[Path]) -> Iterator[str]:
-    for file in files:
-        if file.is_file():
-            yield file.read_text("utf-8")
-
-
-def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _kept(file: Path) -> list[str] | None:
-    """Return the lines of a file of the cache, if it is there."""
-    try:
-        return file.read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return None
+    return requirement_name(name), version.partition(" ")[0]

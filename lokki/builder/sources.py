@@ -7,11 +7,14 @@ entry of ``sys.path`` that it comes from. So the deployed flow imports what it i
 from __future__ import annotations
 
 import ast
+import csv
+import json
 import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from glob import iglob
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
@@ -20,6 +23,7 @@ from itertools import accumulate
 from keyword import iskeyword
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
@@ -30,8 +34,8 @@ from lokki.decorators import Flow
 from lokki.errors import ConfigError, FlowError
 from lokki.graph import FlowGraph
 
-RESERVED = ("Dockerfile", "handler.py", "requirements.txt")
-"""Files that lokki puts into every package's folder."""
+RESERVED = re.compile(r"Dockerfile|handler\.py|requirements(-\d+)?\.txt|lokki/.*")
+"""Files that lokki puts into a package's folder."""
 
 _NOT_ON_LAMBDA = re.compile(
     "builder/|causes|cli|deploy|drawing|emulator/|estimate|measured|operate|prices|progress|replay|results"
@@ -77,14 +81,15 @@ def collect(
     folder = file.parents[name.count(".") + (file.name == "__init__.py")]
     steps = {step.name: _importable(step, module) for step in graph.steps}
     pythons = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-    walk = _Walk(_project_root(file, folder), pythons, find, config.exclude, {}, {})
+    roots, copies = _local_packages(sys.path)
+    walk = _Walk((_project_root(file, folder), *roots), copies, pythons, find, config.exclude, {}, {})
     walk.add(name, file)
     walk.follow(name.rpartition(".")[0] or name)
     for importable in steps.values():
         walk.follow(importable.module)
     files = walk.files | _included(folder, config, skipped)
     for path in files:
-        if path in RESERVED or path.startswith("lokki/"):
+        if RESERVED.fullmatch(path):
             raise BuildError(
                 f"{path} has a name that lokki needs in every package. Rename it or exclude it in lokki.yml."
             )
@@ -158,11 +163,46 @@ def _project_root(file: Path, folder: Path) -> Path:
     return folder
 
 
+def _local_packages(path: Iterable[str]) -> tuple[list[Path], frozenset[str]]:
+    """Return what is installed from folders of this machine, which no index has: it is packaged like the project.
+
+    That is the folders of editable ones, and the names of the modules that others were copied to.
+    https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    roots: list[Path] = []
+    copies: set[str] = set()
+    for file in sorted(found for entry in path for found in Path(entry or ".").glob("*.dist-info/direct_url.json")):
+        if file.parent.name.startswith("lokki-"):
+            continue
+        match json.loads(file.read_bytes()):
+            case {"url": str(url), "dir_info": {"editable": True}}:
+                roots.append(Path(unquote(urlsplit(url).path)).resolve())
+            case {"dir_info": dict()}:
+                copies.update(_recorded(file.with_name("RECORD")))
+    return roots, frozenset(copies)
+
+
+def _recorded(record: Path) -> Iterator[str]:
+    """Yield the names of the modules and packages that an installation's RECORD lists.
+
+    https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
+    """
+    for path, *_ in csv.reader(record.read_text("utf-8").splitlines()):
+        top, *rest = path.split("/")
+        if path.endswith(".py"):
+            yield top if rest else top.removesuffix(".py")
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """A walk over the imports of modules, which adds those of the project to ``files``; ``pythons``: Python's own."""
+    """A walk over the imports of modules, which adds those of the project to ``files``.
 
-    root: Path
+    ``roots``: folders of the project's own code; ``copies``: modules that were installed from such; ``pythons``:
+    folders of Python's own.
+    """
+
+    roots: tuple[Path, ...]
+    copies: frozenset[str]
     pythons: frozenset[Path]
     find: Callable[[str], ModuleSpec | None]
     exclude: tuple[str, ...]
@@ -193,7 +233,8 @@ class _Walk:
             raise BuildError(f"{file} is compiled for this machine. Build a wheel of it and require that instead.")
         self.files[path] = source = file.read_bytes()
         try:
-            tree = ast.parse(source)
+            with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
+                tree = ast.parse(source)
         except (SyntaxError, ValueError) as error:
             raise BuildError(f"{file} cannot be read: {error}. Correct it, or exclude it in lokki.yml.") from None
         for imported in _imports(tree, name, is_package=file.name == "__init__.py"):
@@ -215,13 +256,13 @@ class _Walk:
         places = [Path(place).parent for place in spec.submodule_search_locations or ()]
         if not places and spec.has_location and spec.origin:
             places = [Path(spec.origin).parent]
-        return [place for place in places if self._is_own(place)]
+        return [place for place in places if name in self.copies or self._is_own(place)]
 
     def _is_own(self, folder: Path) -> bool:
         """Tell whether a folder is the project's, and not an environment's inside it, or Python's own."""
         resolved = folder.resolve()
         return (
-            resolved.is_relative_to(self.root)
+            any(map(resolved.is_relative_to, self.roots))
             and not {"site-packages", "dist-packages"} & set(resolved.parts)
             and not any(map(resolved.is_relative_to, self.pythons))
         )

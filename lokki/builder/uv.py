@@ -13,6 +13,14 @@ from pathlib import Path
 
 from lokki.builder.package_types import BuildError
 
+NO_WHEEL = "Require another version of it, set architecture in lokki.yml, or publish a wheel of it where uv finds it."
+"""What to do about a package without a wheel."""
+
+_NOT_BUILT = (
+    "no (matching distribution|wheels?|usable wheels)|not have any wheels|building from source|Failed to build|"
+    "Building source distributions is disabled"
+)
+
 
 @dataclass(frozen=True)
 class Uv:
@@ -69,11 +77,8 @@ def _indented(text: str) -> str:
 
 
 def _advice(text: str) -> str:
-    if re.search(r"no (matching distribution|wheels?|usable wheels)|not have any wheels|building from source", text):
-        return (
-            "A package has no wheel for Lambda's Python 3.13 on this architecture. Require another version of it, "
-            "set architecture in lokki.yml, or publish a wheel of it where uv finds it."
-        )
+    if re.search(_NOT_BUILT, text):
+        return f"A package has no wheel for Lambda's Python 3.13 on this architecture. {NO_WHEEL}"
     if re.search(r"error sending request|Failed to fetch|dns error|[Cc]ould not connect", text):
         return "Check the network and the index that uv is set to use."
     return "Correct the requirements and build again."

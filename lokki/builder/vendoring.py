@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Final
+from urllib.parse import unquote
+from zipfile import ZipFile
 
 from lokki.builder.archive import bytecode, bytecode_kind, content_digest, pack, write_archive
-from lokki.builder.dependencies import Resolved, target, write_whole
+from lokki.builder.cache import cache_key, write_whole
+from lokki.builder.dependencies import Resolved, install
 from lokki.builder.package_types import BuildError
+from lokki.builder.requirements import uv_settings
 from lokki.builder.uv import Uv
 
 UNZIPPED_LIMIT: Final = 262_144_000
@@ -45,7 +48,16 @@ _UNNEEDED_SUFFIXES = (
     ".a",
     ".lib",
 )
-_UNNEEDED_NAMES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", ".lock", "py.typed"}
+_UNNEEDED_NAMES = {
+    "RECORD",
+    "INSTALLER",
+    "REQUESTED",
+    "direct_url.json",
+    "uv_cache.json",
+    "uv_build.json",
+    ".lock",
+    "py.typed",
+}
 _TESTS = {"tests", "test"}
 _IMPORT_OF_TESTS = re.compile(rb"^\s*(?:from\s+([\w.]+)\s+import\s+([\w ,(]*)|import\s+([\w. ,]+))", re.MULTILINE)
 
@@ -70,8 +82,7 @@ def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
 
     Raises BuildError when uv cannot install it, and, with a table of the largest packages, when it is too large.
     """
-    parts = (_FORMAT, resolved.pins, resolved.platform, bytecode_kind())
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    key = cache_key(_FORMAT, resolved.pins, resolved.platform, bytecode_kind(), *_elsewhere(resolved))
     archive, about = cache / "vendored" / f"{key}.zip", cache / "vendored" / f"{key}.json"
     if not about.exists() or not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +93,22 @@ def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
         write_whole(about, content)
     kept = json.loads(about.read_bytes())
     return Vendored(archive, kept["digest"], kept["sizes"], frozenset(kept["paths"]))
+
+
+def source_files(vendored: Vendored) -> dict[str, bytes]:
+    """Read what is installed, without the bytecode, by path."""
+    with ZipFile(vendored.archive) as archive:
+        return {path: archive.read(path) for path in sorted(vendored.paths) if "__pycache__" not in path.split("/")}
+
+
+def _elsewhere(resolved: Resolved) -> Iterator[object]:
+    """Yield what decides beside the pins what they install: where they come from, and the content of files."""
+    if resolved.elsewhere:
+        yield [resolved.origins.key, resolved.built, uv_settings(resolved.origins.folder)]
+        for pin in resolved.pins:
+            _, is_file, path = pin.partition(" @ file://")
+            if is_file:
+                yield hashlib.sha256(Path(unquote(path.partition(" ;")[0])).read_bytes()).hexdigest()
 
 
 def check_size(sizes: Mapping[str, int], step: str) -> None:
@@ -100,18 +127,7 @@ def check_size(sizes: Mapping[str, int], step: str) -> None:
 
 def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path) -> dict[str, object]:
     """Install the pins into a folder, pack what Lambda needs of it, and return what is kept about it."""
-    site.mkdir()
-    if resolved.pins:
-        requirements = site.parent / "requirements.txt"
-        requirements.write_text(resolved.text, "utf-8")
-        uv.run(
-            [
-                "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--link-mode", "hardlink",
-                *target(resolved.platform), "--target", str(site), "--requirements", str(requirements),
-            ],
-            site.parent,
-            "Installing for Lambda what the flow requires",
-        )  # fmt: skip
+    install(resolved, site, uv) if resolved.pins else site.mkdir()
     files = _needed(site)
     check_size(_sizes(files), "")
     with ThreadPoolExecutor() as pool:  # zlib packs on other cores while this one compiles

@@ -15,6 +15,7 @@ from typing import Final
 
 from botocore.exceptions import ClientError
 
+from lokki.builder.lambda_pkg import NETRC
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.errors import AwsError
 
@@ -189,10 +190,20 @@ class ImageBuilder:
             "--platform",
             _PLATFORMS[self.architecture],
             *plain,
+            *self._secrets(image.folder / "Dockerfile"),
             *(part for name in names for part in ("-t", name)),
         ]
         self._run(["build", *options, str(image.folder)], f"build the image of {image.step}()")
         return names
+
+    def _secrets(self, dockerfile: Path) -> list[str]:
+        """Return the option that hands a Dockerfile the user's passwords, if it asks for them and there are some.
+
+        https://docs.docker.com/build/building/secrets/
+        """
+        passwords = Path(self.environ.get("NETRC") or Path(self.environ.get("HOME", "/")) / ".netrc")
+        is_wanted = f"id={NETRC} " in dockerfile.read_text("utf-8") and passwords.is_file()
+        return ["--secret", f"id={NETRC},src={passwords}"] if is_wanted else []
 
     def push(self, name: str) -> None:
         """Push an image."""

@@ -63,9 +63,9 @@ class Buildah:
         storage = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
         return ["buildah", *storage, "--storage-driver", "overlay", *arguments]
 
-    def build(self, folder: Path, tag: str) -> None:
+    def build(self, folder: Path, tag: str, *options: str) -> None:
         """Build the Dockerfile of a folder."""
-        self.run("bud", "--quiet", "--isolation", "chroot", "--pull-never", "--tag", tag, str(folder))
+        self.run("bud", "--quiet", "--isolation", "chroot", "--pull-never", *options, "--tag", tag, str(folder))
 
     def start_command(self, image: str) -> list[str]:
         """Return what a container of the image runs, as the image says: buildah itself ignores that."""

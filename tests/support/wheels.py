@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,50 @@ def make_wheel(folder: Path, name: str, files: Mapping[str, str | bytes], versio
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for path, content in {**contents, f"{info}/RECORD": record}.items():
             wheel.writestr(path, content)
+    return f"{name}=={version}"
+
+
+# Builds offline: its backend is in the archive and needs nothing.
+_BACKEND = """
+import os, zipfile
+NAME, VERSION, TAG, MODULE = {name!r}, {version!r}, {tag!r}, {module!r}
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    info = f"{{NAME}}-{{VERSION}}.dist-info"
+    files = {{
+        f"{{NAME}}.py": MODULE,
+        f"{{info}}/METADATA": f"Metadata-Version: 2.1\\nName: {{NAME}}\\nVersion: {{VERSION}}\\n",
+        f"{{info}}/WHEEL": f"Wheel-Version: 1.0\\nGenerator: tests\\nRoot-Is-Purelib: true\\nTag: {{TAG}}\\n",
+    }}
+    wheel = f"{{NAME}}-{{VERSION}}-{{TAG}}.whl"
+    with zipfile.ZipFile(os.path.join(folder, wheel), "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+        archive.writestr(f"{{info}}/RECORD", "".join(f"{{path}},,\\n" for path in [*files, f"{{info}}/RECORD"]))
+    return wheel
+"""
+
+
+def source_files(name: str, module: str, version: str = "1.0", tag: str = "py3-none-any") -> dict[str, str]:
+    """Return the files of a project of one module, which is built to a wheel of this tag."""
+    return {
+        "pyproject.toml": (
+            f'[project]\nname = "{name}"\nversion = "{version}"\n[build-system]\nrequires = []\n'
+            'build-backend = "backend"\nbackend-path = ["."]\n'
+        ),
+        "backend.py": _BACKEND.format(name=name, version=version, tag=tag, module=module),
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+    }
+
+
+def make_sdist(folder: Path, name: str, module: str, version: str = "1.0", tag: str = "py3-none-any") -> str:
+    """Write an archive of sources, which is built to a wheel of this tag, and return what pins it."""
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / f"{name}-{version}.tar.gz", "w:gz") as archive:
+        for path, text in source_files(name, module, version, tag).items():
+            member = tarfile.TarInfo(f"{name}-{version}/{path}")
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
     return f"{name}=={version}"
 
 

@@ -1,0 +1,195 @@
+"""Where packages come from if not from the public index: what a project tells uv of sources and indexes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lokki.values import Json
+
+_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_PLACE_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= ]\s*(\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Where a project's packages come from; ``folder``: where uv finds its other settings.
+
+    ``sources``: by package, those of ``[tool.uv.sources]``; ``indexes``: those of ``[[tool.uv.index]]``; both with
+    absolute paths. ``options``: lines of a requirements.txt, such as ``--extra-index-url https://…``. ``arguments``:
+    the same for uv's command line. ``places``: the URLs and folders of all indexes that the project names.
+    https://docs.astral.sh/uv/concepts/projects/dependencies/#dependency-sources
+    """
+
+    folder: Path = field(default_factory=Path)
+    sources: Mapping[str, Json] = field(default_factory=dict)
+    indexes: tuple[Json, ...] = ()
+    options: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    places: frozenset[str] = frozenset()
+
+    def joined(self, other: Origins) -> Origins:
+        """Return these origins, with those of another project where these say nothing."""
+        indexes = (*self.indexes, *(index for index in other.indexes if index not in self.indexes))
+        return replace(
+            self,
+            sources={**other.sources, **self.sources},
+            indexes=indexes,
+            places=self.places | other.places,
+        )
+
+    @property
+    def key(self) -> Json:
+        """All that decides what a pin installs, but for uv's settings."""
+        return [dict(self.sources), list(self.indexes), list(self.options), list(self.arguments)]
+
+
+def project_origins(folder: Path, tables: Sequence[tuple[Path, Mapping[str, object]]]) -> Origins:
+    """Return the origins of a project by its ``[tool.uv]`` tables with their folders; its own is the last.
+
+    The others are those of the workspace that it is a member of.
+    """
+    sources: dict[str, Json] = {}
+    indexes: list[Json] = []
+    for place, table in tables:
+        sources |= _sources(table, place)
+        indexes += _indexes(table, place)
+    places = _urls(indexes) | {url for place, table in tables for url in _older_urls(table, place)}
+    return Origins(folder, sources, tuple(indexes), (), (), frozenset(places))
+
+
+def script_origins(folder: Path, table: Mapping[str, object]) -> Origins:
+    """Return the origins of a script by the ``[tool.uv]`` table of its metadata, in which uv itself does not look."""
+    indexes = _indexes(table, folder)
+    arguments: list[str] = []
+    for index in indexes:
+        if isinstance(index, dict) and not index.get("explicit"):
+            name, url = index.get("name"), str(index.get("url"))
+            option = "--default-index" if index.get("default") else "--index"
+            arguments += [option, f"{name}={url}" if name else url]
+    return Origins(folder, _sources(table, folder), tuple(indexes), (), tuple(arguments), frozenset(_urls(indexes)))
+
+
+def file_origins(folder: Path, options: Iterable[str]) -> Origins:
+    """Return the origins that the options in a requirements.txt name; their paths are absolute."""
+    options = tuple(options)
+    places = frozenset(_bare(match[2]) for option in options if (match := _PLACE_OPTION.fullmatch(option)))
+    return Origins(folder, {}, (), options, (), places)
+
+
+def absolute_option(option: str, folder: Path) -> str:
+    """Return an option of a requirements.txt with its path, if it has one, no longer relative to the file.
+
+    https://pip.pypa.io/en/stable/reference/requirements-file-format/
+    """
+    match = _PLACE_OPTION.fullmatch(option)
+    return f"{match[1]} {_absolute(match[2], folder)}" if match else option
+
+
+def inputs_for_uv(lines: Sequence[str], origins: Origins) -> dict[str, bytes]:
+    """Return requirements as files by name, of which uv takes each from its source.
+
+    uv follows sources only for what a pyproject.toml requires.
+    """
+    sourced = [line for line in lines if _source(line, origins) is not None]
+    others = [line for line in lines if _source(line, origins) is None]
+    files = {"requirements.txt": "".join(f"{line}\n" for line in [*origins.options, *others]).encode()}
+    if sourced:
+        # Imported here since few projects have sources, and none asks for them in an unchanged build.
+        import tomli_w
+
+        sources = {name: origins.sources[name] for name in filter(None, (_source(line, origins) for line in sourced))}
+        project = {"name": "flow", "version": "0", "requires-python": ">=3.13", "dependencies": sourced}
+        tool = {"uv": {"sources": sources, "index": list(origins.indexes)}}
+        files["pyproject.toml"] = tomli_w.dumps({"project": project, "tool": tool}).encode()
+    return files
+
+
+def index_of(pin: str, place: str, origins: Origins) -> str | None:
+    """Return the index that a pin comes from by a project's will, "" for what only this machine has; else None.
+
+    ``place``: the index in which uv found it.
+    """
+    if " @ " in pin:
+        return ""
+    index = _bare(place) if place else ""
+    return (index if index.startswith("http") else "") if index in origins.places else None
+
+
+def file_reference(place: Path) -> str:
+    """Return a requirement of the package in a file.
+
+    https://packaging.python.org/en/latest/specifications/dependency-specifiers/#direct-references
+    """
+    name = re.split(r"-(?=\d)", place.name)[0]  # as files of packages are named
+    return f"{normalized(name)} @ {place.as_uri()}"
+
+
+def requirement_name(line: str) -> str:
+    """Return the normalized name of the package that a line requires, or ""."""
+    match = _NAME.match(line)
+    return normalized(match[1]) if match else ""
+
+
+def normalized(name: str) -> str:
+    """Return the one spelling of a package's name. https://peps.python.org/pep-0503/#normalized-names"""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _source(line: str, origins: Origins) -> str | None:
+    """Return under which name a line has a source. A line that is a reference itself has none beside it."""
+    name = requirement_name(line)
+    return name if name in origins.sources and " @ " not in line else None
+
+
+def _sources(table: Mapping[str, object], folder: Path) -> dict[str, Json]:
+    """Return the sources of a table by normalized name, without those for extras and groups, which are not packaged."""
+    found: dict[str, Json] = {}
+    for name, value in _table(table.get("sources")).items():
+        each: list[Json] = [
+            {key: _absolute(text, folder) if key == "path" else text for key, text in one.items()}
+            for one in (value if isinstance(value, list) else [value])
+            if isinstance(one, dict) and not {"extra", "group"} & one.keys()
+        ]
+        if each:
+            found[normalized(name)] = each if isinstance(value, list) else each[0]
+    return found
+
+
+def _indexes(table: Mapping[str, object], folder: Path) -> list[Json]:
+    indexes = table.get("index")
+    return [
+        {key: _absolute(value, folder) if key == "url" else value for key, value in index.items()}
+        for index in (indexes if isinstance(indexes, list) else [])
+        if isinstance(index, dict)
+    ]
+
+
+def _urls(indexes: Iterable[Json]) -> set[str]:
+    return {_bare(str(index.get("url"))) for index in indexes if isinstance(index, dict)}
+
+
+def _older_urls(table: Mapping[str, object], folder: Path) -> Iterator[str]:
+    """Yield the indexes that are named by the settings from before ``[[tool.uv.index]]``."""
+    for name in ("index-url", "extra-index-url", "find-links"):
+        value = table.get(name)
+        places = value if isinstance(value, list) else [value]
+        yield from (_bare(_absolute(place, folder)) for place in places if isinstance(place, str))
+
+
+def _table(value: object) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _absolute(place: object, folder: Path) -> str:
+    text = str(place)
+    return text if "://" in text else str(folder / text)
+
+
+def _bare(place: str) -> str:
+    """Return the URL of an index without what may be left out: a user with a password, and a slash at the end."""
+    parts = urlsplit(place if "://" in place else Path(place).as_uri())
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
