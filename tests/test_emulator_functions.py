@@ -291,7 +291,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until_dead(*pids: int) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.02)

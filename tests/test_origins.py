@@ -39,7 +39,14 @@ class Place:
     def __init__(self, folder: Path, index: PackageIndex) -> None:
         self.folder, self.index = folder, index
         self.write({".git/config": "", "flows/flow.py": ""})
-        self.uv = Uv({**os.environ, "UV_CACHE_DIR": str(folder / "uv")})
+        self.uv = Uv(
+            {
+                **os.environ,
+                "UV_CACHE_DIR": str(folder / "uv"),
+                "ACME_PLACE": index.url_with_password,
+                "NOTHING": "",
+            }
+        )
 
     def write(self, files: Mapping[str, str]) -> None:
         for path, text in files.items():
@@ -77,6 +84,7 @@ def project(*dependencies: str, uv: str = "") -> str:
     )
 
 
+WHEEL = "lokki_test_file-1.0-py3-none-any.whl"
 SOURCE = 'lokki-test-honk = { index = "acme" }\n'
 INDEX = '[[tool.uv.index]]\nname = "acme"\nurl = "INDEX"\n'
 EXPLICIT = f"{INDEX}explicit = true\n"
@@ -95,6 +103,7 @@ WAYS = {
         "pyproject.toml": project("lokki-test-honk", uv='[tool.uv]\nextra-index-url = ["INDEX"]\n')
     },
     "a line in requirements.txt": {"requirements.txt": "--extra-index-url INDEX\nlokki-test-honk\n"},
+    "a line with a variable": {"requirements.txt": "--extra-index-url ${ACME_PLACE}\n${NOTHING}lokki-test-honk\n"},
     "a script": {"flows/flow.py": SCRIPT.format("")},
     "a script with a source": {
         "flows/flow.py": SCRIPT.format(
@@ -161,6 +170,16 @@ def test_folders_and_repositories_and_files_of_this_machine(place: Place, locked
     assert found.files_for("zip")["requirements.txt"].decode().splitlines()[0] == (
         "lokki-test-file @ lokki_test_file-1.0-py3-none-any.whl"
     )
+
+
+def test_references_are_written_with_and_without_spaces(place: Place) -> None:
+    make_wheel(place.folder / "my wheels", "lokki_test_file", {"lokki_test_file.py": "f = 1"})
+    place.write({"my library/pyproject.toml": project("lokki-test-file@file://FOLDER/my%20wheels/" + WHEEL)})
+    found = place.resolve(
+        {"pyproject.toml": project("library[extra]@ file://FOLDER/my%20library ; python_version > '3'")}
+    )
+    assert found.pins == (f"lokki-test-file @ file://{place.folder}/my%20wheels/{WHEEL}",)
+    assert place.vendored(found) == {"lokki_test_file.py": "f = 1"}
 
 
 def test_a_file_that_changed_is_installed_again(place: Place) -> None:

@@ -15,7 +15,15 @@ from typing import Final
 
 from lokki.builder.archive import LAMBDA_PYTHON
 from lokki.builder.cache import cache_key, read_kept, write_whole
-from lokki.builder.origins import Origins, file_reference, index_of, inputs_for_uv, normalized, requirement_name
+from lokki.builder.origins import (
+    Origins,
+    file_reference,
+    index_of,
+    inputs_for_uv,
+    normalized,
+    reference_of,
+    requirement_name,
+)
 from lokki.builder.package_types import BuildError
 from lokki.builder.requirements import Requirements, uv_settings
 from lokki.builder.uv import NO_WHEEL, Uv
@@ -207,8 +215,8 @@ def _read_pins(printed: str) -> Iterator[tuple[str, str]]:
 
 def _is_source(pin: str) -> bool:
     """Tell whether a pin is a reference to something that is no wheel: a repository, an archive."""
-    _, at, reference = pin.partition(" @ ")
-    return bool(at) and not reference.partition(" ;")[0].partition("#")[0].endswith(".whl")
+    reference = reference_of(pin).partition("#")[0]
+    return bool(reference) and not reference.endswith(".whl")
 
 
 def _check_built(answer: Resolved, uv: Uv) -> None:
@@ -221,9 +229,8 @@ def _check_built(answer: Resolved, uv: Uv) -> None:
         site = Path(temporary) / "site"
         install(replace(answer, pins=pins), site, uv)
         for wheel in sorted(site.glob("*.dist-info/WHEEL")):
-            if not all(
-                tag.endswith("-any") for tag in re.findall(r"^Tag: (\S+)", wheel.read_text("utf-8"), re.MULTILINE)
-            ):
+            tags = re.findall(r"^Tag: (\S+)", wheel.read_text("utf-8"), re.MULTILINE)
+            if not all(tag.endswith("-any") for tag in tags):
                 name, _, version = wheel.parent.name.removesuffix(".dist-info").rpartition("-")
                 raise BuildError(
                     f"{name} {version} has no wheel for Lambda's Python 3.13 on this architecture, and what was built "

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from lokki.values import Json
 
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_REFERENCE = re.compile(r"[^@;]*@\s*([^\s;]+)")
 _PLACE_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= ]\s*(\S+)")
 
 
@@ -66,8 +67,8 @@ def script_origins(folder: Path, table: Mapping[str, object]) -> Origins:
     indexes = _indexes(table, folder)
     arguments: list[str] = []
     for index in indexes:
-        if isinstance(index, dict) and not index.get("explicit"):
-            name, url = index.get("name"), str(index.get("url"))
+        if isinstance(index, dict) and "url" in index and not index.get("explicit"):
+            name, url = index.get("name"), str(index["url"])
             option = "--default-index" if index.get("default") else "--index"
             arguments += [option, f"{name}={url}" if name else url]
     return Origins(folder, _sources(table, folder), tuple(indexes), (), tuple(arguments), frozenset(_urls(indexes)))
@@ -113,17 +114,14 @@ def index_of(pin: str, place: str, origins: Origins) -> str | None:
 
     ``place``: the index in which uv found it.
     """
-    if " @ " in pin:
+    if reference_of(pin):
         return ""
     index = _bare(place) if place else ""
     return (index if index.startswith("http") else "") if index in origins.places else None
 
 
 def file_reference(place: Path) -> str:
-    """Return a requirement of the package in a file.
-
-    https://packaging.python.org/en/latest/specifications/dependency-specifiers/#direct-references
-    """
+    """Return a requirement of the package in a file."""
     name = re.split(r"-(?=\d)", place.name)[0]  # as files of packages are named
     return f"{normalized(name)} @ {place.as_uri()}"
 
@@ -139,10 +137,19 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def reference_of(line: str) -> str:
+    """Return the URL that a requirement is a reference to, or "".
+
+    https://packaging.python.org/en/latest/specifications/dependency-specifiers/#direct-references
+    """
+    match = _REFERENCE.match(line)
+    return match[1] if match else ""
+
+
 def _source(line: str, origins: Origins) -> str | None:
     """Return under which name a line has a source. A line that is a reference itself has none beside it."""
     name = requirement_name(line)
-    return name if name in origins.sources and " @ " not in line else None
+    return name if name in origins.sources and not reference_of(line) else None
 
 
 def _sources(table: Mapping[str, object], folder: Path) -> dict[str, Json]:
@@ -169,7 +176,7 @@ def _indexes(table: Mapping[str, object], folder: Path) -> list[Json]:
 
 
 def _urls(indexes: Iterable[Json]) -> set[str]:
-    return {_bare(str(index.get("url"))) for index in indexes if isinstance(index, dict)}
+    return {_bare(str(index["url"])) for index in indexes if isinstance(index, dict) and "url" in index}
 
 
 def _older_urls(table: Mapping[str, object], folder: Path) -> Iterator[str]:
@@ -191,5 +198,5 @@ def _absolute(place: object, folder: Path) -> str:
 
 def _bare(place: str) -> str:
     """Return the URL of an index without what may be left out: a user with a password, and a slash at the end."""
-    parts = urlsplit(place if "://" in place else Path(place).as_uri())
+    parts = urlsplit(place if "://" in place else Path(place).absolute().as_uri())
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

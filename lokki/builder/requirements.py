@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.origins import (
@@ -15,6 +16,7 @@ from lokki.builder.origins import (
     file_origins,
     file_reference,
     project_origins,
+    reference_of,
     requirement_name,
     script_origins,
 )
@@ -55,7 +57,7 @@ def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
         if _project_of(pyproject) is not None:
             return _project_requirements(pyproject, folder, uv, cache)
         if (folder / "requirements.txt").is_file():
-            lines, constraints = _requirement_lines(folder / "requirements.txt", ())
+            lines, constraints = _requirement_lines(folder / "requirements.txt", uv.environ, ())
             required = tuple(line for line in lines if not line.startswith("-"))
             origins = file_origins(folder, (line for line in lines if line.startswith("-")))
             return Requirements(_without_lokki(required), tuple(constraints), origins, "requirements.txt")
@@ -144,14 +146,14 @@ def _local_folder(line: str, origins: Origins) -> Path | None:
 
     https://docs.astral.sh/uv/concepts/projects/dependencies/#path
     """
-    name, _, reference = line.partition(" @ file://")
-    if reference and Path(reference).is_dir():
-        return Path(reference).resolve()
-    match origins.sources.get(requirement_name(name)):
+    reference = urlsplit(reference_of(line))
+    if reference.scheme == "file" and Path(unquote(reference.path)).is_dir():
+        return Path(unquote(reference.path)).resolve()
+    match origins.sources.get(requirement_name(line)):
         case {"path": str(path)} if Path(path).is_dir():
             return Path(path).resolve()
         case {"workspace": True}:
-            return _member(requirement_name(name), origins.folder)
+            return _member(requirement_name(line), origins.folder)
     return None
 
 
@@ -182,8 +184,10 @@ def _exported(lock: Path, folder: Path, uv: Uv, cache: Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("-"))
 
 
-def _requirement_lines(file: Path, within: tuple[Path, ...]) -> tuple[list[str], list[str]]:
+def _requirement_lines(file: Path, environ: Mapping[str, str], within: tuple[Path, ...]) -> tuple[list[str], list[str]]:
     """Read a requirements.txt and those that it names; return requirements and options, and constraints.
+
+    Where it names variables of the environment, such as ``${TOKEN}``, it has their values.
 
     https://pip.pypa.io/en/stable/reference/requirements-file-format/
     """
@@ -198,13 +202,14 @@ def _requirement_lines(file: Path, within: tuple[Path, ...]) -> tuple[list[str],
     for line in text.replace("\\\n", " ").splitlines():
         content = re.sub(r"(^|\s)#.*$", "", line).strip()
         content = re.sub(r"\s+--hash[= ]\S+", "", content)
+        content = re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: environ.get(name[1], name[0]), content)
         if re.match(r"(-e|--editable)\b", content):
             continue  # the project's own code is packaged as what the flow imports
         other = re.fullmatch(r"(-r|--requirement|-c|--constraint)[= ]?\s*(\S+)", content)
         if other is None:
             lines += filter(None, [_absolute_file(absolute_option(content, file.parent), file.parent)])
             continue
-        more, bounds = _requirement_lines(file.parent / other[2], (*within, file))
+        more, bounds = _requirement_lines(file.parent / other[2], environ, (*within, file))
         constraints += bounds if other[1] in ("-r", "--requirement") else [*more, *bounds]
         lines += more if other[1] in ("-r", "--requirement") else []
     return lines, constraints
@@ -214,7 +219,7 @@ def _absolute_file(line: str, folder: Path) -> str:
     """Return a line with the path that it may be as a reference, and "" for a folder, whose code is packaged itself."""
     path, semicolon, marker = line.partition(" ; ")
     is_file = re.search(r"\.(whl|zip|tar\.gz)$", path) is not None
-    if "://" in path or " @ " in path or not (is_file or re.match(r"\.\.?(/|$)|/", path)):
+    if "://" in path or reference_of(path) or not (is_file or re.match(r"\.\.?(/|$)|/", path)):
         return line
     return f"{file_reference((folder / path).resolve())}{semicolon}{marker}" if is_file else ""
 

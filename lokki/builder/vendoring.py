@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 from zipfile import ZipFile
 
 from lokki.builder.archive import bytecode, bytecode_kind, content_digest, pack, write_archive
 from lokki.builder.cache import cache_key, write_whole
 from lokki.builder.dependencies import Resolved, install
+from lokki.builder.origins import reference_of
 from lokki.builder.package_types import BuildError
 from lokki.builder.requirements import uv_settings
 from lokki.builder.uv import Uv
@@ -106,9 +107,9 @@ def _elsewhere(resolved: Resolved) -> Iterator[object]:
     if resolved.elsewhere:
         yield [resolved.origins.key, resolved.built, uv_settings(resolved.origins.folder)]
         for pin in resolved.pins:
-            _, is_file, path = pin.partition(" @ file://")
-            if is_file:
-                yield hashlib.sha256(Path(unquote(path.partition(" ;")[0])).read_bytes()).hexdigest()
+            reference = urlsplit(reference_of(pin))
+            if reference.scheme == "file" and (file := Path(unquote(reference.path))).is_file():
+                yield hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def check_size(sizes: Mapping[str, int], step: str) -> None:
