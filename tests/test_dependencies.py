@@ -269,6 +269,18 @@ def test_an_installation_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) 
     assert list((tmp_path / "cache" / "vendored").iterdir()) == []
 
 
+@pytest.mark.slow
+def test_only_a_zip_must_fit_into_the_limit_of_zips(tmp_path: Path) -> None:
+    pin = make_wheel(tmp_path / "wheels", "birds", {"birds.py": "", "birds.bin": bytes(263_000_000)})
+    uv = offline_uv(tmp_path / "wheels", tmp_path / "uv")
+    resolved = Resolved((pin,), X86)
+    with pytest.raises(
+        BuildError, match=r"^the zip package has 250\.8 MiB unzipped; Lambda takes 250 MiB\. The largest"
+    ):
+        vendor(resolved, uv, tmp_path / "cache")
+    assert vendor(resolved, uv, tmp_path / "cache", for_zip=False).size > 263_000_000
+
+
 def test_a_package_over_the_limit_is_refused_with_a_table_of_its_largest_parts() -> None:
     check_size({"a": 262_144_000}, "clean")
     sizes = {f"package_{number:02}": number * 5 * 2**20 for number in range(12)}

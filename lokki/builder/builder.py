@@ -151,9 +151,10 @@ class Builder:
             found = resolve(requirements, extra, config.architecture, uv, cache)
             check_imports(project.foreign, found, names[0])
             resolved |= dict.fromkeys(names, found)
-            wanted = found if config.packages == "zip" else found.of_index("")
-            if config.packages == "zip" or wanted.pins:
-                vendored |= dict.fromkeys(names, vendor(wanted, uv, cache))
+            if config.packages == "zip":
+                vendored |= dict.fromkeys(names, vendor(found, uv, cache))
+            elif (local := found.of_index("")).pins:
+                vendored |= dict.fromkeys(names, vendor(local, uv, cache, for_zip=False))
         files = {**project.files, **lokki_files()}
         return Contents(replace(project, files=files), resolved, vendored), requirements
 

@@ -78,10 +78,11 @@ class Vendored:
         return sum(self.sizes.values())
 
 
-def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
+def vendor(resolved: Resolved, uv: Uv, cache: Path, *, for_zip: bool = True) -> Vendored:
     """Return what the pins install, from the cache if it is there.
 
-    Raises BuildError when uv cannot install it, and, with a table of the largest packages, when it is too large.
+    Raises BuildError when uv cannot install it, and, with a table of the largest packages, when it is too large
+    ``for_zip``.
     """
     key = cache_key(_FORMAT, resolved.pins, resolved.platform, bytecode_kind(), *_elsewhere(resolved))
     archive, about = cache / "vendored" / f"{key}.zip", cache / "vendored" / f"{key}.json"
@@ -89,7 +90,7 @@ def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=archive.parent) as temporary:
             made = Path(temporary) / "archive"
-            content = json.dumps(_make(resolved, uv, Path(temporary) / "site", made)).encode()
+            content = json.dumps(_make(resolved, uv, Path(temporary) / "site", made, for_zip=for_zip)).encode()
             made.replace(archive)
         write_whole(about, content)
     kept = json.loads(about.read_bytes())
@@ -126,11 +127,12 @@ def check_size(sizes: Mapping[str, int], step: str) -> None:
     )
 
 
-def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path) -> dict[str, object]:
+def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path, *, for_zip: bool) -> dict[str, object]:
     """Install the pins into a folder, pack what Lambda needs of it, and return what is kept about it."""
     install(resolved, site, uv) if resolved.pins else site.mkdir()
     files = _needed(site)
-    check_size(_sizes(files), "")
+    if for_zip:
+        check_size(_sizes(files), "")
     with ThreadPoolExecutor() as pool:  # zlib packs on other cores while this one compiles
         packed = [pool.submit(pack, path, content, executable=_runs(path, content)) for path, content in files.items()]
         compiled = dict(filter(None, (bytecode(*entry) for entry in files.items() if entry[0].endswith(".py"))))
