@@ -8,10 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import EXAMPLES, Row, Table
+from measuring import EXAMPLES, Row, Table, median_and_min
 
 REPEATS = 3
 REBUILDS = 5
@@ -43,17 +42,13 @@ def _measure_flow(name: str, flow: Path, target: float) -> list[Row]:
         Row(f"{name}: build", f"{first:.2f} s", "", f"≤ {target:g} s", first <= target),
         Row(
             f"{name}: again, unchanged",
-            _median_and_min(again),
+            median_and_min(again),
             f"{ratio:.2f}×",
             f"≤ {limit:g} s",
             statistics.median(again) <= limit,
         ),
-        Row(f"{name}: importing the flow's file", _median_and_min(alone), "1.00×"),
+        Row(f"{name}: importing the flow's file", median_and_min(alone), "1.00×"),
     ]
-
-
-def _median_and_min(seconds: Sequence[float]) -> str:
-    return f"{statistics.median(seconds):.2f} s (min {min(seconds):.2f} s)"
 
 
 def _timed(flow: Path) -> tuple[float, list[tuple[float, float]]]:

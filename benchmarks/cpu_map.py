@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from measuring import FLOWS, PROGRAMS, Program, Row, Table, interleaved, median, median_and_min, python
+from measuring import FLOWS, PROGRAMS, Program, Row, Table, interleaved, median, median_and_min, python, seconds
 
 REPEATS = 3
 LIMIT, SIZE = 1_000_000, 10_000
@@ -23,8 +23,8 @@ def measure() -> Table:
     samples = interleaved(programs, {}, REPEATS)
     speed = median(samples[BARE]) / median(samples[LOKKI])
     rows = (
-        Row(BARE, median_and_min(samples[BARE])),
-        Row(LOKKI, median_and_min(samples[LOKKI]), f"{speed:.2f}", f"≥ {TARGET}", speed >= TARGET),
+        Row(BARE, median_and_min(seconds(samples[BARE]))),
+        Row(LOKKI, median_and_min(seconds(samples[LOKKI])), f"{speed:.2f}", f"≥ {TARGET}", speed >= TARGET),
     )
     note = "Wall time of the whole process, start-up included. Ratio: lokki's speed / the bare pool's."
     return Table(f"CPU-bound map of {LIMIT // SIZE} items on 2 processes", note, rows)

@@ -16,6 +16,7 @@ from measuring import (
     median,
     median_and_min,
     python,
+    seconds,
 )
 from peers import JOBLIB, LOKKIFLOW, install
 
@@ -74,7 +75,7 @@ def _samples(count: int, joblib: Path | None, peer: Path | None) -> dict[str, li
 
 
 def _row(count: int, name: str, samples: dict[str, list[Sample]], startup: float) -> Row:
-    what, measured = f"{count:,} items: {name}", median_and_min(samples[name])
+    what, measured = f"{count:,} items: {name}", median_and_min(seconds(samples[name]))
     bare = median(samples[THREADS])
     if name != LOKKI:
         return Row(what, measured, f"{median(samples[name]) / bare:.2f}")

@@ -135,15 +135,18 @@ def interleaved(programs: Sequence[Program], repeats: Mapping[str, int], default
     return samples
 
 
+def seconds(samples: Sequence[Sample]) -> list[float]:
+    return [sample.seconds for sample in samples]
+
+
 def median(samples: Sequence[Sample]) -> float:
-    return statistics.median(sample.seconds for sample in samples)
+    return statistics.median(seconds(samples))
 
 
-def median_and_min(samples: Sequence[Sample]) -> str:
+def median_and_min(times: Sequence[float]) -> str:
     """Write times for people: ``0.412 s (min 0.401 s, 5 runs)``."""
-    least = min(sample.seconds for sample in samples)
-    runs = f"{len(samples)} run{'' if len(samples) == 1 else 's'}"
-    return f"{median(samples):.3f} s (min {least:.3f} s, {runs})"
+    runs = f"{len(times)} run{'' if len(times) == 1 else 's'}"
+    return f"{statistics.median(times):.3f} s (min {min(times):.3f} s, {runs})"
 
 
 def markdown(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from measuring import EXAMPLES, Program, Row, Table, interleaved, median, median_and_min, python
+from measuring import EXAMPLES, Program, Row, Table, interleaved, median, median_and_min, python, seconds
 
 REPEATS = 15
 TARGET_SECONDS = 0.25
@@ -19,11 +19,11 @@ def measure() -> Table:
     samples = interleaved(programs, {}, REPEATS)
     above = {name: median(samples[name]) - median(samples[NOTHING]) for name in samples}
     rows = (
-        Row(NOTHING, median_and_min(samples[NOTHING])),
-        Row(HELP, median_and_min(samples[HELP]), f"+{above[HELP]:.3f} s"),
+        Row(NOTHING, median_and_min(seconds(samples[NOTHING]))),
+        Row(HELP, median_and_min(seconds(samples[HELP])), f"+{above[HELP]:.3f} s"),
         Row(
             RUN,
-            median_and_min(samples[RUN]),
+            median_and_min(seconds(samples[RUN])),
             f"+{above[RUN]:.3f} s",
             f"≤ +{TARGET_SECONDS} s",
             above[RUN] <= TARGET_SECONDS,

@@ -13,7 +13,6 @@ from support.wheels import make_wheel, offline_uv
 
 import lokki
 from lokki.builder.dependencies import Resolved, check_imports, installed_versions, resolve
-from lokki.builder.origins import Origins
 from lokki.builder.package_types import BuildError
 from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.uv import Uv
@@ -134,8 +133,7 @@ def test_versions_are_those_installed_here(tmp_path: Path) -> None:
     installed = installed_versions()
     resolved = resolve(Requirements(("python-dateutil",)), (), "arm64", UV, tmp_path)
     names = ("isal", "msgspec", "obstore", "python-dateutil", "six")
-    pins = tuple(f"{name}=={installed[name]}" for name in names)
-    assert resolved == Resolved(pins, "aarch64-manylinux_2_28", origins=Origins())
+    assert resolved == Resolved(tuple(f"{name}=={installed[name]}" for name in names), "aarch64-manylinux_2_28")
     assert resolved.text == "".join(f"{pin}\n" for pin in resolved.pins)
     assert resolve(Requirements(("python-dateutil",)), (), "arm64", NoUv({}), tmp_path) == resolved
 

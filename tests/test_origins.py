@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.package_index import PackageIndex, package_index
-from support.wheels import make_sdist, make_wheel, source_files
+from support.wheels import make_sdist, make_wheel, project_files
 
 import lokki
 from lokki.builder.dependencies import Resolved, resolve
@@ -29,7 +29,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageIndex]:
     make_wheel(folder, "lokki_test_honk", {"lokki_test_honk.py": "sound = 'honk'"})
     make_sdist(folder, "lokki_test_pure", "from lokki_test_honk import sound")
     make_sdist(folder, "lokki_test_bound", "", tag="cp313-cp313-linux_x86_64")
-    with package_index(folder, is_open=False) as served:
+    with package_index(folder) as served:
         yield served
 
 
@@ -114,6 +114,11 @@ WAYS = {
         "pyproject.toml": f'[tool.uv.workspace]\nmembers = ["flows"]\n[tool.uv.sources]\n{SOURCE}{EXPLICIT}',
         "flows/pyproject.toml": project("lokki-test-honk"),
     },
+    "an index that the workspace names otherwise": {
+        "pyproject.toml": '[tool.uv.workspace]\nmembers = ["flows"]\n'
+        + EXPLICIT.replace("INDEX", "http://127.0.0.1:9/simple"),
+        "flows/pyproject.toml": project("lokki-test-honk", uv=SOURCE + EXPLICIT),
+    },
 }
 
 
@@ -133,7 +138,7 @@ def test_folders_and_repositories_and_files_of_this_machine(place: Place, locked
     """Folders are packaged as the flow imports them, so only what they require is required."""
     place.write(
         {
-            **{f"repository/{name}": text for name, text in source_files("lokki_test_repo", "r = 1").items()},
+            **{f"repository/{name}": text for name, text in project_files("lokki_test_repo", "r = 1").items()},
             "library/pyproject.toml": project("lokki-test-honk", uv=SOURCE + EXPLICIT),
             "member/pyproject.toml": project("six", "birds").replace('"birds"', '"member"', 1),
         }
@@ -174,9 +179,10 @@ def test_folders_and_repositories_and_files_of_this_machine(place: Place, locked
 
 def test_references_are_written_with_and_without_spaces(place: Place) -> None:
     make_wheel(place.folder / "my wheels", "lokki_test_file", {"lokki_test_file.py": "f = 1"})
-    place.write({"my library/pyproject.toml": project("lokki-test-file@file://FOLDER/my%20wheels/" + WHEEL)})
+    extra = f'[project.optional-dependencies]\nMy-Files = ["lokki-test-file@file://FOLDER/my%20wheels/{WHEEL}"]\n'
+    place.write({"my library/pyproject.toml": project(uv=extra)})
     found = place.resolve(
-        {"pyproject.toml": project("library[extra]@ file://FOLDER/my%20library ; python_version > '3'")}
+        {"pyproject.toml": project("library[other, my_files]@ file://FOLDER/my%20library ; python_version > '3'")}
     )
     assert found.pins == (f"lokki-test-file @ file://{place.folder}/my%20wheels/{WHEEL}",)
     assert place.vendored(found) == {"lokki_test_file.py": "f = 1"}

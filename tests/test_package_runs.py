@@ -213,7 +213,7 @@ def test_an_image_has_packages_of_an_index_with_a_password_and_what_only_this_ma
     project.mkdir()
     (project / "honking_flow.py").write_text(HONKING)
     (project / "lokki.yml").write_text("artifact_bucket: acme-artifacts\necr_repo_prefix: registry/acme\n")
-    with package_index(tmp_path / "index", is_open=False) as index:
+    with package_index(tmp_path / "index") as index:
         lines = f"--extra-index-url {index.url_with_password}\nlokki-test-honk\nlokki-test-pure\n"
         (project / "requirements.txt").write_text(lines)
         environ = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -24,7 +24,7 @@ from lokki.builder.state_machine import build_state_machine, dump_state_machine
 from lokki.builder.template_text import dump_template
 from lokki.builder.trimming import without_other_steps
 from lokki.builder.uv import Uv
-from lokki.builder.vendoring import Vendored, check_size, sizes_with, source_files, vendor
+from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor, vendored_files
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import lower
@@ -66,7 +66,9 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             files_of[step.name],
             contents.resolved[step.name].files_for(config.packages),
         )
-        packages.append(_package(name, step.name, generate_lambda_dir(code, config), contents.vendored, config))
+        packages.append(
+            _package(name, step.name, generate_lambda_dir(code, config), contents.vendored.get(step.name), config)
+        )
     definition = build_state_machine(graph, config)
     template = build_template(graph, config, {package.step: package.code for package in packages})
     return Bundle(
@@ -85,23 +87,21 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
 
 
 def _package(
-    flow: str, step: str, files: Mapping[str, bytes], vendored: Mapping[str, Vendored], config: LokkiConfig
+    flow: str, step: str, files: Mapping[str, bytes], vendored: Vendored | None, config: LokkiConfig
 ) -> Package:
     """Name a package after its content, so that changed code is deployed and unchanged code is not."""
-    installed = vendored.get(step)
-    twice = sorted(installed.paths & files.keys() - {NOT_IN_ZIP}) if installed else []
+    twice = sorted(vendored.paths & files.keys() - {NOT_IN_ZIP}) if vendored else []
     if twice:
         raise BuildError(f"{twice[0]} is in the project and in a package that it requires. Rename the project's.")
-    if config.packages == "image":
-        files = {**(source_files(installed) if installed else {}), **files}
+    if vendored is None or config.packages == "image":
+        files = {**(vendored_files(vendored) if vendored else {}), **files}
         is_named = config.lambda_defaults.image_tag != LokkiConfig().lambda_defaults.image_tag
         tag = "" if is_named else content_digest(files)[:_DIGEST_LENGTH]
         return Package(step, ImageCode(repository(flow, step), tag), files)
-    assert installed is not None
-    whole = hashlib.sha256(f"{content_digest(files)} {bytecode_kind()} {installed.digest}".encode()).hexdigest()
+    whole = hashlib.sha256(f"{content_digest(files)} {bytecode_kind()} {vendored.digest}".encode()).hexdigest()
     code = ZipCode(f"lokki-packages/{flow}/{slug(step)}-{whole[:_DIGEST_LENGTH]}.zip")
-    package = Package(step, code, files, installed)
-    check_size(sizes_with(installed, [len(content) for content in package.own.values()]), step)
+    package = Package(step, code, files, vendored)
+    check_size(sizes_with(vendored, [len(content) for content in package.own.values()]), step)
     return package
 
 

@@ -25,7 +25,7 @@ from lokki.builder.origins import (
     requirement_name,
 )
 from lokki.builder.package_types import BuildError
-from lokki.builder.requirements import Requirements, uv_settings
+from lokki.builder.requirements import Requirements
 from lokki.builder.uv import NO_WHEEL, Uv
 
 RUNTIME: Final = ("isal", "msgspec", "obstore")
@@ -80,7 +80,7 @@ class Resolved:
     @property
     def text(self) -> str:
         """The content of a requirements.txt, without passwords; a file of this machine is there by its name alone."""
-        lines = (re.sub(r" @ file:///(.*/)?", " @ ", pin) for pin in self.pins)
+        lines = (re.sub(r"file:///(.*/)?", "", pin) for pin in self.pins)
         return "".join(f"{re.sub(r'(https?://)[^/@]*@', r'\1', line)}\n" for line in lines)
 
 
@@ -96,9 +96,10 @@ def resolve(requirements: Requirements, extra: Sequence[str], architecture: str,
     constraints = [f"{name}=={installed[name]}" for name in sorted(wanted) if name in installed]
     fixed = list(requirements.constraints)
     origins = requirements.origins
-    settings = uv_settings(origins.folder)
     question = _Question(lines, [*fixed, *constraints], PLATFORMS[architecture], origins)
-    place = cache / "resolved" / cache_key("resolve 2", question.key, fixed, settings)
+    place = (
+        cache / "resolved" / cache_key("resolve 2", lines, question.constraints, fixed, question.platform, origins.key)
+    )
     kept = read_kept(place)
     if kept is None:
         try:
@@ -150,10 +151,6 @@ class _Question:
     constraints: Sequence[str]
     platform: str
     origins: Origins
-
-    @property
-    def key(self) -> list[object]:
-        return [self.lines, self.constraints, self.platform, self.origins.key]
 
 
 def _answer(question: _Question, uv: Uv) -> Resolved:

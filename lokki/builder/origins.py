@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,41 +11,44 @@ from urllib.parse import urlsplit
 from lokki.values import Json
 
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_EXTRAS = re.compile(r"[^@;\[]*\[([^\]]*)\]")
 _REFERENCE = re.compile(r"[^@;]*@\s*([^\s;]+)")
 _PLACE_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= ]\s*(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Where a project's packages come from; ``folder``: where uv finds its other settings.
+    """Where a project's packages come from; ``folder``: where uv finds its settings, whose text is ``settings``.
 
     ``sources``: by package, those of ``[tool.uv.sources]``; ``indexes``: those of ``[[tool.uv.index]]``; both with
     absolute paths. ``options``: lines of a requirements.txt, such as ``--extra-index-url https://…``. ``arguments``:
-    the same for uv's command line. ``places``: the URLs and folders of all indexes that the project names.
+    the same for uv's command line.
     https://docs.astral.sh/uv/concepts/projects/dependencies/#dependency-sources
     """
 
     folder: Path = field(default_factory=Path)
     sources: Mapping[str, Json] = field(default_factory=dict)
-    indexes: tuple[Json, ...] = ()
+    indexes: tuple[Mapping[str, Json], ...] = ()
     options: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-    places: frozenset[str] = frozenset()
+    settings: tuple[str, ...] = ()
 
     def joined(self, other: Origins) -> Origins:
         """Return these origins, with those of another project where these say nothing."""
         indexes = (*self.indexes, *(index for index in other.indexes if index not in self.indexes))
-        return replace(
-            self,
-            sources={**other.sources, **self.sources},
-            indexes=indexes,
-            places=self.places | other.places,
-        )
+        return replace(self, sources={**other.sources, **self.sources}, indexes=indexes)
+
+    @property
+    def places(self) -> set[str]:
+        """The URLs and folders of all indexes that the project names."""
+        options = (match[2] for option in self.options if (match := _PLACE_OPTION.fullmatch(option)))
+        return {_bare(place) for place in (*(str(index["url"]) for index in self.indexes), *options)}
 
     @property
     def key(self) -> Json:
-        """All that decides what a pin installs, but for uv's settings."""
-        return [dict(self.sources), list(self.indexes), list(self.options), list(self.arguments)]
+        """All that decides what a pin installs."""
+        indexes: list[Json] = [dict(index) for index in self.indexes]
+        return [dict(self.sources), indexes, list(self.options), list(self.arguments), list(self.settings)]
 
 
 def project_origins(folder: Path, tables: Sequence[tuple[Path, Mapping[str, object]]]) -> Origins:
@@ -54,31 +57,21 @@ def project_origins(folder: Path, tables: Sequence[tuple[Path, Mapping[str, obje
     The others are those of the workspace that it is a member of.
     """
     sources: dict[str, Json] = {}
-    indexes: list[Json] = []
     for place, table in tables:
         sources |= _sources(table, place)
-        indexes += _indexes(table, place)
-    places = _urls(indexes) | {url for place, table in tables for url in _older_urls(table, place)}
-    return Origins(folder, sources, tuple(indexes), (), (), frozenset(places))
+    indexes = tuple(index for place, table in reversed(tables) for index in _indexes(table, place))
+    return Origins(folder, sources, indexes)
 
 
 def script_origins(folder: Path, table: Mapping[str, object]) -> Origins:
     """Return the origins of a script by the ``[tool.uv]`` table of its metadata, in which uv itself does not look."""
-    indexes = _indexes(table, folder)
+    indexes = tuple(_indexes(table, folder))
     arguments: list[str] = []
     for index in indexes:
-        if isinstance(index, dict) and "url" in index and not index.get("explicit"):
-            name, url = index.get("name"), str(index["url"])
+        if not index.get("explicit"):
             option = "--default-index" if index.get("default") else "--index"
-            arguments += [option, f"{name}={url}" if name else url]
-    return Origins(folder, _sources(table, folder), tuple(indexes), (), tuple(arguments), frozenset(_urls(indexes)))
-
-
-def file_origins(folder: Path, options: Iterable[str]) -> Origins:
-    """Return the origins that the options in a requirements.txt name; their paths are absolute."""
-    options = tuple(options)
-    places = frozenset(_bare(match[2]) for option in options if (match := _PLACE_OPTION.fullmatch(option)))
-    return Origins(folder, {}, (), options, (), places)
+            arguments += [option, f"{index['name']}={index['url']}" if "name" in index else str(index["url"])]
+    return Origins(folder, _sources(table, folder), indexes, (), tuple(arguments))
 
 
 def absolute_option(option: str, folder: Path) -> str:
@@ -104,7 +97,7 @@ def inputs_for_uv(lines: Sequence[str], origins: Origins) -> dict[str, bytes]:
 
         sources = {name: origins.sources[name] for name in filter(None, (_source(line, origins) for line in sourced))}
         project = {"name": "flow", "version": "0", "requires-python": ">=3.13", "dependencies": sourced}
-        tool = {"uv": {"sources": sources, "index": list(origins.indexes)}}
+        tool = {"uv": {"sources": sources, "index": list(_named(origins.indexes).values())}}
         files["pyproject.toml"] = tomli_w.dumps({"project": project, "tool": tool}).encode()
     return files
 
@@ -130,6 +123,12 @@ def requirement_name(line: str) -> str:
     """Return the normalized name of the package that a line requires, or ""."""
     match = _NAME.match(line)
     return normalized(match[1]) if match else ""
+
+
+def extras_of(line: str) -> list[str]:
+    """Return the extras that a line requires of a package: ``name[one, other]``."""
+    match = _EXTRAS.match(line)
+    return [extra.strip() for extra in match[1].split(",")] if match else []
 
 
 def normalized(name: str) -> str:
@@ -158,7 +157,7 @@ def _sources(table: Mapping[str, object], folder: Path) -> dict[str, Json]:
     for name, value in _table(table.get("sources")).items():
         each: list[Json] = [
             {key: _absolute(text, folder) if key == "path" else text for key, text in one.items()}
-            for one in (value if isinstance(value, list) else [value])
+            for one in _list(value)
             if isinstance(one, dict) and not {"extra", "group"} & one.keys()
         ]
         if each:
@@ -166,25 +165,30 @@ def _sources(table: Mapping[str, object], folder: Path) -> dict[str, Json]:
     return found
 
 
-def _indexes(table: Mapping[str, object], folder: Path) -> list[Json]:
-    indexes = table.get("index")
-    return [
-        {key: _absolute(value, folder) if key == "url" else value for key, value in index.items()}
-        for index in (indexes if isinstance(indexes, list) else [])
-        if isinstance(index, dict)
-    ]
-
-
-def _urls(indexes: Iterable[Json]) -> set[str]:
-    return {_bare(str(index["url"])) for index in indexes if isinstance(index, dict) and "url" in index}
-
-
-def _older_urls(table: Mapping[str, object], folder: Path) -> Iterator[str]:
-    """Yield the indexes that are named by the settings from before ``[[tool.uv.index]]``."""
+def _indexes(table: Mapping[str, object], folder: Path) -> Iterator[Mapping[str, Json]]:
+    """Yield the indexes of a table, also those that are named as it was done before ``[[tool.uv.index]]``."""
+    for index in _list(table.get("index")):
+        if isinstance(index, dict) and "url" in index:
+            yield {**index, "url": _absolute(index["url"], folder)}
     for name in ("index-url", "extra-index-url", "find-links"):
-        value = table.get(name)
-        places = value if isinstance(value, list) else [value]
-        yield from (_bare(_absolute(place, folder)) for place in places if isinstance(place, str))
+        kind: dict[str, Json] = {"default": True} if name == "index-url" else {}
+        kind |= {"format": "flat"} if name == "find-links" else {}
+        for place in _list(table.get(name)):
+            if isinstance(place, str):
+                yield {"url": _absolute(place, folder), **kind}
+
+
+def _named(indexes: Sequence[Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
+    """Return by name the indexes that sources can name, as uv takes them: a name once, the first of those that have it.
+
+    Which is the default one is among uv's settings.
+    """
+    named = [index for index in reversed(indexes) if "name" in index]
+    return {str(index["name"]): {key: value for key, value in index.items() if key != "default"} for index in named}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _table(value: object) -> Mapping[str, Json]:

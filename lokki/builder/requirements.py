@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,8 +13,9 @@ from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.origins import (
     Origins,
     absolute_option,
-    file_origins,
+    extras_of,
     file_reference,
+    normalized,
     project_origins,
     reference_of,
     requirement_name,
@@ -49,6 +50,11 @@ def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
     are folders of this machine, whose code is packaged as the flow imports it; what they require is required.
     Raises BuildError for a file that cannot be read.
     """
+    found = _find(flow_file, uv, cache)
+    return replace(found, origins=replace(found.origins, settings=_uv_settings(found.origins.folder)))
+
+
+def _find(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
     script = _script_table(flow_file)
     if script is not None:
         return _script_requirements(flow_file, script)
@@ -59,7 +65,7 @@ def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
         if (folder / "requirements.txt").is_file():
             lines, constraints = _requirement_lines(folder / "requirements.txt", uv.environ, ())
             required = tuple(line for line in lines if not line.startswith("-"))
-            origins = file_origins(folder, (line for line in lines if line.startswith("-")))
+            origins = Origins(folder, options=tuple(line for line in lines if line.startswith("-")))
             return Requirements(_without_lokki(required), tuple(constraints), origins, "requirements.txt")
         if (folder / ".git").exists():
             break
@@ -120,8 +126,12 @@ def _origins(folder: Path, pyproject: _Table) -> Origins:
     return project_origins(folder, tables)
 
 
-def _dependencies(pyproject: _Table, folder: Path) -> list[str]:
-    return _strings((_project_of(pyproject) or {}).get("dependencies", []), str(folder / "pyproject.toml"))
+def _dependencies(pyproject: _Table, folder: Path, extras: Iterable[str] = ()) -> list[str]:
+    project, file = _project_of(pyproject) or {}, str(folder / "pyproject.toml")
+    optional = project.get("optional-dependencies")
+    groups = {normalized(name): lines for name, lines in optional.items()} if isinstance(optional, dict) else {}
+    lists = [project.get("dependencies", []), *(groups.get(normalized(extra), []) for extra in extras)]
+    return [line for lines in lists for line in _strings(lines, file)]
 
 
 def _with_folders(lines: Iterable[str], origins: Origins, within: tuple[Path, ...]) -> tuple[list[str], Origins]:
@@ -133,9 +143,8 @@ def _with_folders(lines: Iterable[str], origins: Origins, within: tuple[Path, ..
             found.append(line)
         elif folder not in within and requirement_name(line) != "lokki":
             pyproject = _pyproject(folder)
-            more, others = _with_folders(
-                _dependencies(pyproject, folder), _origins(folder, pyproject), (*within, folder)
-            )
+            required = _dependencies(pyproject, folder, extras_of(line))
+            more, others = _with_folders(required, _origins(folder, pyproject), (*within, folder))
             found += more
             origins = origins.joined(others)
     return found, origins
@@ -173,7 +182,7 @@ def _member(name: str, folder: Path) -> Path:
 
 def _exported(lock: Path, folder: Path, uv: Uv, cache: Path) -> tuple[str, ...]:
     """Return what a uv.lock locks for a project, without lokki and what only lokki needs."""
-    place = cache / "exported" / cache_key("export 2", lock.read_text("utf-8"), uv_settings(folder))
+    place = cache / "exported" / cache_key("export 2", lock.read_text("utf-8"), _uv_settings(folder))
     kept = read_kept(place)
     if kept is None:
         options = ["--frozen", "--no-default-groups", "--no-emit-workspace", "--prune", "lokki"]
@@ -241,12 +250,7 @@ def _strings(value: object, source: str) -> list[str]:
     return value
 
 
-def uv_settings(folder: Path) -> list[str]:
-    """Return the content of the files whose settings uv follows in a folder."""
-    return list(_texts(folder / name for name in ("pyproject.toml", "uv.toml")))
-
-
-def _texts(files: Iterable[Path]) -> Iterator[str]:
-    for file in files:
-        if file.is_file():
-            yield file.read_text("utf-8")
+def _uv_settings(folder: Path) -> tuple[str, ...]:
+    """Return the content of the files whose settings uv may follow in a folder: those of a workspace are above it."""
+    files = (above / name for above in (folder, *folder.parents) for name in ("pyproject.toml", "uv.toml"))
+    return tuple(file.read_text("utf-8") for file in files if file.is_file())

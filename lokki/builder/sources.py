@@ -7,7 +7,6 @@ entry of ``sys.path`` that it comes from. So the deployed flow imports what it i
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from glob import iglob
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.metadata import PathDistribution
 from importlib.util import find_spec
 from itertools import accumulate
 from keyword import iskeyword
@@ -178,19 +178,9 @@ def _local_packages(path: Iterable[str]) -> tuple[list[Path], frozenset[str]]:
             case {"url": str(url), "dir_info": {"editable": True}}:
                 roots.append(Path(unquote(urlsplit(url).path)).resolve())
             case {"dir_info": dict()}:
-                copies.update(_recorded(file.with_name("RECORD")))
+                files = (Path(path) for path in PathDistribution(file.parent).files or ())
+                copies.update(path.parts[0].removesuffix(".py") for path in files if path.suffix == ".py")
     return roots, frozenset(copies)
-
-
-def _recorded(record: Path) -> Iterator[str]:
-    """Yield the names of the modules and packages that an installation's RECORD lists.
-
-    https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
-    """
-    for path, *_ in csv.reader(record.read_text("utf-8").splitlines()):
-        top, *rest = path.split("/")
-        if path.endswith(".py"):
-            yield top if rest else top.removesuffix(".py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from lokki.builder.cache import cache_key, write_whole
 from lokki.builder.dependencies import Resolved, install
 from lokki.builder.origins import reference_of
 from lokki.builder.package_types import BuildError
-from lokki.builder.requirements import uv_settings
 from lokki.builder.uv import Uv
 
 UNZIPPED_LIMIT: Final = 262_144_000
@@ -97,7 +96,7 @@ def vendor(resolved: Resolved, uv: Uv, cache: Path, *, for_zip: bool = True) -> 
     return Vendored(archive, kept["digest"], kept["sizes"], frozenset(kept["paths"]))
 
 
-def source_files(vendored: Vendored) -> dict[str, bytes]:
+def vendored_files(vendored: Vendored) -> dict[str, bytes]:
     """Read what is installed, without the bytecode, by path."""
     with ZipFile(vendored.archive) as archive:
         return {path: archive.read(path) for path in sorted(vendored.paths) if "__pycache__" not in path.split("/")}
@@ -106,7 +105,7 @@ def source_files(vendored: Vendored) -> dict[str, bytes]:
 def _elsewhere(resolved: Resolved) -> Iterator[object]:
     """Yield what decides beside the pins what they install: where they come from, and the content of files."""
     if resolved.elsewhere:
-        yield [resolved.origins.key, resolved.built, uv_settings(resolved.origins.folder)]
+        yield [resolved.origins.key, resolved.built]
         for pin in resolved.pins:
             reference = urlsplit(reference_of(pin))
             if reference.scheme == "file" and (file := Path(unquote(reference.path))).is_file():

@@ -38,13 +38,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def package_index(folder: Path, *, is_open: bool = True) -> Iterator[PackageIndex]:
+def package_index(folder: Path) -> Iterator[PackageIndex]:
     """Serve the wheels and archives of a folder."""
     expected = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if not is_open and self.headers.get("Authorization") != expected:
+            if self.headers.get("Authorization") != expected:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", "Basic")
                 self.end_headers()

@@ -32,7 +32,7 @@ def make_wheel(folder: Path, name: str, files: Mapping[str, str | bytes], versio
 # Builds offline: its backend is in the archive and needs nothing.
 _BACKEND = """
 import os, zipfile
-NAME, VERSION, TAG, MODULE = {name!r}, {version!r}, {tag!r}, {module!r}
+NAME, VERSION, TAG, MODULE = {name!r}, "1.0", {tag!r}, {module!r}
 
 def build_wheel(folder, config_settings=None, metadata_directory=None):
     info = f"{{NAME}}-{{VERSION}}.dist-info"
@@ -50,27 +50,26 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 """
 
 
-def source_files(name: str, module: str, version: str = "1.0", tag: str = "py3-none-any") -> dict[str, str]:
+def project_files(name: str, module: str, tag: str = "py3-none-any") -> dict[str, str]:
     """Return the files of a project of one module, which is built to a wheel of this tag."""
     return {
         "pyproject.toml": (
-            f'[project]\nname = "{name}"\nversion = "{version}"\n[build-system]\nrequires = []\n'
+            f'[project]\nname = "{name}"\nversion = "1.0"\n[build-system]\nrequires = []\n'
             'build-backend = "backend"\nbackend-path = ["."]\n'
         ),
-        "backend.py": _BACKEND.format(name=name, version=version, tag=tag, module=module),
-        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        "backend.py": _BACKEND.format(name=name, tag=tag, module=module),
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
     }
 
 
-def make_sdist(folder: Path, name: str, module: str, version: str = "1.0", tag: str = "py3-none-any") -> str:
-    """Write an archive of sources, which is built to a wheel of this tag, and return what pins it."""
+def make_sdist(folder: Path, name: str, module: str, tag: str = "py3-none-any") -> None:
+    """Write an archive of sources of version 1.0, which is built to a wheel of this tag."""
     folder.mkdir(exist_ok=True)
-    with tarfile.open(folder / f"{name}-{version}.tar.gz", "w:gz") as archive:
-        for path, text in source_files(name, module, version, tag).items():
-            member = tarfile.TarInfo(f"{name}-{version}/{path}")
+    with tarfile.open(folder / f"{name}-1.0.tar.gz", "w:gz") as archive:
+        for path, text in project_files(name, module, tag).items():
+            member = tarfile.TarInfo(f"{name}-1.0/{path}")
             member.size = len(text.encode())
             archive.addfile(member, io.BytesIO(text.encode()))
-    return f"{name}=={version}"
 
 
 def offline_uv(wheels: Path, cache: Path) -> Uv:
