@@ -15,8 +15,19 @@ from support.local_runs import EXECUTORS, Local, assert_clean, start, wait_until
 
 from lokki import flow, step
 from lokki.errors import ParameterError, RunError, RunFolderError
-from lokki.events import CodeChanged, ItemFailed, MapStarted, RunFinished, RunStarted, StepSkipped, StepStarted
+from lokki.events import (
+    CodeChanged,
+    Event,
+    ItemFailed,
+    ItemsFinished,
+    MapStarted,
+    RunFinished,
+    RunStarted,
+    StepSkipped,
+    StepStarted,
+)
 from lokki.local_run import journal
+from lokki.local_run.threads import STOP_SECONDS
 from lokki.runner import Executor, Resume
 
 
@@ -360,6 +371,27 @@ def test_ctrl_c_ends_a_run_that_goes_on_later(tmp_path: Path, executor: str) -> 
     again = len(first) - 40
     assert again <= (1 if executor == "inline" else 0)  # the item at work when inline is interrupted
     assert_clean(tmp_path)
+
+
+def test_ctrl_c_while_a_worker_is_owed_its_next_items_does_not_wait_for_it(tmp_path: Path) -> None:
+    """It comes as what the worker has finished is told, before it is given more to do."""
+    log = tmp_path / "log"
+    told: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, ItemsFinished):
+            told.append(event)
+            if len(told) == 1:  # a second one would end the run at once
+                raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Local(tmp_path, "processes", also=interrupt).run(steps.slow(), {"log": str(log), "count": 40}, run_id="run")
+    assert time.monotonic() - began < STOP_SECONDS  # after which workers that do not answer are killed
+    result = Local(tmp_path, "processes").resume(steps.slow(), {"log": str(log), "count": 40})
+    assert result == sum(number * 20 for number in range(40))
+    firsts = [line for line in steps.noted(log) if line.startswith("first")]
+    assert len(firsts) == len(set(firsts)) == 40
 
 
 def runs(root: Path):

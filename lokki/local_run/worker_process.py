@@ -164,8 +164,9 @@ class _WorkerMain:
                 os._exit(0)
             if isinstance(message, StopNow):
                 self._stop.set()
-            else:
-                self._messages.put(message)
+                # A parent that Ctrl-C took from its work may owe this worker an answer, for which it would wait.
+                message = end_of_items()
+            self._messages.put(message)
 
 
 def _hand_on_output() -> None:
