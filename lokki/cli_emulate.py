@@ -41,6 +41,9 @@ BUCKET = "emulated-artifacts"
 BUILD_DIR = ".lokki/emulated-build"
 """Where a flow is built whose settings would not do here, so that the user's own build stays as it is."""
 
+_MOST_PROCESSES = 32
+"""The most functions at one time unless ``--workers`` says otherwise."""
+
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -55,6 +58,7 @@ class EmulateOptions:
     output: Output = field(default_factory=Output)
     slow_start: bool = False
     chaos: str | None = None
+    account_concurrency: int | None = None
     again: str = ""
 
 
@@ -72,6 +76,11 @@ def _own_options() -> list[click.Parameter]:
         resume_option("Redrive a run that failed or was interrupted, from where it stopped; default: the latest."),
         *output_options(),
         click.Option(["--slow-start"], is_flag=True, help="Let each cold start of a function take 2 s longer."),
+        click.Option(
+            ["--account-concurrency"],
+            type=click.IntRange(min=1),
+            help="Throttle as an account would in which so many functions may run at one time; new ones have 10.",
+        ),
         click.Option(
             ["--chaos"],
             metavar="SEED",
@@ -102,6 +111,7 @@ def _emulate(graph: FlowGraph, again: str, values: dict[str, object], by_option:
             output_of(values),
             bool(values["slow_start"]),
             text_of(values, "chaos"),
+            cast("int | None", values["account_concurrency"]),
             again,
         ),
     )
@@ -152,12 +162,19 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
             sys.stderr.write(f"{line}\n")
 
     Builder(write=report).build(graph, config)
-    workers = options.workers or max(2, os.process_cpu_count() or 1)
-    settings = EmulationOptions(workers, options.chaos, options.slow_start)
+    concurrency = options.account_concurrency
+    workers = options.workers or _workers(concurrency)
+    settings = EmulationOptions(workers, options.chaos, options.slow_start, account_concurrency=concurrency)
     session = Session(Path(config.build_dir), listener, settings)
     if options.resume is not None:
         return session.resume(graph, options.resume or None)
     return session.run(graph, params, options.run_id)
+
+
+def _workers(account_concurrency: int | None) -> int:
+    """Return how many functions run at one time: one for each CPU, or as many as the account would run of few."""
+    cpus = max(2, os.process_cpu_count() or 1)
+    return cpus if account_concurrency is None else min(account_concurrency, max(cpus, _MOST_PROCESSES))
 
 
 def emulated(config: LokkiConfig) -> LokkiConfig:

@@ -170,7 +170,7 @@ def test_a_worker_is_kept_warm(one: LambdaFunctions) -> None:
         ("exit", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: exit status 3"),
         ("quit", "Runtime.ExitError", "RequestId: * Error: Runtime exited without providing a reason"),
         ("kill", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: signal: killed"),
-        ("fill", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: signal: killed"),
+        ("fill", "Runtime.OutOfMemory", "RequestId: * Error: Runtime exited with error: signal: killed"),
         ("reserve", "MemoryError", ""),
         ("sleep", "Sandbox.Timedout", "RequestId: * Error: Task timed out after 2.00 seconds"),
         (

@@ -15,6 +15,7 @@ import msgspec
 
 from lokki.emulator.faults import chance
 from lokki.emulator.services import Caller, Functions, Reply, ServiceError
+from lokki.emulator.throttling import THROTTLED
 
 _LATEST_CRASH = 0.05
 
@@ -51,7 +52,7 @@ class ChaosFunctions:
             self._tried[caller.execution, caller.state] += 1
         about = (self._seed, caller.execution, caller.state, tried)
         if chance("throttled", *about) < self._rates.throttled:
-            raise ServiceError("Lambda.TooManyRequestsException", "Rate Exceeded. (Service: Lambda, Status Code: 429)")
+            raise ServiceError(*THROTTLED)
         if chance("crashed", *about) < self._rates.crashed:
             return self._crash(function, payload, timeout, caller, chance("when", *about))
         if chance("doubled", *about) < self._rates.doubled:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -25,6 +25,7 @@ from lokki.emulator.s3 import S3Server
 from lokki.emulator.services import Caller, Functions, RealClock, Services, Settings
 from lokki.emulator.telling import Teller
 from lokki.emulator.template import read_bundle
+from lokki.emulator.throttling import ThrottledFunctions
 from lokki.emulator.worker import FunctionSpec, Surroundings
 from lokki.errors import RunError, RunFolderError, StoreError
 from lokki.events import Event, StepOutput
@@ -35,6 +36,8 @@ from lokki.values import Json, Stored, ref_from_json
 
 _COLD_START = 2.0
 _SMALL_FILES = 4096
+_MOST_CHILDREN = 1000
+"""Where AWS starts up to 10,000 children: each is a thread here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,19 @@ class EmulationOptions:
 
     ``chaos``: a seed; invocations are throttled, doubled and crash, S3 refuses and is late, results come in small
     files, and waits between tries are skipped. ``images``: for packages that are images, what is in their /var/task.
+    ``account_concurrency``: how many invocations Lambda takes at one time; more are throttled. None: as many as come.
     """
 
     workers: int = 4
     chaos: str | None = None
     slow_start: bool = False
     images: Mapping[str, Path] | None = None
+    account_concurrency: int | None = None
+
+    @property
+    def children(self) -> int:
+        """Child executions of a map at one time: where invocations may be throttled, as many as AWS would start."""
+        return self.workers if self.account_concurrency is None else max(self.workers, _MOST_CHILDREN)
 
 
 class Emulation:
@@ -127,11 +137,13 @@ class Emulation:
 
     def _make_services(self, functions: LambdaFunctions) -> Services:
         used: Functions = functions
-        seed = self._options.chaos
-        settings = Settings(workers=self._options.workers)
+        seed, concurrency = self._options.chaos, self._options.account_concurrency
+        settings = Settings(workers=self._options.children)
+        if concurrency is not None:
+            used = ThrottledFunctions(used, concurrency)
         if seed is not None:
-            used = ChaosFunctions(functions, seed, functions.crash)
-            settings = Settings(workers=self._options.workers, seed=seed, file_bytes=_SMALL_FILES)
+            used = ChaosFunctions(used, seed, functions.crash)
+            settings = replace(settings, seed=seed, file_bytes=_SMALL_FILES)
         clock = RealClock(self.stop, 1.0 if seed is None else 0.0)
         return Services(used, self.s3, clock, self._listen, settings, stop=self.stop)
 

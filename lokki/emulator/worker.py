@@ -151,8 +151,9 @@ class Worker:
                 self._follow("line", self._request, message)
                 self._kill(_error("Sandbox.Timedout", message))
             elif _resident(self._process.pid) > self.spec.memory * 2**20:
+                # The name that Lambda gives since 2024 (https://github.com/awslabs/aws-deployment-framework/issues/758).
                 message = f"RequestId: {self._request} Error: Runtime exited with error: signal: killed"
-                self._kill(_error("Runtime.ExitError", message))
+                self._kill(_error("Runtime.OutOfMemory", message))
 
     def crash(self) -> None:
         """Kill the process in the middle of whatever it does."""

@@ -1,6 +1,7 @@
 """Doubles for the emulator's surroundings: functions in Python, objects in a dict, time that is skipped."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +12,15 @@ from lokki.emulator.definition import read_definition
 from lokki.emulator.execution import Execution
 from lokki.emulator.history import HistoryEvent
 from lokki.emulator.outcome import Identity
-from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, Services, Settings
+from lokki.emulator.services import (
+    Caller,
+    InvocationTimeoutError,
+    Reply,
+    ServiceError,
+    Services,
+    Settings,
+    StoppedError,
+)
 from lokki.errors import StoreError
 from lokki.values import Json
 
@@ -52,6 +61,25 @@ class FakeClock:
     def wait(self, seconds: float) -> float:
         self.waits.append(seconds)
         self.seconds += seconds
+        return seconds
+
+
+@dataclass
+class FastClock:
+    """The machine's time, ``speed`` times as fast: many threads may wait at one time, each as long as it asks for."""
+
+    speed: float
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def elapsed(self) -> float:
+        return time.monotonic() * self.speed
+
+    def wait(self, seconds: float) -> float:
+        if self.stop.wait(seconds / self.speed):
+            raise StoppedError
         return seconds
 
 
