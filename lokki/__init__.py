@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lokki.chain import MapBlock, StepNode
@@ -36,11 +37,14 @@ _LATE = {"local": "lokki.results", "remote": "lokki.operate"}
 """What reads results, by the module it is in: `import lokki` in Lambda does not load it."""
 
 
-def main(flow: Flow[...]) -> None:
-    """Run the command line for one flow: ``main(birds_flow)`` under ``if __name__ == "__main__"``, at its file's end.
+def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:
+    """Run the command line: ``main(birds_flow)`` under ``if __name__ == "__main__"``, at the end of the flow's file.
 
-    Does nothing where the file is imported by one of lokki's own worker processes, or on Lambda, whose packages have no
-    command line. Ends the process with an exit code.
+    With several flows, ``main(birds_flow, geese_flow)``, each command takes a flow's name: ``run birds-flow``.
+    ``argv``: the arguments, such as ``["run", "--limit", "5"]``; default: those of the program.
+
+    Raises SystemExit with the exit code. Does nothing where the file is imported by one of lokki's own worker
+    processes, or on Lambda, whose packages have no command line.
     """
     # Imported here so that `import lokki` in Lambda does not load it, nor click.
     from importlib.util import find_spec
@@ -50,7 +54,7 @@ def main(flow: Flow[...]) -> None:
     # Imported here for the same reason.
     from lokki.cli import main as run_command_line
 
-    run_command_line(flow)
+    run_command_line(flows, argv)
 
 
 def __getattr__(name: str) -> object:

@@ -6,18 +6,13 @@ usage (unknown command or option, a wrong or missing parameter); 130 interrupted
 
 from __future__ import annotations
 
-import atexit
 import difflib
-import gc
 import importlib
-import io
 import os
 import shlex
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -26,6 +21,7 @@ from typing import NoReturn, cast
 
 import click
 
+from lokki.cli_ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
 from lokki.drawing import draw
@@ -36,8 +32,8 @@ from lokki.loading import is_importing, load_flow
 from lokki.plan import lower
 
 
-def main(flow: Flow[...], argv: Sequence[str] | None = None) -> None:
-    """Run the command line for one flow and end the process; see `lokki.main`.
+def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
+    """Run the command line for one flow or several and end the process; see `lokki.main`.
 
     Returns where the flow's file is only imported: by a worker process, or by ``lokki run``.
     """
@@ -47,16 +43,33 @@ def main(flow: Flow[...], argv: Sequence[str] | None = None) -> None:
     again = _called_as()
 
     def make() -> click.Command:
-        if not isinstance(flow, Flow):
-            raise FlowError(f"main() takes a flow, not {flow!r}: write main(birds_flow), without calling the flow.")
-        return flow_group(flow(), again)
+        _check_flows(flows)
+        return flow_group(flows[0](), again) if len(flows) == 1 else flows_group(flows, again)
 
-    _end(make, arguments, again)
+    _end(make, arguments, again, alone=argv is None and is_called_by_script_alone())
 
 
 def console(argv: Sequence[str] | None = None) -> None:
     """Run the command ``lokki`` and end the process."""
-    _end(lokki_group, sys.argv[1:] if argv is None else list(argv), "lokki")
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    program = _called_as() if _is_module() else "lokki"
+    _end(lambda: lokki_group(program), arguments, program, alone=argv is None and is_called_by_script_alone())
+
+
+def _check_flows(flows: Sequence[object]) -> None:
+    """Raise FlowError for anything that `lokki.main` cannot take."""
+    if not flows:
+        raise FlowError("main() takes a flow: write main(birds_flow).")
+    for flow in flows:
+        if not isinstance(flow, Flow):
+            hint = "main(birds_flow), without calling the flow"
+            if isinstance(flow, list | tuple):
+                hint = 'main(birds_flow, argv=["run"]) for arguments, main(one_flow, other_flow) for several flows'
+            raise FlowError(f"main() takes a flow, not {flow!r}: write {hint}.")
+    names = [flow.name for flow in flows if isinstance(flow, Flow)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FlowError(f"main() has two flows of the name {twice}: rename the function of one.")
 
 
 type Maker = Callable[[FlowGraph, str, str], click.Command]
@@ -108,21 +121,53 @@ class SuggestingGroup(click.Group):
 
 def flow_group(graph: FlowGraph, again: str) -> click.Group:
     """Make the command line of one flow; ``again``: how this command line is called."""
-    group = SuggestingGroup(graph.name, _help(graph))
+    group = _versioned(SuggestingGroup(graph.name, _help(graph)))
     for command in FLOW_COMMANDS:
         group.add_late(command.name, command.text, partial(command.make, graph, again, ""))
     group.add_late("runs", _RUNS, partial(_runs_command, graph.name))
     return group
 
 
-def lokki_group() -> click.Group:
-    """Make the command line for any flow: each command takes the flow's file first."""
-    group = SuggestingGroup("lokki", "Run data pipelines here and on AWS. COMMAND --help tells more.")
-    click.version_option(package_name="lokki", prog_name="lokki")(group)
+def flows_group(flows: Sequence[Flow[...]], again: str) -> click.Group:
+    """Make the command line of a file with several flows: each command takes a flow's name first.
+
+    Only the flow that is named is drawn. ``again``: how this command line is called.
+    """
+    by_name = {flow.name: flow for flow in flows}
+    listed = "\n".join(["Flows:", *(f"  {name}{_summary(flow)}" for name, flow in by_name.items())])
+    group = _versioned(SuggestingGroup("flows", f"COMMAND FLOW --help tells more.\n\n\b\n{listed}"))
+
+    def find(name: str) -> Flow[...]:
+        flow = by_name.get(name.replace("_", "-"))
+        if flow is None:
+            close = difflib.get_close_matches(name, by_name, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(by_name)}."
+            raise click.UsageError(f"There is no flow {name!r} here; {hint}")
+        return flow
+
     for command in FLOW_COMMANDS:
-        group.add_command(_on_named_flow(command))
+        group.add_command(_on_named_flow(command, NamedFlow(again, "FLOW", "|".join(by_name), find)))
     group.add_late("runs", _RUNS, partial(_runs_command, None))
     return group
+
+
+def lokki_group(program: str) -> click.Group:
+    """Make the command line for any flow: each command takes the flow's file first."""
+    group = _versioned(SuggestingGroup("lokki", "Run data pipelines here and on AWS. COMMAND --help tells more."))
+    for command in FLOW_COMMANDS:
+        group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW.py", "FLOW.py[:NAME]", load_flow)))
+    group.add_late("runs", _RUNS, partial(_runs_command, None))
+    return group
+
+
+def _versioned(group: SuggestingGroup) -> SuggestingGroup:
+    click.version_option(package_name="lokki", prog_name="lokki")(group)
+    return group
+
+
+def _summary(flow: Flow[...]) -> str:
+    first = (flow.__doc__ or "").strip().partition("\n")[0]
+    return f": {first}" if first else ""
 
 
 def _runs_command(flow: str | None) -> click.Command:
@@ -132,8 +177,22 @@ def _runs_command(flow: str | None) -> click.Command:
     return runs_command(flow)
 
 
-def _on_named_flow(command: FlowCommand) -> click.Command:
-    """Make the command of ``lokki`` that takes the flow's file first and hands all else on."""
+@dataclass(frozen=True, slots=True)
+class NamedFlow:
+    """How a program's commands name the flow that they work on: by what ``find`` takes.
+
+    ``word`` stands for it in messages, ``metavar`` in help.
+    """
+
+    program: str
+    word: str
+    metavar: str
+    find: Callable[[str], Flow[...]]
+
+
+def _on_named_flow(command: FlowCommand, named: NamedFlow) -> click.Command:
+    """Make the command of a program for several flows: it takes the flow first and hands all else on."""
+    called = f"{named.program} {command.name}"
 
     @click.pass_context
     def callback(ctx: click.Context, /, flow: str, options: tuple[str, ...]) -> int:
@@ -141,20 +200,19 @@ def _on_named_flow(command: FlowCommand) -> click.Command:
             click.echo(ctx.get_help())
             return 0
         if flow.startswith("-"):
-            ctx.fail(f"Name the flow before its options: lokki {command.name} FLOW.py {flow} …")
-        made = command.make(load_flow(flow)(), "lokki", flow)
-        called = f"lokki {command.name} {shlex.quote(flow)}"
-        code: int = made.main(list(options), called, standalone_mode=False)
+            ctx.fail(f"Name the flow before its options: {called} {named.word} {flow} …")
+        made = command.make(named.find(flow)(), named.program, flow)
+        code: int = made.main(list(options), f"{called} {shlex.quote(flow)}", standalone_mode=False)
         return code
 
     return click.Command(
         command.name,
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
         params=[
-            click.Argument(["flow"], metavar="FLOW.py[:NAME]"),
+            click.Argument(["flow"], metavar=named.metavar),
             click.Argument(["options"], nargs=-1, type=click.UNPROCESSED),
         ],
-        help=f"{command.text} lokki {command.name} FLOW.py --help tells the options.",
+        help=f"{command.text} {called} {named.word} --help tells the options.",
         short_help=command.text,
         options_metavar="",
         callback=callback,
@@ -189,9 +247,6 @@ FLOW_COMMANDS = (
 )
 
 
-_RUN_STEPS_HERE = {"run", "replay"}
-
-
 def _in_worker_process() -> bool:
     """Tell whether this process is a worker, also while Python starts it anew and imports the user's file for that."""
     # Not imported for this, to start faster: where there is a parent process, it is loaded.
@@ -211,68 +266,50 @@ def _called_as() -> str:
     return f"python {shlex.quote(sys.argv[0])}"
 
 
-def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: str) -> NoReturn:
-    """Run a command line and end the process; the one place where errors become lines on the terminal."""
-    if "--traceback" not in arguments and sys.excepthook is sys.__excepthook__:
+def _is_module() -> bool:
+    """Tell whether the program was started by ``python -m``."""
+    return getattr(sys.modules["__main__"], "__spec__", None) is not None
+
+
+def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: str, *, alone: bool) -> NoReturn:
+    """Run a command line and end the process; ``alone``: it is there for nothing else."""
+    # In somebody else's process an error of the user's file is raised as it is.
+    if alone and "--traceback" not in arguments and sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show_error_of_user
+    with owning(alone):
+        leave(_exit_code(make, arguments, program), *(arguments[:1] or [""]))
+
+
+def _exit_code(make: Callable[[], click.Command], arguments: Sequence[str], program: str) -> int:
+    """Run a command line and return its exit code; the one place where errors become lines on the terminal."""
     try:
         code = make().main(list(arguments), program, standalone_mode=False)
-        _leave(code if isinstance(code, int) else DONE, *(arguments[:1] or [""]))
     except click.ClickException as error:
         error.show()
-        sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
+        return USAGE if isinstance(error, click.UsageError) else FAILED
     except LokkiError as error:
         if "--traceback" in arguments:
             traceback.print_exc()
         click.echo(f"error: {from_here(_placed(error))}", err=True)
-        sys.exit(FAILED)
+        return FAILED
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except OSError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if frame.f_code is not click.echo.__code__:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is held back: Python would complain
+        if owns_process():  # for what is held back: Python would complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
-        sys.exit(FAILED)
+        return FAILED
+    return code if isinstance(code, int) else DONE
 
 
 def _placed(error: LokkiError) -> str:
     """Return what an error says, and where in the user's code if it is about a flow."""
     place = place_in_users_files(error.__traceback__) or error.place if isinstance(error, FlowError) else ""
     return str(error) if str(error).startswith(f"{place}:") else f"{place}: {error}".removeprefix(": ")
-
-
-def _leave(code: int, command: str) -> NoReturn:
-    """End the process. A step that was left behind on a thread may go on printing, at which Python would abort."""
-    if not any(thread.daemon for thread in threading.enumerate()):
-        if command not in _RUN_STEPS_HERE:
-            atexit.register(_spare_the_collector)
-        sys.exit(code)
-    # Imported here so that commands that leave no threads behind start without it.
-    from lokki.local_run.output import flush_all
-
-    # As Python does at its end: idle pools of the user's are told to end, and threads that are no daemons waited for.
-    threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
-    atexit._run_exitfuncs()
-    flush_all()
-    os._exit(code)
-
-
-def _spare_the_collector() -> None:
-    """Let Python end without looking for garbage in all modules, which takes a twentieth of a second with pandas.
-
-    Called at the very end: a program that catches SystemExit goes on with its collector.
-    That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
-    the user's modules left open while they were imported is written here.
-    """
-    kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
-    files = cast("list[io.IOBase]", [each for each in gc.get_objects() if type(each) in kinds])
-    for file in files:
-        with suppress(OSError, ValueError):  # a full disk, or a file that is closed
-            file.flush()
-    gc.freeze()
 
 
 def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -14,6 +14,7 @@ from typing import TextIO, cast
 
 import click
 
+from lokki.cli_ending import owns_process
 from lokki.cli_flow import (
     DONE,
     FAILED,
@@ -33,7 +34,7 @@ from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.graph import FlowGraph
-from lokki.local_run.output import Descriptors, Emit, capture_streams, finish_lines
+from lokki.local_run.output import BorrowedStreams, Descriptors, Emit, capture_streams, finish_lines
 from lokki.naming import check_run_id
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.report import RunReport, fold
@@ -178,7 +179,7 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
     """
     # A debugger gets the terminal as it is.
     direct = options.executor == "inline" and options.log_format == "human" and not options.quiet and os.isatty(2)
-    descriptors = Descriptors(direct=direct)
+    descriptors = Descriptors(direct=direct) if owns_process() else BorrowedStreams()
     listener = Listener(_display(options, descriptors.terminal), descriptors.start)
     ending = _Ending(options, descriptors, listener)
     try:
@@ -212,7 +213,7 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
 class _Ending:
     """Says how a run ended: the result to stdout, or why there is none, and how to go on, to stderr."""
 
-    def __init__(self, options: RunOptions, descriptors: Descriptors, listener: Listener) -> None:
+    def __init__(self, options: RunOptions, descriptors: Descriptors | BorrowedStreams, listener: Listener) -> None:
         self._options = options
         self._descriptors = descriptors
         self._listener = listener
@@ -256,8 +257,7 @@ class _Ending:
             stdout.write(f"{text}\n" if text is not None else "")
             stdout.flush()
         except OSError as error:
-            # What is held back goes nowhere, or Python would complain at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+            self._descriptors.discard()
             if isinstance(error, BrokenPipeError):
                 return FAILED  # whoever read the result has gone
             return self._keep_result(f"the result cannot be printed: {error.strerror}")

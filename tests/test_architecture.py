@@ -92,6 +92,7 @@ LAYERS = {
     "lokki.operate.*": 3,
     # L4: what the user meets
     "lokki": 4,
+    "lokki.__main__": 4,
     "lokki.cli": 4,
     "lokki.cli_*": 4,
     "lokki.progress": 4,

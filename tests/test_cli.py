@@ -184,7 +184,8 @@ Usage: python examples/birds_flow_example.py [OPTIONS] COMMAND [ARGS]...
     join_birds
 
 Options:
-  --help  Show this message and exit.
+  --version  Show the version and exit.
+  --help     Show this message and exit.
 
 Commands:
   build     Write Lambda packages, state machine and template.

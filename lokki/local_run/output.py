@@ -264,6 +264,31 @@ class Descriptors:
         if self._thread is not None:
             self._thread.join(1.0)
 
+    def discard(self) -> None:
+        """Drop what is held back for a stdout that cannot be written to: Python would complain at its end."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
+
+
+class BorrowedStreams:
+    """Stdout and stderr of a process that goes on after the run, in the place of `Descriptors`: nothing is redirected.
+
+    What runs there may have replaced them, as notebooks and pytest do; then the replacements are written to.
+    """
+
+    def __init__(self) -> None:
+        self.stdout: TextIO = sys.stdout or io.StringIO()
+        self.terminal: TextIO = sys.stderr or io.StringIO()
+
+    def start(self, emit: Emit) -> None:
+        """Do nothing: what goes past Python goes where it always goes."""
+
+    def end(self, emit: Emit) -> None:
+        """Write out what is held back."""
+        flush_all()
+
+    def discard(self) -> None:
+        """Do nothing: a stream that cannot be written to is not lokki's."""
+
 
 def _hand_on(descriptor: int, ended: int, emit: Emit) -> None:
     """Read lines to the end and hand them on; bytes that are no UTF-8 are shown in hexadecimal.

@@ -1,0 +1,108 @@
+"""How a command ends its process: where the process is lokki's alone at once, elsewhere as any function does.
+
+Why: a step that ran out of time, or was still running at Ctrl-C, is left behind on a thread. When Python ends while
+such a thread prints or is inside C++ code, it aborts
+(https://docs.python.org/3/library/threading.html#threading.Thread.daemon). `os._exit` does not. It also skips whatever
+else the process had to do, so it must never end one in which somebody else is at work: pytest, a notebook, a script
+that catches SystemExit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from types import FrameType
+from typing import NoReturn, cast
+
+_owned = ContextVar("owned", default=False)
+
+_DOORS = ("lokki", "lokki.cli", __name__)
+"""The modules that a call from the user's script comes through."""
+
+_RUN_STEPS_HERE = {"run", "replay"}
+
+
+def owns_process() -> bool:
+    """Tell whether this process is there for the current command alone."""
+    return _owned.get()
+
+
+@contextmanager
+def owning(owned: bool) -> Iterator[None]:
+    """Note for as long as a command runs whether the process is there for it alone."""
+    token = _owned.set(owned)
+    try:
+        yield
+    finally:
+        _owned.reset(token)
+
+
+def is_called_by_script_alone() -> bool:
+    """Tell whether the process has nothing else to do when the current command is done.
+
+    That is so in ``python flow.py``, ``python -m flow`` and the program ``lokki``, unless the script surrounds the call
+    by ``try`` or ``with``. Under a debugger, a test runner, a profiler or a notebook, other frames are further out.
+    """
+    if hasattr(sys, "ps1") or sys.flags.inspect or os.environ.get("PYTHONINSPECT"):
+        return False  # a prompt follows
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") in _DOORS:
+        frame = frame.f_back
+    script = vars(sys.modules["__main__"])
+    while frame is not None and frame.f_globals is script:
+        if _is_guarded(frame):
+            return False
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_filename == "<frozen runpy>":  # python -m
+        frame = frame.f_back
+    return frame is None
+
+
+def leave(code: int, command: str) -> NoReturn:
+    """End the process, or raise SystemExit where it is not there for the command alone."""
+    if not owns_process():
+        sys.exit(code)
+    if not any(thread.daemon for thread in threading.enumerate()):
+        if command not in _RUN_STEPS_HERE:
+            atexit.register(_spare_the_collector)
+        sys.exit(code)
+    # Imported here so that commands that leave no threads behind start without it.
+    from lokki.local_run.output import flush_all
+
+    # As Python does at its end: idle pools of the user's are told to end, and threads that are no daemons waited for.
+    threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
+    atexit._run_exitfuncs()
+    flush_all()
+    os._exit(code)
+
+
+def _is_guarded(frame: FrameType) -> bool:
+    """Tell whether a ``try`` or ``with`` of this frame surrounds the line that it is at."""
+    import dis  # only here: a command that does not get as far as its end needs none of it
+
+    # https://docs.python.org/3/library/dis.html#dis.Bytecode
+    entries = dis.Bytecode(frame.f_code).exception_entries  # type: ignore[attr-defined]  # typeshed leaves it out
+    return any(entry.start <= frame.f_lasti < entry.end for entry in entries)
+
+
+def _spare_the_collector() -> None:
+    """Let Python end without looking for garbage in all modules, which takes a twentieth of a second with pandas.
+
+    That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
+    the user's modules left open while they were imported is written here.
+    """
+    kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
+    files = cast("list[io.IOBase]", [each for each in gc.get_objects() if type(each) in kinds])
+    for file in files:
+        with suppress(OSError, ValueError):  # a full disk, or a file that is closed
+            file.flush()
+    gc.freeze()
