@@ -38,7 +38,7 @@ RESERVED = re.compile(r"Dockerfile|handler\.py|requirements(-\d+)?\.txt|lokki/.*
 """Files that lokki puts into a package's folder."""
 
 _NOT_ON_LAMBDA = re.compile(
-    "builder/|causes|cli|deploy|drawing|emulator/|estimate|measured|operate|prices|progress|replay|results"
+    "__main__|builder/|causes|cli|deploy|drawing|emulator/|estimate|measured|operate|prices|progress|replay|results"
 )
 _NEVER = {"__pycache__", "node_modules", "tests"}
 _PROJECT_MARKS = ("pyproject.toml", "lokki.yml", "requirements.txt")
