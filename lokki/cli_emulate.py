@@ -128,7 +128,7 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
             result = _result(graph, params, options, listener)
     except KeyboardInterrupt:
         listener.close()
-        options.output.say(f"interrupted{_go_on(listener.report, options, '; go on with: ')}", event="interrupted")
+        options.output.say(f"interrupted{_go_on(listener.report, options, '; resume with: ')}", event="interrupted")
         return INTERRUPTED
     except ParameterError:
         listener.close()
@@ -138,7 +138,7 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
         text = from_here(str(error))
         trace, go_on = (
             _trace(listener.report, error, options),
-            _go_on(listener.report, options, "\nmend it and go on with: "),
+            _go_on(listener.report, options, "\nfix it and resume with: "),
         )
         options.output.say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED

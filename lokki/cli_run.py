@@ -36,7 +36,7 @@ from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, 
 from lokki.graph import FlowGraph
 from lokki.local_run.output import BorrowedStreams, Descriptors, Emit, capture_streams, finish_lines
 from lokki.naming import check_run_id
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
+from lokki.progress import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
 from lokki.report import RunReport, fold
 from lokki.runner import Executor, LocalRunner, Resume
 
@@ -58,6 +58,7 @@ class RunOptions:
     output: Path | None = None
     traceback: bool = False
     again: str = ""
+    keep_going: bool = False
 
 
 def run_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
@@ -80,6 +81,21 @@ def _run_options() -> list[click.Parameter]:
         run_id_option(),
         resume_option("Go on with a run that failed, was interrupted or was killed; default: the latest."),
         click.Option(["--force"], is_flag=True, help="Resume although the flow or the parameters have changed."),
+        click.Option(
+            ["--from", "from_step"],
+            metavar="STEP",
+            help="Resume, and run this step again and all that follows it, although their results are there.",
+        ),
+        click.Option(
+            ["--retry-failed"],
+            is_flag=True,
+            help="Resume, and run items again whose failures were tolerated, and all that follows their map.",
+        ),
+        click.Option(
+            ["--keep-going"],
+            is_flag=True,
+            help="Run all items of a map although more fail than it tolerates, to see all failures at once.",
+        ),
         *output_options(),
     ]
 
@@ -89,8 +105,9 @@ def _run(graph: FlowGraph, again: str, values: dict[str, object], by_option: lis
     resume, output, run_id = text_of(values, "resume"), text_of(values, "output"), text_of(values, "run_id")
     if resume is not None and run_id is not None:
         raise click.UsageError("--run-id names a new run; --resume goes on with an old one. Give one of them.")
-    if values["force"] and resume is None:
-        raise click.UsageError("--force only makes sense with --resume.")
+    for name, option in (("force", "--force"), ("from_step", "--from"), ("retry_failed", "--retry-failed")):
+        if values[name] and resume is None:
+            raise click.UsageError(f"{option} only makes sense with --resume.")
     if run_id is not None:
         check_run_id(run_id)
     pairs = cast("tuple[str, ...]", values["pairs"])
@@ -102,15 +119,25 @@ def _run(graph: FlowGraph, again: str, values: dict[str, object], by_option: lis
         cast("Executor", values["executor"]),
         cast("int | None", values["workers"]),
         run_id,
-        Resume(resume or None, force=bool(values["force"])) if resume is not None else None,
+        _resume(values, resume) if resume is not None else None,
         text_of(values, "env"),
         str(values["log_format"]),
         bool(values["quiet"]),
         Path(output).absolute() if output is not None else None,  # steps may change the working directory
         bool(values["traceback"]),
         again,
+        bool(values["keep_going"]),
     )
     return run_flow(graph, given, run_options)
+
+
+def _resume(values: dict[str, object], run_id: str) -> Resume:
+    return Resume(
+        run_id or None,
+        force=bool(values["force"]),
+        from_step=text_of(values, "from_step"),
+        retry_failed=bool(values["retry_failed"]),
+    )
 
 
 class Listener:
@@ -196,6 +223,7 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
                 workers=options.workers,
                 listener=listener,
                 inline_limit=config.inline_limit,
+                keep_going=options.keep_going,
                 captured_level=level,
             )
             emit, through = (listener.take_shown, descriptors.terminal) if direct else (listener, None)
@@ -225,14 +253,14 @@ class _Ending:
 
     def interrupted(self) -> int:
         """Say that the run was interrupted."""
-        self._say(f"interrupted{f'; go on with: {self._resume}' if self._resume else ''}", event="interrupted")
+        self._say(f"interrupted{f'; resume with: {self._resume}' if self._resume else ''}", event="interrupted")
         return INTERRUPTED
 
     def failed(self, error: LokkiError) -> int:
         """Say what failed: the traceback of the user's step, one line of what and where, and how to go on."""
         text = from_here(str(error))
         trace = _trace(self._listener.report, error, self._options.traceback)
-        go_on = f"\nmend it and go on with: {self._resume}" if self._resume else ""
+        go_on = f"\nfix it and resume with: {self._resume}" if self._resume else ""
         self._say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED
 
@@ -284,7 +312,8 @@ def _display(options: RunOptions, terminal: TextIO) -> Display:
     if options.log_format == "json":
         return JsonLines(terminal)
     live = terminal.isatty() and options.executor != "inline" and os.environ.get("TERM") not in ("dumb", "unknown")
-    return LiveBars(terminal) if live else PlainLines(terminal)
+    words = Words(options.again, None if options.keep_going else LINES_PER_MAP)
+    return LiveBars(terminal, words) if live else PlainLines(terminal, words=words)
 
 
 def _trace(report: RunReport, error: LokkiError, everything: bool) -> str:

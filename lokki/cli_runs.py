@@ -11,12 +11,16 @@ from pathlib import Path
 
 import click
 
+from lokki.cli_flow import from_here
+from lokki.cli_run_details import run_details
 from lokki.emulator.kept import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.progress import seconds
 
 ROOT = Path(".lokki")
+_PARAMETERS = 40
+"""Characters of the parameters in the list of runs."""
 
 
 def runs_command(flow: str | None) -> click.Group:
@@ -27,6 +31,15 @@ def runs_command(flow: str | None) -> click.Group:
     def runs(ctx: click.Context) -> None:
         if ctx.invoked_subcommand is None:
             click.echo(table(Runs(ROOT), flow))
+
+    @runs.command(help="Show all of one run: parameters, steps, items that failed, which code gave which results.")
+    @click.argument("run_id", metavar="RUN")
+    def show(run_id: str) -> None:
+        here = Runs(ROOT)
+        record = here.load(run_id)
+        if not _is_of(record, flow):
+            raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {flow}.")
+        click.echo(from_here("\n".join(run_details(here, record))))
 
     @runs.command(help="Remove the folders of all runs but the latest that have ended. Runs that go on are kept.")
     @click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the latest runs to keep.")
@@ -42,7 +55,7 @@ def table(runs: Runs, flow: str | None) -> str:
     found = _of(runs, flow)
     if not found:
         return f"no runs in {runs.folder}"
-    rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "SIZE")]
+    rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "FAILED", "SIZE", "PARAMETERS")]
     rows += [_row(record, runs.size(record.run_id)) for record in found]
     return "\n".join(aligned(rows))
 
@@ -66,7 +79,11 @@ def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:
 
 def _of(runs: Runs, flow: str | None) -> list[RunRecord]:
     """Return the runs of a flow, emulated ones too, or of all flows, the latest first."""
-    return [record for record in runs.list() if flow is None or record.flow in (flow, emulated_name(flow))]
+    return [record for record in runs.list() if _is_of(record, flow)]
+
+
+def _is_of(record: RunRecord, flow: str | None) -> bool:
+    return flow is None or record.flow in (flow, emulated_name(flow))
 
 
 def _remove_temporary(runs: Runs, run_id: str) -> None:
@@ -86,7 +103,23 @@ def _is_old(path: Path) -> bool:
 def _row(record: RunRecord, size: int) -> tuple[str, ...]:
     started = datetime.fromisoformat(record.started).astimezone()
     took = "" if record.status in ("running", "killed", "damaged") else seconds(record.seconds)
-    return (record.run_id, record.flow or "?", record.status, f"{started:%Y-%m-%d %H:%M:%S}", took, _size(size))
+    return (
+        record.run_id,
+        record.flow or "?",
+        record.status,
+        f"{started:%Y-%m-%d %H:%M:%S}",
+        took,
+        f"{record.failed:,}" if record.failed else "",
+        _size(size),
+        _parameters(record),
+    )
+
+
+def _parameters(record: RunRecord) -> str:
+    """Write the parameters on one line, cut off where the table would grow too wide; `runs show` has all of them."""
+    text = " ".join(f"{name}={value}" for name, value in record.params.items())
+    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return text if len(text) <= _PARAMETERS else f"{text[: _PARAMETERS - 1]}…"
 
 
 def _size(count: float) -> str:

@@ -23,9 +23,13 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class CodeChanged:
-    """A run goes on with results that this step gave before its code was changed."""
+    """A run goes on with results that this step gave before its code was changed.
+
+    ``items``: how many, of a map block that is not finished and whose other items the changed code will run; else None.
+    """
 
     step: str
+    items: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,10 @@ class JsonLines:
 class PlainLines:
     """Writes a line for each thing that happened, and one every 10 seconds while a map block runs."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, words: Words | None = None) -> None:
         self._stream = stream
         self._clock = clock
-        self._words = Words()
+        self._words = words or Words()
         self._began = self._shown = clock()
 
     def show(self, event: Event, report: RunReport) -> None:
@@ -123,7 +123,7 @@ class LiveBars:
     The terminal is drawn ten times a second by a thread of its own, so that no worker waits for it.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, words: Words | None = None) -> None:
         # rich takes a tenth of a second to import, which only a terminal needs.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -143,7 +143,7 @@ class LiveBars:
             redirect_stderr=False,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._words = Words()
+        self._words = words or Words()
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._lines: list[str] = []
@@ -225,23 +225,29 @@ class LiveBars:
 
 
 class Words:
-    """The lines for events: the same wherever they are shown. Counts how many it showed of what may be very many."""
+    """The lines for events: the same wherever they are shown.
 
-    def __init__(self) -> None:
+    * ``again``: how the command that runs the flow is called, for what can be run again; empty where that is not known.
+    * ``lines_per_map``: how many failures of one map block get a line; None for all.
+    """
+
+    def __init__(self, again: str = "", lines_per_map: int | None = LINES_PER_MAP) -> None:
+        self._again = again
+        self._lines_per_map = lines_per_map
         self._shown = 0
 
     def line(self, event: Event, report: RunReport) -> str | None:
         """Return the line for an event, or None when it has none."""
         match event:
             case RunStarted():
-                return f"{event.flow}: run {event.run_id} {'goes on' if event.resumed else 'started'}"
+                return f"{event.flow}: run {event.run_id} {'resumed' if event.resumed else 'started'}"
             case RunFinished():
                 return f"{report.flow}: finished in {seconds(event.seconds)}"
             case StepSkipped():
                 source = event.id.removesuffix(MAP)
                 return f"{source if source == event.id else f'map over {source}'}: kept from before"
             case CodeChanged():
-                return f"{event.step}: its code was changed since it gave the results that are kept"
+                return self._changed(event, report)
             case StepFinished():
                 items = "done" if event.items is None else f"{event.items:,} items"
                 return f"{event.id}: {items} in {seconds(event.seconds)}"
@@ -267,11 +273,17 @@ class Words:
         else:
             text = f"{at(failure.step, event.index)}: failed: {what}"
         self._shown += 1
-        if event.index is None or self._shown < LINES_PER_MAP:
+        most = self._lines_per_map
+        if event.index is None or most is None or self._shown < most:
             return text
-        return (
-            f"{text}\n(further failed tries and items are in the run's log)" if self._shown == LINES_PER_MAP else None
-        )
+        return f"{text}\n(further failed tries and items are in the run's log)" if self._shown == most else None
+
+    def _changed(self, event: CodeChanged, report: RunReport) -> str:
+        text = f"{event.step}: its code has changed since it gave the results that are kept"
+        if event.items is not None:
+            text += f" of {event.items:,} {'item' if event.items == 1 else 'items'}"
+        command = f"{self._again} --resume {report.run_id} --from {event.step}"
+        return f"{text}; run it again with: {command}" if self._again else text
 
 
 def at(step_id: str, index: int | None) -> str:

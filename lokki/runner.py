@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from lokki.errors import RunError, RunFolderError
 from lokki.events import Event
 from lokki.graph import FlowGraph
+from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.execution import Execution, Executor, Listener, Setup
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
@@ -30,10 +31,18 @@ __all__ = ["Executor", "Listener", "LocalRunner", "Resume"]
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Which run to go on with: its id, None for the flow's latest. ``force``: also when flow or parameters changed."""
+    """Which run to go on with, and what of it to run again although its results are there.
+
+    * ``run_id``: None for the flow's latest that is not finished; with ``from_step`` or ``retry_failed`` its latest.
+    * ``force``: go on also when the flow or the parameters have changed.
+    * ``from_step``: run this step again, and what follows it: the name of a step, or the id of a call.
+    * ``retry_failed``: run items again whose failures were tolerated, and what follows their map block.
+    """
 
     run_id: str | None = None
     force: bool = False
+    from_step: str | None = None
+    retry_failed: bool = False
 
 
 def ignore(event: Event) -> None:
@@ -50,6 +59,7 @@ class LocalRunner:
     * ``root``: where run folders are made, default ``.lokki``.
     * ``listener``: is called with each event, one at a time, from whichever thread it happened on.
     * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
+    * ``keep_going``: a map block runs all its items, also when more of them fail than it tolerates; then the run fails.
     * ``captured_level``: events also tell what steps print in worker processes, instead of printing it, and what they
       log at this level of `logging` or above. None, the default: they do not.
     """
@@ -62,6 +72,7 @@ class LocalRunner:
         workers: int | None = None,
         listener: Listener = ignore,
         inline_limit: int = INLINE_LIMIT,
+        keep_going: bool = False,
         captured_level: int | None = None,
     ) -> None:
         if executor not in ("threads", "processes", "inline"):
@@ -73,6 +84,7 @@ class LocalRunner:
         self.workers = 1 if executor == "inline" else workers or _default_workers(executor)
         self._listener = listener
         self._inline_limit = inline_limit
+        self._keep_going = keep_going
         self._captured_level = captured_level
 
     def run(
@@ -92,10 +104,13 @@ class LocalRunner:
         """
         plan = lower(graph)
         code = {call.step.name: _checksum(call.step.fn) for call in plan.calls}
+        again = RunAgain() if resume is None else _again(plan, resume)
         record = self._new(plan, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
-        with self.runs.locked(record.run_id), self._pool(graph, plan, record) as pool:
-            setup = Setup(self.runs, self.executor, self.workers, self._listener, self._inline_limit, pool)
-            return Execution(setup, plan, record, code).execute(resumed=resume is not None)
+        with self.runs.locked(record.run_id), self._pool(graph, plan, record, again) as pool:
+            setup = Setup(
+                self.runs, self.executor, self.workers, self._listener, self._inline_limit, pool, self._keep_going
+            )
+            return Execution(setup, plan, record, code).execute(None if resume is None else again)
 
     def _new(
         self, plan: Plan, code: dict[str, str], params: Mapping[str, object] | None, run_id: str | None
@@ -109,7 +124,8 @@ class LocalRunner:
         return record
 
     def _resumed(self, plan: Plan, params: Mapping[str, object] | None, resume: Resume) -> RunRecord:
-        run_id = resume.run_id or self._latest(plan.flow)
+        anew = resume.from_step is not None or resume.retry_failed
+        run_id = resume.run_id or self._latest(plan.flow, also_finished=anew)
         record = self.runs.load(run_id)
         if record.flow != plan.flow:
             raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {plan.flow}.")
@@ -125,9 +141,9 @@ class LocalRunner:
             )
         return replace(record, params=dict(bound), plan=describe(plan))
 
-    def _latest(self, flow: str) -> str:
+    def _latest(self, flow: str, *, also_finished: bool) -> str:
         found = self.runs.list(flow)
-        unfinished = [record for record in found if record.status != "finished"]
+        unfinished = [record for record in found if also_finished or record.status != "finished"]
         if not unfinished:
             known = "there is none."
             if found:
@@ -136,10 +152,12 @@ class LocalRunner:
             raise RunFolderError(f"no run of {flow} in {self.runs.folder} needs to go on: {known}")
         return unfinished[0].run_id
 
-    def _pool(self, graph: FlowGraph, plan: Plan, record: RunRecord) -> AbstractContextManager[ProcessPool | None]:
+    def _pool(
+        self, graph: FlowGraph, plan: Plan, record: RunRecord, again: RunAgain
+    ) -> AbstractContextManager[ProcessPool | None]:
         """Start worker processes, if there is something for them to do: first of all, while it is safe to fork."""
         folder = self.runs.folder / record.run_id
-        pending = any(
+        pending = again != RunAgain() or any(
             isinstance(op, FanOut) and not (folder / op.id / "map_results" / "manifest.json").exists()
             for op in plan.ops
         )
@@ -148,6 +166,11 @@ class LocalRunner:
         from lokki.local_run.processes import ProcessPool  # for start-up: the other executors need no multiprocessing
 
         return ProcessPool(graph, plan, self.workers, self._captured_level)
+
+
+def _again(plan: Plan, resume: Resume) -> RunAgain:
+    position = None if resume.from_step is None else operation_of(plan, resume.from_step)
+    return RunAgain(position, resume.retry_failed)
 
 
 def _default_workers(executor: Executor) -> int:

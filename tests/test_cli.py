@@ -69,7 +69,7 @@ def test_a_flow_in_a_package_runs_as_a_module_and_says_so(place: Place) -> None:
     for program in (("-m", "pkg.flow"), ("lokki",)):
         named = ("pkg.flow",) if program == ("lokki",) else ()
         failed = place.run(*program, "run", *named, "--executor", "processes")
-        again = re.search(r"go on with: (.*)\n", failed.err)
+        again = re.search(r"resume with: (.*)\n", failed.err)
         assert again is not None
         words = ["python", "-m", "pkg.flow", "run"] if program[0] == "-m" else ["lokki", "run", "pkg.flow"]
         assert again[1].split()[:-1] == [*words, "--resume"]
@@ -106,6 +106,8 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
             "Error: Invalid value for '--executor': 'thread' is not one of 'threads', 'processes', 'inline'.",
         ),
         (["run", "--force"], "Error: --force only makes sense with --resume."),
+        (["run", "--from", "show"], "Error: --from only makes sense with --resume."),
+        (["run", "--retry-failed"], "Error: --retry-failed only makes sense with --resume."),
         (
             ["run", "--resume", "x", "--run-id", "y"],
             "Error: --run-id names a new run; --resume goes on with an old one. Give one of them.",
@@ -293,7 +295,7 @@ Options:
         ran.out.partition("  -p NAME=VALUE")[1] + ran.out.partition("  -p NAME=VALUE")[2],
         re.MULTILINE,
     )
-    assert len(own) == 13
+    assert len(own) == 16
     assert [option for option in own if f"`{option}" not in page] == []
 
 
@@ -363,7 +365,7 @@ def test_a_failing_item_is_told_with_the_users_lines_and_how_to_go_on(place: Pla
             "error: item 2 failed in the map over numbers() (tolerated: none); work() raised ValueError: unlucky 2 at "
             "work.py:23"
         ),
-        "mend it and go on with: python work.py run --resume r",
+        "fix it and resume with: python work.py run --resume r",
     ]
     everything = place.run("work.py", "run", "--resume", "--traceback", "--quiet", "--executor", executor)
     assert "invocation.py" in everything.err
@@ -372,7 +374,7 @@ def test_a_failing_item_is_told_with_the_users_lines_and_how_to_go_on(place: Pla
     mended = place.run("work.py", "run", "--resume", "r", "--executor", executor)
     assert (mended.code, mended.out) == (0, '{\n  "total": 3\n}\n')
     assert mended.lines == [
-        "work-flow: run r goes on",
+        "work-flow: run r resumed",
         "numbers: kept from before",
         "work: 3 items in 0.00 s",
         "total: done in 0.00 s",
@@ -843,7 +845,7 @@ def test_an_interrupt_ends_a_step_that_runs_once(place: Place) -> None:
         terminal.type("\x03")
         ran = terminal.end()
         assert (ran.code, ran.out) == (130, "")
-        assert ran.err.endswith(f"interrupted; go on with: python slow.py run --resume {executor}\n")
+        assert ran.err.endswith(f"interrupted; resume with: python slow.py run --resume {executor}\n")
 
 
 UNENCODABLE = """
@@ -891,7 +893,7 @@ def test_a_failure_whose_text_no_file_could_hold_is_told_and_kept(
     place.write("bad.py", UNENCODABLE)
     ran = place.run("bad.py", "run", "--run-id", "r", "--executor", executor, "--bad", bad)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.lines[-2:] == [f"error: {message}", "mend it and go on with: python bad.py run --resume r"]
+    assert ran.lines[-2:] == [f"error: {message}", "fix it and resume with: python bad.py run --resume r"]
     record = json.loads((place.folder / ".lokki" / "runs" / "r" / "run.json").read_text(encoding="utf-8"))
     assert (record["status"], record["error"].replace(f"{place.folder}/", "")) == ("failed", message)
     failed = events(place, "r")[-1]
@@ -995,7 +997,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(place: Place, executor: s
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted; go on with: python work.py run --resume r"
+    assert err.splitlines()[-1] == "interrupted; resume with: python work.py run --resume r"
     assert "Traceback" not in err
     done = len((place.folder / "ran.txt").read_text().split())
     assert done < 100
@@ -1016,7 +1018,7 @@ def test_a_second_interrupt_ends_at_once(place: Place, executor: str) -> None:
     out, err = process.communicate(timeout=20)
     assert time.monotonic() - began < 5.0  # not the 10 s that it would wait
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted; go on with: python work.py run --resume r"
+    assert err.splitlines()[-1] == "interrupted; resume with: python work.py run --resume r"
     assert "Traceback" not in err
 
 
@@ -1035,14 +1037,16 @@ def test_runs_are_listed_and_removed_but_never_one_that_goes_on(place: Place, sl
     os.utime(runs / ".new-old", (0, 0))
     (runs / "failed" / "numbers" / ".x.part").write_text("half")
     listed = place.run("lokki", "runs").out.splitlines()
-    assert listed[0].split() == ["RUN", "FLOW", "STATUS", "STARTED", "TIME", "SIZE"]
+    assert listed[0].split() == [*["RUN", "FLOW", "STATUS", "STARTED", "TIME", "FAILED", "SIZE", "PARAMETERS"]]
     assert [line.split()[:3] for line in listed[1:4]] == [
         ["failed", "work-flow", "failed"],
         ["fine", "work-flow", "finished"],
         ["other", "unguarded-flow", "finished"],
     ]
     assert listed[4].split()[1:3] == ["work-flow", "running"]
-    assert re.fullmatch(r"fine +work-flow +finished +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +\d\.\d\d s +\d\.\d KB", listed[2])
+    row = r"work-flow +{} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d +\d\.\d\d s +{}\d\.\d KB +count=4 seconds=0"
+    assert re.fullmatch("fine +" + row.format("finished", ""), listed[2])
+    assert re.fullmatch("failed +" + row.format("failed", "1 +"), listed[1])
     assert len(place.run("work.py", "runs").out.splitlines()) == 4
     assert place.run("work.py", "runs", "clean", "--keep", "1").out == "removed 1 run\n"
     assert sorted(path.name for path in runs.iterdir() if not path.name[0].isdigit()) == [
@@ -1057,6 +1061,41 @@ def test_runs_are_listed_and_removed_but_never_one_that_goes_on(place: Place, sl
     assert place.run("lokki", "runs").out.splitlines()[1].split()[1:3] == ["work-flow", "killed"]
     assert place.run("lokki", "runs", "clean", "--keep", "0").out == "removed 1 run\n"
     assert place.run("lokki", "runs").out == "no runs in .lokki/runs\n"
+
+
+def test_all_of_one_run_is_shown(place: Place) -> None:
+    text = (place.folder / "work.py").read_text()
+    place.write("work.py", text.replace("work(seconds=seconds))", "work(seconds=seconds), tolerate=2)"))
+    place.write("bad.txt", "1 2 3")
+    assert place.run("work.py", "run", "--run-id", "r", "--quiet", "--workers", "1").code == 1
+    place.write("work.py", (place.folder / "work.py").read_text().replace("return number\n", "return number + 0\n"))
+    place.write("bad.txt", "3")
+    resumed = place.run("work.py", "run", "--resume", "r")
+    assert resumed.lines[1] == (
+        "work: its code has changed since it gave the results that are kept of 1 item; run it again with: "
+        "python work.py run --resume r --from work"
+    )
+    shown = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", place.run("work.py", "runs", "show", "r").out)
+    assert re.sub(r"\d\.\d\d s", "0.00 s", shown).splitlines() == [
+        "run        r",
+        "flow       work-flow",
+        "status     finished",
+        "started    TIME, ran 0.00 s",
+        "parameters",
+        "  count = 4",
+        "  seconds = 0",
+        "steps",
+        "  numbers: gave 4 items",
+        "  work: 4 items, 1 failed",
+        "    item 3: work() raised ValueError: unlucky 3 at work.py:23",
+        "    its items have results of different code; run --resume r --from work runs all of them again",
+        "    code that it began with: 1 item (0)",
+        "    code of TIME: 2 items (1–2)",
+        "  total: done",
+    ]
+    assert place.run("lokki", "runs", "show", "none").lines == [
+        "error: there is no run 'none' in .lokki/runs (the latest: r)."
+    ]
 
 
 # ---- terminals
@@ -1098,7 +1137,7 @@ def test_the_terminal_is_in_order_after_a_failure(place: Place) -> None:
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.endswith(
         "ValueError: unlucky 3\nerror: item 3 failed in the map over numbers() (tolerated: none); work() raised "
-        "ValueError: unlucky 3 at work.py:23\nmend it and go on with: python work.py run --resume r\n"
+        "ValueError: unlucky 3 at work.py:23\nfix it and resume with: python work.py run --resume r\n"
     )
 
 
@@ -1109,7 +1148,7 @@ def test_the_terminal_is_in_order_after_ctrl_c(place: Place) -> None:
     ran = terminal.end()
     assert (ran.code, ran.out) == (130, "")
     assert re.search(r" \d+/100, .*, interrupted", ran.err)
-    assert ran.err.endswith("interrupted; go on with: python work.py run --resume r\n")
+    assert ran.err.endswith("interrupted; resume with: python work.py run --resume r\n")
 
 
 def test_a_terminal_that_cannot_redraw_gets_lines(place: Place) -> None:

@@ -315,7 +315,7 @@ def test_the_command_says_why_a_run_failed(project: Project, tmp_path: Path) -> 
         out, told = running.communicate(timeout=120)
     assert (running.returncode, out) == (1, "")
     first, *_, error, last, go_on = told.splitlines()
-    assert re.fullmatch(r"mend it and go on with: flow emulate --resume \S+", go_on)
+    assert re.fullmatch(r"fix it and resume with: flow emulate --resume \S+", go_on)
     assert first == "Traceback (most recent call last):"
     assert re.fullmatch(r"ValueError: \d is even", error)
     assert (

@@ -101,7 +101,7 @@ def test_the_text_of_every_failure_can_be_written_to_a_file(text: str) -> None:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (CodeChanged("flap"), {"event": "code_changed", "step": "flap"}),
+        (CodeChanged("flap"), {"event": "code_changed", "step": "flap", "items": None}),
         (
             RunStarted("birds", "one", {"n": [1, None]}, True, "f"),
             {

@@ -28,7 +28,7 @@ from lokki.events import (
     StepStarted,
 )
 from lokki.failures import Failure
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, seconds
+from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, seconds
 from lokki.report import RunReport, fold
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3", "Traceback …", "Traceback …", 2)
@@ -53,6 +53,16 @@ class Shown:
         for event in events:
             self.report = fold(self.report, event)
             self.display.show(event, self.report)
+
+
+def told_by(words: Words, *events: Event) -> list[str]:
+    report = RunReport()
+    lines = []
+    for event in events:
+        report = fold(report, event)
+        line = words.line(event, report)
+        lines += [] if line is None else [line]
+    return lines
 
 
 def plain(*events: Event) -> list[str]:
@@ -87,8 +97,8 @@ def test_every_event_has_its_line() -> None:
         RunInterrupted(1.0),
     ) == [
         "birds-flow: run monday started",
-        "birds-flow: run monday goes on",
-        "get_birds: its code was changed since it gave the results that are kept",
+        "birds-flow: run monday resumed",
+        "get_birds: its code has changed since it gave the results that are kept",
         "get_birds: kept from before",
         "map over get_birds: kept from before",
         "get_birds | honk",
@@ -102,6 +112,36 @@ def test_every_event_has_its_line() -> None:
         "join: done in 0.00 s",
         "birds-flow: finished in 1 h 1 min",
     ]
+
+
+def test_changed_code_is_told_with_the_command_that_runs_the_step_again() -> None:
+    lines = told_by(
+        Words("uv run birds.py run"),
+        RunStarted("birds-flow", "monday", {}, resumed=True),
+        CodeChanged("get_birds"),
+        CodeChanged("flap", 1),
+        CodeChanged("weigh", 2999),
+    )
+    assert lines[1:] == [
+        (
+            "get_birds: its code has changed since it gave the results that are kept; run it again with: "
+            "uv run birds.py run --resume monday --from get_birds"
+        ),
+        (
+            "flap: its code has changed since it gave the results that are kept of 1 item; run it again with: "
+            "uv run birds.py run --resume monday --from flap"
+        ),
+        (
+            "weigh: its code has changed since it gave the results that are kept of 2,999 items; run it again with: "
+            "uv run birds.py run --resume monday --from weigh"
+        ),
+    ]
+
+
+def test_a_run_that_keeps_going_shows_all_failures() -> None:
+    failures = [ItemFailed("a", index, FAILURE) for index in range(50)]
+    lines = told_by(Words(lines_per_map=None), MapStarted("a", ("work",), 100), *failures)
+    assert lines == [f"work[{index}]: failed: ValueError: unlucky" for index in range(50)]
 
 
 def test_of_very_many_failures_ten_are_shown_for_each_map_block() -> None:

@@ -1,5 +1,6 @@
 """Going on with runs that failed, were interrupted or killed: nothing that is on disk is computed again."""
 
+import json
 import os
 import random
 import signal
@@ -296,7 +297,7 @@ def test_changed_code_of_a_step_whose_results_are_kept_is_told(local: Local, tmp
     for _ in range(2):
         with pytest.raises(RunError):
             local.resume(draw(3))
-        assert local.of(CodeChanged) == [CodeChanged("grow")]
+        assert local.of(CodeChanged) == [CodeChanged("grow")]  # its map block is finished
     with pytest.raises(RunError):
         local.resume(draw(1))
     assert local.of(CodeChanged) == []
@@ -553,3 +554,149 @@ def test_a_disk_without_room_for_the_run_is_said(small_disk: Path) -> None:
     (small_disk / "ballast").write_bytes(bytes(2 * 2**20 - 4096 * 3))
     with pytest.raises((RunError, RunFolderError), match=r"No space left|cannot be"):
         Local(small_disk).run(steps.doubled(), {"count": 50_000})
+
+
+# ---- running again what has its results
+
+
+def pipeline(log: Path, tolerate: int = 0):
+    """Draw numbers → map(second → third) → collect → collect_2."""
+
+    @flow
+    def made():
+        block = steps.numbers(4).map(steps.second(log=str(log)), tolerate=tolerate).next(steps.third(log=str(log)))
+        return block.agg(steps.collect).next(steps.collect)
+
+    return made()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(
+    ("name", "skipped", "ran"),
+    [
+        ("numbers", [], 18),
+        ("first", ["numbers"], 18),
+        ("third", ["numbers"], 18),
+        ("total", ["numbers", "numbers.map"], 0),
+    ],
+)
+def test_a_step_and_what_follows_it_run_again(
+    tmp_path: Path, executor: Executor, name: str, skipped: list[str], ran: int
+) -> None:
+    local, log = Local(tmp_path, executor), tmp_path / "log"
+    assert local.run(steps.chained(), {"log": str(log)}, run_id="r") == EXPECTED
+    fresh(log)
+    assert local.run(steps.chained(), resume=Resume("r", from_step=name)) == EXPECTED
+    assert local.of(StepSkipped) == [StepSkipped(op) for op in skipped]
+    assert len(steps.noted(log)) == ran
+
+
+def test_a_step_that_stands_twice_is_found_by_the_ids_of_its_calls(local: Local, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    result = local.run(pipeline(log), run_id="r")
+    assert local.run(pipeline(log), resume=Resume("r", from_step="collect_2")) == result
+    assert local.of(StepSkipped)[-1] == StepSkipped("collect")
+    assert local.run(pipeline(log), resume=Resume("r", from_step="collect")) == result
+    assert local.of(StepSkipped)[-1] == StepSkipped("numbers.map")
+
+
+def test_running_again_from_a_step_takes_the_latest_run_also_a_finished_one(local: Local, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    local.run(pipeline(log), run_id="first")
+    local.run(pipeline(log), run_id="second")
+    local.run(pipeline(log), resume=Resume(from_step="collect"))
+    assert local.of(RunStarted)[0].run_id == "second"
+
+
+def test_an_unknown_step_is_said_and_removes_nothing(local: Local, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    result = local.run(pipeline(log), run_id="r")
+    with pytest.raises(RunFolderError, match=r"made has no step 'colect'\. Did you mean 'collect'\?"):
+        local.run(pipeline(log), resume=Resume("r", from_step="colect"))
+    with pytest.raises(RunFolderError, match=r"There are: numbers, second, third, collect, collect_2\."):
+        local.run(pipeline(log), resume=Resume("r", from_step="zzz"))
+    fresh(log)
+    assert local.run(pipeline(log), resume=Resume("r")) == result
+    assert steps.noted(log) == []
+
+
+def test_running_again_goes_on_after_a_failure_on_the_way(local: Local, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    result = local.run(pipeline(log), run_id="r")
+    fail_at(log, 2)
+    with pytest.raises(RunError, match="item 2 failed"):
+        local.run(pipeline(log), resume=Resume("r", from_step="second"))
+    fail_at(log)
+    fresh(log)
+    assert local.resume(pipeline(log)) == result  # the latest that is not finished
+    assert "second 2" in steps.noted(log)
+
+
+def test_items_whose_failures_were_tolerated_run_again_and_no_others(local: Local, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    fail_at(log, 1, 3)
+    graph = pipeline(log, tolerate=2)
+    assert len(local.run(graph, run_id="r")) == 2  # type: ignore[arg-type]
+    assert local_record(local, "r")["failed"] == 2
+    fail_at(log, 3)
+    fresh(log)
+    assert len(local.run(graph, resume=Resume("r", retry_failed=True))) == 3  # type: ignore[arg-type]
+    assert {line for line in steps.noted(log) if line.startswith("second")} == {"second 1", "second 3"}
+    assert local_record(local, "r")["failed"] == 1
+    fail_at(log)
+    assert len(local.run(graph, resume=Resume(retry_failed=True))) == 4  # type: ignore[arg-type]
+    with pytest.raises(RunFolderError, match="no item of the run 'r' failed"):
+        local.run(graph, resume=Resume("r", retry_failed=True))
+    assert local_record(local, "r")["status"] == "finished"
+
+
+def local_record(local: Local, run_id: str) -> dict[str, object]:
+    record = json.loads((local.root / "runs" / run_id / "run.json").read_text())
+    assert isinstance(record, dict)
+    return record
+
+
+def test_which_code_made_which_item_is_kept_with_the_run(local: Local, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def draw(version: int):
+        if version == 1:
+
+            @step
+            def grow(number: int, log: str) -> int:
+                return int(steps.second.fn(number, log))
+        else:
+
+            @step
+            def grow(number: int, log: str) -> int:
+                return int(steps.second.fn(number, log)) + 0
+
+        @flow
+        def growing():
+            return steps.numbers(4).map(grow(log=str(log))).agg(steps.total)
+
+        return growing()
+
+    fail_at(log, 2)
+    local.workers = 1
+    with pytest.raises(RunError):
+        local.run(draw(1), run_id="r")
+    fail_at(log)
+    assert local.resume(draw(2)) == 10
+    assert local.of(CodeChanged) == [CodeChanged("grow", 2)]
+    [change] = local_record(local, "r")["changed_code"]["numbers"]  # type: ignore[index]
+    parts = journal.result_parts(tmp_path / "runs" / "r" / "numbers" / "map_results", 4)
+    assert [part >= change["first_part"] for part in parts] == [False, False, True, True]
+    local.run(draw(2), resume=Resume("r", from_step="grow"))
+    assert local_record(local, "r")["changed_code"] == {}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_run_that_keeps_going_runs_all_items_and_fails_with_all_failures(tmp_path: Path, executor: Executor) -> None:
+    local, log = Local(tmp_path, executor, workers=1, keep_going=True), tmp_path / "log"
+    fail_at(log, 0, 20, 50)
+    with pytest.raises(RunError, match=r"3 of 6 items failed in the map over numbers\(\) \(tolerated: none\)"):
+        local.run(steps.chained(), {"log": str(log)})
+    assert [event.index for event in local.of(ItemFailed)] == [0, 2, 5]
+    fail_at(log)
+    assert local.resume(steps.chained()) == EXPECTED

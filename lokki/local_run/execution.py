@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from lokki.errors import LokkiError, ResultError, RunError, StoreError
+from lokki.errors import LokkiError, ResultError, RunError, RunFolderError, StoreError
 from lokki.events import (
     CodeChanged,
     Event,
@@ -33,11 +34,12 @@ from lokki.events import (
 from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.local_run import journal
+from lokki.local_run.again import RunAgain
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import Feed
 from lokki.local_run.limits import Deadline, TimeLimit
 from lokki.local_run.mapping import MapRun
-from lokki.local_run.runs import RunRecord, Runs
+from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment
 from lokki.manifest import check_items, item_lines
@@ -57,7 +59,10 @@ type Listener = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a run is executed, whatever its flow; ``pool`` with the executor ``processes``."""
+    """How a run is executed, whatever its flow; ``pool`` with the executor ``processes``.
+
+    ``keep_going``: a map block runs all its items, however many fail.
+    """
 
     runs: Runs
     executor: Executor
@@ -65,6 +70,7 @@ class Setup:
     listener: Listener
     inline_limit: int
     pool: ProcessPool | None = None
+    keep_going: bool = False
 
 
 class _SourceError(Exception):
@@ -83,21 +89,32 @@ class Execution:
         self._store = setup.runs.store
         self._keys = Keys(record.run_id)
         self._root = setup.runs.folder.absolute()  # steps may change the working directory
+        self._folder = self._root / record.run_id
         self._began = time.monotonic()
         timeout = plan.options.timeout
         self._deadline = Deadline(None if timeout is None else self._began + timeout)
         self._params = cast("dict[str, Json]", record.params)
 
-    def execute(self, *, resumed: bool) -> object:
-        """Run what is left of the plan; return the result."""
+    def execute(self, again: RunAgain | None) -> object:
+        """Run what is left of the plan; return the result.
+
+        ``again``: None for a new run; for one that goes on, what it runs again although the results are there. Raises
+        RunFolderError when failed items are to run again and there are none.
+        """
         folder = str(self._setup.runs.folder / self._record.run_id)
+        resumed = again is not None
+        if again is not None:
+            try:
+                self._forget(again)
+            except OSError as error:
+                raise _unusable(folder, error) from error
         try:
             kept = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
             changed = self._clean(kept) if resumed else []
             self._save("running")
             self._emit(RunStarted(self._plan.flow, self._record.run_id, self._params, resumed, folder))
-            for step in changed:
-                self._emit(CodeChanged(step))
+            for event in changed:
+                self._emit(event)
             for op in kept:
                 self._emit(StepSkipped(f"{op.id}.map" if isinstance(op, FanOut) else op.id))
             for op in self._plan.ops[len(kept) :]:
@@ -131,12 +148,43 @@ class Execution:
     def _has_results(self, op: FanOut) -> bool:
         return (self._results_folder(op.id) / "manifest.json").exists()
 
-    def _clean(self, kept: list[Op]) -> list[str]:
+    def _forget(self, again: RunAgain) -> None:
+        """Remove the results that are to be made again; `_clean` removes those that hang on them."""
+        blocks = [op for op in self._plan.ops if isinstance(op, FanOut)] if again.failed_items else []
+        failed = [op for op in blocks if self._failed_items(op.id)]
+        if again.failed_items and not failed and all(map(self._is_finished, self._plan.ops)):
+            raise RunFolderError(
+                f"no item of the run {self._record.run_id!r} failed, so there is none to run again; "
+                f"--resume {self._record.run_id} gives its result."
+            )
+        if again != RunAgain():
+            self._save("running")  # first, so that a kill from here on leaves a run that says it has to go on
+        for op in failed:
+            # Its journal stays: in it the items that have their results are told from those that failed.
+            (self._results_folder(op.id) / "manifest.json").unlink()
+            flush_directory(self._results_folder(op.id))
+        if again.operation is not None:
+            self._remove_results(self._plan.ops[again.operation])
+
+    def _remove_results(self, op: Op) -> None:
+        results = self._results_folder(op.id) if isinstance(op, FanOut) else self._folder / op.id
+        if results.exists():
+            shutil.rmtree(results)
+            flush_directory(results.parent)
+
+    def _failed_items(self, source_id: str) -> int:
+        """Return how many items of a finished map block failed; 0 for one that is not finished."""
+        key = self._keys.map_results(source_id) + "manifest.json"
+        if not (self._root / key).exists():
+            return 0
+        return int(msgspec.json.decode(self._store.read(Stored(self._store.url(key))))["failed"])
+
+    def _clean(self, kept: list[Op]) -> list[CodeChanged]:
         """Remove what a killed run left half, and what was computed from something that will be computed anew.
 
-        Returns the steps whose code has changed since they gave results that are kept.
+        Returns which steps' code has changed since they gave results that are kept.
         """
-        folder = self._root / self._record.run_id
+        folder = self._folder
         for half in folder.rglob(".*.part"):
             half.unlink()
         for op in self._plan.ops[len(kept) :]:
@@ -144,8 +192,27 @@ class Execution:
                 shutil.rmtree(folder / op.id)
         begun = [op for op in self._plan.ops[len(kept) :][:1] if self._results_folder(op.id).exists()]
         before = {name: self._record.code.get(name, "") for name in _names([*kept, *begun])}
-        self._record = replace(self._record, code=self._code | before)
-        return [name for name, checksum in before.items() if checksum not in ("", self._code[name])]
+        blocks = {op.id for op in [*kept, *begun] if isinstance(op, FanOut)}
+        parts = {source: parts for source, parts in self._record.changed_code.items() if source in blocks}
+        failed = sum(self._failed_items(op.id) for op in kept if isinstance(op, FanOut))
+        self._record = replace(self._record, code=self._code | before, changed_code=parts, failed=failed)
+        changed = [name for name, checksum in before.items() if checksum not in ("", self._code[name])]
+        return [CodeChanged(name, self._finished_items(begun) if name in _names(begun) else None) for name in changed]
+
+    def _finished_items(self, begun: list[Op]) -> int:
+        """Return how many items of a map block that a run goes on with have their results."""
+        return sum(journal.scan(self._results_folder(op.id), self._items(op.id)).finished for op in begun)
+
+    def _note_code(self, op: FanOut, first_part: int) -> None:
+        """Note that other code than before makes results of a map block from this part on, if it is so."""
+        code = {name: self._code[name] for name in _names([op])}
+        noted = self._record.changed_code.get(op.id, [])
+        before = noted[-1].code if noted else {name: self._record.code[name] for name in code}
+        if code != before:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            parts = [*noted, CodeOfParts(first_part, since, code)]
+            self._record = replace(self._record, changed_code={**self._record.changed_code, op.id: parts})
+            self._save("running")
 
     def _call(self, call: Call) -> None:
         self._emit(StepStarted(call.id))
@@ -222,9 +289,14 @@ class Execution:
         began = time.monotonic()
         with (self._root / self._keys.map_manifest(op.id)).open("rb") as manifest:
             feed = Feed(item_lines(manifest), found, workers)
-            mapping = MapRun(job, op.options, feed, self._deadline, self._emit)
+            mapping = MapRun(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
             if finished_before < items:
-                self._run_workers(mapping, journal.next_part(folder), workers)
+                first_part = journal.next_part(folder)
+                self._note_code(op, first_part)
+                try:
+                    self._run_workers(mapping, first_part, workers)
+                finally:
+                    self._record = replace(self._record, failed=self._record.failed + mapping.failed)
         self._check_finished(op, mapping, items - finished_before)
         text = msgspec.json.encode({"items": items, "succeeded": items - mapping.failed, "failed": mapping.failed})
         self._store.write(self._keys.map_results(op.id) + "manifest.json", [text])
@@ -262,9 +334,7 @@ class Execution:
             case Output(source):
                 return self._result(source)
             case Results(source):
-                text = self._store.read(Stored(self._store.url(self._keys.map_results(source) + "manifest.json")))
-                failed = int(msgspec.json.decode(text)["failed"])
-                return journal.results(self._results_folder(source), self._items(source), failed)
+                return journal.results(self._results_folder(source), self._items(source), self._failed_items(source))
             case _:
                 return None
 

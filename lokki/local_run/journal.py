@@ -15,6 +15,7 @@ import mmap
 import os
 import time
 import zlib
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -187,6 +188,18 @@ def failures(folder: Path) -> Iterator[tuple[int, Failure]]:
                 elif record.after is msgspec.UNSET:
                     failed.pop(record.index, None)
     yield from sorted(failed.items(), key=itemgetter(0))
+
+
+def result_parts(folder: Path, items: int) -> array[int]:
+    """Return for each of so many items the number of the part that has its result; 0 for one without a result."""
+    parts = array("i", [0]) * items
+    for path in _parts(folder):
+        with _opened_pack(path) as pack:
+            for record in _records(path, pack):
+                is_result = record.failed is msgspec.UNSET and record.after is msgspec.UNSET
+                if is_result and record.index < items and parts[record.index] == 0:
+                    parts[record.index] = _number(path)
+    return parts
 
 
 def partial_value(partial: Partial) -> object:

@@ -14,10 +14,19 @@ from lokki.options import MapOptions
 
 
 class MapRun:
-    """Hands items to workers and counts what comes back, one worker at a time; stops when too many items failed."""
+    """Hands items to workers and counts what comes back, one worker at a time.
+
+    Stops when more items failed than are tolerated, unless it is to ``keep_going``.
+    """
 
     def __init__(
-        self, job: MapJob, options: MapOptions, feed: Feed, deadline: Deadline, emit: Callable[[Event], None]
+        self,
+        job: MapJob,
+        options: MapOptions,
+        feed: Feed,
+        deadline: Deadline,
+        emit: Callable[[Event], None],
+        keep_going: bool = False,
     ) -> None:
         self.job = job
         self.deadline = deadline
@@ -29,6 +38,7 @@ class MapRun:
         self._options = options
         self._feed = feed
         self._emit = emit
+        self._keep_going = keep_going
         self._lock = threading.Lock()
 
     @property
@@ -66,7 +76,7 @@ class MapRun:
                 if self.first_failure is None:
                     self.first_failure = (index, failure)
                 self._emit(ItemFailed(self.job.id, index, failure))
-            if self.too_many_failed:
+            if self.too_many_failed and not self._keep_going:
                 self.stop.set()
 
     def tell(self, event: Event) -> None:

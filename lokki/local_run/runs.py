@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,11 +26,26 @@ _LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
+class CodeOfParts:
+    """Which code made the results of a map block from one of its parts on: the run went on after the code changed.
+
+    * ``first_part``: the number of the first part of the journal that this code wrote.
+    * ``since``: when it began, in ISO 8601 (UTC).
+    * ``code``: a checksum of each inner step's source.
+    """
+
+    first_part: int
+    since: str
+    code: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """What is known of a run: times in ISO 8601 (UTC), status ``running``, ``finished``, ``failed`` or ``interrupted``.
 
     One that is ``running`` while nobody is at it reads ``killed``. ``plan`` and ``params`` must not change when it is
-    resumed; ``code`` holds a checksum of each step's source.
+    resumed; ``code`` holds a checksum of each step's source, as it was when the step gave its first result that is
+    kept; ``changed_code`` has, by map block, what came after that. ``failed``: how many items failed.
     """
 
     run_id: str
@@ -42,6 +57,8 @@ class RunRecord:
     started: str
     seconds: float = 0.0
     error: str = ""
+    failed: int = 0
+    changed_code: dict[str, list[CodeOfParts]] = field(default_factory=dict)
 
 
 class Runs:

@@ -28,6 +28,7 @@ class Local:
     executor: Executor = "threads"
     workers: int | None = 2
     inline_limit: int = 4096
+    keep_going: bool = False
     events: list[Event] = field(default_factory=list)
     also: Callable[[Event], None] = lambda event: None
 
@@ -50,6 +51,7 @@ class Local:
             workers=self.workers,
             listener=listen,
             inline_limit=self.inline_limit,
+            keep_going=self.keep_going,
         )
         return runner.run(graph, params, run_id=run_id, resume=resume)
 

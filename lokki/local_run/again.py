@@ -1,0 +1,50 @@
+"""What of a run is to run again although its results are there: decided from the plan, before anything is removed."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from lokki.errors import RunFolderError
+from lokki.plan import Call, FanOut, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class RunAgain:
+    """What a resumed run runs again although its results are there.
+
+    * ``operation``: the position in the plan of the first operation to run again, with all that follow it; None for
+      none.
+    * ``failed_items``: whether items run again whose failures were tolerated, with all that follows their map block.
+    """
+
+    operation: int | None = None
+    failed_items: bool = False
+
+
+def operation_of(plan: Plan, name: str) -> int:
+    """Return the position of the operation that a call's id or a step's name belongs to.
+
+    A step that stands in the flow more than once is found by the ids of its calls (``clean_2``); by its name it is the
+    first of them. An inner step of a map block belongs to the block. Raises RunFolderError for a name that is neither.
+    """
+    for names_of in (_ids, _step_names):
+        for position, operation in enumerate(plan.ops):
+            if name in names_of(operation):
+                return position
+    known = list(dict.fromkeys(known_id for operation in plan.ops for known_id in _ids(operation)))
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+    raise RunFolderError(f"{plan.flow} has no step {name!r}. {hint}")
+
+
+def _ids(operation: Call | FanOut) -> list[str]:
+    return [call.id for call in _calls(operation)]
+
+
+def _step_names(operation: Call | FanOut) -> list[str]:
+    return [call.step.name for call in _calls(operation)]
+
+
+def _calls(operation: Call | FanOut) -> tuple[Call, ...]:
+    return operation.inner if isinstance(operation, FanOut) else (operation,)
