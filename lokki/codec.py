@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Buffer, Iterator, Mapping
+from collections.abc import Buffer, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from isal import igzip_lib, isal_zlib
 
-from lokki.errors import ResultError, StoreError
+from lokki.errors import ResultError, StoreError, damaged
 
 MAX_BYTES = 10 * 2**30
 """The largest pickle that `loads` unpacks unless told otherwise: 10 GiB, the most memory a Lambda function can have.
@@ -87,12 +87,26 @@ def encode(value: object) -> list[Buffer]:
     return _stored(chunks, size)
 
 
-def loads(data: Buffer, *, limit: int = MAX_BYTES, url: str = "", modules: Mapping[str, str] | None = None) -> object:
+def checksum(member: Sequence[Buffer]) -> int:
+    """Return the CRC-32 of the pickle in a gzip member, made by `dumps` or `encode`, as its last bytes have it."""
+    crc, _ = _TRAILER.unpack(memoryview(member[-1])[-_TRAILER.size :])
+    return int(crc)
+
+
+def loads(
+    data: Buffer,
+    *,
+    limit: int = MAX_BYTES,
+    url: str = "",
+    modules: Mapping[str, str] | None = None,
+    crc32: int | None = None,
+) -> object:
     """Return the value of one gzip member around a pickle, as `dumps` or ``gzip`` writes it.
 
     Nothing is unpickled before the whole member is unpacked and its checksum is right; unpacking stops when the pickle
     exceeds `limit` bytes. `url` names the data in messages. `modules`: where to look for what modules of these names
-    had when the data was written, such as ``{"__main__": "birds_flow"}``.
+    had when the data was written, such as ``{"__main__": "birds_flow"}``. `crc32`: the pickle's checksum, where it is
+    known from elsewhere: a whole member that is another value's is refused.
 
     Raises StoreError if the data is not gzip, truncated, corrupt, longer than one member, too large, or does not
     unpickle.
@@ -102,6 +116,8 @@ def loads(data: Buffer, *, limit: int = MAX_BYTES, url: str = "", modules: Mappi
     pieces = _stored_pieces(member) or _inflated_pieces(member, limit, name)
     if sum(map(len, pieces)) > limit:
         raise _too_large(name, limit)
+    if crc32 is not None and crc32 != checksum([member]):
+        raise damaged(f"{name} holds another value than it should", "Run the step that wrote it again.")
     try:
         if modules:
             return _Renaming(_Pieces(pieces), modules).load()
@@ -304,7 +320,7 @@ def _inflated_pieces(member: memoryview, limit: int, name: str) -> list[memoryvi
 
 
 def _damaged(name: str, reason: str) -> StoreError:
-    return StoreError(f"{name} is damaged or no gzip: {reason}. Delete it and run the step that wrote it again.")
+    return damaged(f"{name} is damaged or no gzip: {reason}", "Delete it and run the step that wrote it again.")
 
 
 def _too_large(name: str, limit: int) -> StoreError:

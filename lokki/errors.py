@@ -25,7 +25,25 @@ class ConfigError(LokkiError, ValueError):
 
 
 class StoreError(LokkiError):
-    """An object cannot be read or written: it is missing, foreign, truncated, corrupt or too large."""
+    """An object cannot be read or written: it is missing, foreign, truncated, corrupt or too large.
+
+    ``damage``: what is wrong, without advice, where the object is gone or its bytes are not those that lokki wrote.
+    """
+
+    damage = ""
+
+
+class DamagedError(StoreError):
+    """A file of a local run is gone, or is not what lokki wrote. ``step``: the one that writes it anew."""
+
+    step = ""
+
+
+def damaged(problem: str, advice: str) -> StoreError:
+    """Return the error for bytes that are not those that lokki wrote, or are not there any more."""
+    error = StoreError(f"{problem}. {advice}")
+    error.damage = problem
+    return error
 
 
 class ResultError(LokkiError, TypeError):

@@ -1,7 +1,7 @@
 """The items of a fan-out: one packed object and one JSON manifest, made and read as a stream.
 
 The manifest is a JSON array with one item on each line, so that it can be read by parts: ``{"index": 0, "item":
-<json>}`` or ``{"index": 1, "result_url": …, "range": [offset, length]}``.
+<json>}`` or ``{"index": 1, "result_url": …, "range": [offset, length], "crc32": …}``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import cast
 
 import msgspec
 
-from lokki.codec import Pack
+from lokki.codec import Pack, checksum
 from lokki.errors import ResultError
 from lokki.values import Inline, Json, Ref, Stored, inline_json
 
@@ -27,14 +27,15 @@ class Entry(msgspec.Struct, frozen=True):
     index: int
     item: object = msgspec.UNSET  # Json: msgspec takes no recursive alias
     result_url: str | msgspec.UnsetType = msgspec.UNSET
-    range: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
+    range: tuple[int, int] | None = None
+    crc32: int | None = None
 
     @property
     def ref(self) -> Ref:
         """Where the item is."""
         if isinstance(self.result_url, msgspec.UnsetType):
             return Inline(cast("Json", self.item))
-        return Stored(self.result_url, None if isinstance(self.range, msgspec.UnsetType) else self.range)
+        return Stored(self.result_url, self.range, self.crc32)
 
 
 _DECODER = msgspec.json.Decoder(list[Entry])
@@ -63,7 +64,8 @@ class ManifestWriter:
                 member, (offset, length) = self._packed(item)
                 members.append(member)
                 held += length
-                text = b'"result_url":%b,"range":[%d,%d]' % (_QUOTE(self.url), offset, length)
+                place = (_QUOTE(self.url), offset, length, checksum([member]))
+                text = b'"result_url":%b,"range":[%d,%d],"crc32":%d' % place
             else:
                 text = b'"item":%b' % text
             held += len(text)

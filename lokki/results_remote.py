@@ -123,7 +123,7 @@ class RemoteRun:
     def _load(self, ref: Ref) -> object:
         if isinstance(ref, Inline):
             return ref.result
-        return codec.loads(self._store.read(ref), url=shown(ref), modules=self._modules)
+        return codec.loads(self._store.read(ref), url=shown(ref), modules=self._modules, crc32=ref.crc32)
 
 
 class RemoteItems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeIs, cast
 
 import msgspec
 
@@ -32,10 +32,14 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A value in a store: ``{"result_url": …}``, or a slice of a packed object with ``"range": [offset, length]``."""
+    """A value in a store: ``{"result_url": …}``, or a slice of a packed object with ``"range": [offset, length]``.
+
+    ``crc32``: the checksum of the value's pickle, where it is known; it tells the value from others.
+    """
 
     result_url: str
     range: tuple[int, int] | None = None
+    crc32: int | None = None
 
 
 type Ref = Inline | Stored
@@ -46,9 +50,12 @@ def ref_to_json(ref: Ref) -> dict[str, Json]:
     """Return the JSON object that stands for a reference in states, manifests and events."""
     if isinstance(ref, Inline):
         return {"result": ref.result}
-    if ref.range is None:
-        return {"result_url": ref.result_url}
-    return {"result_url": ref.result_url, "range": list(ref.range)}
+    described: dict[str, Json] = {"result_url": ref.result_url}
+    if ref.range is not None:
+        described["range"] = list(ref.range)
+    if ref.crc32 is not None:
+        described["crc32"] = ref.crc32
+    return described
 
 
 def ref_from_json(obj: object) -> Ref:
@@ -59,11 +66,14 @@ def ref_from_json(obj: object) -> Ref:
     match obj:
         case {"result": result, **rest} if not rest:
             return Inline(cast("Json", result))
-        case {"result_url": str(url), **rest} if not rest:
-            return Stored(url)
-        case {"result_url": str(url), "range": [offset, length], **rest} if not rest:
-            if type(offset) is int and type(length) is int and offset >= 0 and length >= 0:
-                return Stored(url, (offset, length))
+        case {"result_url": str(url), **rest} if rest.keys() <= {"range", "crc32"}:
+            crc = rest.get("crc32")
+            if _is_natural(crc) or (crc is None and "crc32" not in rest):
+                match rest.get("range"):
+                    case None if "range" not in rest:
+                        return Stored(url, crc32=crc)
+                    case [offset, length] if _is_natural(offset) and _is_natural(length):
+                        return Stored(url, (offset, length), crc)
     raise StoreError(
         f"{_shown(obj)} is not a reference to a result; lokki writes "
         '{"result": <json>}, {"result_url": <url>} or {"result_url": <url>, "range": [<offset>, <length>]}. '
@@ -145,6 +155,10 @@ def _is_encodable(text: str) -> bool:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
+
+
+def _is_natural(number: object) -> TypeIs[int]:
+    return type(number) is int and number >= 0
 
 
 def _shown(obj: object) -> str:

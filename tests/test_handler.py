@@ -289,9 +289,9 @@ def test_a_source_writes_one_pack_and_one_manifest(cloud: Cloud) -> None:
     url = cloud.url("emit/items.pkl.gz")
     assert json.loads(objects["emit/map_manifest.json"]) == [
         {"index": 0, "item": "goose"},
-        {"index": 1, "result_url": url, "range": [0, len(first)]},
+        {"index": 1, "result_url": url, "range": [0, len(first)], "crc32": codec.checksum([first])},
         {"index": 2, "item": {"n": 1}},
-        {"index": 3, "result_url": url, "range": [len(first), len(second)]},
+        {"index": 3, "result_url": url, "range": [len(first), len(second)], "crc32": codec.checksum([second])},
     ]
     assert handler(event(emit), Context()) == expected  # delivered twice: same reply, same bytes
     assert cloud.objects == objects
@@ -436,9 +436,9 @@ def test_the_large_results_of_a_batch_are_one_object(cloud: Cloud) -> None:
     reply = handler(event(hand_on, items=batch("a long result", "short", "another long result")), Context())
     assert reply == {
         "items": [
-            {"index": 0, "result_url": url, "range": [0, len(first)]},
+            {"index": 0, "result_url": url, "range": [0, len(first)], "crc32": codec.checksum([first])},
             {"index": 1, "result": "short"},
-            {"index": 2, "result_url": url, "range": [len(first), len(second)]},
+            {"index": 2, "result_url": url, "range": [len(first), len(second)], "crc32": codec.checksum([second])},
         ]
     }
     assert cloud.objects == {"hand_on/0-2/output.pkl.gz": first + second}

@@ -1,6 +1,8 @@
 """The manifest of a fan-out: JSON that anybody can read, by lines, with items inline or in the pack."""
 
 import json
+import pickle
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -46,7 +48,8 @@ def test_what_is_written_is_read_again(items: list[object], limit: int) -> None:
 def test_the_form_is_the_contract() -> None:
     [(members, lines)] = ManifestWriter("s3://b/k", 10).parts(["goose", b"duck"])
     assert lines == (
-        b'[\n{"index":0,"item":"goose"},\n{"index":1,"result_url":"s3://b/k","range":[0,%d]}\n]\n' % len(members[0])
+        b'[\n{"index":0,"item":"goose"},\n{"index":1,"result_url":"s3://b/k","range":[0,%d],"crc32":%d}\n]\n'
+        % (len(members[0]), zlib.crc32(pickle.dumps(b"duck", 5)))
     )
 
 

@@ -96,6 +96,18 @@ def test_values_are_the_same_wherever_and_in_whatever_order_they_were_written(
     assert loaded(store, len(values), *(entries[number::files] for number in range(files))) == values
 
 
+def test_another_whole_value_in_the_place_of_a_result_is_an_error(store: LocalStore) -> None:
+    """A second delivery of a batch may have written another pack in which a value of the same length is there."""
+    mine, other = codec.dumps((1, 2)), codec.dumps((1, 3))
+    url = store.write("run-1/flap_bird/0-9/output.pkl.gz", [mine]).result_url
+    entry = {"index": 0, "result_url": url, "range": [0, len(mine)], "crc32": codec.checksum([mine])}
+    assert loaded(store, 1, [entry]) == [(1, 2)]
+    assert len(mine) == len(other)
+    store.write("run-1/flap_bird/0-9/output.pkl.gz", [other])
+    with pytest.raises(StoreError, match=r"output\.pkl\.gz \(bytes 0 to \d+\) holds another value than it should"):
+        loaded(store, 1, [entry])
+
+
 @pytest.mark.parametrize(
     ("items", "entries"),
     [
@@ -142,6 +154,7 @@ def test_items_that_failed_are_left_out_where_so_many_are_tolerated(store: Local
         {"index": 0, "result": 1, "range": [0, 1]},
         {"index": 0, "failed": {"step": "a"}},
         {"index": 0, "failed": {**FAILED, "more": 1}},
+        {"index": 0, "result": 1, "crc32": 1},
         {"index": 0, "result_url": 1},
         {"index": 0, "result_url": "local:///a", "range": [0]},
         {"index": 0.5, "result": 1},

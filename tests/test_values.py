@@ -213,6 +213,8 @@ def test_a_value_travels_inline_only_if_jsonata_hands_it_on_unchanged(value: obj
         (Inline({"result_url": "x"}), {"result": {"result_url": "x"}}),
         (Stored("s3://b/k"), {"result_url": "s3://b/k"}),
         (Stored("s3://b/k", (0, 12)), {"result_url": "s3://b/k", "range": [0, 12]}),
+        (Stored("s3://b/k", crc32=0), {"result_url": "s3://b/k", "crc32": 0}),
+        (Stored("s3://b/k", (0, 12), 7), {"result_url": "s3://b/k", "range": [0, 12], "crc32": 7}),
     ],
 )
 def test_a_reference_reads_as_json_and_back(ref: Ref, obj: dict[str, Json]) -> None:
@@ -239,6 +241,9 @@ def test_a_reference_reads_as_json_and_back(ref: Ref, obj: dict[str, Json]) -> N
         {"result_url": "s3://b/k", "range": [True, 2]},
         {"result_url": "s3://b/k", "range": [0.5, 2]},
         {"result_url": "s3://b/k", "range": "01"},
+        {"result_url": "s3://b/k", "crc32": None},
+        {"result_url": "s3://b/k", "crc32": -1},
+        {"result": 1, "crc32": 1},
         {"result_url": "s3://b/k", "range": [0, 1], "more": 2},
     ],
     ids=repr,

@@ -42,7 +42,8 @@ class _Result(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True)
     index: int = -1
     result: object = msgspec.UNSET
     result_url: str | msgspec.UnsetType = msgspec.UNSET
-    range: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
+    range: tuple[int, int] | None = None
+    crc32: int | None = None
     failed: _Failure | msgspec.UnsetType = msgspec.UNSET
     entries_url: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -68,8 +69,7 @@ def load_results(store: Store, source: ResultsKey, tolerate: float | None) -> li
         if isinstance(entry.failed, _Failure):
             failed.add(entry.index)
         elif isinstance(entry.result_url, str):
-            place = None if isinstance(entry.range, msgspec.UnsetType) else entry.range
-            stored.append((entry.index, Stored(entry.result_url, place)))
+            stored.append((entry.index, Stored(entry.result_url, entry.range, entry.crc32)))
             values[entry.index] = None
         else:
             values[entry.index] = entry.result
@@ -118,8 +118,8 @@ def _decoded(store: Store, urls: list[str]) -> Iterator[_Result]:
 def _check_fields(entries: Iterable[_Result], url: str) -> None:
     for entry in entries:
         given = (entry.result, entry.result_url, entry.failed, entry.entries_url)
-        loose_range = entry.range is not msgspec.UNSET and entry.result_url is msgspec.UNSET
-        if given.count(msgspec.UNSET) != len(given) - 1 or loose_range:
+        loose = (entry.range, entry.crc32) != (None, None) and entry.result_url is msgspec.UNSET
+        if given.count(msgspec.UNSET) != len(given) - 1 or loose:
             raise StoreError(f"{url} has an entry that holds no result, or more than one.")
 
 

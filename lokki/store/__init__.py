@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol, cast
 
 import msgspec
@@ -31,14 +32,18 @@ class Store(Protocol):
         """Yield what `read` returns for each place, in order, reading some way ahead in bounded memory."""
 
 
-def save(store: Store, key: str, value: object, inline_limit: int) -> Ref:
+def save(store: Store, key: str, value: object, inline_limit: int, *, checked: bool = False) -> Ref:
     """Return a reference to a value, after writing it under `key` unless it may travel inline.
 
+    `checked`: the reference has the value's checksum, so that whatever else is there later is refused. Not for steps
+    that may run twice at once: then the value of either counts.
     Raises ResultError if the value does not pickle, StoreError if the store cannot write.
     """
     if inline_json(value, inline_limit) is not None:
         return Inline(cast("Json", value))
-    return store.write(key, codec.encode(value))
+    chunks = codec.encode(value)
+    place = store.write(key, chunks)
+    return replace(place, crc32=codec.checksum(chunks)) if checked else place
 
 
 def load(store: Store, ref: Ref) -> object:
@@ -48,7 +53,7 @@ def load(store: Store, ref: Ref) -> object:
     """
     if isinstance(ref, Inline):
         return ref.result
-    return codec.loads(store.read(ref), url=shown(ref))
+    return codec.loads(store.read(ref), url=shown(ref), crc32=ref.crc32)
 
 
 def reader(store: Store, ref: Ref) -> Callable[[], object]:
@@ -63,4 +68,4 @@ def load_many(store: Store, refs: Sequence[Ref]) -> Iterator[object]:
     """Yield the values that references stand for, in order; as `load`, but reading ahead."""
     contents = store.read_many(ref for ref in refs if isinstance(ref, Stored))
     for ref in refs:
-        yield ref.result if isinstance(ref, Inline) else codec.loads(next(contents), url=shown(ref))
+        yield ref.result if isinstance(ref, Inline) else codec.loads(next(contents), url=shown(ref), crc32=ref.crc32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lokki.errors import StoreError
+from lokki.errors import StoreError, damaged
 from lokki.values import Stored
 
 _LONGEST_KEY = 1024
@@ -85,4 +85,4 @@ def check_range(place: Stored, size: int) -> tuple[int, int]:
 
 def truncated(place: Stored, reason: str) -> StoreError:
     """Return the error for bytes that are not there."""
-    return StoreError(f"{shown(place)} is truncated: {reason}. Delete the object and run the step that wrote it again.")
+    return damaged(f"{shown(place)} is truncated: {reason}", "Delete the object and run the step that wrote it again.")
