@@ -49,6 +49,7 @@ LAYERS = {
     "lokki.builder.retries": 2,
     "lokki.builder.timing": 2,
     "lokki.builder.lambda_pkg": 2,
+    "lokki.builder.reaching": 2,
     "lokki.builder.trimming": 2,
     "lokki.deploy.changes": 2,
     "lokki.builder.state_machine": 2,

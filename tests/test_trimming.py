@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.trimming import STUB, without_other_steps
+from lokki.builder.trimming import STUB, trim
 
 BIRDS = '''"""Birds."""
 from lokki import flow, step
@@ -44,7 +44,7 @@ STEPS = {name: Importable("birds", name) for name in ("get_birds", "flap_bird", 
 
 def package(of: str, text: str = BIRDS, **others: str) -> dict[str, str]:
     files = {"birds.py": text, **{f"{name}.py": other for name, other in others.items()}}
-    made = without_other_steps({path: each.encode() for path, each in files.items()}, STEPS)[of]
+    made = trim({path: each.encode() for path, each in files.items()}, STEPS).files[of]
     return {path: each.decode() for path, each in made.items()}
 
 
@@ -74,26 +74,132 @@ def test_a_package_changes_only_with_what_its_step_has_in_it() -> None:
         "def helper():\n    return flap_bird.fn('duck')\n",
         "loud = flap_bird\n",
         "def tail(chain):\n    return chain.map(flap_bird)\n",
-        "found = globals()['flap_bird']\n",
+        "class Reader:\n    read = flap_bird\n",
+        "def read(name, reader=flap_bird):\n    return reader\n",
+        "__all__ = ['flap_bird']\n",
+        "found = resolve('birds:flap_bird')\n",
+        "if True:\n    READERS = {'bird': flap_bird}\n",
         "@step\ndef other(bird):\n    return flap_bird(bird)\n",
     ],
 )
 def test_a_step_that_anything_but_a_flow_mentions_keeps_its_body(mention: str) -> None:
     text = f"{BIRDS}\n\n{mention}"
     assert package("get_birds", text)["birds.py"] == text
-    elsewhere = mention.replace("flap_bird", "birds.flap_bird").replace("'birds.flap_bird'", "'flap_bird'")
-    assert package("get_birds", helpers=f"import birds\n\n{elsewhere}")["birds.py"] == BIRDS
+    assert package("get_birds", helpers=f"from birds import *\n\n{mention}")["birds.py"] == BIRDS
 
 
 def test_an_import_by_another_name_keeps_the_body() -> None:
     assert package("get_birds", other="from birds import flap_bird as loud\n")["birds.py"] == BIRDS
 
 
+COMPUTED = [
+    ("kind = 'flap'\nglobals()[f'{kind}_bird']", "birds.py:35 uses globals()"),
+    ("def find(name):\n    return eval(name)", "birds.py:35 uses eval()"),
+    ("def find(name):\n    return vars()[name]", "birds.py:35 uses vars()"),
+    ("import sys\nlast = list(sys.modules)[-1]", "birds.py:35 uses sys.modules"),
+    ("from sys import modules as all_of_them", "birds.py:34 uses modules"),
+    ("import sys\nhere = getattr(sys, 'mod' 'ules')", "birds.py:35 uses getattr() with 'modules'"),
+    ("import inspect", "birds.py:34 uses inspect"),
+    ("def find(name):\n    return louder.__globals__[name]", "birds.py:35 uses __globals__"),
+    ("from importlib import import_module\nimport_module(HONK)", "import_module() with a name that is computed"),
+    ("from importlib import import_module as load", "birds.py:34 uses import_module"),
+    ("import birds\ndef find(name):\n    return getattr(birds, name)", "getattr() with a name that is computed"),
+    ("import birds\ndef find(name):\n    return map(getattr, [birds], [name])", "getattr() with a name that is"),
+    ("import birds, operator\nfind = operator.attrgetter(HONK)", "attrgetter() with a name that is computed"),
+    ("def find(name):\n    return [each.fn for each in birds_flow().steps]", "birds.py:35 uses the flow birds_flow()"),
+]
+
+
+@pytest.mark.parametrize(("code", "reason"), COMPUTED)
+def test_a_module_that_can_reach_functions_by_computed_names_keeps_all_bodies(code: str, reason: str) -> None:
+    text = f"{BIRDS}\n\n{code}\n"
+    made = trim({"birds.py": text.encode()}, STEPS)
+    assert made.files["get_birds"] == {"birds.py": text.encode()}
+    assert reason in made.reason
+    elsewhere = trim({"birds.py": BIRDS.encode(), "helpers.py": f"from birds import *\n{code}\n".encode()}, STEPS)
+    assert elsewhere.files["get_birds"]["birds.py"] == BIRDS.encode()
+
+
+def test_what_draws_flows_and_what_is_for_the_command_line_reaches_no_step() -> None:
+    more = """
+def label(bird, field):
+    return getattr(bird, field), getattr(bird, "name", "")
+
+@flow
+def other_flow():
+    kind = "flap"
+    start = get_birds()
+    return start.map(flap_bird).agg(join_birds) if kind else globals()[f"{kind}_bird"]()
+
+main(birds_flow)
+
+if __name__ == "__main__":
+    print(birds_flow().steps, eval("flap_bird"), flap_bird.fn("duck"))
+"""
+    text = BIRDS.replace("import flow, step", "import flow, main, step") + more
+    assert STUB in package("get_birds", text)["birds.py"]
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        "READERS['bird'] = flap_bird",
+        "READERS.update(bird=flap_bird)",
+        "register(flap_bird)",
+        "call = lambda: flap_bird(1)",
+    ],
+)
+def test_a_flow_that_keeps_a_step_for_later_keeps_its_body(drawing: str) -> None:
+    text = f"{BIRDS}\n\n@flow\ndef other_flow():\n    {drawing}\n    return get_birds()\n"
+    assert package("get_birds", text)["birds.py"] == text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("@step(memory=1024)\n", "@step(memory=1024)\n@register('bird')\n"),
+        ("@step(memory=1024)\n", "@register\n@step(memory=1024)\n"),
+        ("from lokki import flow, step", "from team import flow, step"),
+        ("HONK = ", "step = wrapped(step)\nHONK = "),
+        ("HONK = ", "def step(function):\n    return function\nHONK = "),
+    ],
+)
+def test_a_decorator_that_is_not_lokkis_alone_keeps_the_body(before: str, after: str) -> None:
+    text = BIRDS.replace(before, after)
+    assert text != BIRDS
+    assert "return louder(twice(bird))" in package("get_birds", text)["birds.py"]
+
+
+@pytest.mark.parametrize(
+    ("imports", "decorators"),
+    [
+        ("import lokki", ("lokki.step", "lokki.flow")),
+        ("from lokki import flow as draw, step as task", ("task", "draw")),
+    ],
+)
+def test_lokki_is_known_by_other_names(imports: str, decorators: tuple[str, str]) -> None:
+    text = BIRDS.replace("from lokki import flow, step", imports)
+    text = text.replace("@step", f"@{decorators[0]}").replace("@flow", f"@{decorators[1]}")
+    assert package("get_birds", text)["birds.py"].count(STUB) == 1
+
+
+def test_a_file_that_names_a_step_as_frameworks_do_keeps_its_body() -> None:
+    def stubs(config: bytes) -> int:
+        made = trim({"birds.py": BIRDS.encode(), "config.yaml": config}, STEPS).files["get_birds"]["birds.py"]
+        return made.count(STUB.encode())
+
+    assert [stubs(text) for text in (b"a: 1", b"_target_: birds.flap_bird\n", b"reader: birds:flap_bird")] == [1, 0, 0]
+
+
+def test_files_that_are_no_python_are_no_reason_to_keep_anything() -> None:
+    assert STUB in package("get_birds", broken="def (", deep=f"x = {'-' * 100_000}1")["birds.py"]
+
+
 def test_two_functions_of_one_name_and_files_that_are_no_utf8_stay() -> None:
     twice = BIRDS + "\n\n@step\ndef flap_bird(bird):\n    return bird\n"
     assert package("get_birds", twice)["birds.py"] == twice
     latin = b"# -*- coding: latin-1 -*-\n" + BIRDS.replace("goose", "g\xe4nse").encode("latin-1")
-    assert without_other_steps({"birds.py": latin}, STEPS)["join_birds"] == {"birds.py": latin}
+    assert trim({"birds.py": latin}, STEPS).files["join_birds"] == {"birds.py": latin}
 
 
 def test_a_file_whose_lines_end_in_carriage_returns_stays() -> None:
@@ -106,27 +212,31 @@ def test_a_file_whose_lines_end_in_carriage_returns_stays() -> None:
 
 
 def test_steps_in_other_modules_and_packages_go_too() -> None:
+    head = "from lokki import step\n\n@step\ndef"
     places = {"one": "flows.a", "two": "flows", "three": "main"}
     steps = {name: Importable(module, name) for name, module in places.items()}
     files = {
-        "flows/a.py": b"def one(x):\n    return 1\n",
-        "flows/__init__.py": b"def two(x):\n    return 2\n",
-        "main.py": b"from flows import two\nfrom flows.a import one\n\ndef three(x):\n    return 3\n",
+        "flows/a.py": f"{head} one(x):\n    return 1\n".encode(),
+        "flows/__init__.py": f"{head} two(x):\n    return 2\n".encode(),
+        "main.py": f"from flows import two\nfrom flows.a import one\n{head} three(x):\n    return 3\n".encode(),
         "data.csv": b"one,two\n",
         "lokki/runner.py": b"def one():\n    return two()\n",
     }
-    assert without_other_steps(files, steps)["three"] == {
+    assert trim(files, steps).files["three"] == {
         **files,
-        "flows/a.py": f"def one(x):\n    {STUB}\n".encode(),
-        "flows/__init__.py": f"def two(x):\n    {STUB}\n".encode(),
+        "flows/a.py": f"{head} one(x):\n    {STUB}\n".encode(),
+        "flows/__init__.py": f"{head} two(x):\n    {STUB}\n".encode(),
     }
 
 
 def test_what_is_left_is_python() -> None:
     odd = (
-        "def get_birds():\n    @cache\n    def inner():\n        pass\n    x = '''\n  text\n'''\n    return [\n x]\n\n"
+        "from lokki import step\n"
+        "@step\ndef get_birds():\n    @cache\n    def inner():\n        pass\n"
+        "    x = '''\n  text\n'''\n    return [\n x]\n\n"
+        "@step\ndef flap_bird(a,\n  b=1):\n\n    # first\n\n    return 1; pass\n\n"
+        "@step\ndef join_birds(): pass\n"
     )
-    odd += "def flap_bird(a,\n  b=1):\n\n    # first\n\n    return 1; pass\n\ndef join_birds(): pass\n"
     for name in STEPS:
         made = package(name, odd)["birds.py"]
         assert made.count("\n") == odd.count("\n")

@@ -43,11 +43,15 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A built flow as a value: the files of its folder by path, and its packages. Zips are made when it is written."""
+    """A built flow as a value: the files of its folder by path, and its packages. Zips are made when it is written.
+
+    ``notes``: what the user should know of it, a line each.
+    """
 
     flow: str
     files: Mapping[str, bytes]
     packages: tuple[Package, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

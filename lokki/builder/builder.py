@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from lokki.builder.settings import check_settings
 from lokki.builder.sources import Project, collect, lokki_files
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
 from lokki.builder.template_text import dump_template
-from lokki.builder.trimming import without_other_steps
+from lokki.builder.trimming import Trimmed, trim
 from lokki.builder.uv import Uv
 from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor, vendored_files
 from lokki.config import LokkiConfig
@@ -55,7 +55,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
     calls = describe_calls(plan, template_to_json)
     packages = []
     steps = contents.project.steps
-    files_of = without_other_steps(contents.project.files, steps)
+    trimmed = trim(contents.project.files, steps)
     for step in graph.steps:
         code = StepCode(
             plan.flow,
@@ -63,7 +63,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             contents.project.flow,
             steps[step.name],
             calls[step.name],
-            files_of[step.name],
+            trimmed.files[step.name],
             contents.resolved[step.name].files_for(config.packages),
         )
         packages.append(
@@ -83,7 +83,17 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             },
         },
         tuple(packages),
+        tuple(_notes(trimmed, contents.project)),
     )
+
+
+def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
+    """Yield what the user should know of what is packed."""
+    if trimmed.reason and len(project.steps) > 1:
+        yield (
+            f"{trimmed.reason}, which may reach any step, so every package has the code of all steps, "
+            "and a change of one changes all"
+        )
 
 
 def _package(
@@ -172,7 +182,7 @@ def _report(bundle: Bundle, config: LokkiConfig, requirements: Requirements, con
     if config.packages == "zip" and not bytecode_kind():
         version = ".".join(map(str, sys.version_info[:2]))
         notes.append(f"built by Python {version}, so without bytecode for Lambda's 3.13: cold starts take longer")
-    return [*lines, *(f"  note: {note}" for note in notes)]
+    return [*lines, *(f"  note: {note}" for note in [*notes, *bundle.notes])]
 
 
 def _summary(written: list[Written]) -> str:

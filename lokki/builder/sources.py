@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
-from lokki.builder.trimming import last_name
+from lokki.builder.reaching import last_name
 from lokki.chain import AnyStep, StepNode
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow

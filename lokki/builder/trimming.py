@@ -2,27 +2,48 @@
 
 A package has the flow's module and all that it imports, and most flows keep all their steps in one file. With it as it
 is, changing one step would deploy all of them.
+
+A body goes only where it is sure that nothing in the package can call it; `docs/packaging.md` lists what makes it stay.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lokki.builder.lambda_pkg import Importable
+from lokki.builder.reaching import (
+    LokkiNames,
+    is_decorated_by,
+    lokki_names,
+    mentions,
+    reason_to_keep,
+)
 
 _OWN = "lokki/"
 """lokki's own files, which know no steps."""
+
+_LARGEST_DATA = 2**20
+"""Configuration that names functions is smaller than this; larger files are not searched for names."""
 
 STUB = 'raise RuntimeError("the code of this step is in the package of its own function")'
 
 
 @dataclass(frozen=True, slots=True)
+class Trimmed:
+    """The files of each step's package by path; ``reason``: why none of them is trimmed, "" where they are."""
+
+    files: Mapping[str, Mapping[str, bytes]]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Body:
-    """Where the body of a function is: its lines, counted from 0 and without the last, and how far it is indented."""
+    """Where the body of a step is: its lines, counted from 0 and without the last, and how far it is indented."""
 
     start: int
     end: int
@@ -31,29 +52,60 @@ class _Body:
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """A file, read once: its lines, the bodies of its functions by name, the names that it uses outside of flows."""
+    """A file, read once: its lines, the bodies of its steps by name, the names that may call a step."""
 
     lines: tuple[str, ...]
     bodies: Mapping[str, _Body]
     mentioned: frozenset[str]
 
 
-def without_other_steps(files: Mapping[str, bytes], steps: Mapping[str, Importable]) -> dict[str, dict[str, bytes]]:
+def trim(
+    files: Mapping[str, bytes], steps: Mapping[str, Importable], trees: Mapping[str, ast.Module] | None = None
+) -> Trimmed:
     """Return for each step a project's files by path, without the bodies of other steps, each line in its place.
 
-    What a step has around its body stays: its name, its parameters, its decorators. A body stays too where anything
-    but a flow mentions the step, since that may call it; where two steps share a function; and in a file that is no
-    UTF-8 or ends lines as old Macs did. Line numbers in tracebacks are those of the user's file.
+    What a step has around its body stays: its name, its parameters, its decorator. Line numbers in tracebacks are those
+    of the user's file. ``trees``: what is parsed of the files already.
     """
-    modules = {
-        path: _read(source) for path, source in files.items() if path.endswith(".py") and not path.startswith(_OWN)
-    }
+    parsed = dict(_parsed(files, trees or {}))
+    reason = reason_to_keep(parsed)
+    if reason:
+        return Trimmed(dict.fromkeys(steps, files), reason)
+    modules = {path: _read(files[path], tree) for path, tree in parsed.items()}
     mentioned = frozenset[str]().union(*(module.mentioned for module in modules.values()))
-    unmentioned = [step for step in steps.values() if step.name not in mentioned]
-    return {
-        name: {**files, **_trimmed(modules, [step for step in unmentioned if step.name != own.name])}
-        for name, own in steps.items()
-    }
+    data = [content for path, content in files.items() if path not in parsed and not path.startswith(_OWN)]
+    unmentioned = [step for step in steps.values() if step.name not in mentioned and not _is_in_data(step, data)]
+    return Trimmed(
+        {
+            name: {**files, **_trimmed(modules, [step for step in unmentioned if step.name != own.name])}
+            for name, own in steps.items()
+        }
+    )
+
+
+def _parsed(files: Mapping[str, bytes], trees: Mapping[str, ast.Module]) -> Iterator[tuple[str, ast.Module]]:
+    """Yield the tree of each module of the project; what is no Python cannot be imported either."""
+    for path, source in files.items():
+        if not path.endswith(".py") or path.startswith(_OWN):
+            continue
+        tree = trees.get(path) or parse(source)
+        if tree is not None:
+            yield path, tree
+
+
+def parse(source: bytes) -> ast.Module | None:
+    """Parse a module, None if it is no Python."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two for what is nested too deeply
+        return None
+
+
+def _is_in_data(step: Importable, data: Sequence[bytes]) -> bool:
+    """Tell whether a file such as ``config.yaml`` names a step as frameworks do: ``flow.read_csv`` or with ``:``."""
+    name = re.compile(rb"\b" + re.escape(step.module.encode()) + rb"[.:]" + re.escape(step.name.encode()) + rb"\b")
+    return any(len(content) <= _LARGEST_DATA and name.search(content) for content in data)
 
 
 def _trimmed(modules: Mapping[str, _Module], steps: Iterable[Importable]) -> dict[str, bytes]:
@@ -74,56 +126,24 @@ def _without(lines: Iterable[str], bodies: Iterable[_Body]) -> bytes:
     return "\n".join(kept).encode()
 
 
-def _read(source: bytes) -> _Module:
-    with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
-        tree = ast.parse(source)
+def _read(source: bytes, tree: ast.Module) -> _Module:
+    names = lokki_names(tree)
     try:
         lines = source.decode("utf-8").split("\n")
     except UnicodeDecodeError:
         lines = []
     if not lines or any("\r" in line.removesuffix("\r") for line in lines):  # where Python counts other lines
-        return _Module((), {}, _mentions(tree))
-    return _Module(tuple(lines), dict(_bodies(tree, lines)), _mentions(tree))
+        return _Module((), {}, mentions(tree, names))
+    return _Module(tuple(lines), dict(_bodies(tree, lines, names)), mentions(tree, names))
 
 
-def _mentions(tree: ast.Module) -> frozenset[str]:
-    """Return the names that a module uses anywhere but in its flows, which only draw with them."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Name):
-            found.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            found.add(node.attr)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            found.add(node.value)  # as for getattr
-        if isinstance(node, ast.FunctionDef) and _is_flow(node):
-            waiting += [*node.decorator_list, node.args]
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            found.update(alias.name for alias in node.names if alias.asname is not None)  # used by another name
-        else:
-            waiting += ast.iter_child_nodes(node)
-    return frozenset(found)
-
-
-def _is_flow(function: ast.FunctionDef) -> bool:
-    called = (each.func if isinstance(each, ast.Call) else each for each in function.decorator_list)
-    return any(last_name(each) == "flow" for each in called)
-
-
-def last_name(expression: ast.expr) -> str:
-    """Return the last name of ``a`` or ``a.b.c``, "" of anything else."""
-    if isinstance(expression, ast.Attribute):
-        return expression.attr
-    return expression.id if isinstance(expression, ast.Name) else ""
-
-
-def _bodies(tree: ast.Module, lines: list[str]) -> Iterator[tuple[str, _Body]]:
-    """Yield the bodies of the functions at the top level that have lines of their own and a name of their own."""
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    counts = Counter(function.name for function in functions)
-    for function in functions:
+def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[tuple[str, _Body]]:
+    """Yield the bodies of the steps at the top level that have lines of their own and a name of their own."""
+    counts = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    for function in tree.body:
+        # Another decorator, such as one that registers functions, may have handed the step on.
+        if not isinstance(function, ast.FunctionDef) or not is_decorated_by(function, "step", names):
+            continue
         first, last = function.body[0], function.body[-1]
         start, end = _first_line(first), last.end_lineno or first.lineno
         head = lines[start - 1].encode()[: first.col_offset].decode()

@@ -1,0 +1,298 @@
+"""What code can reach a step's function: by its name, by a name that it computes, through the flow.
+
+Python can find any function by a text, so a body may be left out of a package only where none of the ways below is
+taken anywhere in it. In doubt the answer is that it can be reached.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+_BUILTINS = frozenset({"globals", "locals", "vars", "dir", "eval", "exec", "__builtins__"})
+_ATTRIBUTES = frozenset({"__dict__", "__globals__", "__loader__", "_getframe", "f_globals", "f_locals", "resolve_name"})
+"""These and those give all names of a module, or what is at a name that was computed."""
+
+_MODULES_ABOUT_CODE = frozenset({"builtins", "gc", "inspect", "pydoc", "runpy"})
+"""Modules of Python whose business is to find other code."""
+
+_BY_TEXT = frozenset({"getattr", "attrgetter", "methodcaller", "__getattribute__"})
+"""What gives the attribute of a name, of a module as of anything else."""
+
+_IMPORTS_BY_TEXT = frozenset({"import_module", "__import__"})
+
+_TELLING = _BUILTINS | _ATTRIBUTES | _BY_TEXT | _IMPORTS_BY_TEXT | {"modules"}
+
+_VERBS = frozenset({"map", "agg", "next", "switch", "after"})
+"""The methods of chains, which draw with the steps that they are given."""
+
+_PATH = re.compile(r"[\w.:/-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class LokkiNames:
+    """What of lokki a module has at its top level: names of its own for what is in lokki, and for lokki itself."""
+
+    members: Mapping[str, str]
+    modules: frozenset[str]
+
+
+def module_name(path: str) -> str:
+    """Return the name of the module at a path of a package: ``team.steps`` of ``team/steps.py``."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def parent_package(path: str) -> list[str]:
+    """Return the parts of the name of the package that a module's relative imports begin at."""
+    parts = module_name(path).split(".")
+    return parts if path.rpartition("/")[2] == "__init__.py" else parts[:-1]
+
+
+def imported_from(node: ast.ImportFrom, package: list[str]) -> str:
+    """Return the whole name of the module that names are imported from, "" for one above the top."""
+    above = package[: len(package) - node.level + 1] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def last_name(expression: ast.expr) -> str:
+    """Return the last name of ``a`` or ``a.b.c``, "" of anything else."""
+    if isinstance(expression, ast.Attribute):
+        return expression.attr
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def lokki_names(tree: ast.Module) -> LokkiNames:
+    """Return what a module imports of lokki at its top level and gives no other meaning to."""
+    members: dict[str, str] = {}
+    modules: set[str] = set()
+    bound: list[str] = []
+    for node in _of_module_scope(tree.body):
+        if isinstance(node, ast.ImportFrom) and node.module in ("lokki", "lokki.decorators") and not node.level:
+            members |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.Import) and any(alias.name == "lokki" for alias in node.names):
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "lokki"}
+        else:
+            bound += _bound_by(node)
+    bound += [name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names]
+    own = {name: member for name, member in members.items() if name not in bound}
+    return LokkiNames(own, frozenset(modules.difference(bound)))
+
+
+def is_decorated_by(function: ast.FunctionDef, member: str, names: LokkiNames) -> bool:
+    """Tell whether a function has one decorator, and that is lokki's of this name."""
+    called = [each.func if isinstance(each, ast.Call) else each for each in function.decorator_list]
+    return len(called) == 1 and _is_of_lokki(called[0], member, names)
+
+
+def mentions(tree: ast.Module, names: LokkiNames) -> frozenset[str]:
+    """Return the names, and the parts of texts, that a module uses anywhere but to draw its flows."""
+    found: set[str] = set()
+    for node in _executed(tree, names):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                found.add(name)
+            case ast.Constant(value=str(text)) if _PATH.fullmatch(text):  # as for getattr, or flow:read_csv
+                found.update(re.split(r"\W+", text))
+            case ast.ImportFrom(names=aliases) | ast.Import(names=aliases):
+                found.update(alias.name for alias in aliases if alias.asname is not None)  # used by another name
+    return frozenset(found)
+
+
+def reason_to_keep(trees: Mapping[str, ast.Module]) -> str:
+    """Say where modules do what may reach any step, "" if none does; ``trees``: the modules by path."""
+    modules = {module_name(path) for path in trees}
+    names = {path: lokki_names(tree) for path, tree in trees.items()}
+    flows = frozenset(name for path, tree in trees.items() for name in _flows(tree, names[path]))
+    weaker, objects = "", False
+    for path, tree in sorted(trees.items()):
+        nodes = list(_executed(tree, names[path]))
+        plain = set(_with_plain_names(nodes)) | set(_arguments_of_main(tree, names[path]))
+        for node in nodes:
+            if way := _way_to_all(node, plain) or _way_by_flow(node, flows, plain):
+                return f"{path}:{_line(node)} uses {way}"
+            if not weaker and (way := _way_by_text(node, plain)):
+                weaker = f"{path}:{_line(node)} uses {way}"
+            objects = objects or any(name in modules for name in _imported_objects(node, path))
+    # The attribute of a computed name is a step only where there is a module to ask for it.
+    return weaker if objects else ""
+
+
+def _with_plain_names(nodes: Iterable[ast.AST]) -> Iterator[int]:
+    """Yield what identifies the functions of calls that import, or get an attribute, by a name in plain text."""
+    for node in nodes:
+        match node:
+            case ast.Call(func=function, args=[ast.Constant(value=str()), *_]):
+                if last_name(function) in _IMPORTS_BY_TEXT:
+                    yield id(function)
+            case ast.Call(func=ast.Name(id="getattr") as function, args=[_, ast.Constant(value=str(name)), *_]):
+                if name not in _TELLING:
+                    yield id(function)
+
+
+def _way_to_all(node: ast.AST, plain: set[int]) -> str:
+    """Return what a node uses that may reach any function of any module, "" if nothing."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Load()) if name in _BUILTINS:
+            return f"{name}()"
+        case ast.Attribute(attr=name) if name in _ATTRIBUTES:
+            return name
+        case ast.Attribute(value=ast.Name(id=module), attr="modules"):
+            return f"{module}.modules"
+        case ast.Name() | ast.Attribute() if last_name(node) in _IMPORTS_BY_TEXT and id(node) not in plain:
+            return f"{last_name(node)}() with a name that is computed"
+        case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]) if name in _TELLING:
+            return f"getattr() with {name!r}"
+        case ast.Import(names=aliases) if about := _about_code(alias.name for alias in aliases):
+            return about
+        case ast.ImportFrom(module=str(module), level=0) if about := _about_code([module]):
+            return about
+        case ast.ImportFrom(module=module, names=aliases):
+            ways = _ATTRIBUTES if module != "sys" else _ATTRIBUTES | {"modules"}
+            renamed = {each.name for each in aliases if each.asname is not None} & (_IMPORTS_BY_TEXT | _BY_TEXT)
+            return min(({each.name for each in aliases} & ways) | renamed, default="")
+    return ""
+
+
+def _about_code(modules: Iterable[str]) -> str:
+    return next((name for name in modules if name.partition(".")[0] in _MODULES_ABOUT_CODE), "")
+
+
+def _way_by_flow(node: ast.AST, flows: frozenset[str], plain: set[int]) -> str:
+    """Return the flow that a node uses, whose graph has all its steps, "" if none."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name in flows and id(node) not in plain:
+            return f"the flow {name}()"
+        case ast.ImportFrom(names=aliases):
+            renamed = [alias.name for alias in aliases if alias.name in flows and alias.asname is not None]
+            return f"the flow {renamed[0]}()" if renamed else ""
+    return ""
+
+
+def _way_by_text(node: ast.AST, plain: set[int]) -> str:
+    """Return what a node uses to get an attribute by a name that is computed, "" if nothing."""
+    match node:
+        case ast.Name() | ast.Attribute() if last_name(node) in _BY_TEXT and id(node) not in plain:
+            return f"{last_name(node)}() with a name that is computed"
+    return ""
+
+
+def _imported_objects(node: ast.AST, path: str) -> Iterator[str]:
+    """Yield the names of modules that a node imports as objects, whose attributes can then be asked for."""
+    match node:
+        case ast.Import(names=aliases):
+            for alias in aliases:
+                yield from (alias.name, alias.name.partition(".")[0])
+        case ast.ImportFrom(names=aliases):
+            base = imported_from(node, parent_package(path))
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in aliases)
+        case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+            if last_name(function) in _IMPORTS_BY_TEXT:
+                yield from (name, name.partition(".")[0], f"{'.'.join(parent_package(path))}{name}".lstrip("."))
+
+
+def _executed(tree: ast.Module, names: LokkiNames) -> Iterator[ast.AST]:
+    """Yield the nodes of a module that run on Lambda: not what is for the command line, nor what draws flows.
+
+    A flow's body runs only where the flow is called, for which `reason_to_keep` looks; of it, what might keep a step
+    for later is here.
+    """
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if _is_for_command_line(node):
+            waiting += node.orelse if isinstance(node, ast.If) else []
+        elif isinstance(node, ast.FunctionDef) and is_decorated_by(node, "flow", names):
+            waiting += [*node.decorator_list, node.args]
+            yield from _kept_by_flow(node)
+        else:
+            yield node
+            waiting += ast.iter_child_nodes(node)
+
+
+def _is_for_command_line(node: ast.AST) -> bool:
+    """Tell whether a node is ``if __name__ == "__main__":``, which is false on Lambda."""
+    match node:
+        case ast.If(
+            test=ast.Compare(left=ast.Name("__name__"), ops=[ast.Eq()], comparators=[ast.Constant("__main__")])
+        ):
+            return True
+    return False
+
+
+def _kept_by_flow(flow: ast.FunctionDef) -> Iterator[ast.AST]:
+    """Yield the names and texts in a flow's body that do something else than to draw: steps put into a dict, say."""
+    drawing: set[int] = set()
+    waiting: list[ast.AST] = list(flow.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Call):
+            drawing.update(map(id, _drawn(node)))
+    for statement in flow.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name | ast.Attribute) and id(node) not in drawing:
+                yield node
+
+
+def _drawn(call: ast.Call) -> Iterator[ast.expr]:
+    """Yield what a call draws with: the step that is called, or those that a verb of a chain is given."""
+    yield call.func
+    if isinstance(call.func, ast.Attribute) and call.func.attr in _VERBS:
+        given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "default")]
+        yield from given
+        yield from (value for argument in given if isinstance(argument, ast.Dict) for value in argument.values)
+
+
+def _flows(tree: ast.Module, names: LokkiNames) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and is_decorated_by(node, "flow", names):
+            yield node.name
+
+
+def _arguments_of_main(tree: ast.Module, names: LokkiNames) -> Iterator[int]:
+    """Yield what identifies the nodes that are given to lokki's ``main()``, which does nothing on Lambda."""
+    for node in tree.body:
+        match node:
+            case ast.Expr(value=ast.Call(func=function, args=[argument])) if _is_of_lokki(function, "main", names):
+                yield id(argument)
+
+
+def _is_of_lokki(expression: ast.expr, member: str, names: LokkiNames) -> bool:
+    match expression:
+        case ast.Name(id=name):
+            return names.members.get(name) == member
+        case ast.Attribute(value=ast.Name(id=module), attr=name):
+            return module in names.modules and name == member
+    return False
+
+
+def _of_module_scope(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yield the nodes whose names are the module's own: all but those inside functions and classes."""
+    waiting = list(body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _bound_by(node: ast.AST) -> list[str]:
+    """Return the names that a node gives a meaning."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return [alias.asname or alias.name.partition(".")[0] for alias in aliases]
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+    return []
+
+
+def _line(node: ast.AST) -> int:
+    return node.lineno if isinstance(node, ast.stmt | ast.expr) else 1
