@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, Never, NoReturn, overload
+from typing import Any, Concatenate, Generic, Never, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from lokki.errors import FlowError
 from lokki.options import MapOptions, StepOptions
@@ -21,8 +21,26 @@ class Arguments:
     kwargs: dict[str, object] = field(default_factory=dict)
 
 
-# A step's result stands in parameters of its methods too, so StepNode is invariant in it: a step of whatever result is
-# StepNode[..., Any], and not StepNode[..., object].
+# Written out, not inferred: of classes whose methods take each other, pyright infers invariance, and would refuse .map.
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Takes[T, U](Protocol):
+    """A step by its function, for type checkers: one that takes a ``T`` and returns a ``U``.
+
+    StepNode alone would not do: of ``StepNode[[float], str]`` pyright knows no ``StepNode[[int], str]``.
+    """
+
+    @property
+    def fn(self) -> Callable[Concatenate[T, ...], U]:
+        """The plain function."""
+
+    @property
+    def arguments(self) -> Arguments | None:
+        """What it was called with inside a flow: what neither a flow nor a function has."""
+
+
 type AnyStep = StepNode[..., Any]
 type AnyBlock = MapBlock[Any]
 type Chain = AnyStep | AnyBlock
@@ -59,14 +77,14 @@ class _NoValue:
 
 
 @dataclass(frozen=True, eq=False)
-class StepNode[**P, R](_NoValue):
+class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
     """A step, alone or at the end of a chain: its function, its options, what it was called with, what is upstream.
 
     Steps are values: calling one, or chaining one, makes a new one and changes nothing. ``fn`` is the plain function,
     for unit tests: ``flap_bird.fn("goose")``.
     """
 
-    fn: Callable[P, R]
+    fn: Callable[P, R_co]
     name: str
     options: StepOptions = field(default_factory=StepOptions)
     arguments: Arguments | None = None
@@ -78,18 +96,18 @@ class StepNode[**P, R](_NoValue):
         return self.name
 
     @property
-    def __wrapped__(self) -> Callable[P, R]:
+    def __wrapped__(self) -> Callable[P, R_co]:
         """The plain function, for inspect and for documentation tools."""
         return self.fn
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepNode[P, R]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepNode[P, R_co]: ...
     # mypy infers Never for a type variable in place of this Any.
     @overload
     def __call__[**Q](
-        self: StepNode[Concatenate[Any, Q], R], *args: Q.args, **kwargs: Q.kwargs
-    ) -> StepNode[Concatenate[Any, Q], R]: ...
-    def __call__(self, *args: object, **kwargs: object) -> StepNode[..., R]:
+        self: StepNode[Concatenate[Any, Q], R_co], *args: Q.args, **kwargs: Q.kwargs
+    ) -> StepNode[Concatenate[Any, Q], R_co]: ...
+    def __call__(self, *args: object, **kwargs: object) -> StepNode[..., R_co]:
         """Bind arguments: all of them for a first step, all but the first for a step that gets it from upstream.
 
         Nothing is run. Arguments are JSON values, placeholders of the flow's parameters, or what the parameter's
@@ -105,16 +123,16 @@ class StepNode[**P, R](_NoValue):
         )
         return _drawn(replace(self, arguments=arguments, where=_caller()), self)
 
-    def next[**Q, U](self, step: StepNode[Concatenate[R, Q], U]) -> StepNode[[], U]:
+    def next[T, U](self: StepNode[P, T], step: Takes[T, U]) -> StepNode[[], U]:
         """Run ``step`` on this step's result. Raises FlowError when ``step`` is no single step.
 
         A chain takes no more arguments, so all chains to the same result have the same type.
         """
         return _append(self, step, "next")
 
-    def map[T, **Q, U](
+    def map[T, U](
         self: StepNode[P, Iterable[T]],
-        step: StepNode[Concatenate[T, Q], U],
+        step: Takes[T, U],
         *,
         concurrency: int | None = None,
         batch: int | None = None,
@@ -128,9 +146,9 @@ class StepNode[**P, R](_NoValue):
         (``5``) or as a share (``0.05``), before the run fails; ``.agg`` gets the results of the others. Default: none.
         Raises FlowError for options that make no sense and when ``step`` is no single step.
         """
-        _check_single(step, "map", self)
+        first = _single_step(step, "map", self)
         options = MapOptions(concurrency, batch, tolerate)
-        return _drawn(MapBlock(self, (replace(step, where=_caller()),), ("map",), options), self, step)
+        return _drawn(MapBlock(self, (replace(first, where=_caller()),), ("map",), options), self, step)
 
     def agg(self, step: Never) -> NoReturn:
         """Raise TypeError: only a map block has results to aggregate (so no argument passes a type checker)."""
@@ -148,7 +166,7 @@ class StepNode[**P, R](_NoValue):
 
 
 @dataclass(frozen=True, eq=False)
-class MapBlock[R](_NoValue):
+class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
     """An open map block: the step whose items it runs over, and the chain of steps that each item goes through.
 
     ``joined`` tells by which method each inner step came: ``map`` or ``next``.
@@ -159,13 +177,13 @@ class MapBlock[R](_NoValue):
     joined: tuple[str, ...]
     options: MapOptions = field(default_factory=MapOptions)
 
-    def next[**Q, U](self, step: StepNode[Concatenate[R, Q], U]) -> MapBlock[U]:
+    def next[T, U](self: MapBlock[T], step: Takes[T, U]) -> MapBlock[U]:
         """Run ``step`` on the result of each item. Raises FlowError when ``step`` is no single step."""
         return _extend(self, step, "next", MapOptions())
 
-    def map[**Q, U](
-        self,
-        step: StepNode[Concatenate[R, Q], U],
+    def map[T, U](
+        self: MapBlock[T],
+        step: Takes[T, U],
         *,
         concurrency: int | None = None,
         batch: int | None = None,
@@ -177,7 +195,7 @@ class MapBlock[R](_NoValue):
         """
         return _extend(self, step, "map", MapOptions(concurrency, batch, tolerate))
 
-    def agg[**Q, U](self, step: StepNode[Concatenate[list[R], Q], U]) -> StepNode[[], U]:
+    def agg[T, U](self: MapBlock[T], step: Takes[list[T], U]) -> StepNode[[], U]:
         """Close the block: ``step`` gets the list of all items' results, in the order of the items."""
         return _append(self, step, "agg")
 
@@ -256,24 +274,24 @@ def _snapshot(value: object, step: str) -> object:
     return value
 
 
-def _append[U](upstream: Chain, step: StepNode[..., U], verb: str) -> StepNode[[], U]:
-    _check_single(step, verb, upstream)
-    return _drawn(replace(step, upstream=upstream, where=_caller()), upstream, step)
+def _append[U](upstream: Chain, step: Takes[Never, U], verb: str) -> StepNode[[], U]:
+    last = _single_step(step, verb, upstream)
+    return _drawn(replace(last, upstream=upstream, where=_caller()), upstream, step)
 
 
-def _extend[U](block: MapBlock[Any], step: StepNode[..., U], verb: str, options: MapOptions) -> MapBlock[U]:
-    _check_single(step, verb, block)
+def _extend[U](block: AnyBlock, step: Takes[Never, U], verb: str, options: MapOptions) -> MapBlock[U]:
+    last = _single_step(step, verb, block)
     if options != MapOptions():
         raise FlowError(
-            f"Nested .map() is not supported: {block} is an open map block, and .map({step.name}, …) only adds to it. "
+            f"Nested .map() is not supported: {block} is an open map block, and .map({last.name}, …) only adds to it. "
             "Give the options to the .map() that opens the block, or close it with .agg() first."
         )
-    inner_steps = (*block.inner_steps, replace(step, where=_caller()))
+    inner_steps = (*block.inner_steps, replace(last, where=_caller()))
     return _drawn(MapBlock(block.source, inner_steps, (*block.joined, verb), block.options), block, step)
 
 
-def _check_single(step: object, verb: str, upstream: object) -> None:
-    """Raise FlowError unless ``step`` is one step that is not chained to anything yet."""
+def _single_step(step: object, verb: str, upstream: object) -> AnyStep:
+    """Return ``step``; raises FlowError unless it is one step that is not chained to anything yet."""
     if isinstance(step, MapBlock):
         raise FlowError(
             f"Nested .map() is not supported: {upstream}.{verb}() takes one step, but {step} is a map block. "
@@ -286,6 +304,7 @@ def _check_single(step: object, verb: str, upstream: object) -> None:
         raise FlowError(
             f"{upstream}.{verb}() takes one step, but {step} is a chain. Add its steps one after another with .next()."
         )
+    return step
 
 
 def _verb(upstream: Chain) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import overload
+from typing import Any, overload
 
 from lokki import signatures
 from lokki.chain import Chain, Drawing, MapBlock, StepNode, drawing
@@ -80,12 +80,12 @@ def _make_step[**P, R](function: Callable[P, R], options: StepOptions) -> StepNo
     return StepNode(function, name, options)
 
 
-class Flow[**P]:
+class Flow[**P, R = Any]:
     """A flow: calling it draws and checks its graph; arguments become the defaults of its parameters."""
 
     _is_flow = True
 
-    def __init__(self, fn: Callable[P, Chain], options: FlowOptions) -> None:
+    def __init__(self, fn: Callable[P, StepNode[..., R]], options: FlowOptions) -> None:
         self.fn = fn
         self.options = options
         self.name = flow_name(fn.__name__)
@@ -130,19 +130,19 @@ class Flow[**P]:
 
 
 @overload
-def flow[**P](fn: Callable[P, Chain], /) -> Flow[P]: ...
+def flow[**P, R](fn: Callable[P, StepNode[..., R]], /) -> Flow[P, R]: ...
 @overload
-def flow[**P](
+def flow[**P, R](
     *, schedule: str | None = None, timezone: str | None = None, timeout: float | None = None
-) -> Callable[[Callable[P, Chain]], Flow[P]]: ...
-def flow[**P](
-    fn: Callable[P, Chain] | None = None,
+) -> Callable[[Callable[P, StepNode[..., R]]], Flow[P, R]]: ...
+def flow[**P, R](
+    fn: Callable[P, StepNode[..., R]] | None = None,
     /,
     *,
     schedule: str | None = None,
     timezone: str | None = None,
     timeout: float | None = None,
-) -> Flow[P] | Callable[[Callable[P, Chain]], Flow[P]]:
+) -> Flow[P, R] | Callable[[Callable[P, StepNode[..., R]]], Flow[P, R]]:
     """Make a function a flow: its body chains steps and returns the chain; as ``@flow`` or ``@flow(timeout=3600, …)``.
 
     * ``schedule``: ``"rate(1 hour)"`` or ``"cron(0 6 * * ? *)"``, when EventBridge Scheduler starts the deployed flow
@@ -154,7 +154,7 @@ def flow[**P](
     """
     options = FlowOptions(schedule, timezone, timeout)
 
-    def decorate(function: Callable[P, Chain]) -> Flow[P]:
+    def decorate(function: Callable[P, StepNode[..., R]]) -> Flow[P, R]:
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
             raise FlowError(f"@flow takes a plain function, not {function!r}. Put it above a def.")
         return Flow(function, options)

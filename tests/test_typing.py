@@ -1,8 +1,9 @@
-"""mypy and lokki agree on chains: what mypy accepts resolves, and what it rejects fails when it is resolved."""
+"""mypy, pyright and lokki agree on chains: what they accept resolves, what they reject fails when it is resolved."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from lokki.plan import lower
 
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "tests" / "typing"
+README = (ROOT / "README.md").read_text()
 
 
 def load(name: str) -> ModuleType:
@@ -71,7 +73,8 @@ def pairs_source() -> str:
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("typing")
     (folder / "pairs.py").write_text(pairs_source())
-    files = [FILES / "accepted.py", FILES / "rejected.py", FILES / "annotations.py", folder / "pairs.py"]
+    names = ("accepted.py", "rejected.py", "inferred.py", "annotations.py")
+    files = [*(FILES / name for name in names), folder / "pairs.py"]
     run = subprocess.run(
         [
             *(sys.executable, "-m", "mypy", "--strict", "--config-file="),
@@ -93,18 +96,55 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return Found(codes, run.stdout + run.stderr)
 
 
-def test_mypy_accepts_every_accepted_flow(found: Found) -> None:
-    assert found.codes["accepted"] == [], found.output
+@dataclass(frozen=True)
+class Pyright:
+    """What pyright reports: the lines with errors of each file, by its path."""
+
+    lines: dict[str, set[int]]
+    output: str
 
 
-def test_mypy_finds_nothing_but_what_is_marked(found: Found) -> None:
-    marked = {
+@pytest.fixture(scope="module")
+def pyright(tmp_path_factory: pytest.TempPathFactory) -> Pyright:
+    folder = tmp_path_factory.mktemp("pyright")
+    for name, text in re.findall(r"^```python (\S+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        (folder / name).write_text(text)
+    files = [FILES / "accepted.py", FILES / "rejected.py", FILES / "inferred.py", *sorted(folder.glob("*.py"))]
+    run = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, files)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads(run.stdout)
+    assert report["summary"]["filesAnalyzed"] == len(files), run.stdout
+    lines: dict[str, set[int]] = {}
+    for diagnostic in report["generalDiagnostics"]:
+        lines.setdefault(diagnostic["file"], set()).add(diagnostic["range"]["start"]["line"] + 1)
+    return Pyright(lines, run.stdout)
+
+
+def marked() -> set[tuple[int, str]]:
+    """Return what rejected.py says of its lines: their numbers and mypy's codes."""
+    return {
         (number, code)
         for number, line in enumerate((FILES / "rejected.py").read_text().splitlines(), 1)
         for code in line.partition("# E: ")[2].split(", ")
         if code
     }
-    assert set(found.codes["rejected"]) == marked, found.output
+
+
+def test_mypy_accepts_every_accepted_flow_and_infers_its_types(found: Found) -> None:
+    assert (found.codes["accepted"], found.codes["inferred"]) == ([], []), found.output
+
+
+def test_pyright_accepts_the_flows_of_the_readme_too_and_rejects_what_mypy_does(pyright: Pyright) -> None:
+    assert pyright.lines == {str(FILES / "rejected.py"): {line for line, _ in marked()}}, pyright.output
+
+
+def test_mypy_finds_nothing_but_what_is_marked(found: Found) -> None:
+    assert set(found.codes["rejected"]) == marked(), found.output
 
 
 def test_every_rejected_flow_is_marked_unless_only_a_run_can_tell() -> None:

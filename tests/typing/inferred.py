@@ -1,0 +1,84 @@
+"""What type checkers know of flows and steps: each line is checked by mypy and by pyright, see test_typing.py."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import assert_type
+
+from lokki import Flow, MapBlock, StepNode, flow, main, step
+
+
+class Bird:
+    pass
+
+
+class Goose(Bird):
+    pass
+
+
+@step
+def geese(limit: int, loud: bool = False) -> Generator[Goose]:
+    yield Goose()
+
+
+@step(timeout=5)
+def weigh(bird: Bird, unit: str = "kg") -> float:
+    return 1.0
+
+
+@step
+def goose() -> Goose:
+    return Goose()
+
+
+@step
+def round_off(weight: float) -> int:
+    return round(weight)
+
+
+@step
+def total(weights: list[float]) -> float:
+    return sum(weights)
+
+
+@flow
+def weights_flow(limit: int, unit: str = "kg") -> StepNode[..., float]:
+    return geese(limit).map(weigh(unit)).agg(total)
+
+
+@flow(timeout=60)
+def flow_with_options(limit: int) -> StepNode[[], float]:
+    return geese(limit).map(weigh).agg(total)
+
+
+@flow
+def unannotated_flow(limit=3):  # type: ignore[no-untyped-def]
+    return geese(limit).map(weigh).agg(total)
+
+
+def takes_any_bird(step: StepNode[..., Bird]) -> None: ...
+
+
+def takes_any_block(block: MapBlock[object]) -> None: ...
+
+
+def takes_any_flow(flow: Flow[...]) -> None: ...
+
+
+assert_type(goose(), StepNode[[], Goose])
+assert_type(geese(1).map(weigh), MapBlock[float])
+assert_type(geese(1).map(weigh).next(round_off), MapBlock[int])
+assert_type(geese(1).map(weigh).agg(total), StepNode[[], float])
+assert_type(geese(1).map(weigh).agg(total).next(round_off), StepNode[[], int])
+assert_type(weigh.fn(Goose()), float)
+takes_any_bird(goose)
+takes_any_bird(goose())
+takes_any_block(geese(1).map(weigh))
+takes_any_flow(weights_flow)
+takes_any_flow(flow_with_options)
+takes_any_flow(unannotated_flow)
+
+
+def command_line() -> None:
+    main(weights_flow)
+    main(unannotated_flow)
