@@ -21,6 +21,7 @@ from typing import NoReturn, cast
 
 import click
 
+from lokki.cli_called import called_as
 from lokki.cli_ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
@@ -40,7 +41,7 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
     if _in_worker_process() or is_importing():
         return
     arguments = sys.argv[1:] if argv is None else list(argv)
-    again = _called_as()
+    again = called_as()
 
     def make() -> click.Command:
         _check_flows(flows)
@@ -52,7 +53,7 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
 def console(argv: Sequence[str] | None = None) -> None:
     """Run the command ``lokki`` and end the process."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    program = _called_as() if _is_module() else "lokki"
+    program = called_as()
     _end(lambda: lokki_group(program), arguments, program, alone=argv is None and is_called_by_script_alone())
 
 
@@ -256,19 +257,6 @@ def _in_worker_process() -> bool:
     # The same mark by which multiprocessing itself knows a process that still imports the file.
     is_starting = getattr(multiprocessing.current_process(), "_inheriting", False)
     return is_starting or multiprocessing.parent_process() is not None
-
-
-def _called_as() -> str:
-    """Return how to call this program again: ``python flow.py``, or ``python -m package.flow``."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None:
-        return f"python -m {spec.name.removesuffix('.__main__')}"
-    return f"python {shlex.quote(sys.argv[0])}"
-
-
-def _is_module() -> bool:
-    """Tell whether the program was started by ``python -m``."""
-    return getattr(sys.modules["__main__"], "__spec__", None) is not None
 
 
 def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: str, *, alone: bool) -> NoReturn:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -73,6 +74,38 @@ def test_a_flow_in_a_package_runs_as_a_module_and_says_so(place: Place) -> None:
         assert again is not None
         words = ["python", "-m", "pkg.flow", "run"] if program[0] == "-m" else ["lokki", "run", "pkg.flow"]
         assert again[1].split()[:-1] == [*words, "--resume"]
+
+
+def test_hints_call_the_program_as_it_was_started(place: Place) -> None:
+    place.write("bad.txt", "2")
+    place.write("venv/bin/x", "")
+    python = place.folder / "venv" / "bin" / "python"
+    python.symlink_to(sys.executable)
+    shutil.copy(Path(sys.executable).parent.parent / "pyvenv.cfg", place.folder / "venv")
+    uv = os.environ.get("UV") or shutil.which("uv")
+    assert uv is not None, "install it: pip install uv"
+    site = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "UV_NO_PROJECT": "1"}
+    for number, (typed, said) in enumerate(
+        (
+            ([sys.executable, "work.py"], "python work.py"),
+            ([sys.executable, "-X", "utf8", "work.py"], "python -X utf8 work.py"),
+            (["venv/bin/python", "work.py"], "venv/bin/python work.py"),
+            ([str(python), "-m", "work"], "venv/bin/python -m work"),
+            ([uv, "run", "--python", sys.executable, "work.py"], f"uv run --python {sys.executable} work.py"),
+            ([uv, "run", "--python", sys.executable, "lokki"], f"uv run --python {sys.executable} lokki"),
+        )
+    ):
+        words = ["run", "work.py"] if said.endswith("lokki") else ["run"]
+        ran = subprocess.run(
+            [*typed, *words, "--run-id", f"r{number}"],
+            cwd=place.folder,
+            env=place.environment(site),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        hint = f"fix it and resume with: {said} {' '.join(words)} --resume r{number}"
+        assert (ran.returncode, ran.stderr.splitlines()[-1]) == (1, hint)
 
 
 def test_the_run_id_may_be_chosen_once(place: Place) -> None:

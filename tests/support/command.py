@@ -66,7 +66,9 @@ class Place:
     def environment(self, changes: Mapping[str, str]) -> dict[str, str]:
         """Return an environment in which nothing of this machine's user counts."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LOKKI_")}
-        return {**kept, "HOME": str(self.folder), "COLUMNS": "100", "TERM": "xterm-256color", **changes}
+        # Python is found by its name, as in an environment that is activated.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+        return {**kept, "PATH": path, "HOME": str(self.folder), "COLUMNS": "100", "TERM": "xterm-256color", **changes}
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Ran:
         """Run a program to its end; ``x.py`` by Python, ``lokki`` from the environment of the tests."""
