@@ -34,6 +34,7 @@ from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.graph import FlowGraph
+from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import BorrowedStreams, Descriptors, Emit, capture_streams, finish_lines
 from lokki.naming import check_run_id
 from lokki.progress import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
@@ -59,6 +60,7 @@ class RunOptions:
     traceback: bool = False
     again: str = ""
     keep_going: bool = False
+    log_level: str | None = None
 
 
 def run_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
@@ -96,6 +98,12 @@ def _run_options() -> list[click.Parameter]:
             is_flag=True,
             help="Run all items of a map although more fail than it tolerates, to see all failures at once.",
         ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+            help="The least severe log records to show, of libraries too. Default: of your code what lokki.yml says, "
+            "of libraries WARNING.",
+        ),
         *output_options(),
     ]
 
@@ -127,8 +135,15 @@ def _run(graph: FlowGraph, again: str, values: dict[str, object], by_option: lis
         bool(values["traceback"]),
         again,
         bool(values["keep_going"]),
+        text_of(values, "log_level"),
     )
     return run_flow(graph, given, run_options)
+
+
+def _log_levels(asked: str | None, configured: str) -> LogLevels:
+    levels = logging.getLevelNamesMapping()
+    own = levels[asked or configured]
+    return LogLevels(own, own if asked is not None else max(own, logging.WARNING))
 
 
 def _resume(values: dict[str, object], run_id: str) -> Resume:
@@ -217,17 +232,17 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
             if options.output is not None:
                 check_writable(options.output)
             config = load_config(environment=options.environment)
-            level = logging.getLevelNamesMapping()[config.log_level]
+            levels = _log_levels(options.log_level, config.log_level)
             runner = LocalRunner(
                 executor=options.executor,
                 workers=options.workers,
                 listener=listener,
                 inline_limit=config.inline_limit,
                 keep_going=options.keep_going,
-                captured_level=level,
+                captured=levels,
             )
             emit, through = (listener.take_shown, descriptors.terminal) if direct else (listener, None)
-            ended.callback(capture_streams(emit, level, through))
+            ended.callback(capture_streams(emit, levels, through))
             result = runner.run(graph, params, run_id=options.run_id, resume=options.resume)
     except KeyboardInterrupt:
         return ending.interrupted()

@@ -19,6 +19,7 @@ from lokki.events import Event
 from lokki.graph import FlowGraph
 from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.execution import Execution, Executor, Listener, Setup
+from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
 from lokki.values import INLINE_LIMIT
@@ -60,8 +61,8 @@ class LocalRunner:
     * ``listener``: is called with each event, one at a time, from whichever thread it happened on.
     * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
     * ``keep_going``: a map block runs all its items, also when more of them fail than it tolerates; then the run fails.
-    * ``captured_level``: events also tell what steps print in worker processes, instead of printing it, and what they
-      log at this level of `logging` or above. None, the default: they do not.
+    * ``captured``: events also tell what steps print in worker processes, instead of printing it, and which log records
+      of theirs. None, the default: they do not.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class LocalRunner:
         listener: Listener = ignore,
         inline_limit: int = INLINE_LIMIT,
         keep_going: bool = False,
-        captured_level: int | None = None,
+        captured: LogLevels | None = None,
     ) -> None:
         if executor not in ("threads", "processes", "inline"):
             raise RunError(f"there is no executor {executor!r}: choose threads, processes or inline.")
@@ -85,7 +86,7 @@ class LocalRunner:
         self._listener = listener
         self._inline_limit = inline_limit
         self._keep_going = keep_going
-        self._captured_level = captured_level
+        self._captured = captured
 
     def run(
         self,
@@ -165,7 +166,7 @@ class LocalRunner:
             return nullcontext()
         from lokki.local_run.processes import ProcessPool  # for start-up: the other executors need no multiprocessing
 
-        return ProcessPool(graph, plan, self.workers, self._captured_level)
+        return ProcessPool(graph, plan, self.workers, self._captured)
 
 
 def _again(plan: Plan, resume: Resume) -> RunAgain:

@@ -328,7 +328,7 @@ Options:
         ran.out.partition("  -p NAME=VALUE")[1] + ran.out.partition("  -p NAME=VALUE")[2],
         re.MULTILINE,
     )
-    assert len(own) == 16
+    assert len(own) == 17
     assert [option for option in own if f"`{option}" not in page] == []
 
 
@@ -743,6 +743,59 @@ def test_logging_that_the_user_has_set_up_keeps_its_form_and_its_place(place: Pl
         ran = place.run("noisy.py", "run", "--executor", executor, env={"LOGGING": "--set-up"})
         assert "loud | <WARNING logged>" in ran.lines
         assert "chatter[3] | <INFO item 3 is logged>" in ran.lines
+
+
+LIBRARY = """\
+import logging
+
+def call() -> None:
+    for name in ("DEBUG", "INFO", "WARNING"):
+        logging.getLogger("library").log(logging.getLevelNamesMapping()[name], "library %s", name)
+"""
+LOGS = """\
+import logging
+import library
+from lokki import flow, main, step
+
+@step
+def numbers() -> list[int]:
+    return [1]
+
+@step
+def work(number: int) -> int:
+    library.call()
+    for name in ("DEBUG", "INFO", "WARNING"):
+        logging.getLogger("own").log(logging.getLevelNamesMapping()[name], "own %s", name)
+    return number
+
+@step
+def total(found: list[int]) -> None:
+    return None
+
+@flow
+def logs():
+    return numbers().map(work).agg(total)
+
+if __name__ == "__main__":
+    main(logs)
+"""
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_libraries_log_warnings_only_unless_asked(place: Place, executor: str) -> None:
+    place.write("logs.py", LOGS)
+    place.write("site-packages/library.py", LIBRARY)
+    site = {"PYTHONPATH": str(place.folder / "site-packages")}
+    everything = {f"{who} {level}" for who in ("own", "library") for level in ("DEBUG", "INFO", "WARNING")}
+    for options, environ, shown in (
+        ((), {}, {"own INFO", "own WARNING", "library WARNING"}),
+        ((), {"LOKKI_LOG_LEVEL": "debug"}, {"own DEBUG", "own INFO", "own WARNING", "library WARNING"}),
+        (("--log-level", "debug"), {}, everything),
+        (("--log-level", "ERROR"), {}, set()),
+    ):
+        ran = place.run("logs.py", "run", "--executor", executor, *options, env=site | environ)
+        assert ran.code == 0
+        assert set(re.findall(r"(?:own|library) [A-Z]+$", ran.err, re.MULTILINE)) == shown
 
 
 def test_quiet_keeps_everything_for_the_log(place: Place) -> None:

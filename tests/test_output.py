@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lokki.events import StepOutput
 from lokki.local_run.context import at_item
+from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import LONGEST_LINE, Lines, capture_streams
 
 
@@ -40,7 +41,7 @@ def captured(level: int = logging.INFO, handlers: tuple[logging.Handler, ...] = 
     root.handlers[:] = handlers
     root.setLevel(logging.WARNING)
     streams = sys.stdout, sys.stderr
-    end = capture_streams(capture.events.append, level)
+    end = capture_streams(capture.events.append, LogLevels(level, level))
     try:
         yield capture
     finally:

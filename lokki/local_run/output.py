@@ -16,11 +16,14 @@ from typing import BinaryIO, TextIO
 
 from lokki.events import StepOutput
 from lokki.local_run.context import place
+from lokki.local_run.levels import LogLevels
 
 type Emit = Callable[[StepOutput], None]
 
 _LINE_BUFFERED = 1
 """C's _IOLBF."""
+
+_LEVELS = LogLevels()
 
 LONGEST_LINE = 2**20
 """Characters after which a line that does not end is handed on as far as it is."""
@@ -149,9 +152,10 @@ class LineStream(io.TextIOBase):
 class LogHandler(logging.Handler):
     """Hands on log records of steps whose program has not set up logging itself."""
 
-    def __init__(self, emit: Emit, through: TextIO | None) -> None:
+    def __init__(self, emit: Emit, levels: LogLevels, through: TextIO | None) -> None:
         super().__init__()
         self._emit_line = emit
+        self.addFilter(levels.shows)
         self._through = through
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
@@ -169,11 +173,11 @@ class LogHandler(logging.Handler):
             self._emit_line(StepOutput(step_id, index, "log", line))
 
 
-def capture_streams(emit: Emit, level: int = logging.INFO, through: TextIO | None = None) -> Callable[[], None]:
+def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | None = None) -> Callable[[], None]:
     """Take what this process prints and logs from now on; return what to call to end that.
 
-    Logging that the program has set up is left as it is, but written where everything goes; otherwise records of
-    ``level`` and above are taken. ``through``: a stream that everything is written to at once as well.
+    Logging that the program has set up is left as it is, but written where everything goes; otherwise records of these
+    levels and above are taken. ``through``: a stream that everything is written to at once as well.
     """
     before = (sys.stdout, sys.stderr)
     out = LineStream("stdout", emit, before[0], through)
@@ -188,12 +192,12 @@ def capture_streams(emit: Emit, level: int = logging.INFO, through: TextIO | Non
         for handler in root.handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream in (*before, sys.__stdout__, sys.__stderr__)
     ]
-    own = None if root.handlers else LogHandler(emit, through)
+    own = None if root.handlers else LogHandler(emit, levels, through)
     level_before = root.level
     if own is not None:
         root.addHandler(own)
         if level_before == logging.WARNING and not inherited:  # nobody has chosen a level
-            root.setLevel(level)
+            root.setLevel(min(levels.own, levels.libraries))
 
     def end() -> None:
         out.finish()

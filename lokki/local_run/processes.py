@@ -19,6 +19,7 @@ from typing import Self
 
 from lokki.errors import RunError
 from lokki.graph import FlowGraph
+from lokki.local_run.levels import LogLevels
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.serving import Served, WorkerProcess
 from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
@@ -39,10 +40,10 @@ def reference(graph: FlowGraph, plan: Plan) -> FlowReference | None:
 class ProcessPool:
     """Worker processes for all map blocks of a run. Use as a context manager; leaving it ends them."""
 
-    def __init__(self, graph: FlowGraph, plan: Plan, workers: int, captured_level: int | None) -> None:
+    def __init__(self, graph: FlowGraph, plan: Plan, workers: int, captured: LogLevels | None) -> None:
         self._plan = plan
         self._reference = reference(graph, plan)
-        self._captured_level = captured_level
+        self._captured = captured
         self._count = workers
         self._workers: list[WorkerProcess] = []
 
@@ -109,7 +110,7 @@ class ProcessPool:
         # A forked child has copies of the parent's ends of all pipes: its siblings would not notice a dead parent.
         inherited = [ours, *(worker.connection for worker in self._workers)] if fork else []
         source = self._plan if fork else self._reference
-        arguments = (theirs, at, source, inherited, self._captured_level)
+        arguments = (theirs, at, source, inherited, self._captured)
         process = context.Process(target=worker_main, args=arguments)
         process.start()
         theirs.close()

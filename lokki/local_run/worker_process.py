@@ -17,6 +17,7 @@ from lokki.decorators import Flow
 from lokki.errors import LokkiError, RunError
 from lokki.invocation import prepare
 from lokki.local_run.feed import Work
+from lokki.local_run.levels import LogLevels
 from lokki.local_run.limits import TimeLimit
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.worker import MapJob, Worker
@@ -76,11 +77,11 @@ def worker_main(
     at: ctypes.Array[ctypes.c_longlong],
     source: Plan | FlowReference,
     inherited: list[Connection],
-    captured_level: int | None,
+    captured: LogLevels | None,
 ) -> None:
     """Run map blocks as the parent says, until it is gone.
 
-    ``captured_level``: from which level on log records are handed on, with what is printed; None: nothing is.
+    ``captured``: which log records are handed on, with what is printed; None: nothing is.
     """
     for end in inherited:
         end.close()
@@ -89,7 +90,7 @@ def worker_main(
     signal.signal(signal.SIGINT, _leave_to_parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _WorkerMain(connection, at, source).run(captured_level)
+    _WorkerMain(connection, at, source).run(captured)
 
 
 def _leave_to_parent(number: int, frame: FrameType | None) -> None:
@@ -107,12 +108,12 @@ class _WorkerMain:
         self._stop = threading.Event()
         self._messages: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
 
-    def run(self, captured_level: int | None) -> None:
+    def run(self, captured: LogLevels | None) -> None:
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
         plan = self._source if isinstance(self._source, Plan) else _draw(self._source)
         fan_outs = {op.id: op for op in plan.ops if isinstance(op, FanOut)}
-        if captured_level is not None:
-            capture_streams(self._send, captured_level)
+        if captured is not None:
+            capture_streams(self._send, captured)
         self._send(Ready())
         while True:
             message = self._messages.get()
