@@ -150,6 +150,7 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
     try:
         # Only here: the libraries of the extra take a second to import, and may be missing.
         from lokki.emulator.run import EmulationOptions
+        from lokki.emulator.scratch import Scratch, Secret, temporary_files_in
         from lokki.emulator.session import Session
     except ImportError as error:
         raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
@@ -161,7 +162,8 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
         if not options.output.quiet and options.output.log_format == "human":
             sys.stderr.write(f"{line}\n")
 
-    Builder(write=report).build(graph, config)
+    with Scratch(Secret.new()) as scratch, temporary_files_in(scratch.folder):
+        Builder(write=report).build(graph, config)
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)
     settings = EmulationOptions(workers, options.chaos, options.slow_start, account_concurrency=concurrency)

@@ -55,6 +55,9 @@ HANDLER = """
         if do == "child":
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             return child.pid
+        if do == "run":
+            done = subprocess.run([sys.executable, *event["python"]], capture_output=True, text=True)
+            return (done.stdout + done.stderr).strip()
         if do == "find":
             import importlib.util
             return [name for name in event["modules"] if importlib.util.find_spec(name)]

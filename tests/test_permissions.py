@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from lokki.config import LokkiConfig
 from lokki.emulator.definition import Map, States, Task
 from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.s3 import STATES
-from lokki.emulator.s3_server import LOG_PATH
 from lokki.errors import StoreError
 from lokki.loading import load_flow
 
@@ -198,13 +196,19 @@ def record(bundle: Path, run: Path, tries: list[tuple[str, str]], damage: str) -
 
 
 def client(emulation: Emulation) -> Any:
-    names = {"id": "AWS_ACCESS_KEY_ID", "key": "AWS_SECRET_ACCESS_KEY", "region": "AWS_REGION"}
+    names = {
+        "id": "AWS_ACCESS_KEY_ID",
+        "key": "AWS_SECRET_ACCESS_KEY",
+        "token": "AWS_SESSION_TOKEN",
+        "region": "AWS_REGION",
+    }
     variables = {short: emulation.s3.variables("observer")[name] for short, name in names.items()}
     return boto3.client(
         "s3",
         endpoint_url=emulation.s3.endpoint,
         aws_access_key_id=variables["id"],
         aws_secret_access_key=variables["key"],
+        aws_session_token=variables["token"],
         region_name=variables["region"],
     )
 
@@ -222,9 +226,7 @@ def remove(emulation: Emulation, ending: str) -> None:
 def s3_requests(emulation: Emulation) -> Iterator[S3Request]:
     """Yield what S3 was asked for by functions and state machine. Nobody but `remove` removes objects."""
     present = keys(emulation)
-    with urllib.request.urlopen(f"{emulation.s3.endpoint}{LOG_PATH}") as answer:
-        found = json.loads(answer.read())
-    for actor, method, path, query, _ in found:
+    for actor, method, path, query, _ in emulation.s3.log():
         _, bucket, *rest = path.split("/", 2)
         key = rest[0] if rest else ""
         if actor not in ("observer", "caller"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import boto3
@@ -13,7 +16,6 @@ from botocore.exceptions import ClientError
 from build_flows import BUILDS
 from support.policies import ACCOUNT, REGION, Call, Roles, Statement, allowing, matches
 
-from lokki.emulator.s3 import S3Server
 from lokki.values import Json
 
 FUNCTIONS, MACHINE = ROLES = ("LambdaExecutionRole", "StepFunctionsExecutionRole")
@@ -66,8 +68,8 @@ def test_moto_which_enforces_policies_for_s3_allows_and_denies_the_same(role: st
     """A second opinion on the evaluator, as far as moto has one: it knows no conditions, and other services' less."""
     bucket = "acme-artifacts"
     statements = Roles(BUILDS["birds"].template()).statements(role)
-    with S3Server(bucket) as server:
-        s3 = assumed(server, role, statements)
+    with moto_process() as endpoint:
+        s3 = assumed(endpoint, bucket, role, statements)
         s3_calls: dict[str, Callable[[str, str], object]] = {
             "s3:PutObject": lambda bucket, key: s3.put_object(Bucket=bucket, Key=key, Body=b"x"),
             "s3:GetObject": lambda bucket, key: s3.get_object(Bucket=bucket, Key=key),
@@ -83,11 +85,27 @@ def test_moto_which_enforces_policies_for_s3_allows_and_denies_the_same(role: st
     assert len(allowed) == {FUNCTIONS: 6, MACHINE: 3}[role]
 
 
-def assumed(server: S3Server, role: str, statements: list[Statement]) -> Any:
+@contextmanager
+def moto_process() -> Iterator[str]:
+    """Run moto in a process of its own, since to check requests is a setting of the whole process."""
+    program = (
+        "from moto.server import ThreadedMotoServer; import sys; "
+        "server = ThreadedMotoServer('127.0.0.1', port=0, verbose=False); server.start(); "
+        "print(server.get_host_and_port()[1], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        process.kill()
+
+
+def assumed(endpoint: str, bucket: str, role: str, statements: list[Statement]) -> Any:
     """Return a client of S3 that has assumed a role with these statements; from then on moto checks every request."""
-    place = {"endpoint_url": server.endpoint, "region_name": REGION}
+    place = {"endpoint_url": endpoint, "region_name": REGION}
     anybody = {"aws_access_key_id": "test", "aws_secret_access_key": "test", **place}
-    boto3.client("s3", **anybody).create_bucket(Bucket=f"{server.bucket}-2")
+    for name in (bucket, f"{bucket}-2"):
+        boto3.client("s3", **anybody).create_bucket(Bucket=name)
     rules = [{"Effect": "Allow", "Action": each.actions, "Resource": each.resources} for each in statements]
     iam = boto3.client("iam", **anybody)
     iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
@@ -95,7 +113,7 @@ def assumed(server: S3Server, role: str, statements: list[Statement]) -> Any:
     iam.put_role_policy(RoleName=role, PolicyName="run", PolicyDocument=document)
     arn = f"arn:aws:iam::{ACCOUNT}:role/{role}"
     keys = boto3.client("sts", **anybody).assume_role(RoleArn=arn, RoleSessionName="run")["Credentials"]
-    check = urllib.request.Request(f"{server.endpoint}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
+    check = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
     with urllib.request.urlopen(check):
         pass
     return boto3.client(

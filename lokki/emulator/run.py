@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from lokki.emulator.history import HistoryEvent, to_json
 from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
 from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.s3 import S3Server
+from lokki.emulator.scratch import Scratch, Secret
 from lokki.emulator.services import Caller, Functions, RealClock, Services, Settings
 from lokki.emulator.telling import Teller
 from lokki.emulator.template import read_bundle
@@ -81,13 +81,13 @@ class Emulation:
 
     def __enter__(self) -> Self:
         with ExitStack() as ended:
-            scratch = Path(tempfile.mkdtemp(prefix="lokki-emulator-"))
-            ended.callback(shutil.rmtree, scratch, ignore_errors=True)
+            secret = Secret.new()
+            scratch = ended.enter_context(Scratch(secret)).folder
             code = scratch / "code"
             code.mkdir()
             self.built = read_bundle(self._bundle, code, self._options.images)
             kept = self._folder / OBJECTS
-            self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), scratch, kept))
+            self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), kept, secret))
             shutil.copyfile(self._bundle / DEFINITION, self._folder / DEFINITION)
             self._history = ended.enter_context((self._folder / HISTORY).open("ab", buffering=0))
             self._logs = ended.enter_context((self._folder / FUNCTION_LOGS).open("a", 1, encoding="utf-8"))

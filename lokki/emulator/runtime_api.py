@@ -25,6 +25,9 @@ class Invocation:
 class Host(Protocol):
     """What answers a worker."""
 
+    def is_own(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
+        """Tell whether a connection is the worker's: nobody else is answered."""
+
     def take(self) -> Invocation | None:
         """Wait for an event; None when there will be none."""
 
@@ -58,6 +61,20 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet for each answer: 6 ms instead of 88 for each event
+
+    def setup(self) -> None:
+        """Take a connection, and look once at whose it is."""
+        super().setup()
+        self._own = self._host.is_own(self.client_address, self.connection.getsockname())
+
+    def parse_request(self) -> bool:
+        """Read a request's head; refuse the request if it is not the worker's."""
+        if not super().parse_request():
+            return False
+        if not self._own:
+            self.close_connection = True
+            self._answer(403)
+        return self._own
 
     def do_GET(self) -> None:
         """Answer ``invocation/next``."""

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from lokki.emulator.faults import S3Faults
+from lokki.emulator.s3_access import LOG_PATH, TOKEN_HEADER, ServerOptions
+from lokki.emulator.scratch import Secret
 from lokki.emulator.services import REGION
 from lokki.errors import EmulatorError
 from lokki.store.s3 import S3Store
@@ -36,15 +38,15 @@ class Request:
 class S3Server:
     """A running server with one bucket; a context manager that ends it.
 
-    It ends by itself too when this process does, however that happens, and then removes the folder ``scratch``. At its
-    end it writes all objects to the folder ``kept``, by key.
+    It answers only requests that carry the run's secret as their session token. It ends by itself too when this process
+    does, however that happens. At its end it writes all objects to the folder ``kept``, by key.
     """
 
     def __init__(
-        self, bucket: str, faults: S3Faults | None = None, scratch: Path | None = None, kept: Path | None = None
+        self, bucket: str, faults: S3Faults | None = None, kept: Path | None = None, secret: Secret | None = None
     ) -> None:
         self.bucket = bucket
-        self._scratch = scratch
+        self._secret = secret or Secret.new()
         self._kept = kept
         self._faults = faults or S3Faults()
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,16 +54,20 @@ class S3Server:
         self._store: S3Store | None = None
 
     def __enter__(self) -> Self:
-        folders = [str(folder.absolute()) if folder is not None else "" for folder in (self._kept, self._scratch)]
-        options = ["-P", "-m", "lokki.emulator.s3_server", self.bucket, json.dumps(asdict(self._faults)), *folders]
+        kept = str(self._kept.absolute()) if self._kept is not None else ""
         # Its own group, so that Ctrl-C ends it after those who still use it.
         self._process = subprocess.Popen(
-            [sys.executable, *options],
+            [sys.executable, "-P", "-m", "lokki.emulator.s3_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
+        # Not by its command line, which everybody on this machine can read.
+        told = ServerOptions(self.bucket, self._secret.token, self._faults, kept)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(told)).encode() + b"\n")
+        self._process.stdin.flush()
         return self
 
     def __exit__(
@@ -90,7 +96,7 @@ class S3Server:
         return {
             "AWS_ACCESS_KEY_ID": actor,
             "AWS_SECRET_ACCESS_KEY": "emulated",
-            "AWS_SESSION_TOKEN": "emulated",
+            "AWS_SESSION_TOKEN": self._secret.token,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": self.endpoint,
@@ -116,9 +122,14 @@ class S3Server:
 
     def requests(self) -> list[Request]:
         """Return all requests until now."""
-        with urllib.request.urlopen(f"{self.endpoint}/lokki-emulator/requests") as answer:
-            found = json.loads(answer.read())
         prefix = f"/{self.bucket}/"
         return [
-            Request(actor, method, path.removeprefix(prefix), status == 503) for actor, method, path, _, status in found
+            Request(actor, method, path.removeprefix(prefix), status == 503)
+            for actor, method, path, _, status in self.log()
         ]
+
+    def log(self) -> list[tuple[str, str, str, str, int]]:
+        """Return all requests until now: access key, method, path, query and status of each."""
+        request = urllib.request.Request(f"{self.endpoint}{LOG_PATH}", headers={TOKEN_HEADER: self._secret.token})
+        with urllib.request.urlopen(request) as answer:
+            return [tuple(each) for each in json.loads(answer.read())]

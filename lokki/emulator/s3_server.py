@@ -1,8 +1,8 @@
 """A process with moto's S3 on loopback: one bucket, a log of requests, and faults where they are asked for.
 
-Run as a module with the bucket's name, a JSON object of faults and two folders: at its end it writes all objects to the
-first, and removes the second. It prints its port and ends with its standard input.
-``GET /lokki-emulator/requests`` returns the log.
+Run as a module. The first line of its standard input is a JSON object of ServerOptions; it prints its port and ends
+with its standard input. ``GET /lokki-emulator/requests`` returns the log. Nobody is answered who does not have the
+run's secret, and moto's own pages, which reset it and show what it holds, answer nobody.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
+from moto.sts.models import sts_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from lokki.emulator.faults import S3Faults, chance
+from lokki.emulator.s3_access import LOG_PATH, TOKEN_HEADER, ServerOptions, equal, sent_token
 from lokki.errors import StoreError
 from lokki.store.keys import check_key
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-LOG_PATH = "/lokki-emulator/requests"
+_MOTO_PAGES = "/moto-api"
 _CREDENTIAL = re.compile(r"Credential=([^/,]+)/")
 _ACCOUNT = "123456789012"
 _NO_FILE = (FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -40,6 +42,46 @@ _NO_FILE = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 _SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"""
+
+_DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>AccessDenied</Code><Message>This S3 answers its own run only.</Message></Error>"""
+
+
+class Guarded:
+    """The application, for those only who have the run's secret, or keys that they got from it by STS."""
+
+    def __init__(self, app: WSGIApplication, token: str) -> None:
+        self._app = app
+        self._token = token
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request, or refuse to."""
+        path = str(environ.get("PATH_INFO", ""))
+        if path.startswith(_MOTO_PAGES) or not self._is_known(environ):
+            start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Connection", "close")])
+            return [_DENIED]
+        return self._app(environ, _without_cors(start_response))
+
+    def _is_known(self, environ: WSGIEnvironment) -> bool:
+        header = environ.get(f"HTTP_{TOKEN_HEADER.upper().replace('-', '_')}")
+        sent = sent_token(header, environ.get("QUERY_STRING", ""))
+        return equal(sent, self._token) or any(equal(sent, token) for token in _assumed())
+
+
+def _assumed() -> list[str]:
+    """Return the session tokens that steps got by assuming roles, which moto's STS lets everybody who may ask."""
+    backends = sts_backends[_ACCOUNT].values()
+    return [str(role.session_token) for backend in backends for role in backend.assumed_roles]
+
+
+def _without_cors(start_response: StartResponse) -> StartResponse:
+    """Send none of the headers by which moto lets pages of every site read its answers."""
+
+    def start(status: str, headers: list[tuple[str, str]], *rest: object) -> Callable[[bytes], object]:
+        own = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
+        return start_response(status, own, *rest)  # type: ignore[arg-type]
+
+    return start
 
 
 class Counted:
@@ -85,11 +127,12 @@ class _Handler(WSGIRequestHandler):
         """Log nothing."""
 
 
-def serve(bucket: str, faults: Mapping[str, object], announce: Callable[[int], None]) -> None:
+def serve(options: ServerOptions, announce: Callable[[int], None]) -> None:
     """Serve until standard input ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    s3_backends[_ACCOUNT]["aws"].create_bucket(bucket, "us-east-1")
-    app = Counted(DomainDispatcherApplication(create_backend_app), S3Faults(**faults))  # type: ignore[arg-type]
+    s3_backends[_ACCOUNT]["aws"].create_bucket(options.bucket, "us-east-1")
+    moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+    app = Guarded(Counted(moto, options.faults), options.token)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(server.server_port)
@@ -119,21 +162,14 @@ def _announce(port: int) -> None:
 
 def main() -> None:
     """Run the server as a program."""
-    bucket, faults, kept, scratch = sys.argv[1:]
-    serve(bucket, json.loads(faults), _announce)
+    options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerOptions)
+    serve(options, _announce)
     failed = ""
-    if kept:
+    if options.kept:
         try:
-            keep(bucket, Path(kept))
+            keep(options.bucket, Path(options.kept))
         except OSError as error:
             failed = str(error)
-    if scratch:
-        # When the emulator was killed, its workers end now too, and may write until they have.
-        for _ in range(20):
-            shutil.rmtree(scratch, ignore_errors=True)
-            if not os.path.exists(scratch):  # noqa: PTH110
-                break
-            time.sleep(0.1)
     with suppress(BrokenPipeError):  # when the emulator was killed
         sys.stdout.write(failed)
         sys.stdout.flush()

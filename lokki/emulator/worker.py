@@ -24,6 +24,7 @@ from typing import Literal
 
 import msgspec
 
+from lokki.emulator.peers import belongs_to
 from lokki.emulator.runtime_api import Invocation, RuntimeApi
 from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply
 
@@ -173,6 +174,10 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.close()
         shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def is_own(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
+        """Tell whether a connection to the runtime API is the process's."""
+        return belongs_to(self._process.pid, peer, here)
 
     def take(self) -> Invocation | None:
         """Hand the next event to the process; its time begins."""
