@@ -80,6 +80,7 @@ LAYERS = {
     "lokki.builder.cache": 3,
     "lokki.builder.checks": 3,
     "lokki.builder.dependencies": 3,
+    "lokki.builder.distributions": 3,
     "lokki.builder.origins": 3,
     "lokki.builder.requirements": 3,
     "lokki.builder.sources": 3,

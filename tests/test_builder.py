@@ -25,7 +25,7 @@ from lokki.builder.dependencies import Resolved
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.settings import check_settings
 from lokki.builder.sources import collect
-from lokki.builder.vendoring import Vendored, vendor
+from lokki.builder.vendoring import InstalledFile, Vendored, vendor
 from lokki.cli_build import build_command
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError
@@ -33,7 +33,7 @@ from lokki.errors import ConfigError
 ZIP = LokkiConfig(artifact_bucket="acme-artifacts")
 IMAGE = replace(ZIP, ecr_repo_prefix="123456789012.dkr.ecr.eu-north-1.amazonaws.com/acme")
 BIRDS = BUILDS["birds"].graph
-RESOLVED = Resolved(("helper==1.0",), "x86_64-manylinux_2_28")
+RESOLVED = Resolved(("helper==1.0",), "x86_64-manylinux_2_34")
 
 # Builds birds as a user does; prints the hash of each file that it wrote, with its mode.
 BUILD = """
@@ -173,7 +173,7 @@ def test_changed_code_has_another_key_and_unchanged_code_the_same(vendored: Vend
     assert keys(compile_flow(BIRDS, ZIP, contents(vendored))) == before
     changes = [
         contents(vendored, birds__py=b"x"),
-        contents(replace(vendored, digest="other")),
+        contents(replace(vendored, files={**vendored.files, "new.py": InstalledFile("00", 1)})),
     ]
     for changed in changes:
         after = keys(compile_flow(BIRDS, ZIP, changed))
@@ -217,7 +217,7 @@ def test_a_file_that_the_project_and_a_package_both_have_is_refused(vendored: Ve
 
 
 def test_a_package_over_the_limit_is_refused_and_names_its_step(vendored: Vendored) -> None:
-    large = replace(vendored, sizes={"large": 262_144_000})
+    large = replace(vendored, files={"large/file": InstalledFile("00", 262_144_000)})
     with pytest.raises(BuildError, match=r"the zip package of get_birds\(\) has 250\.0 MiB unzipped"):
         compile_flow(BIRDS, ZIP, contents(large))
 
@@ -445,7 +445,7 @@ def test_each_limit_that_a_build_exceeds_is_a_finding(vendored: Vendored) -> Non
         "statemachine.json: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
         "template.yaml: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
     ]
-    heavy = replace(bundle.packages[0], vendored=replace(vendored, sizes={"x": 262_144_000}))
+    heavy = replace(bundle.packages[0], vendored=replace(vendored, files={"x": InstalledFile("00", 262_144_000)}))
     assert list(limits(BIRDS, ZIP, replace(bundle, packages=(heavy,)))) == [
         "lambdas/get_birds.zip: has 250.0 MiB unzipped, Lambda takes 250 MiB; require less"
     ]

@@ -1,10 +1,15 @@
 """lokki.builder.dependencies, vendoring and uv: what a flow requires, which versions that is, and what is installed."""
 
+import base64
+import hashlib
+import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,13 +17,15 @@ import pytest
 from support.wheels import make_wheel, offline_uv
 
 import lokki
+from lokki.builder.archive import write_archive
 from lokki.builder.dependencies import Resolved, check_imports, installed_versions, resolve
+from lokki.builder.distributions import Distribution
 from lokki.builder.package_types import BuildError
 from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.uv import Uv
-from lokki.builder.vendoring import check_size, vendor
+from lokki.builder.vendoring import Index, Installation, InstalledFile, Vendored, check_size, vendor
 
-X86 = "x86_64-manylinux_2_28"
+X86 = "x86_64-manylinux_2_34"
 UV = Uv(os.environ)
 
 
@@ -133,7 +140,7 @@ def test_versions_are_those_installed_here(tmp_path: Path) -> None:
     installed = installed_versions()
     resolved = resolve(Requirements(("python-dateutil",)), (), "arm64", UV, tmp_path)
     names = ("isal", "msgspec", "obstore", "python-dateutil", "six")
-    assert resolved == Resolved(tuple(f"{name}=={installed[name]}" for name in names), "aarch64-manylinux_2_28")
+    assert resolved == Resolved(tuple(f"{name}=={installed[name]}" for name in names), "aarch64-manylinux_2_34")
     assert resolved.text == "".join(f"{pin}\n" for pin in resolved.pins)
     assert resolve(Requirements(("python-dateutil",)), (), "arm64", NoUv({}), tmp_path) == resolved
 
@@ -191,7 +198,10 @@ def test_an_import_that_nothing_provides_is_refused_before_lambda_does() -> None
 BIRDS = {
     "birds/__init__.py": "from birds.tests import helper\n",
     "birds/tests/__init__.py": "",
-    "birds/tests/helper.py": "x = 1\n",
+    "birds/tests/helper.py": "from .deeper.tests import more\n",
+    "birds/tests/deeper/tests/more.py": "",
+    "birds/named/tests/__init__.py": "",
+    "birds/lazy.py": "from importlib import import_module\nnamed = import_module(f'{__package__}.named.tests')\n",
     "birds/deep/__init__.py": "",
     "birds/deep/tests/test_it.py": "import pytest\n",
     "birds/deep/test/data.bin": b"\0" * 10,
@@ -203,23 +213,41 @@ BIRDS = {
     "birds/tool": b"\x7fELF tool",
     "birds/template.py": "def {{ name }}",
     "tests/__init__.py": "",
-    "birds-1.0.data/scripts/birds": "#!python\n",
+    "birds-1.0.data/scripts/birds": "#!python -E\nimport birds\n",
+    "birds-1.0.data/scripts/birds-tool": b"\x7fELF tool",
+    "birds-1.0.dist-info/entry_points.txt": "[console_scripts]\nfly = birds:fly\n",
     "single.py": "y = 2\n",
 }
 
 VENDORED = {
+    "bin/birds",
+    "bin/birds-tool",
+    "bin/fly",
     "birds-1.0.dist-info/METADATA",
+    "birds-1.0.dist-info/RECORD",
     "birds-1.0.dist-info/WHEEL",
+    "birds-1.0.dist-info/entry_points.txt",
     "birds-1.0.dist-info/licenses/LICENSE",
     "birds/__init__.py",
     "birds/__pycache__/__init__.cpython-313.pyc",
+    "birds/__pycache__/lazy.cpython-313.pyc",
     "birds/data.json",
     "birds/deep/__init__.py",
     "birds/deep/__pycache__/__init__.cpython-313.pyc",
+    "birds/deep/test/data.bin",
+    "birds/fast.c",
+    "birds/include/birds.h",
+    "birds/lazy.py",
+    "birds/named/tests/__init__.py",
+    "birds/named/tests/__pycache__/__init__.cpython-313.pyc",
+    "birds/py.typed",
+    "birds/stubs.pyi",
     "birds/template.py",
     "birds/tests/__init__.py",
     "birds/tests/__pycache__/__init__.cpython-313.pyc",
     "birds/tests/__pycache__/helper.cpython-313.pyc",
+    "birds/tests/deeper/tests/__pycache__/more.cpython-313.pyc",
+    "birds/tests/deeper/tests/more.py",
     "birds/tests/helper.py",
     "birds/tool",
     "single.py",
@@ -229,14 +257,66 @@ VENDORED = {
 }
 
 
-def test_what_is_installed_is_pruned_of_what_lambda_does_not_need(tmp_path: Path) -> None:
+def unpacked(vendored: Vendored, folder: Path) -> Path:
+    with (folder / "packed.zip").open("wb") as file:
+        write_archive(file, vendored.members())
+    with zipfile.ZipFile(folder / "packed.zip") as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_all_that_is_installed_is_packed_but_modules_of_tests_that_nothing_imports(tmp_path: Path) -> None:
     pin = make_wheel(tmp_path / "wheels", "birds", BIRDS)
     vendored = vendor(Resolved((pin,), X86), offline_uv(tmp_path / "wheels", tmp_path / "uv"), tmp_path / "cache")
-    with zipfile.ZipFile(vendored.archive) as archive:
+    unpacked(vendored, tmp_path)
+    with zipfile.ZipFile(tmp_path / "packed.zip") as archive:
         files = {info.filename: info for info in archive.infolist()}
     assert files.keys() == VENDORED == vendored.paths
     assert vendored.size == sum(info.file_size for info in files.values())
-    assert [path for path, info in files.items() if info.external_attr >> 16 & 0o111] == ["birds/tool"]
+    programs = [path for path, info in files.items() if info.external_attr >> 16 & 0o111]
+    assert programs == ["bin/birds", "bin/birds-tool", "bin/fly", "birds/tool"]
+
+
+def test_programs_of_packages_name_no_path_of_this_machine_and_run(tmp_path: Path) -> None:
+    pin = make_wheel(tmp_path / "wheels", "birds", {**BIRDS, "birds/__init__.py": "def fly(): print('flap')\n"})
+    place = tmp_path / "a place"  # for which installers write another first line
+    subprocess.run([UV.command, "venv", "-q", "--python", sys.executable, str(place)], check=True)
+    uv = replace(offline_uv(tmp_path / "wheels", tmp_path / "uv"), python=place / "bin" / "python")
+    site = unpacked(vendor(Resolved((pin,), X86), uv, tmp_path / "cache"), tmp_path)
+    first = {file.name: file.read_bytes().splitlines()[0] for file in (site / "bin").iterdir()}
+    env = b"#!/usr/bin/env python3"
+    assert first == {"birds": env, "birds-tool": b"\x7fELF tool", "fly": env}
+    (site / "bin" / "fly").chmod(0o755)
+    done = subprocess.run([site / "bin" / "fly"], env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True)
+    assert done.stdout == b"flap\n"
+
+
+def test_metadata_and_its_record_say_what_is_packed(tmp_path: Path) -> None:
+    pin = make_wheel(tmp_path / "wheels", "birds", BIRDS)
+    vendored = vendor(Resolved((pin,), X86), offline_uv(tmp_path / "wheels", tmp_path / "uv"), tmp_path / "cache")
+    site = unpacked(vendored, tmp_path)
+    (found,) = importlib.metadata.distributions(path=[str(site)])
+    assert (found.name, found.version, [point.value for point in found.entry_points]) == ("birds", "1.0", ["birds:fly"])
+    files = found.files or []
+    assert {str(path) for path in files} == {path for path in VENDORED if not path.endswith(".pyc")}
+    for path in files:
+        content = Path(path.locate()).read_bytes()
+        assert path.name == "RECORD" or (path.size, path.hash and path.hash.value) == (
+            len(content),
+            base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(),
+        )
+
+
+def test_what_compilers_and_tests_read_is_left_out_of_what_would_not_fit(tmp_path: Path) -> None:
+    sizes = {"birds/__init__.py": 10, "birds/fast.c": 200 * 2**20, "birds/tests/data.bin": 50 * 2**20, "birds/a.pyi": 9}
+    sizes |= {"birds/__pycache__/__init__.cpython-313.pyc": 10, "birds/test/data.bin": 5}
+    files = {path: InstalledFile("00", size) for path, size in sizes.items()}
+    index = Index(files, {"birds": Distribution(tuple(files))}, ("birds/tests",))
+    small = Installation(tmp_path, replace(index, files=files | {"birds/fast.c": InstalledFile("00", 2**20)})).taken()
+    assert (small.paths, small.note) == (frozenset(files), "")
+    large = Installation(tmp_path, index).taken()
+    assert large.paths == frozenset(files) - {"birds/fast.c", "birds/tests/data.bin"}  # compiled modules then fit
+    assert large.note == "what only compilers and tests read is left out, since it would not fit"
 
 
 def test_what_was_installed_once_is_not_installed_again(tmp_path: Path) -> None:
@@ -255,8 +335,11 @@ def test_an_installation_has_equal_bytes_wherever_it_is_made(tmp_path: Path) -> 
     made = []
     for place in ("one", "two"):
         uv = offline_uv(tmp_path / "wheels", tmp_path / f"uv-{place}")
+        (tmp_path / place).mkdir()
         vendored = vendor(Resolved((pin,), X86), uv, tmp_path / place)
-        made.append((vendored.archive.read_bytes(), vendored.digest, json.dumps(dict(vendored.sizes))))
+        unpacked(vendored, tmp_path / place)
+        packed = (tmp_path / place / "packed.zip").read_bytes()
+        made.append((packed, vendored.digest, json.dumps(vendored.sizes)))
     assert made[0] == made[1]
 
 
@@ -265,18 +348,6 @@ def test_an_installation_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) 
     with pytest.raises(BuildError, match=r"Installing for Lambda what the flow requires failed\. uv says:"):
         vendor(Resolved(("gone==1",), X86), offline_uv(tmp_path / "wheels", tmp_path / "uv"), tmp_path / "cache")
     assert list((tmp_path / "cache" / "vendored").iterdir()) == []
-
-
-@pytest.mark.slow
-def test_only_a_zip_must_fit_into_the_limit_of_zips(tmp_path: Path) -> None:
-    pin = make_wheel(tmp_path / "wheels", "birds", {"birds.py": "", "birds.bin": bytes(263_000_000)})
-    uv = offline_uv(tmp_path / "wheels", tmp_path / "uv")
-    resolved = Resolved((pin,), X86)
-    with pytest.raises(
-        BuildError, match=r"^the zip package has 250\.8 MiB unzipped; Lambda takes 250 MiB\. The largest"
-    ):
-        vendor(resolved, uv, tmp_path / "cache")
-    assert vendor(resolved, uv, tmp_path / "cache", for_zip=False).size > 263_000_000
 
 
 def test_a_package_over_the_limit_is_refused_with_a_table_of_its_largest_parts() -> None:

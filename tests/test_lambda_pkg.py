@@ -175,7 +175,7 @@ def test_the_dockerfile_is_one_that_every_builder_takes_and_names_one_platform()
     for architecture, platform, wheels in (("x86_64", "linux/amd64", "x86_64"), ("arm64", "linux/arm64", "aarch64")):
         text = dockerfile(code(), LokkiConfig(architecture=architecture))
         assert re.findall(r"--platform=(\S+)", text) == [platform, platform]
-        assert re.findall(r"--python-platform (\S+)", text) == [f"{wheels}-manylinux_2_28"]
+        assert re.findall(r"--python-platform (\S+)", text) == [f"{wheels}-manylinux_2_34"]
         assert "<<" not in text
         assert "syntax=" not in text
 
@@ -185,7 +185,7 @@ def test_the_dockerfile_takes_each_package_from_its_index_and_the_password_from_
     text = dockerfile(code(requirements=wanted), LokkiConfig())
     install = (
         " && python -m uv pip install --no-cache --no-deps --only-binary :all: --python-platform "
-        "x86_64-manylinux_2_28 \\\n    --target /build/packages --requirements /build/"
+        "x86_64-manylinux_2_34 \\\n    --target /build/packages --requirements /build/"
     )
     assert (
         "COPY requirements-1.txt requirements.txt /build/\n"

@@ -234,12 +234,12 @@ def test_a_source_that_is_no_member_of_the_workspace_is_named(place: Place) -> N
 
 def test_no_password_stands_in_what_is_written_for_people() -> None:
     pins = ("a @ git+https://token@acme/a@1", "b @ https://goose:egg@acme/b.whl", "c @ git+ssh://git@acme/c@1")
-    assert Resolved(pins, "x86_64-manylinux_2_28").text.splitlines() == [
+    assert Resolved(pins, "x86_64-manylinux_2_34").text.splitlines() == [
         "a @ git+https://acme/a@1", "b @ https://acme/b.whl", "c @ git+ssh://git@acme/c@1",
     ]  # fmt: skip
 
 
 def test_a_package_of_the_public_index_needs_nothing_beside_it() -> None:
-    resolved = Resolved(("six==1.17.0",), "x86_64-manylinux_2_28")
+    resolved = Resolved(("six==1.17.0",), "x86_64-manylinux_2_34")
     assert resolved.files_for("image") == {"requirements.txt": b"six==1.17.0\n"}
     assert resolved.of_index("").pins == ()

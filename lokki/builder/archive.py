@@ -12,10 +12,9 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER, source_hash
-from pathlib import Path
 from typing import BinaryIO, Final
 
 from lokki.builder.package_types import BuildError
@@ -65,13 +64,9 @@ def pack(path: str, content: bytes, *, executable: bool = False) -> Member:
     return Member(path, zlib.crc32(content), len(content), packed, method, executable)
 
 
-def write_archive(file: BinaryIO, members: Iterable[Member], base: Path | None = None) -> None:
-    """Write an archive of the members, sorted by path, after all that is in ``base``, which this function wrote.
-
-    Raises BuildError for more files than a zip file holds.
-    """
-    count, directory = _copy(base, file) if base is not None else (0, b"")
-    entries = [directory]
+def write_archive(file: BinaryIO, members: Iterable[Member]) -> None:
+    """Write an archive of the members, sorted by path. Raises BuildError for more files than a zip file holds."""
+    entries: list[bytes] = []
     for member in sorted(members, key=lambda one: one.path):
         offset = file.tell()
         name = member.path.encode()
@@ -83,7 +78,7 @@ def write_archive(file: BinaryIO, members: Iterable[Member], base: Path | None =
         file.write(member.packed)
         mode = 0o100755 if member.executable else 0o100644
         entries.append(_CENTRAL.pack(0x02014B50, _MADE_ON_UNIX, *common, 0, 0, 0, mode << 16, offset) + name)
-        count += 1
+    count = len(entries)
     if count > _MOST_MEMBERS:
         raise BuildError(
             f"the package has {count:,} files; a zip file holds {_MOST_MEMBERS:,}. Use package_type: image."
@@ -93,28 +88,16 @@ def write_archive(file: BinaryIO, members: Iterable[Member], base: Path | None =
     file.write(_END.pack(0x06054B50, 0, 0, count, count, size, start, 0))
 
 
-def _copy(base: Path, file: BinaryIO) -> tuple[int, bytes]:
-    """Copy all files of an archive; return how many they are and their part of the directory at its end."""
-    with base.open("rb") as source:
-        source.seek(-_END.size, 2)
-        _, _, _, _, count, size, start, _ = _END.unpack(source.read())
-        source.seek(start)
-        directory = source.read(size)
-        source.seek(0)
-        left = start
-        while left:
-            chunk = source.read(min(left, 2**20))
-            file.write(chunk)
-            left -= len(chunk)
-    return count, directory
-
-
-def content_digest(files: Mapping[str, bytes], executable: Callable[[str], bool] = lambda path: False) -> str:
+def content_digest(files: Mapping[str, bytes]) -> str:
     """Return a hash of names and content; it does not depend on how they are packed, which zlibs do differently."""
+    return digest_of((path, hashlib.sha256(content).hexdigest(), False) for path, content in files.items())
+
+
+def digest_of(entries: Iterable[tuple[str, str, bool]]) -> str:
+    """Return the same of paths, hashes of content, and whether it is a program."""
     digest = hashlib.sha256()
-    for path, content in sorted(files.items()):
-        mode = "x" if executable(path) else "-"
-        digest.update(f"{mode} {hashlib.sha256(content).hexdigest()} {path}\n".encode())
+    for path, content, is_program in sorted(entries):
+        digest.update(f"{'x' if is_program else '-'} {content} {path}\n".encode())
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedRandom
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -168,7 +169,8 @@ def _write_files(
             archives[path] = kept
             continue
         with (new / path).open("w+b") as file:
-            write_archive(file, made.members(package.own), package.vendored.archive if package.vendored else None)
+            vendored = package.vendored.members() if package.vendored else ()
+            write_archive(file, chain(made.members(package.own), vendored))
             archives[path] = {"size": file.tell(), "sha256": _digest(file)}
     return archives
 

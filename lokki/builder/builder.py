@@ -164,7 +164,7 @@ class Builder:
             if config.packages == "zip":
                 vendored |= dict.fromkeys(names, vendor(found, uv, cache))
             elif (local := found.of_index("")).pins:
-                vendored |= dict.fromkeys(names, vendor(local, uv, cache, for_zip=False))
+                vendored |= dict.fromkeys(names, vendor(local, uv, cache))
         files = {**project.files, **lokki_files()}
         return Contents(replace(project, files=files), resolved, vendored), requirements
 
@@ -178,7 +178,8 @@ def _report(bundle: Bundle, config: LokkiConfig, requirements: Requirements, con
     count = len(bundle.packages)
     kind = f"{config.packages} package{'s' if count > 1 else ''}"
     lines = [f"{bundle.flow}: {count} {kind} for {config.architecture}, requirements from {requirements.source}"]
-    notes = sorted({resolved.note for resolved in contents.resolved.values()} - {""})
+    kinds = (contents.resolved, contents.vendored)
+    notes = sorted({each.note for kind in kinds for each in kind.values()} - {""})
     if config.packages == "zip" and not bytecode_kind():
         version = ".".join(map(str, sys.version_info[:2]))
         notes.append(f"built by Python {version}, so without bytecode for Lambda's 3.13: cold starts take longer")

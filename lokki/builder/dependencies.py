@@ -34,8 +34,9 @@ RUNTIME: Final = ("isal", "msgspec", "obstore")
 ON_LAMBDA: Final = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric"})
 """What Lambda's Python has. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html"""
 
-# The oldest glibc of Lambda's Python 3.13 is that of Amazon Linux 2023, 2.34; current wheels are made for 2.28.
-PLATFORMS: Final = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
+PLATFORMS: Final = {"x86_64": "x86_64-manylinux_2_34", "arm64": "aarch64-manylinux_2_34"}
+"""What uv calls Lambda's machines: Python 3.12 and later run on Amazon Linux 2023, which has glibc 2.34.
+https://docs.aws.amazon.com/linux/al2023/ug/core-glibc.html"""
 
 # What uv says of packages that it would have to build, which it must not unless it is told so.
 _UNBUILT = re.compile(r"Wheels are required for `([^`]+)`|attempted to build `([^`=@ ]+)")
@@ -98,7 +99,7 @@ def resolve(requirements: Requirements, extra: Sequence[str], architecture: str,
     origins = requirements.origins
     question = _Question(lines, [*fixed, *constraints], PLATFORMS[architecture], origins)
     place = (
-        cache / "resolved" / cache_key("resolve 2", lines, question.constraints, fixed, question.platform, origins.key)
+        cache / "resolved" / cache_key("resolve 3", lines, question.constraints, fixed, question.platform, origins.key)
     )
     kept = read_kept(place)
     if kept is None:
@@ -256,6 +257,27 @@ def target(platform: str, built: Iterable[str] = ()) -> list[str]:
     version = ".".join(map(str, LAMBDA_PYTHON))
     wheels = ["--only-binary", ":all:", *(f"--no-binary={name}" for name in sorted(built))]
     return ["--python-platform", platform, "--python-version", version, *wheels]
+
+
+def marker_environment(platform: str) -> dict[str, str]:
+    """Return what markers of requirements are held against on a platform, by the names that PEP 508 gives them.
+
+    https://packaging.python.org/en/latest/specifications/dependency-specifiers/#environment-markers
+    """
+    version = ".".join(map(str, LAMBDA_PYTHON))
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": f"{version}.0",
+        "os_name": "posix",
+        "platform_machine": platform.partition("-")[0],
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": f"{version}.0",
+        "python_version": version,
+        "sys_platform": "linux",
+    }
 
 
 def _runtime_requirements() -> list[str]:

@@ -21,7 +21,7 @@ BASE_IMAGE = "public.ecr.aws/lambda/python:3.13"
 NETRC = "netrc"
 """The secret with which an image is built that takes packages from an index of the project's own."""
 
-_PLATFORMS = {"x86_64": ("linux/amd64", "x86_64-manylinux_2_28"), "arm64": ("linux/arm64", "aarch64-manylinux_2_28")}
+_PLATFORMS = {"x86_64": ("linux/amd64", "x86_64-manylinux_2_34"), "arm64": ("linux/arm64", "aarch64-manylinux_2_34")}
 _READS: dict[type, Json] = {NoneType: None, Output: "output", Item: "item", Results: "results"}
 _WIDTH = 120
 

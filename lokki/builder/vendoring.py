@@ -1,22 +1,36 @@
-"""Installing what a flow requires for Lambda: once for each set of versions, pruned, compiled and packed."""
+"""Installing what a flow requires for Lambda: once for each set of versions, compiled and packed.
+
+Each step's package takes of an installation the packages that it needs. Nothing is left out that code can read: only
+modules of tests that nothing imports, and, where a package would be too large otherwise, what compilers read.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 from urllib.parse import unquote, urlsplit
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
-from lokki.builder.archive import bytecode, bytecode_kind, content_digest, pack, write_archive
-from lokki.builder.cache import cache_key, write_whole
-from lokki.builder.dependencies import Resolved, install
+import msgspec
+
+from lokki.builder.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
+from lokki.builder.cache import cache_key, read_kept, write_whole
+from lokki.builder.dependencies import Resolved, install, marker_environment
+from lokki.builder.distributions import (
+    Distribution,
+    find_distributions,
+    is_program,
+    read_site,
+    record,
+    test_folders,
+    unimported_tests,
+)
 from lokki.builder.origins import reference_of
 from lokki.builder.package_types import BuildError
 from lokki.builder.uv import Uv
@@ -28,78 +42,155 @@ https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 _ROOM = 8 * 2**20
 """What is left of the limit for the flow's own code when it is decided whether bytecode fits."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when equal pins would come to another content, so that what is in caches is made anew."""
 
-# Leaving these out changes no import: stubs, headers and sources for compilers, and what installers leave behind.
-_UNNEEDED_SUFFIXES = (
-    ".pyi",
-    ".pyc",
-    ".pyo",
-    ".h",
-    ".hpp",
-    ".hh",
-    ".c",
-    ".cc",
-    ".cpp",
-    ".pxd",
-    ".pyx",
-    ".pxi",
-    ".a",
-    ".lib",
-)
-_UNNEEDED_NAMES = {
-    "RECORD",
-    "INSTALLER",
-    "REQUESTED",
-    "direct_url.json",
-    "uv_cache.json",
-    "uv_build.json",
-    ".lock",
-    "py.typed",
-}
-_TESTS = {"tests", "test"}
-_IMPORT_OF_TESTS = re.compile(rb"^\s*(?:from\s+([\w.]+)\s+import\s+([\w ,(]*)|import\s+([\w. ,]+))", re.MULTILINE)
+_FOR_COMPILERS = (".h", ".hpp", ".hh", ".c", ".cc", ".cpp", ".pxd", ".pyx", ".pxi", ".a", ".lib")
+"""Left out only of what would not fit otherwise: some packages read a header when they are imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFile:
+    """A file of an installation: the SHA-256 of its content in hexadecimal, its size, whether it is a program."""
+
+    digest: str
+    size: int
+    is_program: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What the cache keeps of an installation beside its archive; ``tests``: folders that nothing imports."""
+
+    files: Mapping[str, InstalledFile]
+    distributions: Mapping[str, Distribution]
+    tests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Vendored:
-    """Installed requirements: an archive of them, a hash of its content, its unzipped size by package, its paths."""
+    """What a package takes of an installation.
+
+    - ``archive``: packs all that is installed, and more
+    - ``files``: which of it are taken, by path
+    - ``records``: files that are others than in the archive, since they list what is taken
+    - ``note``: what to tell the user of what is left out, or ""
+    """
 
     archive: Path
-    digest: str
-    sizes: Mapping[str, int]
-    paths: frozenset[str]
+    files: Mapping[str, InstalledFile]
+    records: Mapping[str, bytes] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths of all files."""
+        return frozenset(self.files)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the content, which does not depend on how it is packed."""
+        return digest_of((path, file.digest, file.is_program) for path, file in self.files.items())
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes, unzipped, below each folder or file at the top, sorted by name."""
+        sizes: dict[str, int] = {}
+        for path, file in sorted(self.files.items()):
+            top = path.partition("/")[0]
+            sizes[top] = sizes.get(top, 0) + file.size
+        return sizes
 
     @property
     def size(self) -> int:
         """Bytes unzipped."""
-        return sum(self.sizes.values())
+        return sum(file.size for file in self.files.values())
+
+    def members(self) -> Iterator[Member]:
+        """Yield all files, packed as they are in the archive."""
+        with ZipFile(self.archive) as archive, self.archive.open("rb") as file:
+            for entry in archive.infolist():
+                if entry.filename in self.files and entry.filename not in self.records:
+                    yield _packed_member(entry, file.fileno(), self.files[entry.filename])
+        yield from (pack(path, content) for path, content in self.records.items())
 
 
-def vendor(resolved: Resolved, uv: Uv, cache: Path, *, for_zip: bool = True) -> Vendored:
-    """Return what the pins install, from the cache if it is there.
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """All that a set of pins installs: packages by name, and an archive of their files."""
 
-    Raises BuildError when uv cannot install it, and, with a table of the largest packages, when it is too large
-    ``for_zip``.
-    """
+    archive: Path
+    index: Index
+
+    @property
+    def distributions(self) -> Mapping[str, Distribution]:
+        """The packages by name."""
+        return self.index.distributions
+
+    def taken(self, names: Iterable[str] | None = None, imported: Iterable[str] = ()) -> Vendored:
+        """Return what a package takes that has these packages, by default all; ``imported``: modules that it imports.
+
+        Compiled modules and what compilers read are taken if there is room.
+        """
+        wanted = frozenset(self.distributions if names is None else names)
+        tests = _without_imported(self.index.tests, imported)
+        left_out = self._paths(self.distributions.keys() - wanted) - self._paths(wanted)
+        left_out |= {path for path in self.index.files if path.endswith(".py") and tests & set(test_folders(path))}
+        files = {path: file for path, file in self.index.files.items() if _source_of(path) not in left_out}
+        sources = {path: file for path, file in files.items() if not path.endswith(".pyc")}
+        spare = {path for path in sources if path.endswith(_FOR_COMPILERS) or tests & set(test_folders(path))}
+        note = ""
+        if _size(sources) > UNZIPPED_LIMIT - _ROOM and spare:
+            files = {path: file for path, file in files.items() if path not in spare}
+            sources = {path: file for path, file in sources.items() if path not in spare}
+            note = "what only compilers and tests read is left out, since it would not fit"
+        if _size(files) > UNZIPPED_LIMIT - _ROOM:
+            files = sources
+        records = dict(self._records(wanted, sources))
+        hashed = {path: InstalledFile(hashlib.sha256(each).hexdigest(), len(each)) for path, each in records.items()}
+        return Vendored(self.archive, dict(sorted((files | hashed).items())), records, note)
+
+    def _paths(self, names: Iterable[str]) -> set[str]:
+        return {path for name in names for path in self.distributions[name].paths}
+
+    def _records(self, names: Iterable[str], files: Mapping[str, InstalledFile]) -> Iterator[tuple[str, bytes]]:
+        """Yield the RECORD of each package with what is taken of it."""
+        for name in names:
+            own = [path for path in self.distributions[name].paths if path in files]
+            for path in own:
+                info, _, file = path.rpartition("/")
+                if file == "RECORD" and info.endswith(".dist-info"):
+                    yield path, record(info, ((one, files[one].digest, files[one].size) for one in own if one != path))
+
+
+def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
+    """Return all that the pins install, from the cache if it is there. Raises BuildError when uv cannot install it."""
+    return install_once(resolved, uv, cache).taken()
+
+
+def install_once(resolved: Resolved, uv: Uv, cache: Path) -> Installation:
+    """Install pins, unless the cache has what they install. Raises BuildError when uv cannot install them."""
     key = cache_key(_FORMAT, resolved.pins, resolved.platform, bytecode_kind(), *_elsewhere(resolved))
     archive, about = cache / "vendored" / f"{key}.zip", cache / "vendored" / f"{key}.json"
-    if not about.exists() or not archive.exists():
+    kept = read_kept(about) if archive.exists() else None
+    if kept is None:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=archive.parent) as temporary:
             made = Path(temporary) / "archive"
-            content = json.dumps(_make(resolved, uv, Path(temporary) / "site", made, for_zip=for_zip)).encode()
+            kept = msgspec.json.encode(_make(resolved, uv, Path(temporary) / "site", made))
             made.replace(archive)
-        write_whole(about, content)
-    kept = json.loads(about.read_bytes())
-    return Vendored(archive, kept["digest"], kept["sizes"], frozenset(kept["paths"]))
+        write_whole(about, kept)
+    return Installation(archive, msgspec.json.decode(kept, type=Index))
 
 
 def vendored_files(vendored: Vendored) -> dict[str, bytes]:
-    """Read what is installed, without the bytecode, by path."""
+    """Read what is taken, without the bytecode, by path."""
     with ZipFile(vendored.archive) as archive:
-        return {path: archive.read(path) for path in sorted(vendored.paths) if "__pycache__" not in path.split("/")}
+        return {
+            path: vendored.records.get(path) or archive.read(path)
+            for path in vendored.files
+            if "__pycache__" not in path.split("/")
+        }
 
 
 def _elsewhere(resolved: Resolved) -> Iterator[object]:
@@ -126,90 +217,61 @@ def check_size(sizes: Mapping[str, int], step: str) -> None:
     )
 
 
-def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path, *, for_zip: bool) -> dict[str, object]:
-    """Install the pins into a folder, pack what Lambda needs of it, and return what is kept about it."""
+def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path) -> Index:
+    """Install the pins into a folder, pack it, and return what is kept about it."""
     install(resolved, site, uv) if resolved.pins else site.mkdir()
-    files = _needed(site)
-    if for_zip:
-        check_size(_sizes(files), "")
+    files = read_site(site)
+    tests = unimported_tests(files)
     with ThreadPoolExecutor() as pool:  # zlib packs on other cores while this one compiles
-        packed = [pool.submit(pack, path, content, executable=_runs(path, content)) for path, content in files.items()]
-        compiled = dict(filter(None, (bytecode(*entry) for entry in files.items() if entry[0].endswith(".py"))))
-        if sum(map(len, [*files.values(), *compiled.values()])) <= UNZIPPED_LIMIT - _ROOM:
-            files |= compiled
-            packed += [pool.submit(pack, path, content) for path, content in compiled.items()]
+        packed = [
+            pool.submit(pack, path, content, executable=is_program(path, content)) for path, content in files.items()
+        ]
+        compiled = dict(filter(None, (bytecode(*entry) for entry in files.items() if _is_compiled(entry[0], tests))))
+        packed += [pool.submit(pack, path, content) for path, content in compiled.items()]
         with archive.open("wb") as file:
             write_archive(file, (member.result() for member in packed))
-    digest = content_digest(files, lambda path: _runs(path, files[path]))
-    return {"digest": digest, "sizes": _sizes(files), "paths": sorted(files)}
-
-
-def _runs(path: str, content: bytes) -> bool:
-    """Tell whether a file is a program that a package may start; the mode on disk may be the user's choice."""
-    return not path.endswith(".py") and content.startswith((b"\x7fELF", b"#!"))
-
-
-def _needed(site: Path) -> dict[str, bytes]:
-    """Read the files of an installation that Lambda needs, sorted by path."""
-    paths = sorted(
-        path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file() and not path.is_symlink()
-    )
-    candidates = [path for path in paths if not _is_unneeded(PurePosixPath(path))]
-    tests = {folder for path in candidates for folder in _test_folders(path)}
-    kept = [path for path in candidates if not any(_test_folders(path))]
-    files = {path: (site / path).read_bytes() for path in kept}
-    wanted = _imported_tests(files, tests)
-    for path in candidates:
-        if any(folder in wanted for folder in _test_folders(path)):
-            files[path] = (site / path).read_bytes()
-    return dict(sorted(files.items()))
-
-
-def _is_unneeded(path: PurePosixPath) -> bool:
-    return (
-        path.name in _UNNEEDED_NAMES
-        or path.suffix in _UNNEEDED_SUFFIXES
-        or path.parts[0] == "bin"
-        or "__pycache__" in path.parts
+    return Index(
+        {
+            path: InstalledFile(hashlib.sha256(content).hexdigest(), len(content), is_program(path, content))
+            for path, content in (files | compiled).items()
+        },
+        find_distributions(files, marker_environment(resolved.platform)),
+        tuple(tests),
     )
 
 
-def _test_folders(path: str) -> Iterator[str]:
-    """Yield the folders of tests that a file is in; at the top they are a package that somebody may have required."""
-    parts = path.split("/")[:-1]
-    return ("/".join(parts[: place + 1]) for place, part in enumerate(parts) if place and part in _TESTS)
+def _is_compiled(path: str, tests: Sequence[str]) -> bool:
+    return path.endswith(".py") and not path.startswith("bin/") and not set(tests) & set(test_folders(path))
 
 
-def _imported_tests(files: Mapping[str, bytes], folders: set[str]) -> set[str]:
-    """Return the folders of tests that code outside of tests imports, as some packages do for helpers."""
-    wanted = set()
-    for path, content in files.items():
-        if path.endswith(".py") and b"test" in content:
-            for match in _IMPORT_OF_TESTS.finditer(content):
-                wanted |= set(_folders(path, *(group.decode() if group else "" for group in match.groups())))
-    return {folder for folder in folders if any(f"{folder}/".startswith(f"{name}/") for name in wanted)}
+def _source_of(path: str) -> str:
+    """Return the path of the module that a file is compiled from, or the path itself.
+
+    >>> _source_of("a/__pycache__/b.cpython-313.pyc"), _source_of("a/b.json")
+    ('a/b.py', 'a/b.json')
+    """
+    folder, _, name = path.rpartition("/")
+    if not name.endswith(".pyc"):
+        return path
+    return f"{folder.removesuffix('__pycache__')}{name.partition('.')[0]}.py"
 
 
-def _folders(path: str, module: str, names: str, modules: str) -> Iterator[str]:
-    """Yield the folders, up to one of tests, that one line of imports leads to."""
-    level = len(module) - len(module.lstrip("."))
-    base = path.split("/")[: -level or None] if level else []
-    targets = [[*base, *module.strip(".").split("."), name] for name in re.findall(r"\w+", names)] if module else []
-    targets += [name.split(".") for name in re.findall(r"[\w.]+", modules)]
-    for target_parts in targets:
-        parts = [part for part in target_parts if part]
-        for place, part in enumerate(parts):
-            if place and part in _TESTS:
-                yield "/".join(parts[: place + 1])
+def _without_imported(tests: Iterable[str], imported: Iterable[str]) -> set[str]:
+    """Return the folders of tests that none of these modules is in."""
+    places = {name.replace(".", "/") for name in imported}
+    return {folder for folder in tests if not any(f"{place}/".startswith(f"{folder}/") for place in places)}
 
 
-def _sizes(files: Mapping[str, bytes]) -> dict[str, int]:
-    """Return the bytes below each folder or file at the top, sorted by name."""
-    sizes: dict[str, int] = {}
-    for path, content in sorted(files.items()):
-        top = path.partition("/")[0]
-        sizes[top] = sizes.get(top, 0) + len(content)
-    return sizes
+def _size(files: Mapping[str, InstalledFile]) -> int:
+    return sum(file.size for file in files.values())
+
+
+def _packed_member(entry: ZipInfo, descriptor: int, file: InstalledFile) -> Member:
+    """Read a member of an archive as it is packed."""
+    header = os.pread(descriptor, 30, entry.header_offset)
+    start = entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    packed = os.pread(descriptor, entry.compress_size, start)
+    return Member(entry.filename, entry.CRC, entry.file_size, packed, entry.compress_type, file.is_program)
 
 
 def sizes_with(vendored: Vendored, own: Sequence[int]) -> dict[str, int]:
