@@ -1,7 +1,7 @@
 """The command line: ``python flow.py run`` through `lokki.main`, and ``lokki run flow.py``.
 
 Exit codes: 0 done; 1 the run failed, or what lokki was given cannot work (the flow, lokki.yml, a run's folder); 2 wrong
-usage (unknown command or option, a wrong or missing parameter); 130 interrupted by Ctrl-C or SIGTERM.
+usage (unknown command or option, a wrong or missing parameter); 130 interrupted by Ctrl-C, SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations

@@ -26,12 +26,13 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import Output, check_writable, interrupted_by_sigterm, output_of
+from lokki.cli_output import Output, check_writable, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.cli_run import Listener
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
+from lokki.local_run.interrupts import interruptible
 from lokki.naming import check_run_id
 from lokki.report import RunReport
 
@@ -124,7 +125,7 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
     """
     listener = Listener(options.output.display(), lambda emit: None)
     try:
-        with interrupted_by_sigterm():
+        with interruptible():
             result = _result(graph, params, options, listener)
     except KeyboardInterrupt:
         listener.close()

@@ -5,16 +5,11 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 import msgspec
@@ -75,23 +70,6 @@ def output_of(values: Mapping[str, object]) -> Output:
         Path(str(file)) if file is not None else None,
         bool(values["traceback"]),
     )
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, with which containers and CI end a job, end a run as cleanly as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers: a program that runs flows on others has its own way to end
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def shown(result: object) -> str | None:

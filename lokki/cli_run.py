@@ -28,12 +28,14 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import check_writable, interrupted_by_sigterm, shown, write_result
+from lokki.cli_output import check_writable, shown, write_result
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.graph import FlowGraph
+from lokki.local_run.forks import hide, watch
+from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import BorrowedStreams, Descriptors, Emit, capture_streams, finish_lines
 from lokki.naming import check_run_id
@@ -170,6 +172,7 @@ class Listener:
         # One thread may come here twice: what is written makes Python collect garbage, whose __del__ prints.
         self._lock = threading.RLock()
         self._closed = False
+        watch(self)
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -179,6 +182,14 @@ class Listener:
             self._take(event)
             if not self._closed:
                 self._show(event)
+
+    def let_go(self) -> None:
+        """Take nothing more in a process that a step forked, where other threads' locks stay locked."""
+        self._lock = threading.RLock()
+        self._closed = True
+        self._display = self._log = Nothing()
+        if self._file is not None and not self._file.closed:
+            hide(self._file.fileno())
 
     def take_shown(self, event: StepOutput) -> None:
         """Take what a step printed and what the terminal shows already."""
@@ -219,13 +230,18 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
 
     Raises ParameterError for parameters that do not fit and for an id that no run could have.
     """
+    with interruptible():
+        return _run_interruptibly(graph, params, options)
+
+
+def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: RunOptions) -> int:
     # A debugger gets the terminal as it is.
     direct = options.executor == "inline" and options.log_format == "human" and not options.quiet and os.isatty(2)
     descriptors = Descriptors(direct=direct) if owns_process() else BorrowedStreams()
     listener = Listener(_display(options, descriptors.terminal), descriptors.start)
     ending = _Ending(options, descriptors, listener)
     try:
-        with interrupted_by_sigterm(), ExitStack() as ended:
+        with ExitStack() as ended:
             # In this order, whatever happens on the way: what is held back is shown before the display ends.
             ended.callback(listener.close)
             ended.callback(descriptors.end, listener)
@@ -244,7 +260,9 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
             emit, through = (listener.take_shown, descriptors.terminal) if direct else (listener, None)
             ended.callback(capture_streams(emit, levels, through))
             result = runner.run(graph, params, run_id=options.run_id, resume=options.resume)
+        raise_interrupt()
     except KeyboardInterrupt:
+        acknowledge_interrupt()
         return ending.interrupted()
     except ParameterError:
         raise

@@ -339,7 +339,9 @@ def test_a_run_that_is_going_on_is_refused(tmp_path: Path) -> None:
     try:
         wait_until(lambda: steps.noted(tmp_path / "log"))
         local = Local(tmp_path)
-        with pytest.raises(RunFolderError, match="the run 'run' is going on in another process"):
+        with pytest.raises(
+            RunFolderError, match=r"the run 'run' is in progress in process \d+\. Wait for it, or stop it: kill \d+"
+        ):
             local.run(steps.slow(), resume=Resume("run"))
     finally:
         program.close()

@@ -89,9 +89,12 @@ def test_a_running_run_that_nobody_is_at_was_killed(runs: Runs) -> None:
 def test_a_run_that_is_going_on_is_neither_taken_nor_removed(runs: Runs) -> None:
     runs.new(RECORD)
     with runs.locked("one"):
-        with pytest.raises(RunFolderError, match="going on in another process"), runs.locked("one", patience=0.05):
+        with (
+            pytest.raises(RunFolderError, match=f"is in progress in process {os.getpid()}"),
+            runs.locked("one", patience=0.05),
+        ):
             pass
-        with pytest.raises(RunFolderError, match="going on in another process"):
+        with pytest.raises(RunFolderError, match=f"is in progress in process {os.getpid()}"):
             runs.remove("one")
     assert runs.list() == [RECORD]
 

@@ -32,16 +32,18 @@ from lokki.events import (
     StepStarted,
 )
 from lokki.failures import Failure, failure_of
-from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
+from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
 from lokki.local_run import journal
 from lokki.local_run.again import RunAgain
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import Feed
+from lokki.local_run.forks import guarded
+from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.limits import Deadline, TimeLimit
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
-from lokki.local_run.worker import MapJob, environment
+from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.manifest import check_items, item_lines
 from lokki.plan import Call, FanOut, Op, Output, Plan, Results
 from lokki.store import load, save
@@ -118,6 +120,7 @@ class Execution:
             for op in kept:
                 self._emit(StepSkipped(f"{op.id}.map" if isinstance(op, FanOut) else op.id))
             for op in self._plan.ops[len(kept) :]:
+                raise_interrupt()
                 if self._deadline.passed:
                     raise self._late()
                 if isinstance(op, FanOut):
@@ -125,8 +128,10 @@ class Execution:
                 else:
                     self._call(op)
             result = self._result(self._plan.ops[-1].id)
+            raise_interrupt()
             self._save("finished")
         except KeyboardInterrupt:
+            acknowledge_interrupt()
             self._save_if_possible("interrupted")
             self._emit(RunInterrupted(self._seconds()))
             raise
@@ -217,7 +222,7 @@ class Execution:
     def _call(self, call: Call) -> None:
         self._emit(StepStarted(call.id))
         began = time.monotonic()
-        invocation = self._deadline.limit(prepare(call, self._params))
+        invocation = self._deadline.limit(guarded_call(call, self._params))
         try:
             at_item(call.id, None)
             with environment(invocation.env):
@@ -253,7 +258,7 @@ class Execution:
         def make_items(*args: object, **kwargs: object) -> object:
             return self._write_items(call, invocation.fn(*args, **kwargs))
 
-        writing = replace(invocation, fn=make_items)
+        writing = replace(invocation, fn=guarded(make_items))
         outcome = run(writing, self._input(call), self._attempts(), again=lambda: self._input(call))
         if isinstance(outcome, Exception):
             raise outcome
@@ -281,7 +286,7 @@ class Execution:
         finished_before = found.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
         own_process = self._setup.executor == "inline"
-        inner = [prepare(call, self._params) for call in op.inner]
+        inner = [guarded_call(call, self._params) for call in op.inner]
         inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else inner
         pack = self._root / self._keys.items(op.id)
         job = MapJob(op.id, tuple(inner), pack, folder, self._setup.inline_limit, own_process)

@@ -16,6 +16,7 @@ from typing import BinaryIO, TextIO
 
 from lokki.events import StepOutput
 from lokki.local_run.context import place
+from lokki.local_run.forks import hide, watch
 from lokki.local_run.levels import LogLevels
 
 type Emit = Callable[[StepOutput], None]
@@ -89,6 +90,8 @@ class LineStream(io.TextIOBase):
         self._replaced = replaced
         self._through = through
         self._begun: dict[int, tuple[tuple[str, int | None], Lines]] = {}
+        self._is_plain = False
+        watch(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute that cannot be overridden otherwise
@@ -119,8 +122,19 @@ class LineStream(io.TextIOBase):
         """Write out bytes that went to ``buffer``."""
         self._replaced.flush()
 
+    def let_go(self) -> None:
+        """Write plainly to the descriptor in a process that a step forked, where nobody takes lines."""
+        self._replaced = _plain(self._name, self._replaced)
+        self._through = None
+        self._begun = {}  # the parent writes what it had begun
+        self._is_plain = True
+        if getattr(sys, self._name) is self:
+            setattr(sys, self._name, self._replaced)
+
     def write(self, text: str) -> int:
         """Take text; whole lines are handed on at once."""
+        if self._is_plain:
+            return self._replaced.write(text)
         if self._through is not None:
             self._through.write(text)
             self._through.flush()
@@ -157,7 +171,13 @@ class LogHandler(logging.Handler):
         self._emit_line = emit
         self.addFilter(levels.shows)
         self._through = through
+        watch(self)
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def let_go(self) -> None:
+        """Write plainly to stderr in a process that a step forked."""
+        self._through = None
+        self._emit_line = _write_plainly
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand on one record, line by line."""
@@ -171,6 +191,16 @@ class LogHandler(logging.Handler):
         step_id, index = place()
         for line in text.split("\n"):
             self._emit_line(StepOutput(step_id, index, "log", line))
+
+
+def _write_plainly(output: StepOutput) -> None:
+    sys.stderr.write(f"{output.text}\n")
+
+
+def _plain(name: str, like: TextIO) -> TextIO:
+    """Open descriptor 1 or 2 anew, with locks of its own: another thread may have held those of the old stream."""
+    descriptor = 1 if name == "stdout" else 2
+    return open(descriptor, "w", buffering=1, encoding=like.encoding, errors=like.errors, closefd=False)
 
 
 def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | None = None) -> Callable[[], None]:
@@ -190,7 +220,8 @@ def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | N
     moved = [
         (handler, handler.setStream(err))
         for handler in root.handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream in (*before, sys.__stdout__, sys.__stderr__)
+        if isinstance(handler, logging.StreamHandler)
+        and (handler.stream in (*before, sys.__stdout__, sys.__stderr__) or isinstance(handler.stream, LineStream))
     ]
     own = None if root.handlers else LogHandler(emit, levels, through)
     level_before = root.level
@@ -237,6 +268,7 @@ class Descriptors:
         self._read: int | None = None
         self._ended, self._end = os.pipe()
         self._thread: threading.Thread | None = None
+        watch(self)
         if direct:
             os.dup2(self.terminal.fileno(), 1)
             return
@@ -245,6 +277,12 @@ class Descriptors:
         os.dup2(write, 1)
         os.dup2(write, 2)
         os.close(write)
+
+    def let_go(self) -> None:
+        """Leave the terminal to the parent: whoever reads its output waits until nobody can write there."""
+        own = (self.stdout.fileno(), self.terminal.fileno(), self._ended, self._end)
+        for descriptor in own if self._read is None else (*own, self._read):
+            hide(descriptor)
 
     def start(self, emit: Emit) -> None:
         """Begin to hand on what is written."""
@@ -262,6 +300,7 @@ class Descriptors:
         flush_all()
         with suppress(OSError):  # the terminal has gone
             self.terminal.flush()
+        self._read = None  # which is closed by the thread
         os.dup2(self.terminal.fileno(), 1)
         os.dup2(self.terminal.fileno(), 2)
         os.write(self._end, b".")

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from lokki.errors import ParameterError, RunFolderError, StoreError
+from lokki.local_run.forks import forget, hide, watch
 from lokki.naming import check_run_id
 from lokki.store.local import LocalStore, flush_directory
 from lokki.values import Json, Stored
@@ -139,31 +140,26 @@ class Runs:
         return total
 
     @contextmanager
-    def locked(self, run_id: str, patience: float = 2.0) -> Iterator[None]:
-        """Keep everybody else from this run.
+    def locked(self, run_id: str, patience: float = 2.0) -> Iterator[int]:
+        """Keep everybody else from this run; the descriptor that holds the lock is for its worker processes.
 
-        Worker processes share the lock, so that those of a run that was killed have ended before it goes on; they do so
-        within ``patience`` seconds. Raises RunFolderError when somebody else still has it then.
+        They share it, so that those of a run that was killed have ended before it goes on; they do so within
+        ``patience`` seconds. Raises RunFolderError when somebody else still has it then.
         """
+        path = self.folder / run_id / _LOCK
         try:
-            descriptor = os.open(self.folder / run_id / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock = _Lock(path)
         except OSError as error:
             raise RunFolderError(f"the run's folder {self.folder / run_id} cannot be used: {error}.") from error
         try:
             end = time.monotonic() + patience
-            while not _try_lock(descriptor):
+            while not lock.take():
                 if time.monotonic() >= end:
-                    raise RunFolderError(
-                        f"the run {run_id!r} is going on in another process. Wait for it, or stop it first."
-                    )
+                    raise RunFolderError(f"the run {run_id!r} {_by_whom(path)}")
                 time.sleep(0.02)
-            try:
-                yield
-            finally:
-                # Unlocked, not only closed: a process that a step left behind may have the descriptor too.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            yield lock.descriptor
         finally:
-            os.close(descriptor)
+            lock.close()
 
     def _listed(self, run_id: str) -> RunRecord:
         try:
@@ -186,12 +182,77 @@ def _text(record: RunRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-def _try_lock(descriptor: int) -> bool:
+class _Lock:
+    """The lock of a run, open. Its file names the process that has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._has_it = False
+        watch(self)
+
+    def take(self) -> bool:
+        """Take the lock, unless somebody has it."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._has_it = True
+        with suppress(OSError):  # a full disk: the file is only for people
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, b"%d\n" % os.getpid(), 0)
+        return True
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._has_it:
+            # Unlocked, not only closed: a process that a step left behind may have the descriptor too.
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        forget(self)
+        os.close(self.descriptor)
+
+    def let_go(self) -> None:
+        """Do not keep the run locked in a process that a step forked, which may outlive the run."""
+        self._has_it = False
+        hide(self.descriptor)
+
+
+def _by_whom(lock: Path) -> str:
+    """Say which processes have a lock, and what to do about it, as far as that can be told."""
+    pid = _locked_by(lock)
+    if pid is not None and _is_alive(pid):
+        return f"is in progress in process {pid}. Wait for it, or stop it: kill {pid}"
+    pids = " ".join(map(str, _open_in(lock)))
+    if pids:
+        return f"was killed, but is in progress in what it started. Wait for these processes, or stop them: kill {pids}"
+    return "is in progress in another process. Wait for it, or stop it first."
+
+
+def _locked_by(lock: Path) -> int | None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return int(lock.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        return True  # somebody else's
     return True
+
+
+def _open_in(file: Path) -> list[int]:
+    """Return the processes that have a file open; none where the system does not tell (macOS has no /proc)."""
+    target = str(file.resolve())
+    pids = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(link.readlink()) == target:
+                pids.add(int(link.parts[2]))
+    return sorted(pids - {os.getpid()})
 
 
 def new_run_id(now: datetime | None = None) -> str:

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.limits import TimeLimit
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.worker import Worker
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 8.0
 """How long a stopped run waits for the items that are running; then it leaves them behind."""
 
 _GLANCE = 0.1
@@ -53,7 +54,7 @@ def work(mapping: MapRun, part: str, limit: TimeLimit | None = None) -> None:
 def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
     """Run a map block with a thread for each part; raises what a worker raised that was no failure of a step.
 
-    When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 10 seconds at most
+    When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 8 seconds at most
     (at a second Ctrl-C, at once); when its time is up, for 1 second.
     """
     workers = [ThreadWorker(mapping, part) for part in parts]
@@ -61,6 +62,9 @@ def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
         for worker in workers:
             worker.start()
         _join(workers, lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining)
+    except KeyboardInterrupt:
+        acknowledge_interrupt()
+        raise
     finally:
         patience = LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS
         mapping.stop.set()
@@ -82,6 +86,7 @@ def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None]) ->
             if left == 0.0:
                 return
             worker.join(_GLANCE if left is None else min(left, _GLANCE))
+            raise_interrupt()
 
 
 def _countdown(seconds: float) -> Callable[[], float]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from lokki.codec import dumps, loads
 from lokki.errors import StoreError
 from lokki.events import StepRetried
 from lokki.failures import Failure, failure_of
-from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
+from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local_run.forks import guarded
 from lokki.local_run.journal import PartWriter, partial_value
 from lokki.local_run.limits import TimeLimit
 from lokki.manifest import Entry, entries
-from lokki.values import Inline
+from lokki.plan import Call
+from lokki.values import Inline, Json
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -204,6 +206,12 @@ class Worker:
         if self._mark is not None:
             self._mark(self._index, self._position, attempt + 1)
         self._retried(StepRetried(step_id, self._index, attempt, wait, failure))
+
+
+def guarded_call(call: Call, params: Mapping[str, Json]) -> Invocation:
+    """Prepare a call for this machine, where a step may fork: its children do not go on with the run."""
+    invocation = prepare(call, params)
+    return replace(invocation, fn=guarded(invocation.fn))
 
 
 @contextmanager

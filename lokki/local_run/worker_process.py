@@ -15,12 +15,12 @@ from types import FrameType
 
 from lokki.decorators import Flow
 from lokki.errors import LokkiError, RunError
-from lokki.invocation import prepare
 from lokki.local_run.feed import Work
+from lokki.local_run.forks import hide, watch
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.limits import TimeLimit
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
-from lokki.local_run.worker import MapJob, Worker
+from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import FanOut, Plan, describe, lower
 from lokki.values import Json
 
@@ -90,7 +90,9 @@ def worker_main(
     signal.signal(signal.SIGINT, _leave_to_parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _WorkerMain(connection, at, source).run(captured)
+    worker = _WorkerMain(connection, at, source)
+    watch(worker)
+    worker.run(captured)
 
 
 def _leave_to_parent(number: int, frame: FrameType | None) -> None:
@@ -107,6 +109,13 @@ class _WorkerMain:
         self._source = source
         self._stop = threading.Event()
         self._messages: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
+
+    def let_go(self) -> None:
+        """Leave the parent alone in a process that a step forked, and let Ctrl-C interrupt it."""
+        self._send_lock = threading.Lock()
+        hide(self._connection.fileno())
+        if signal.getsignal(signal.SIGINT) is _leave_to_parent:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(self, captured: LogLevels | None) -> None:
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
@@ -125,7 +134,7 @@ class _WorkerMain:
     def _map(self, op: FanOut, start: Start) -> Ended:
         """Run one map block: items until there are no more."""
         try:
-            inner = tuple(prepare(call, start.params) for call in op.inner)
+            inner = tuple(guarded_call(call, start.params) for call in op.inner)
             job = MapJob(op.id, inner, start.pack, start.folder, start.inline_limit, own_process=True)
             limit = TimeLimit(end_process=True)
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)

@@ -1,0 +1,101 @@
+"""Ctrl-C, SIGTERM and SIGHUP, which end a run so that it can be resumed.
+
+Each raises KeyboardInterrupt in the main thread, wherever that is. Python drops an exception that comes up in a place
+from which none can be raised: a ``__del__``, a callback of the collector, a function called at a fork. Some code of
+users' catches everything. So the signal is remembered, too, and `raise_interrupt` raises it where a run looks for it:
+between two operations, two messages, two glances at threads.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lokki.local_run import forks
+
+type _Handler = Callable[[int, FrameType | None], object] | int | None
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGTERM is how containers and CI end a job, SIGHUP comes when a terminal is closed."""
+
+
+class _Interrupts:
+    """What came in: whether a signal has yet to be raised, and whether it must wait until something is whole."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.held = 0
+        self.handlers: dict[int, _Handler] = {}
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        self.pending = True
+        # An exception in what runs at a fork would be dropped with a complaint.
+        if not self.held and (frame is None or frame.f_globals.get("__name__") != forks.__name__):
+            raise KeyboardInterrupt
+
+    def let_go(self) -> None:
+        """Treat signals in a process that a step forked as they were treated before the run."""
+        self.pending, self.held = False, 0
+        self.restore()
+
+    def install(self) -> None:
+        """Take the signals from here on, but for those that this process was told to ignore, as by ``nohup``."""
+        for number in _ENDING:
+            before = signal.getsignal(number)
+            own = before is not signal.default_int_handler if number == signal.SIGINT else before is None
+            if before is not signal.SIG_IGN and not own:
+                self.handlers[number] = before
+                signal.signal(number, self.handle)
+
+    def restore(self) -> None:
+        """Treat signals as before, but for those that a step has a handler for by now."""
+        for number, before in self.handlers.items():
+            if signal.getsignal(number) == self.handle:
+                signal.signal(number, before)
+        self.handlers = {}
+
+
+_interrupts = _Interrupts()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP interrupt a run. On another thread than the main one nothing can be done."""
+    if threading.current_thread() is not threading.main_thread() or _interrupts.handlers:
+        yield
+        return
+    _interrupts.pending = False
+    _interrupts.install()
+    forks.watch(_interrupts)
+    try:
+        yield
+    finally:
+        forks.forget(_interrupts)
+        _interrupts.restore()
+
+
+def raise_interrupt() -> None:
+    """Raise KeyboardInterrupt if a signal came in and nobody has learnt of it; for the main thread."""
+    if _interrupts.pending and not _interrupts.held and threading.current_thread() is threading.main_thread():
+        _interrupts.pending = False
+        raise KeyboardInterrupt
+
+
+def acknowledge_interrupt() -> None:
+    """Note that the run has learnt of a KeyboardInterrupt and is ending."""
+    _interrupts.pending = False
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Keep signals back while something is done that must be done whole; they are raised afterwards."""
+    _interrupts.held += 1
+    try:
+        yield
+    finally:
+        _interrupts.held -= 1
+    raise_interrupt()
