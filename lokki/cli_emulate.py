@@ -28,13 +28,13 @@ from lokki.cli_flow import (
 )
 from lokki.cli_output import Output, check_writable, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
-from lokki.cli_run import Listener
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
 from lokki.naming import check_run_id
 from lokki.report import RunReport
+from lokki.run_log import Recorder
 
 BUCKET = "emulated-artifacts"
 """The name of the bucket where the settings have none: nobody else sees it."""
@@ -123,31 +123,31 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
 
     Raises ParameterError for parameters that do not fit.
     """
-    listener = Listener(options.output.display(), lambda emit: None)
+    recorder = Recorder(options.output.display(), lambda emit: None)
     try:
         with interruptible():
-            result = _result(graph, params, options, listener)
+            result = _result(graph, params, options, recorder)
     except KeyboardInterrupt:
-        listener.close()
-        options.output.say(f"interrupted{_go_on(listener.report, options, '; resume with: ')}", event="interrupted")
+        recorder.close()
+        options.output.say(f"interrupted{_go_on(recorder.report, options, '; resume with: ')}", event="interrupted")
         return INTERRUPTED
     except ParameterError:
-        listener.close()
+        recorder.close()
         raise
     except LokkiError as error:
-        listener.close()
+        recorder.close()
         text = from_here(str(error))
         trace, go_on = (
-            _trace(listener.report, error, options),
-            _go_on(listener.report, options, "\nfix it and resume with: "),
+            _trace(recorder.report, error, options),
+            _go_on(recorder.report, options, "\nfix it and resume with: "),
         )
         options.output.say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED
-    listener.close()
+    recorder.close()
     return options.output.hand_over(result)
 
 
-def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, listener: Listener) -> object:
+def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, recorder: Recorder) -> object:
     try:
         # Only here: the libraries of the extra take a second to import, and may be missing.
         from lokki.emulator.run import EmulationOptions
@@ -168,7 +168,7 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)
     settings = EmulationOptions(workers, options.chaos, options.slow_start, account_concurrency=concurrency)
-    session = Session(Path(config.build_dir), listener, settings)
+    session = Session(Path(config.build_dir), recorder, settings)
     if options.resume is not None:
         return session.resume(graph, options.resume or None)
     return session.run(graph, params, options.run_id)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,19 +31,15 @@ from lokki.cli_output import check_writable, shown, write_result
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError
-from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.graph import FlowGraph
-from lokki.local_run.forks import hide, watch
 from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
-from lokki.local_run.output import BorrowedStreams, Descriptors, Emit, capture_streams, finish_lines
+from lokki.local_run.output import BorrowedStreams, Descriptors, capture_streams
 from lokki.naming import check_run_id
 from lokki.progress import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
-from lokki.report import RunReport, fold
+from lokki.report import RunReport
+from lokki.run_log import Recorder
 from lokki.runner import Executor, LocalRunner, Resume
-
-LOG = "events.jsonl"
-"""The log in a run's folder: every event, what steps printed and logged among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,74 +152,6 @@ def _resume(values: dict[str, object], run_id: str) -> Resume:
     )
 
 
-class Listener:
-    """Folds events into the report, writes them to the run's log and shows them; may be called from any thread.
-
-    ``started`` is called when the run begins: worker processes are forked by then, so that threads may be started.
-    """
-
-    def __init__(self, display: Display, started: Callable[[Emit], None]) -> None:
-        self.report = RunReport()
-        self._display = display
-        self._started = started
-        self._file: TextIO | None = None
-        self._log: Display = Nothing()
-        # One thread may come here twice: what is written makes Python collect garbage, whose __del__ prints.
-        self._lock = threading.RLock()
-        self._closed = False
-        watch(self)
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        with self._lock:
-            if isinstance(event, StepFinished | StepFailed | MapFinished | RunFailed):
-                finish_lines()
-            self._take(event)
-            if not self._closed:
-                self._show(event)
-
-    def let_go(self) -> None:
-        """Take nothing more in a process that a step forked, where other threads' locks stay locked."""
-        self._lock = threading.RLock()
-        self._closed = True
-        self._display = self._log = Nothing()
-        if self._file is not None and not self._file.closed:
-            hide(self._file.fileno())
-
-    def take_shown(self, event: StepOutput) -> None:
-        """Take what a step printed and what the terminal shows already."""
-        with self._lock:
-            self._take(event)
-
-    def close(self) -> None:
-        """End the display and the log; threads that are left behind may go on calling."""
-        with self._lock:
-            self._closed = True
-            self._log = Nothing()
-            if self._file is not None:
-                self._file.close()
-        with suppress(OSError):
-            self._display.close()
-
-    def _take(self, event: Event) -> None:
-        self.report = fold(self.report, event)
-        if isinstance(event, RunStarted) and self._file is None:
-            self._file = (Path(event.folder).absolute() / LOG).open("a", encoding="utf-8", newline="\n")
-            self._log = JsonLines(self._file)
-            self._started(self)
-        try:
-            self._log.show(event, self.report)
-        except OSError as error:
-            self._log = Nothing()
-            self._show(StepOutput("", None, "stderr", f"the log {LOG} ends here: {error}"))
-
-    def _show(self, event: Event) -> None:
-        try:
-            self._display.show(event, self.report)
-        except OSError:
-            self._display = Nothing()  # the terminal has gone; the run goes on
-
-
 def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions) -> int:
     """Run a flow as the command line says; return the exit code.
 
@@ -238,13 +165,13 @@ def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: 
     # A debugger gets the terminal as it is.
     direct = options.executor == "inline" and options.log_format == "human" and not options.quiet and os.isatty(2)
     descriptors = Descriptors(direct=direct) if owns_process() else BorrowedStreams()
-    listener = Listener(_display(options, descriptors.terminal), descriptors.start)
-    ending = _Ending(options, descriptors, listener)
+    recorder = Recorder(_display(options, descriptors.terminal), descriptors.start)
+    ending = _Ending(options, descriptors, recorder)
     try:
         with ExitStack() as ended:
             # In this order, whatever happens on the way: what is held back is shown before the display ends.
-            ended.callback(listener.close)
-            ended.callback(descriptors.end, listener)
+            ended.callback(recorder.close)
+            ended.callback(descriptors.end, recorder)
             if options.output is not None:
                 check_writable(options.output)
             config = load_config(environment=options.environment)
@@ -252,12 +179,12 @@ def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: 
             runner = LocalRunner(
                 executor=options.executor,
                 workers=options.workers,
-                listener=listener,
+                listener=recorder,
                 inline_limit=config.inline_limit,
                 keep_going=options.keep_going,
                 captured=levels,
             )
-            emit, through = (listener.take_shown, descriptors.terminal) if direct else (listener, None)
+            emit, through = (recorder.take_shown, descriptors.terminal) if direct else (recorder, None)
             ended.callback(capture_streams(emit, levels, through))
             result = runner.run(graph, params, run_id=options.run_id, resume=options.resume)
         raise_interrupt()
@@ -274,14 +201,14 @@ def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: 
 class _Ending:
     """Says how a run ended: the result to stdout, or why there is none, and how to go on, to stderr."""
 
-    def __init__(self, options: RunOptions, descriptors: Descriptors | BorrowedStreams, listener: Listener) -> None:
+    def __init__(self, options: RunOptions, descriptors: Descriptors | BorrowedStreams, recorder: Recorder) -> None:
         self._options = options
         self._descriptors = descriptors
-        self._listener = listener
+        self._recorder = recorder
 
     @property
     def _resume(self) -> str:
-        run_id = self._listener.report.run_id
+        run_id = self._recorder.report.run_id
         return f"{self._options.again} --resume {run_id}" if run_id else ""
 
     def interrupted(self) -> int:
@@ -292,7 +219,7 @@ class _Ending:
     def failed(self, error: LokkiError) -> int:
         """Say what failed: the traceback of the user's step, one line of what and where, and how to go on."""
         text = from_here(str(error))
-        trace = _trace(self._listener.report, error, self._options.traceback)
+        trace = _trace(self._recorder.report, error, self._options.traceback)
         go_on = f"\nfix it and resume with: {self._resume}" if self._resume else ""
         self._say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED

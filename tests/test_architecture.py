@@ -98,6 +98,7 @@ LAYERS = {
     "lokki.cli": 4,
     "lokki.cli_*": 4,
     "lokki.progress": 4,
+    "lokki.run_log": 4,
 }
 """The layer of each module; the first entry that matches counts. A new module needs a line here."""
 
