@@ -30,6 +30,7 @@ from lokki.events import (
     StepStarted,
     to_json,
 )
+from lokki.progress_row import Fact
 from lokki.report import MAP, OpReport, RunReport, map_op
 from lokki.values import Json
 
@@ -120,23 +121,24 @@ class PlainLines:
 class LiveBars:
     """Draws a bar for each map block and a line for each step; what steps print passes above them.
 
-    The terminal is drawn ten times a second by a thread of its own, so that no worker waits for it.
+    The terminal is drawn ten times a second by a thread of its own, so that no worker waits for it. ``width``: the
+    columns to draw in, default those of the terminal.
     """
 
-    def __init__(self, stream: TextIO, words: Words | None = None) -> None:
+    def __init__(self, stream: TextIO, words: Words | None = None, width: int | None = None) -> None:
         # rich takes a tenth of a second to import, which only a terminal needs.
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress, SpinnerColumn
         from rich.segment import Segment, Segments
 
+        # It needs rich.
+        from lokki.progress_bars import RowColumn
+
         self._segment, self._segments = Segment, Segments
-        self._console = Console(file=stream, emoji=False, markup=False, highlight=False)
+        self._console = Console(file=stream, width=width, emoji=False, markup=False, highlight=False)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[state]}", markup=False),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            RowColumn(self._console),
             console=self._console,
             auto_refresh=False,
             redirect_stdout=False,
@@ -154,10 +156,10 @@ class LiveBars:
         """Move the bars; keep what else there is to see above them for the next drawing."""
         match event:
             case StepStarted(step_id):
-                self._tasks[step_id] = self._progress.add_task(step_id, total=None, state="")
+                self._tasks[step_id] = self._progress.add_task(step_id, total=None, facts=())
             case StepFinished(step_id):
-                text = "" if event.items is None else f"{event.items:,} items"
-                self._progress.update(self._task(step_id), total=1, completed=1, state=text)
+                said = () if event.items is None else (Fact(f"{event.items:,} items"),)
+                self._progress.update(self._task(step_id), total=1, completed=1, facts=said)
             case MapStarted(step_id):
                 self._add_bar(map_op(report, step_id), event)
             case ItemsFinished(step_id) | ItemFailed(step_id) | ItemsFailed(step_id) | MapFinished(step_id):
@@ -206,22 +208,22 @@ class LiveBars:
         self._began = time.monotonic()
         # A map block of no items is full at once.
         total, completed = (event.items, event.finished) if event.items else (1, 1)
-        self._tasks[op.id] = self._progress.add_task(op.title, total=total, state="")
+        self._tasks[op.id] = self._progress.add_task(op.title, total=total, facts=())
         self._progress.update(self._tasks[op.id], completed=completed)
 
     def _task(self, op_id: str) -> TaskID:
         if op_id not in self._tasks:
-            self._tasks[op_id] = self._progress.add_task(op_id, total=None, state="")
+            self._tasks[op_id] = self._progress.add_task(op_id, total=None, facts=())
         return self._tasks[op_id]
 
     def _move(self, op: OpReport) -> None:
         ended = op.status in ("failed", "interrupted")
         if op.items and op.id.endswith(MAP):
             elapsed = op.seconds if op.status == "finished" else time.monotonic() - self._began
-            text = counts(op, elapsed) + (f", {op.status}" if ended else "")
-            self._progress.update(self._task(op.id), completed=op.finished + op.failed, state=text)
+            said = (*facts(op, elapsed), *([Fact(op.status)] if ended else []))
+            self._progress.update(self._task(op.id), completed=op.finished + op.failed, facts=said)
         elif ended:
-            self._progress.update(self._task(op.id), state=op.status)
+            self._progress.update(self._task(op.id), facts=(Fact(op.status),))
 
 
 class Words:
@@ -303,21 +305,26 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def counts(op: OpReport, elapsed: float) -> str:
-    """Say how far a map block is: ``40/100, 6 running, 1 failed, 2 retried, 12.5 items/s``."""
+def facts(op: OpReport, elapsed: float) -> tuple[Fact, ...]:
+    """Say how far a map block is: ``40/100``, ``6 running``, ``1 failed``, ``2 retried``, ``12.5 items/s``."""
     done = op.finished + op.failed
-    parts = [f"{done:,}/{op.items or 0:,}"]
+    said = [Fact(f"{done:,}/{op.items or 0:,}")]
     running = min(op.workers, (op.items or 0) - done)
     if running > 0 and op.status == "running":
-        parts.append(f"{running} running")
+        said.append(Fact(f"{running} running", 4))
     if op.failed:
-        parts.append(f"{op.failed:,} failed")
+        said.append(Fact(f"{op.failed:,} failed", 1))
     if op.retried:
-        parts.append(f"{op.retried:,} retried")
+        said.append(Fact(f"{op.retried:,} retried", 3))
     rate = (done - op.before) / elapsed if elapsed > 0 else 0.0
     if rate:
-        parts.append(f"{rate:,.1f} items/s" if rate < 100 else f"{rate:,.0f} items/s")
-    return ", ".join(parts)
+        said.append(Fact(f"{rate:,.1f} items/s" if rate < 100 else f"{rate:,.0f} items/s", 2))
+    return tuple(said)
+
+
+def counts(op: OpReport, elapsed: float) -> str:
+    """Say how far a map block is: ``40/100, 6 running, 1 failed, 2 retried, 12.5 items/s``."""
+    return ", ".join(fact.text for fact in facts(op, elapsed))
 
 
 def state(op: OpReport, elapsed: float) -> str:

@@ -99,6 +99,8 @@ LAYERS = {
     "lokki.cli_*": 4,
     "lokki.progress": 4,
     "lokki.run_log": 4,
+    "lokki.progress_bars": 4,
+    "lokki.progress_row": 4,
 }
 """The layer of each module; the first entry that matches counts. A new module needs a line here."""
 

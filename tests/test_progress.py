@@ -9,6 +9,10 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lokki.events import (
     CodeChanged,
     Event,
@@ -28,8 +32,9 @@ from lokki.events import (
     StepStarted,
 )
 from lokki.failures import Failure
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, seconds
-from lokki.report import RunReport, fold
+from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
+from lokki.progress_row import fitted
+from lokki.report import OpReport, RunReport, fold
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3", "Traceback …", "Traceback …", 2)
 
@@ -250,7 +255,7 @@ def test_bars_end_with_the_counts_of_each_map_block_and_a_line_for_each_step() -
         StepStarted("join"),
         StepFinished("join", 1.0, 20),
     )
-    assert re.sub(" +", " ", re.sub("━+", "━", text)).splitlines() == [
+    assert [line.rstrip() for line in re.sub(" +", " ", re.sub("━+", "━", text)).splitlines()] == [
         "birds-flow: run monday started",
         "work[1]: failed: ValueError: unlucky",
         "weigh[17]: try 2 failed, next in 10 s: ValueError: unlucky",
@@ -258,6 +263,42 @@ def test_bars_end_with_the_counts_of_each_map_block_and_a_line_for_each_step() -
         "✓ flap → weigh ━ 2,000/2,000, 1 failed, 1 retried, 100 items/s 0:00:00",
         "✓ join ━ 0:00:00",
     ]
+
+
+@given(
+    title=st.text("abc→ ", min_size=1, max_size=60).filter(str.strip),
+    items=st.integers(1, 10**9),
+    failed=st.integers(0, 10**6),
+    retried=st.integers(0, 10**6),
+    workers=st.integers(1, 64),
+    width=st.integers(40, 200),
+)
+def test_a_row_fits_its_terminal_and_keeps_the_count_and_the_time_left(
+    title: str, items: int, failed: int, retried: int, workers: int, width: int
+) -> None:
+    done = items // 2
+    op = OpReport("a.map", (title,), items=items, finished=done, failed=failed, retried=retried, workers=workers)
+    row = fitted(title, facts(op, 3.0), "0:00:12", width)
+    assert row.width <= width
+    assert row.time == "0:00:12"
+    assert row.text.startswith(f"{done + failed:,}/{items:,}")
+    if width >= 60 + 1 + 5 + 1 + len(counts(op, 3.0)) + 1 + 7:
+        assert (row.title, row.text) == (title, counts(op, 3.0))
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_bars_keep_count_and_time_left_on_a_narrow_terminal(columns: int) -> None:
+    stream = io.StringIO()
+    display = LiveBars(stream, width=columns)
+    show = Shown(display)
+    show(MapStarted("get_birds", ("flap_with_both_wings", "weigh_on_the_scales"), 100_000, 0, 32))
+    show(ItemsFinished("get_birds", 50_000, 2.0), ItemFailed("get_birds", 1, FAILURE))
+    display.close()
+    drawn = [line.rstrip() for line in stream.getvalue().splitlines() if "/100,000" in line]
+    assert drawn
+    for line in drawn:
+        assert len(line) <= columns
+        assert re.search(r" 50,001/100,000.* (\d:\d\d:\d\d|-:--:--)$", line)
 
 
 def test_bars_show_how_a_failed_run_stood() -> None:
