@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from lokki.builder.archive import LAMBDA_PYTHON
 from lokki.values import Json
 
-_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
-_EXTRAS = re.compile(r"[^@;\[]*\[([^\]]*)\]")
-_REFERENCE = re.compile(r"[^@;]*@\s*([^\s;]+)")
 _PLACE_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= ]\s*(\S+)")
 
 
@@ -96,7 +97,12 @@ def inputs_for_uv(lines: Sequence[str], origins: Origins) -> dict[str, bytes]:
         import tomli_w
 
         sources = {name: origins.sources[name] for name in filter(None, (_source(line, origins) for line in sourced))}
-        project = {"name": "flow", "version": "0", "requires-python": ">=3.13", "dependencies": sourced}
+        project = {
+            "name": "flow",
+            "version": "0",
+            "requires-python": f">={'.'.join(map(str, LAMBDA_PYTHON))}",
+            "dependencies": sourced,
+        }
         tool = {"uv": {"sources": sources, "index": list(_named(origins.indexes).values())}}
         files["pyproject.toml"] = tomli_w.dumps({"project": project, "tool": tool}).encode()
     return files
@@ -119,21 +125,32 @@ def file_reference(place: Path) -> str:
     return f"{normalized(name)} @ {place.as_uri()}"
 
 
+def parsed(line: str) -> Requirement | None:
+    """Return the requirement that a line of a requirements.txt is, None for an option, a path or a URL.
+
+    https://packaging.python.org/en/latest/specifications/dependency-specifiers/
+    """
+    try:
+        return Requirement(re.sub(r"\s--.*", "", line))  # pip takes options behind a requirement
+    except InvalidRequirement:
+        return None
+
+
 def requirement_name(line: str) -> str:
     """Return the normalized name of the package that a line requires, or ""."""
-    match = _NAME.match(line)
-    return normalized(match[1]) if match else ""
+    requirement = parsed(line)
+    return normalized(requirement.name) if requirement else ""
 
 
 def extras_of(line: str) -> list[str]:
     """Return the extras that a line requires of a package: ``name[one, other]``."""
-    match = _EXTRAS.match(line)
-    return [extra.strip() for extra in match[1].split(",")] if match else []
+    requirement = parsed(line)
+    return sorted(requirement.extras) if requirement else []
 
 
 def normalized(name: str) -> str:
     """Return the one spelling of a package's name. https://peps.python.org/pep-0503/#normalized-names"""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return str(canonicalize_name(name))
 
 
 def reference_of(line: str) -> str:
@@ -141,8 +158,8 @@ def reference_of(line: str) -> str:
 
     https://packaging.python.org/en/latest/specifications/dependency-specifiers/#direct-references
     """
-    match = _REFERENCE.match(line)
-    return match[1] if match else ""
+    requirement = parsed(line)
+    return (requirement.url or "") if requirement else ""
 
 
 def _source(line: str, origins: Origins) -> str | None:

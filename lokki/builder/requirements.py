@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import re
+import tokenize
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from lokki.builder.archive import LAMBDA_PYTHON
+from lokki.builder.build_backend import BuiltMetadata, backend_metadata, poetry_metadata
 from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.origins import (
     Origins,
-    absolute_option,
     extras_of,
-    file_reference,
     normalized,
+    parsed,
     project_origins,
     reference_of,
     requirement_name,
     script_origins,
 )
 from lokki.builder.package_types import BuildError
+from lokki.builder.requirements_file import absolute_file, requirement_lines
 from lokki.builder.uv import Uv
 
 # https://packaging.python.org/en/latest/specifications/inline-script-metadata/
 _SCRIPT = re.compile(r"(?m)^# /// script[ \t]*$\n(?P<content>(?:^#(?: .*)?$\n)+?)^# ///[ \t]*$")
 _Table = Mapping[str, object]
+
+_UNREAD: Final = {
+    "Pipfile": "pipenv requirements > requirements.txt",
+    "environment.yml": "pip freeze > requirements.txt",
+    "environment.yaml": "pip freeze > requirements.txt",
+    "conda.yml": "pip freeze > requirements.txt",
+    "conda.yaml": "pip freeze > requirements.txt",
+    "pixi.toml": "pip freeze > requirements.txt",
+    "requirements.in": "uv pip compile requirements.in -o requirements.txt",
+}
+"""Files that name requirements, which lokki does not read, each with a command that writes them as it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +62,164 @@ class Requirements:
 
 
 def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
-    """Return what a flow requires: by script metadata in its file, or the nearest pyproject.toml or requirements.txt.
+    """Return what a flow requires: by script metadata in its file, or what the nearest project says.
 
     With a uv.lock, the versions are those that it locks. lokki is left out: it is in every package as it is here. So
     are folders of this machine, whose code is packaged as the flow imports it; what they require is required.
-    Raises BuildError for a file that cannot be read.
+    Raises BuildError for a file that cannot be read, for a lock that is not up to date, and for a project of another
+    Python.
     """
-    found = _find(flow_file, uv, cache)
-    return replace(found, origins=replace(found.origins, settings=_uv_settings(found.origins.folder)))
+    requirements = _Finder(uv, cache).find(flow_file)
+    origins = replace(requirements.origins, settings=_uv_settings(requirements.origins.folder))
+    return replace(requirements, origins=origins)
 
 
-def _find(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
-    script = _script_table(flow_file)
-    if script is not None:
-        return _script_requirements(flow_file, script)
-    for folder in flow_file.parents:
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """Reads what projects say; some have to be asked by uv, which the cache remembers."""
+
+    uv: Uv
+    cache: Path
+
+    def find(self, flow_file: Path) -> Requirements:
+        script = _script_table(flow_file)
+        if script is not None:
+            return self._of_script(flow_file, script)
+        unread: Path | None = None
+        for folder in flow_file.parents:
+            requirements = self._of_folder(folder)
+            if requirements is not None:
+                return requirements
+            unread = unread or next((folder / name for name in _UNREAD if (folder / name).is_file()), None)
+            if (folder / ".git").exists():
+                break
+        if unread is not None:
+            raise BuildError(
+                f"{unread} names requirements, and lokki reads pyproject.toml and requirements.txt. "
+                f"Write one: {_UNREAD[unread.name]} (an empty one, if the flow requires nothing)."
+            )
+        return Requirements(origins=Origins(flow_file.parent))
+
+    def _of_folder(self, folder: Path) -> Requirements | None:
+        """Return what a project in a folder requires, None if there is no project in it."""
         pyproject = _pyproject(folder)
         if _project_of(pyproject) is not None:
-            return _project_requirements(pyproject, folder, uv, cache)
+            return self._of_project(pyproject, folder)
+        if "dependencies" in _tool(pyproject, "poetry"):
+            return self._of_poetry(pyproject, folder)
         if (folder / "requirements.txt").is_file():
-            lines, constraints = _requirement_lines(folder / "requirements.txt", uv.environ, ())
+            lines, constraints = requirement_lines(folder / "requirements.txt", self.uv.environ)
             required = tuple(line for line in lines if not line.startswith("-"))
             origins = Origins(folder, options=tuple(line for line in lines if line.startswith("-")))
             return Requirements(_without_lokki(required), tuple(constraints), origins, "requirements.txt")
-        if (folder / ".git").exists():
-            break
-    return Requirements(origins=Origins(flow_file.parent))
+        setup = next((name for name in ("setup.cfg", "setup.py") if _has(folder / name, b"install_requires")), None)
+        if setup is not None:
+            lines, origins = self.with_folders(self._dependencies(folder, ()), Origins(folder), (folder,))
+            return Requirements(_without_lokki(lines), (), origins, setup)
+        return None
+
+    def _of_script(self, file: Path, script: _Table) -> Requirements:
+        _check_python(str(script.get("requires-python", "")), f"the script metadata of {file}")
+        origins = script_origins(file.parent, _tool(script, "uv"))
+        lines, origins = self.with_folders(_strings(script.get("dependencies", []), str(file)), origins, ())
+        return Requirements(_without_lokki(lines), (), origins, f"the script metadata of {file.name}")
+
+    def _of_project(self, pyproject: _Table, folder: Path) -> Requirements:
+        if (_project_of(pyproject) or {}).get("name") == "lokki":
+            return Requirements(origins=Origins(folder))  # lokki's own examples
+        lines, origins = self.with_folders(self._dependencies(folder, ()), _origins(folder, pyproject), (folder,))
+        lock = next((above / "uv.lock" for above in (folder, *folder.parents) if (above / "uv.lock").is_file()), None)
+        if lock is not None:
+            locked = self._exported(lock, folder, lines)
+            return Requirements(locked, (), origins, "pyproject.toml, as uv.lock has it", locked=True)
+        return _as_poetry_locks(folder, lines, origins) if _is_poetrys(pyproject) else _unlocked(lines, origins)
+
+    def _of_poetry(self, pyproject: _Table, folder: Path) -> Requirements:
+        metadata = poetry_metadata(folder, self.uv, self.cache)
+        _check_python(metadata.requires_python, f"{folder / 'pyproject.toml'}: python")
+        places = _tool(pyproject, "poetry").get("source", [])
+        urls = [str(place["url"]) for place in _tables(places) if "url" in place]
+        options = tuple(f"--extra-index-url {url}" for url in urls)
+        required = _with_extras(metadata.requires, ())
+        lines, origins = self.with_folders(required, Origins(folder, options=options), (folder,))
+        return _as_poetry_locks(folder, lines, origins)
+
+    def _dependencies(self, folder: Path, extras: Iterable[str]) -> list[str]:
+        """Return what the project in a folder requires with extras, asking its build backend if it has to be."""
+        pyproject, file = _pyproject(folder), str(folder / "pyproject.toml")
+        project = _project_of(pyproject)
+        if project is None or {"dependencies", "optional-dependencies"} & set(
+            _strings(project.get("dynamic", []), file)
+        ):
+            metadata = self._built(folder, pyproject)
+            _check_python(metadata.requires_python, f"{folder}: requires-python")
+            return _with_extras(metadata.requires, extras)
+        _check_python(str(project.get("requires-python", "")), f"{file}: requires-python")
+        optional = project.get("optional-dependencies")
+        groups = {normalized(name): lines for name, lines in optional.items()} if isinstance(optional, dict) else {}
+        lists = [project.get("dependencies", []), *(groups.get(normalized(extra), []) for extra in extras)]
+        return [line for lines in lists for line in _strings(lines, file)]
+
+    def _built(self, folder: Path, pyproject: _Table) -> BuiltMetadata:
+        if "dependencies" in _tool(pyproject, "poetry"):
+            return poetry_metadata(folder, self.uv, self.cache)
+        if not pyproject and not any((folder / name).is_file() for name in ("setup.py", "setup.cfg")):
+            return BuiltMetadata("", ())
+        build_system = pyproject.get("build-system")
+        table = build_system if isinstance(build_system, dict) else {}
+        return backend_metadata(folder, table, self.uv, self.cache)
+
+    def with_folders(
+        self, lines: Iterable[str], origins: Origins, within: tuple[Path, ...]
+    ) -> tuple[list[str], Origins]:
+        """Return requirements, of folders of this machine what they require, and the origins of all."""
+        required: list[str] = []
+        for line in lines:
+            folder = _local_folder(line, origins)
+            if folder is None:
+                required.append(line)
+            elif folder not in within and requirement_name(line) != "lokki":
+                more, others = self.with_folders(
+                    self._dependencies(folder, extras_of(line)),
+                    _origins(folder, _pyproject(folder)),
+                    (*within, folder),
+                )
+                required += more
+                origins = origins.joined(others)
+        return required, origins
+
+    def _exported(self, lock: Path, folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
+        """Return what a uv.lock locks for a project, without lokki and what only lokki needs."""
+        key = cache_key("export 3", lock.read_text("utf-8"), _uv_settings(folder), sorted(lines))
+        kept = read_kept(self.cache / "exported" / key)
+        if kept is None:
+            options = ["--locked", "--no-default-groups", "--no-emit-workspace", "--prune", "lokki"]
+            style = ["--no-hashes", "--no-header", "--no-annotate", "--quiet"]
+            environ = {name: value for name, value in self.uv.environ.items() if name not in ("UV_FROZEN", "UV_LOCKED")}
+            try:
+                exported = replace(self.uv, environ=environ).run(
+                    ["export", *options, *style], folder, f"Reading {lock}"
+                )
+            except BuildError as error:
+                # Without a network uv tries to lock anew, and says that it finds no solution.
+                if re.search(r"needs to be updated|No solution found", str(error)):
+                    raise BuildError(
+                        f"{lock} is not up to date with {folder / 'pyproject.toml'}; run uv lock."
+                    ) from None
+                raise
+            kept = exported.encode()
+            write_whole(self.cache / "exported" / key, kept)
+        found = (line for line in kept.decode().splitlines() if line and not line.startswith("#"))
+        absolute = [absolute_file(line, folder) for line in found]
+        return tuple(line for line in absolute if line and not line.startswith("-"))
 
 
 def _script_table(file: Path) -> _Table | None:
-    blocks = list(_SCRIPT.finditer(file.read_text("utf-8")))
+    try:
+        with tokenize.open(file) as opened:  # Python may say another encoding
+            blocks = list(_SCRIPT.finditer(opened.read()))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise BuildError(f"{file} is not text in the encoding that it says: {error}. Save it as UTF-8.") from None
     if not blocks:
         return None
     lines = blocks[0].group("content").splitlines()
@@ -81,15 +227,18 @@ def _script_table(file: Path) -> _Table | None:
     return _toml(content, f"the script metadata of {file}")
 
 
-def _script_requirements(file: Path, script: _Table) -> Requirements:
-    origins = script_origins(file.parent, _uv_table(script))
-    lines, origins = _with_folders(_strings(script.get("dependencies", []), str(file)), origins, ())
-    return Requirements(_without_lokki(lines), (), origins, f"the script metadata of {file.name}")
-
-
 def _pyproject(folder: Path) -> _Table:
     file = folder / "pyproject.toml"
-    return _toml(file.read_text("utf-8"), str(file)) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return _toml(file.read_text("utf-8-sig"), str(file))
+    except UnicodeDecodeError:
+        raise BuildError(f"{file} is not UTF-8 text, as TOML has to be. Save it as UTF-8.") from None
+
+
+def _has(file: Path, text: bytes) -> bool:
+    return file.is_file() and text in file.read_bytes()
 
 
 def _project_of(pyproject: _Table) -> _Table | None:
@@ -97,57 +246,96 @@ def _project_of(pyproject: _Table) -> _Table | None:
     return project if isinstance(project, dict) else None
 
 
-def _uv_table(table: _Table) -> _Table:
-    tool = table.get("tool")
-    uv = tool.get("uv") if isinstance(tool, dict) else None
-    return uv if isinstance(uv, dict) else {}
+def _tool(table: _Table, name: str) -> _Table:
+    tools = table.get("tool")
+    tool = tools.get(name) if isinstance(tools, dict) else None
+    return tool if isinstance(tool, dict) else {}
 
 
-def _project_requirements(pyproject: _Table, folder: Path, uv: Uv, cache: Path) -> Requirements:
-    project = _project_of(pyproject) or {}
-    if project.get("name") == "lokki":
-        return Requirements(origins=Origins(folder))  # lokki's own examples
-    lines, origins = _with_folders(_dependencies(pyproject, folder), _origins(folder, pyproject), (folder,))
-    lock = next((above / "uv.lock" for above in (folder, *folder.parents) if (above / "uv.lock").is_file()), None)
-    if lock is not None:
-        locked = _exported(lock, folder, uv, cache)
-        return Requirements(locked, (), origins, "pyproject.toml, as uv.lock has it", locked=True)
-    return Requirements(_without_lokki(lines), (), origins, "pyproject.toml")
+def _tables(value: object) -> list[_Table]:
+    return [table for table in value if isinstance(table, dict)] if isinstance(value, list) else []
 
 
 def _origins(folder: Path, pyproject: _Table) -> Origins:
     """Return the origins of a project, with those of the workspace that it may be a member of."""
-    tables = [(folder, _uv_table(pyproject))]
+    tables = [(folder, _tool(pyproject, "uv"))]
     for above in folder.parents:
-        root = _uv_table(_pyproject(above))
+        root = _tool(_pyproject(above), "uv")
         if "workspace" in root:
             tables.insert(0, (above, root))
             break
     return project_origins(folder, tables)
 
 
-def _dependencies(pyproject: _Table, folder: Path, extras: Iterable[str] = ()) -> list[str]:
-    project, file = _project_of(pyproject) or {}, str(folder / "pyproject.toml")
-    optional = project.get("optional-dependencies")
-    groups = {normalized(name): lines for name, lines in optional.items()} if isinstance(optional, dict) else {}
-    lists = [project.get("dependencies", []), *(groups.get(normalized(extra), []) for extra in extras)]
-    return [line for lines in lists for line in _strings(lines, file)]
+def _check_python(specifier: str, place: str) -> None:
+    """Raise BuildError if a project is for other versions of Python than that of the functions.
+
+    https://packaging.python.org/en/latest/specifications/version-specifiers/
+    """
+    version = ".".join(map(str, LAMBDA_PYTHON))
+    try:
+        wanted = SpecifierSet(specifier)
+    except InvalidSpecifier:
+        raise BuildError(f"{place}: {specifier!r} names no versions of Python. Correct it, such as >=3.13.") from None
+    if not any(wanted.contains(f"{version}.{patch}") for patch in range(100)):  # Lambda's patches come by themselves
+        raise BuildError(f"{place} is {specifier!r}, and functions run Python {version}. Allow {version} there.")
 
 
-def _with_folders(lines: Iterable[str], origins: Origins, within: tuple[Path, ...]) -> tuple[list[str], Origins]:
-    """Return requirements in which folders of this machine gave way to what they require, and the origins of all."""
-    found: list[str] = []
+def _with_extras(lines: Iterable[str], extras: Iterable[str]) -> list[str]:
+    """Return requirements, of those that are for extras the ones for these."""
+    names = {normalized(extra) for extra in extras}
+    return [required for line in lines for required in _for_extras(line, names)]
+
+
+def _for_extras(line: str, extras: Iterable[str]) -> Iterator[str]:
+    requirement = parsed(line)
+    if requirement is None or requirement.marker is None or "extra" not in str(requirement.marker):
+        yield line
+    elif any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+        yield str(_without_marker(requirement))
+
+
+def _without_marker(requirement: Requirement) -> Requirement:
+    requirement.marker = None
+    return requirement
+
+
+def _is_poetrys(pyproject: _Table) -> bool:
+    build_system = pyproject.get("build-system")
+    backend = build_system.get("build-backend") if isinstance(build_system, dict) else ""
+    return bool(_tool(pyproject, "poetry")) or str(backend).startswith("poetry")
+
+
+def _unlocked(lines: Iterable[str], origins: Origins) -> Requirements:
+    return Requirements(_without_lokki(lines), (), origins, "pyproject.toml")
+
+
+def _as_poetry_locks(folder: Path, lines: Iterable[str], origins: Origins) -> Requirements:
+    required = _without_lokki(lines)
+    pins = _poetry_pins(folder, required)
+    return Requirements(required, pins, origins, f"pyproject.toml{', as poetry.lock has it' if pins else ''}")
+
+
+def _poetry_pins(folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the versions that a poetry.lock beside a project locks, () without one.
+
+    Raises BuildError for a lock that has not what the project requires.
+    """
+    lock = folder / "poetry.lock"
+    if not lock.is_file():
+        return ()
+    packages = _tables(_toml(lock.read_text("utf-8"), str(lock)).get("package"))
+    versions: dict[str, set[str]] = {}
+    for package in packages:
+        versions.setdefault(normalized(str(package.get("name"))), set()).add(str(package.get("version")))
     for line in lines:
-        folder = _local_folder(line, origins)
-        if folder is None:
-            found.append(line)
-        elif folder not in within and requirement_name(line) != "lokki":
-            pyproject = _pyproject(folder)
-            required = _dependencies(pyproject, folder, extras_of(line))
-            more, others = _with_folders(required, _origins(folder, pyproject), (*within, folder))
-            found += more
-            origins = origins.joined(others)
-    return found, origins
+        requirement = parsed(line)
+        if requirement is not None and not requirement.url:
+            locked = versions.get(normalized(requirement.name), set())
+            if not any(requirement.specifier.contains(version, prereleases=True) for version in locked):
+                raise BuildError(f"{lock} is not up to date: it has no {line}; run poetry lock.")
+    # Of several versions for several platforms uv chooses, within what the project says.
+    return tuple(f"{name}=={min(found)}" for name, found in sorted(versions.items()) if len(found) == 1)
 
 
 def _local_folder(line: str, origins: Origins) -> Path | None:
@@ -172,65 +360,12 @@ def _member(name: str, folder: Path) -> Path:
     https://docs.astral.sh/uv/concepts/projects/workspaces/
     """
     for root in (folder, *folder.parents):
-        workspace = _uv_table(_pyproject(root)).get("workspace")
+        workspace = _tool(_pyproject(root), "uv").get("workspace")
         patterns = workspace.get("members", []) if isinstance(workspace, dict) else []
         for member in (root, *(place for pattern in patterns for place in sorted(root.glob(pattern)))):
             if requirement_name(str((_project_of(_pyproject(member)) or {}).get("name", ""))) == name:
                 return member.resolve()
     raise BuildError(f"{folder / 'pyproject.toml'}: {name} is no member of its workspace. Correct its source.")
-
-
-def _exported(lock: Path, folder: Path, uv: Uv, cache: Path) -> tuple[str, ...]:
-    """Return what a uv.lock locks for a project, without lokki and what only lokki needs."""
-    place = cache / "exported" / cache_key("export 2", lock.read_text("utf-8"), _uv_settings(folder))
-    kept = read_kept(place)
-    if kept is None:
-        options = ["--frozen", "--no-default-groups", "--no-emit-workspace", "--prune", "lokki"]
-        style = ["--no-hashes", "--no-header", "--no-annotate", "--quiet"]
-        kept = uv.run(["export", *options, *style], folder, f"Reading {lock}").encode()
-        write_whole(place, kept)
-    lines = [_absolute_file(line, folder) for line in kept.decode().splitlines() if line and not line.startswith("#")]
-    return tuple(line for line in lines if line and not line.startswith("-"))
-
-
-def _requirement_lines(file: Path, environ: Mapping[str, str], within: tuple[Path, ...]) -> tuple[list[str], list[str]]:
-    """Read a requirements.txt and those that it names; return requirements and options, and constraints.
-
-    Where it names variables of the environment, such as ``${TOKEN}``, it has their values.
-
-    https://pip.pypa.io/en/stable/reference/requirements-file-format/
-    """
-    if file in within:
-        raise BuildError(f"{file} includes itself. Remove one of its -r lines.")
-    try:
-        text = file.read_text("utf-8")
-    except OSError as error:
-        raise BuildError(f"{file} cannot be read: {error.strerror}. Correct the line that names it.") from None
-    lines: list[str] = []
-    constraints: list[str] = []
-    for line in text.replace("\\\n", " ").splitlines():
-        content = re.sub(r"(^|\s)#.*$", "", line).strip()
-        content = re.sub(r"\s+--hash[= ]\S+", "", content)
-        content = re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: environ.get(name[1], name[0]), content)
-        if re.match(r"(-e|--editable)\b", content):
-            continue  # the project's own code is packaged as what the flow imports
-        other = re.fullmatch(r"(-r|--requirement|-c|--constraint)[= ]?\s*(\S+)", content)
-        if other is None:
-            lines += filter(None, [_absolute_file(absolute_option(content, file.parent), file.parent)])
-            continue
-        more, bounds = _requirement_lines(file.parent / other[2], environ, (*within, file))
-        constraints += bounds if other[1] in ("-r", "--requirement") else [*more, *bounds]
-        lines += more if other[1] in ("-r", "--requirement") else []
-    return lines, constraints
-
-
-def _absolute_file(line: str, folder: Path) -> str:
-    """Return a line with the path that it may be as a reference, and "" for a folder, whose code is packaged itself."""
-    path, semicolon, marker = line.partition(" ; ")
-    is_file = re.search(r"\.(whl|zip|tar\.gz)$", path) is not None
-    if "://" in path or reference_of(path) or not (is_file or re.match(r"\.\.?(/|$)|/", path)):
-        return line
-    return f"{file_reference((folder / path).resolve())}{semicolon}{marker}" if is_file else ""
 
 
 def _without_lokki(lines: Iterable[str]) -> tuple[str, ...]:

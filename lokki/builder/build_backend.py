@@ -1,0 +1,136 @@
+"""What a project requires that its pyproject.toml does not list: its build backend or Poetry is asked.
+
+https://packaging.python.org/en/latest/specifications/pyproject-toml/#dynamic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import msgspec
+
+from lokki.builder.cache import cache_key, read_kept, write_whole
+from lokki.builder.package_types import BuildError
+from lokki.builder.uv import Uv
+
+_INPUTS: Final = ("*.toml", "*.cfg", "*.py", "*.txt", "*.in", "*.lock", "requirements/*")
+"""Files by which an answer is remembered: what backends read dependencies from."""
+
+# What backends print goes to standard output, so an answer goes to a file.
+_ASK_BACKEND: Final = """
+import importlib, json, os, sys, tempfile, zipfile
+answer, hook, backend, *paths = sys.argv[1:]
+sys.path[:0] = paths
+module, _, attributes = backend.partition(":")
+asked = importlib.import_module(module)
+for name in filter(None, attributes.split(".")):
+    asked = getattr(asked, name)
+if hook == "requires":
+    lines = getattr(asked, "get_requires_for_build_wheel", list)()
+else:
+    from email import message_from_bytes
+    with tempfile.TemporaryDirectory() as folder:
+        if hasattr(asked, "prepare_metadata_for_build_wheel"):
+            info = asked.prepare_metadata_for_build_wheel(folder)
+            with open(os.path.join(folder, info, "METADATA"), "rb") as file:
+                metadata = message_from_bytes(file.read())
+        else:
+            with zipfile.ZipFile(os.path.join(folder, asked.build_wheel(folder))) as wheel:
+                [path] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+                metadata = message_from_bytes(wheel.read(path))
+    lines = [metadata.get("Requires-Python") or "", *(metadata.get_all("Requires-Dist") or [])]
+with open(answer, "w") as file:
+    json.dump(lines, file)
+"""
+
+_ASK_POETRY: Final = """
+import json, sys
+from pathlib import Path
+from poetry.core.factory import Factory
+package = Factory().create_poetry(Path.cwd()).package
+required = [each for each in package.requires if each.in_extras or not each.is_optional()]
+lines = [dependency.to_pep_508() for dependency in required]
+with open(sys.argv[1], "w") as file:
+    json.dump([str(package.python_constraint), *lines], file)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltMetadata:
+    """What a project requires: versions of Python, "" for any, and packages, of which some may be for extras."""
+
+    requires_python: str
+    requires: tuple[str, ...]
+
+
+def backend_metadata(folder: Path, build_system: Mapping[str, object], uv: Uv, cache: Path) -> BuiltMetadata:
+    """Ask the build backend of a project, as installing it would. Raises BuildError with what it says when it fails.
+
+    https://peps.python.org/pep-0517/#build-backend-interface
+    """
+    requires = _texts(build_system.get("requires", ["setuptools"]))
+    backend = str(build_system.get("build-backend", "setuptools.build_meta:__legacy__"))
+    paths = [str(folder / path) for path in _texts(build_system.get("backend-path", []))]
+
+    def ask(hook: str, packages: Sequence[str]) -> list[str]:
+        return _answer(folder, uv, packages, _ASK_BACKEND, hook, backend, *paths)
+
+    return _remembered(folder, cache, lambda: ask("metadata", [*requires, *ask("requires", requires)]))
+
+
+def poetry_metadata(folder: Path, uv: Uv, cache: Path) -> BuiltMetadata:
+    """Ask Poetry's core what a project requires, whether or not it is a package."""
+    return _remembered(folder, cache, lambda: _answer(folder, uv, ["poetry-core"], _ASK_POETRY))
+
+
+def _remembered(folder: Path, cache: Path, ask: Callable[[], list[str]]) -> BuiltMetadata:
+    place = cache / "metadata" / cache_key("metadata 1", str(folder), list(_inputs(folder)))
+    kept = read_kept(place)
+    if kept is None:
+        kept = msgspec.json.encode(ask())
+        write_whole(place, kept)
+    python, *requires = msgspec.json.decode(kept, type=list[str])
+    return BuiltMetadata("" if python == "*" else python, tuple(requires))
+
+
+def _inputs(folder: Path) -> Iterator[str]:
+    """Yield names and content of the files that an answer may depend on."""
+    for file in sorted(file for pattern in _INPUTS for file in folder.glob(pattern) if file.is_file()):
+        yield file.name
+        yield file.read_bytes().decode("latin-1")
+
+
+def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *arguments: str) -> list[str]:
+    """Run a script with packages installed for it alone, in the folder of a project, and return what it answers."""
+    before = set(_left_behind(folder))
+    with TemporaryDirectory() as temporary:
+        answer = Path(temporary) / "answer.json"
+        options = ["--no-project", "--isolated", "--quiet", "--python", str(uv.python)]
+        needs = [argument for package in packages for argument in ("--with", package)]
+        try:
+            uv.run(
+                ["run", *options, *needs, "python", "-c", script, str(answer), *arguments],
+                folder,
+                f"Asking the build backend of {folder} what the project requires",
+            )
+        except BuildError as error:
+            raise BuildError(f"{error}\nOr list what it requires under [project] in its pyproject.toml.") from None
+        finally:
+            for place in set(_left_behind(folder)) - before:
+                rmtree(place, ignore_errors=True)
+        return msgspec.json.decode(answer.read_bytes(), type=list[str])
+
+
+def _left_behind(folder: Path) -> Iterator[Path]:
+    """Yield what setuptools leaves in a project when it is asked."""
+    for place in (folder, folder / "src"):
+        yield from place.glob("*.egg-info")
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
