@@ -83,6 +83,7 @@ LAYERS = {
     "lokki.builder.dependencies": 3,
     "lokki.builder.distributions": 3,
     "lokki.builder.origins": 3,
+    "lokki.builder.own_metadata": 3,
     "lokki.builder.requirements": 3,
     "lokki.builder.requirements_file": 3,
     "lokki.builder.sources": 3,

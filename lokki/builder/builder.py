@@ -16,6 +16,7 @@ from lokki.builder.cloudformation import build_template
 from lokki.builder.dependencies import Resolved, check_imports, resolve
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
+from lokki.builder.own_metadata import own_metadata
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.settings import check_settings
@@ -165,7 +166,8 @@ class Builder:
                 vendored |= dict.fromkeys(names, vendor(found, uv, cache))
             elif (local := found.of_index("")).pins:
                 vendored |= dict.fromkeys(names, vendor(local, uv, cache))
-        files = {**project.files, **lokki_files()}
+        metadata = own_metadata(sys.path, project.files, project.flow_file)
+        files = {**project.files, **metadata, **lokki_files()}
         return Contents(replace(project, files=files), resolved, vendored), requirements
 
 
