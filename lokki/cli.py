@@ -27,7 +27,7 @@ from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, d
 from lokki.decorators import Flow
 from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
-from lokki.failures import place_in_users_files, users_place
+from lokki.failures import first_line, place_in_users_files, text_of, trace_of, users_place
 from lokki.graph import FlowGraph
 from lokki.loading import is_importing, load_flow
 from lokki.plan import lower
@@ -321,11 +321,12 @@ def users_traceback(error: BaseException) -> str | None:
         current = current.__cause__ or current.__context__
     if not described.stack and not isinstance(error, SyntaxError):
         return None
-    where = users_place(error.__traceback__)
+    where = users_place(trace_of(error))
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
-    message = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
-    return f"{''.join(described.format())}error: {from_here(where)}: {message}\n"
+    message = first_line(text_of(error))
+    kind = f"{type(error).__name__}{': ' if message else ''}{message}"
+    return f"{''.join(described.format())}error: {from_here(where)}: {kind}\n"
 
 
 def _users_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:

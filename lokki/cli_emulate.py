@@ -144,7 +144,7 @@ def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: Emulat
         options.output.say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED
     recorder.close()
-    return options.output.hand_over(result)
+    return options.output.hand_over(result, f'lokki.local("{graph.name}").run("{recorder.report.run_id}").result()')
 
 
 def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, recorder: Recorder) -> object:

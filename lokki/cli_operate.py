@@ -212,4 +212,5 @@ def _why(report: RunReport) -> str:
 def _hand_over(account: Account, run_id: str, options: WaitOptions) -> int:
     run = account.results.run(run_id)
     # Not result(): the run's history has its end, of which its description may tell a moment later.
-    return options.output.hand_over(run.kept.output(run.steps[-1]))
+    kept = f'lokki.remote("{account.deployed.flow}").run("{run_id}").result()'
+    return options.output.hand_over(run.kept.output(run.steps[-1]), kept)

@@ -15,7 +15,8 @@ import click
 import msgspec
 
 from lokki.cli_flow import DONE, FAILED, from_here
-from lokki.errors import RunError
+from lokki.errors import RunError, StopSignal
+from lokki.failures import described, text_of
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.store.local import flush_directory
 
@@ -45,8 +46,11 @@ class Output:
         else:
             sys.stderr.write(f"{text}\n")
 
-    def hand_over(self, result: object) -> int:
-        """Write a result to the file, or else to stdout; return the exit code."""
+    def hand_over(self, result: object, kept: str) -> int:
+        """Write a result to the file, or else to stdout; return the exit code.
+
+        ``kept``: how to get the result where that does not work.
+        """
         try:
             if self.file is not None:
                 write_result(self.file, result)
@@ -56,7 +60,8 @@ class Output:
             elif (text := shown(result)) is not None:
                 click.echo(text, color=True)  # as it is, whatever stdout is
         except RunError as error:
-            self.say(f"error: {error}", event="error", message=str(error))
+            text = f"{error}; the result is kept: read it with {kept}"
+            self.say(f"error: {text}", event="error", message=text)
             return FAILED
         return DONE
 
@@ -75,11 +80,26 @@ def output_of(values: Mapping[str, object]) -> Output:
 def shown(result: object) -> str | None:
     """Return the text for a result on stdout: text as it is, JSON values as JSON, nothing for None, else ``str()``.
 
+    Raises RunError for a result whose own code raises meanwhile, or that is nested too deep.
+
     >>> shown("honk"), shown([1, 2]), shown(None), shown({1, 2})
     ('honk', '[1, 2]', None, '{1, 2}')
     """
-    if result is None or isinstance(result, str):
-        return result
+    if result is None:
+        return None
+    try:
+        with _numbers_of_any_length():
+            return _text(result)
+    except (KeyboardInterrupt, StopSignal):
+        raise
+    # A result's own code may raise anything.
+    except BaseException as error:
+        raise RunError(f"the result cannot be shown: {described(error)}") from error
+
+
+def _text(result: object) -> str:
+    if isinstance(result, str):
+        return f"{result}"
     if isinstance(result, bool | int | float | list | dict):
         try:
             return _json(result, indent=2 if isinstance(result, dict) else 0)
@@ -88,22 +108,45 @@ def shown(result: object) -> str | None:
     return str(result)
 
 
+@contextmanager
+def _numbers_of_any_length() -> Iterator[None]:
+    """Let Python write whole numbers of more than 4,300 digits: it protects servers from long ones in what they read.
+
+    https://docs.python.org/3/library/stdtypes.html#integer-string-conversion-length-limitation
+    """
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
 def write_result(path: Path, result: object) -> None:
     """Write a result to a file, whole or not at all: as JSON where the name ends in ``.json``, else pickled.
 
     Raises RunError for a result that JSON cannot hold, and when the file cannot be written.
     """
-    if path.suffix.lower() == ".json":
-        try:
-            content = f"{_json(result, indent=2)}\n".encode()
-        except ValueError as error:
-            raise RunError(f"--output {path}: the result is no JSON: {error}") from None
-    else:
-        content = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    content = _content(path, result)
     try:
         _replace_file(path, content)
     except OSError as error:
         raise RunError(f"--output {path} cannot be written: {error.strerror or error}") from None
+
+
+def _content(path: Path, result: object) -> bytes:
+    """Return what a file of this name holds of a result. Raises RunError for what it cannot hold."""
+    is_json = path.suffix.lower() == ".json"
+    try:
+        with _numbers_of_any_length():
+            return f"{_json(result, indent=2)}\n".encode() if is_json else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    except (KeyboardInterrupt, StopSignal):
+        raise
+    # A result's own code may raise anything.
+    except BaseException as error:
+        if is_json and isinstance(error, ValueError):
+            raise RunError(f"--output {path}: the result is no JSON: {text_of(error)}") from error
+        raise RunError(f"--output {path}: the result cannot be written: {described(error)}") from error
 
 
 def check_writable(path: Path) -> None:
@@ -145,7 +188,7 @@ def _json(result: object, indent: int) -> str:
         builtin = msgspec.to_builtins(result, str_keys=True)
         encoded = msgspec.json.encode(builtin)
     except (TypeError, RecursionError, UnicodeError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(text_of(error)) from None
     _refuse_infinite(builtin)
     return msgspec.json.format(encoded, indent=indent).decode()
 

@@ -239,11 +239,13 @@ class _Ending:
         return DONE
 
     def _print(self, result: object) -> int:
-        text = shown(result)
         stdout = self._descriptors.stdout
         try:
+            text = shown(result)
             stdout.write(f"{text}\n" if text is not None else "")
             stdout.flush()
+        except RunError as error:
+            return self._keep_result(from_here(str(error)))
         except OSError as error:
             self._descriptors.discard()
             if isinstance(error, BrokenPipeError):
@@ -252,7 +254,7 @@ class _Ending:
         return DONE
 
     def _keep_result(self, problem: str) -> int:
-        text = f"{problem}; the result is kept: write it to another file with: {self._resume} --output FILE"
+        text = f"{problem}; the result is kept: write it to a file with: {self._resume} --output FILE"
         self._say(f"error: {text}", event="error", message=text)
         return FAILED
 

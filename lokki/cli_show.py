@@ -108,7 +108,7 @@ def _failed_items(told: Iterable[Event], most: int) -> list[str]:
     lines = []
     for event in failed[:most]:
         failure = event.failure
-        what = f"{failure.error}: {failure.message}" if failure.message else failure.error
+        what = failure.summary
         lines.append(f"  {failure.step}[{event.index}]: {what}{f' at {failure.where}' if failure.where else ''}")
     left = len(failed) - len(lines) + others
     more = [f"  ({left} more: --failed {len(lines) + left})"] if left else []

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from isal import igzip_lib, isal_zlib
 
-from lokki.errors import ResultError, StoreError, damaged
+from lokki.errors import ResultError, StopSignal, StoreError, damaged
+from lokki.failures import described, place_in_users_files, text_of, trace_of
 
 MAX_BYTES = 10 * 2**30
 """The largest pickle that `loads` unpacks unless told otherwise: 10 GiB, the most memory a Lambda function can have.
@@ -38,28 +39,8 @@ _SAMPLED = 2**20  # bytes, from which samples tell whether compressing is worth 
 _SAMPLES = 8
 _SAMPLE_BYTES = 2**14
 
-_NOT_PICKLED = (
-    pickle.PicklingError,
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-_NOT_UNPICKLED = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+_SPEAKING = (pickle.PicklingError, AttributeError, TypeError)
+"""What pickle raises for values that it cannot handle, with a text that needs no name of a class before it."""
 
 
 def dumps(value: object) -> bytes:
@@ -124,16 +105,28 @@ def loads(
         if len(pieces) == 1:
             return pickle.loads(pieces[0])
         return pickle.Unpickler(_Pieces(pieces)).load()
-    except (ImportError, AttributeError) as error:
-        raise StoreError(
-            f"{name} holds an object of code that is missing here: {error}. "
+    except (KeyboardInterrupt, StopSignal):
+        raise
+    # The code of a value's class may raise anything.
+    except BaseException as error:
+        raise _not_unpickled(name, error) from error
+
+
+def _not_unpickled(name: str, error: BaseException) -> StoreError:
+    if place_in_users_files(trace_of(error)):
+        return StoreError(
+            f"{name} is whole but its class raises when it is read: {described(error)}. "
+            "Fix the class and resume, or return plain data."
+        )
+    if isinstance(error, ImportError | AttributeError):
+        return StoreError(
+            f"{name} holds an object of code that is missing here: {text_of(error)}. "
             "Install what the step that wrote it has installed, or run that step again with today's code."
-        ) from error
-    except _NOT_UNPICKLED as error:
-        raise StoreError(
-            f"{name} is whole but does not unpickle: {type(error).__name__}: {error}. "
-            "Use the Python and package versions that wrote it, or run the step that wrote it again."
-        ) from error
+        )
+    return StoreError(
+        f"{name} is whole but does not unpickle: {described(error)}. "
+        "Use the Python and package versions that wrote it, or run the step that wrote it again."
+    )
 
 
 @dataclass(slots=True)
@@ -223,10 +216,14 @@ def _pickled(value: object) -> list[memoryview]:
     chunks = _Chunks()
     try:
         pickle.Pickler(chunks, 5).dump(value)
-    except _NOT_PICKLED as error:
+    except (KeyboardInterrupt, StopSignal):
+        raise
+    # The code of a value's class may raise anything.
+    except BaseException as error:
         kind = type(value)
+        reason = text_of(error) if isinstance(error, _SPEAKING) else described(error)
         raise ResultError(
-            f"A result of type {kind.__module__}.{kind.__qualname__} does not pickle: {error}. "
+            f"A result of type {kind.__module__}.{kind.__qualname__} does not pickle: {reason}. "
             "Return plain data, or objects of classes defined at the top level of a module."
         ) from error
     return chunks.views

@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 import msgspec
 
+from lokki.failures import described
 from lokki.signatures import UNKNOWN, accepts, describe
 from lokki.values import Json
 
@@ -35,8 +36,10 @@ def to_json(value: object, annotation: object) -> Json:
         raise ConversionError(_mismatch(value, annotation, error)) from None
     except _UNSUPPORTED as error:
         return _json_for_unsupported(value, annotation, error)
+    except Exception as error:  # a class of the user's may raise anything while it is made
+        raise _not_made(value, annotation, error) from error
     made = _encoded(value)
-    if from_json(made, annotation) != expected:
+    if not _equal(from_json(made, annotation), expected):
         raise ConversionError(f"{_kind(value)}, which would not arrive as it is but as {_shown(made)}")
     return made
 
@@ -55,6 +58,8 @@ def from_json(value: Json, annotation: object) -> object:
         raise ConversionError(_mismatch(value, annotation, error)) from None
     except _UNSUPPORTED as error:
         return _json_for_unsupported(value, annotation, error)
+    except Exception as error:  # a class of the user's may raise anything while it is made
+        raise _not_made(value, annotation, error) from error
     return made
 
 
@@ -138,12 +143,26 @@ def _is_encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def _not_made(value: object, annotation: object, error: Exception) -> ConversionError:
+    return ConversionError(f"{_shown(value)}, of which no {describe(annotation)} can be made ({described(error)})")
+
+
+def _equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # a value's own comparison may raise anything, and arrays answer with an array
+        return False
+
+
 def _mismatch(value: object, annotation: object, error: msgspec.ValidationError) -> str:
     return f"{_shown(value)}, not {describe(annotation)} ({error})"
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # a value's own code may raise anything
+        text = f"a {_kind(value)} whose repr() raised {described(error)}"
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

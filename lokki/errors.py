@@ -84,3 +84,7 @@ class AwsError(LokkiError):
 
 class EmulatorError(LokkiError):
     """The emulator was given something that it does not do as AWS would: a field, a resource, a platform."""
+
+
+class StopSignal(BaseException):
+    """Ends a step from outside: no failure of the step, and no ``except Exception`` of the step's catches it."""

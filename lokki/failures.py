@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from lokki.errors import StopSignal
+
 if TYPE_CHECKING:  # loaded only when something failed: a Lambda function starts faster without it
     import traceback
 
@@ -27,7 +29,23 @@ class Failure:
     def __str__(self) -> str:
         tries = f" (tried {self.attempts} times)" if self.attempts > 1 else ""
         place = f" at {self.where}" if self.where else ""
-        return f"{self.step}() raised {self.error}{': ' if self.message else ''}{self.message}{place}{tries}"
+        return f"{self.step}() raised {self.summary.removesuffix('.') if place else self.summary}{place}{tries}"
+
+    @property
+    def summary(self) -> str:
+        """The error and the first line of its message."""
+        line = first_line(self.message)
+        return f"{self.error}: {line}" if line else self.error
+
+
+def first_line(text: str) -> str:
+    r"""Return the first line of a text that is not empty, and a mark where there are more.
+
+    >>> first_line("bad"), first_line("\nbad:\n1\n2"), first_line("bad\n")
+    ('bad', 'bad: …', 'bad')
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f"{lines[0].strip()} …" if len(lines) > 1 else text.strip()
 
 
 def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: str = "") -> Failure:
@@ -36,13 +54,53 @@ def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: s
     ``defined_at``: ``file:line`` of the step, for errors that come from no line of the user's. A step that calls
     ``sys.exit()`` raises SystemExit, which is described like any other.
     """
-    import traceback  # only here: most starts of a Lambda function end without a failure
-
-    users = _without_own_frames(error)
-    where = users_place(error.__traceback__) or defined_at
-    full = "".join(traceback.format_exception(error))
-    name, message, where, users, full = map(_encodable, (type(error).__qualname__, _message(error), where, users, full))
+    message, name = text_of(error), _class_name(error)
+    where, users, full = defined_at, "", ""
+    try:
+        where = users_place(trace_of(error)) or defined_at
+        users, full = _formatted(error, without_own=True), _formatted(error, without_own=False)
+    except (KeyboardInterrupt, StopSignal):
+        raise
+    except BaseException as broken:  # attributes of a user's exception may raise anything
+        users = full = f"{name}: {message}\n(its traceback cannot be shown: {_class_name(broken)})\n"
+    name, message, where, users, full = map(_encodable, (name, message, where, users, full))
     return Failure(step, name, message, where, users, full, attempts)
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of any error; a user's ``__str__`` may raise, and its failure must not hide the first one."""
+    try:
+        return _exact(str(error))
+    except (KeyboardInterrupt, StopSignal):
+        raise
+    except BaseException as broken:
+        return f"(its text cannot be shown: str() raised {_class_name(broken)})"
+
+
+def described(error: BaseException) -> str:
+    """Return an error's class, its text, and the user's line that it came from if there is one.
+
+    >>> described(ValueError("bad")), described(KeyError())
+    ('ValueError: bad', 'KeyError')
+    """
+    text = first_line(text_of(error))
+    place = place_in_users_files(trace_of(error))
+    return f"{_class_name(error)}{': ' if text else ''}{text}{f' at {place}' if place else ''}"
+
+
+def trace_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error, past what a user's class says that it is."""
+    trace: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    return trace
+
+
+def _class_name(error: BaseException) -> str:
+    return str(type.__dict__["__qualname__"].__get__(type(error)))  # past what a metaclass of the user's says
+
+
+def _exact(text: str) -> str:
+    """Return text as no subclass of str, whose methods would be the user's."""
+    return str.__str__(text)
 
 
 def _encodable(text: str) -> str:
@@ -50,19 +108,13 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # a user's __str__ may raise anything, and its failure must not hide the first
-        return f"(its text cannot be shown: str() raised {type(broken).__name__})"
-
-
-def _without_own_frames(error: BaseException) -> str:
-    import traceback  # only here, as above
+def _formatted(error: BaseException, *, without_own: bool) -> str:
+    """Format an error with its causes as Python does; ``without_own``: without lokki's own frames."""
+    import traceback  # only here: most starts of a Lambda function end without a failure
 
     described = traceback.TracebackException.from_exception(error)
     current: traceback.TracebackException | None = described
-    while current is not None:
+    while without_own and current is not None:
         current.stack = traceback.StackSummary.from_list([f for f in current.stack if not _is_own(f.filename)])
         current = current.__cause__ or current.__context__
     return "".join(described.format())

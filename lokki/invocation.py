@@ -15,7 +15,7 @@ from types import CodeType
 
 from lokki import signatures
 from lokki.convert import ConversionError, from_json
-from lokki.errors import ParameterError
+from lokki.errors import ParameterError, StopSignal
 from lokki.failures import Failure, failure_of
 from lokki.options import Retry
 from lokki.plan import Call, fill
@@ -30,7 +30,7 @@ _IMMUTABLE = (
 )  # fmt: skip
 
 
-class StoppedError(BaseException):
+class StoppedError(StopSignal):
     """The run ended while a step ran or waited for its next try: the step has not failed, and is not tried again."""
 
 
@@ -134,7 +134,7 @@ def run(
             if invocation.timeout is None:
                 return invocation(value)
             return attempts.limit(partial(invocation, value), invocation.timeout)
-        except (KeyboardInterrupt, StoppedError):
+        except (KeyboardInterrupt, StopSignal):
             raise
         # A user's step may raise anything; sys.exit() in a step is a failure of the step, as it is on AWS.
         except BaseException as error:

@@ -269,7 +269,7 @@ class Words:
 
     def _trouble(self, event: StepRetried | ItemFailed) -> str | None:
         failure = event.failure
-        what = f"{failure.error}: {failure.message}" if failure.message else failure.error
+        what = failure.summary
         if isinstance(event, StepRetried):
             text = f"{at(event.id, event.index)}: try {event.attempt} failed, next in {event.wait:g} s: {what}"
         else:

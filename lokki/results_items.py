@@ -10,7 +10,7 @@ from mmap import mmap
 from typing import Protocol, overload
 
 from lokki.errors import RunError
-from lokki.failures import Failure
+from lokki.failures import Failure, described
 from lokki.manifest import entries
 from lokki.results_html import table
 from lokki.values import Json, Ref
@@ -198,7 +198,10 @@ def failed_item(index: int, failure: Failure) -> RunError:
 
 def short(value: object) -> str:
     """Return a value's repr, cut off at 200 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # a value's own code may raise anything
+        text = f"<{type(value).__name__} whose repr() raised {described(error)}>"
     return text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"
 
 

@@ -85,7 +85,7 @@ def hints(fn: Callable[..., object]) -> dict[str, object]:
         )
         try:
             evaluated |= typing.get_type_hints(alone, getattr(target, "__globals__", {}), include_extras=True)
-        except (NameError, TypeError, AttributeError, SyntaxError, ValueError, LookupError, ImportError):
+        except Exception:  # an annotation is an expression of the user's, which may raise anything
             continue
     if isinstance(inner, type):
         evaluated.pop("return", None)

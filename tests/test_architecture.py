@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     # L0: values and pure functions
     "lokki.errors": 0,
+    "lokki.failures": 0,
     "lokki.naming": 0,
     "lokki.values": 0,
     "lokki.options": 0,
@@ -33,7 +34,6 @@ LAYERS = {
     "lokki.config": 1,
     "lokki.events": 1,
     "lokki.causes": 1,
-    "lokki.failures": 1,
     "lokki.codec": 1,
     "lokki.manifest": 1,
     # L2: pure parts of the builder, the runner and the reports
@@ -136,10 +136,20 @@ ONLY_IN = {
 
 BROAD = {
     ("lokki.invocation", "run"): "a step may raise anything",
-    ("lokki.local_run.execution", "_run_step"): "a result's own code for pickling may raise anything",
-    ("lokki.local_run.worker", "_run_item"): "a result's own code for pickling may raise anything",
+    ("lokki.codec", "_pickled"): "a value's own code for pickling may raise anything",
+    ("lokki.codec", "loads"): "a value's own code for unpickling may raise anything",
+    ("lokki.signatures", "hints"): "an annotation is an expression of the user's",
+    ("lokki.cli_output", "shown"): "a result's own code may raise anything while it is shown",
+    ("lokki.cli_output", "_content"): "a result's own code may raise anything while it is encoded",
+    ("lokki.local_run.output", "emit"): "what is logged may raise anything while it becomes text",
+    ("lokki.convert", "to_json"): "a class of the user's may raise anything while it is made",
+    ("lokki.convert", "from_json"): "a class of the user's may raise anything while it is made",
+    ("lokki.convert", "_equal"): "a value's own comparison may raise anything",
+    ("lokki.convert", "_shown"): "a value's __repr__ may raise anything",
+    ("lokki.results_items", "short"): "a value's __repr__ may raise anything",
     ("lokki.runtime.handler", "handle"): "a step may raise anything; it is raised again under the name that is retried",
-    ("lokki.failures", "_message"): "a user's __str__ may raise anything",
+    ("lokki.failures", "text_of"): "a user's __str__ may raise anything",
+    ("lokki.failures", "failure_of"): "attributes of a user's exception may raise anything",
     ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.limits", "*"): "handed to the thread that waits, which raises it",
 }

@@ -598,7 +598,7 @@ def test_a_result_that_is_no_json_is_kept(place: Place, value: str) -> None:
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
     assert ran.err.startswith("error: --output out.json: the result is no JSON: ")
     assert ran.err.endswith(
-        "; the result is kept: write it to another file with: python odd.py run --resume r --output FILE\n"
+        "; the result is kept: write it to a file with: python odd.py run --resume r --output FILE\n"
     )
     again = place.run("odd.py", "run", "--resume", "r", "--output", "out.pkl", "--quiet")
     assert (again.code, again.err) == (0, "")
@@ -653,7 +653,7 @@ def test_a_full_disk_under_stdout_is_said(place: Place) -> None:
     assert (done.returncode, done.stderr) == (
         1,
         (
-            "error: the result cannot be printed: No space left on device; the result is kept: write it to another "
+            "error: the result cannot be printed: No space left on device; the result is kept: write it to a "
             "file with: python work.py run --resume r --output FILE\n"
         ),
     )

@@ -267,7 +267,7 @@ def test_a_source_must_return_items(local: Local, result: object) -> None:
     line = source.fn.__code__.co_firstlineno
     assert failure(local, mapped()) == (
         f"source() raised ResultError: source() returned {type(result).__name__}, but .map() runs over its items: "
-        f"return a list or another iterable. at {__file__}:{line}"
+        f"return a list or another iterable at {__file__}:{line}"
     )
 
 
@@ -302,7 +302,7 @@ def test_python_shows_the_users_traceback_with_the_error_of_a_map(tmp_path: Path
     [
         (steps.locks_last(), "lock", "ResultError"),
         (steps.locks_inside(), "lock", "ResultError"),
-        (steps.odd_last(), "odd", "RuntimeError"),
+        (steps.odd_last(), "odd", "ResultError"),
     ],
 )
 def test_a_result_that_does_not_pickle_is_its_items_failure(
@@ -341,7 +341,10 @@ def test_a_result_of_a_step_alone_that_does_not_pickle_is_named(local: Local) ->
     assert "lock() raised ResultError: A result of type _thread.lock does not pickle" in failure(
         local, flow(lambda_flow(lock))()
     )
-    assert "odd() raised RuntimeError: no pickling here" in failure(local, flow(lambda_flow(odd))())
+    assert (
+        "odd() raised ResultError: A result of type steps.Locked does not pickle: RuntimeError: no pickling here"
+        in failure(local, flow(lambda_flow(odd))())
+    )
 
 
 def lambda_flow(node):

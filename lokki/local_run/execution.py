@@ -240,13 +240,7 @@ class Execution:
 
     def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
         result = run(invocation, self._input(call), self._attempts(), again=lambda: self._input(call))
-        try:
-            ref = save(self._store, self._keys.output(call.id), result, self._setup.inline_limit)
-        except (LokkiError, OSError):
-            raise
-        except Exception as error:
-            # The result's own code for pickling may raise anything.
-            raise StepFailedError(failure_of(call.id, error, 1, invocation.defined_at)) from error
+        ref = save(self._store, self._keys.output(call.id), result, self._setup.inline_limit)
         text = msgspec.json.encode(ref_to_json(ref))
         self._note(call.id, text)
         size = len(text) if isinstance(ref, Inline) else (self._root / self._keys.output(call.id)).stat().st_size

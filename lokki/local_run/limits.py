@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 
-from lokki.errors import StepTimeoutError
+from lokki.errors import StepTimeoutError, StopSignal
 from lokki.invocation import Invocation, StoppedError
 from lokki.local_run.context import at_item, place
 
@@ -40,7 +40,7 @@ class Deadline:
         return replace(invocation, timeout=math.inf)
 
 
-class TimeIsUpError(BaseException):
+class TimeIsUpError(StopSignal):
     """Is raised in the thread of a step that is late; no ``except Exception`` of the step's catches it."""
 
 

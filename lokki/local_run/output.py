@@ -183,8 +183,10 @@ class LogHandler(logging.Handler):
         """Hand on one record, line by line."""
         try:
             text = self.format(record)
-        except (TypeError, ValueError, KeyError):
-            self.handleError(record)  # prints which call does not fit its arguments, as logging does everywhere
+        except RecursionError:
+            raise  # as logging's own handlers do: to print it would need the stack that is used up
+        except Exception:  # what is logged may raise anything while it becomes text
+            self.handleError(record)  # prints which call it was, as logging does everywhere
             return
         if self._through is not None:
             self._through.write(text + "\n")

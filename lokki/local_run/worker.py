@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from lokki.codec import dumps, loads
-from lokki.errors import StoreError
+from lokki.errors import LokkiError, ResultError, StoreError
 from lokki.events import StepRetried
 from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
@@ -125,6 +125,8 @@ class Worker:
         index, inner = entry.index, self._job.inner
         self._index, self._position = index, 0
         try:
+            if not isinstance(entry.ref, Inline) or index in work.partials:
+                self._mark_at(work.tried)  # the code of a value's class may end this process while it is read
             value, position = self._start(entry, work)
         except StoreError as error:
             return self._failed(again, failure_of(inner[0].id, error, 1, inner[0].defined_at))
@@ -138,7 +140,7 @@ class Worker:
                 if position == last:
                     self._part.add(index, result)
                     return None
-                again_next = _handed_on(result)
+                again_next = _handed_on(result, invocation.id, index)
                 handed_on = again_next()
                 if time.perf_counter() - began > CHUNK_SECONDS:
                     # Lost in a kill, this result would cost more than to write it down.
@@ -146,15 +148,13 @@ class Worker:
                     self._part.flush()
             except StepFailedError as error:
                 return self._failed(again, error.failure)
-            except Exception as error:  # a result's own code for pickling may raise anything
+            except LokkiError as error:  # the result does not pickle, or not unpickle
                 return self._failed(again, failure_of(invocation.id, error, 1, invocation.defined_at))
             value, again = handed_on, again_next
             position += 1
 
     def _call(self, invocation: Invocation, value: object, again: Callable[[], object], tried: Tried | None) -> object:
-        used_up = tried.attempts if tried is not None and tried.position == self._position else 0
-        if self._mark is not None:
-            self._mark(self._index, self._position, used_up + 1)
+        used_up = self._mark_at(tried)
         at_item(invocation.id, self._index)
         try:
             if invocation.env and self._job.own_process:
@@ -163,6 +163,13 @@ class Worker:
             return run(invocation, value, self._attempts, used_up, again)
         finally:
             at_item("", None)
+
+    def _mark_at(self, tried: Tried | None) -> int:
+        """Say what this worker is at, should its process die; return how many tries the step has used up."""
+        used_up = tried.attempts if tried is not None and tried.position == self._position else 0
+        if self._mark is not None:
+            self._mark(self._index, self._position, used_up + 1)
+        return used_up
 
     def _start(self, entry: Entry, work: Work) -> tuple[object, int]:
         """Return what the item's next inner step gets, and that step's position."""
@@ -189,7 +196,8 @@ class Worker:
     def _failed(self, again: Callable[[], object], failure: Failure) -> Failure:
         """Write down why an item failed, and what the failed step got, so that the item goes on there."""
         if self._position > 0:
-            self._part.add(self._index, again(), after=self._job.inner[self._position - 1].id)
+            with suppress(ResultError, StoreError):  # a value that cannot be read again: its steps run again instead
+                self._part.add(self._index, again(), after=self._job.inner[self._position - 1].id)
         self._part.fail(self._index, failure)
         return failure
 
@@ -229,9 +237,9 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _handed_on(value: object) -> Callable[[], object]:
+def _handed_on(value: object, step_id: str, index: int) -> Callable[[], object]:
     """Return what gives a value as the next step gets it: a new copy, as deployed, where steps share no memory."""
     if type(value) in _SCALARS:
         return lambda: value
     packed = dumps(value)
-    return lambda: loads(packed)
+    return lambda: loads(packed, url=f"what {step_id}() returned for item {index}")
