@@ -66,7 +66,7 @@ def test_packages_installed_from_folders_are_known_where_their_code_is_packed(si
     assert [path for path in files["egg"] if "dist-info" not in path] == ["egg/__init__.py"]
     (birds,) = (found for found in distributions if found.name == "birds")
     assert [(point.group, point.value) for point in birds.entry_points] == [("lokki.test", "birds.flow:fly")]
-    assert birds.requires == ["egg ; a"]
+    assert birds.requires == ["egg; a"]
     names = sorted(path.partition("/")[2] for path in packed if path.startswith("birds-"))
     assert names == ["METADATA", "RECORD", "entry_points.txt", "licenses/LICENSE"]
 
