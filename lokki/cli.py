@@ -158,7 +158,15 @@ def lokki_group(program: str) -> click.Group:
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW.py", "FLOW.py[:NAME]", load_flow)))
     group.add_late("runs", _RUNS, partial(_runs_command, None))
+    group.add_late("bootstrap", "Make a bucket on AWS that flows use by themselves.", _bootstrap_command)
     return group
+
+
+def _bootstrap_command() -> click.Command:
+    # Imported here so that the other commands start without boto3.
+    from lokki.cli_bootstrap import bootstrap_command
+
+    return bootstrap_command()
 
 
 def _versioned(group: SuggestingGroup) -> SuggestingGroup:
@@ -238,6 +246,7 @@ FLOW_COMMANDS = (
     FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli_deploy"),
     FlowCommand("rollback", "Let new runs on AWS use the version before.", "lokki.cli_deploy"),
     FlowCommand("destroy", "Remove a flow from AWS.", "lokki.cli_deploy"),
+    FlowCommand("prune", "Delete old versions on AWS that nothing needs.", "lokki.cli_deploy"),
     FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli_estimate"),
     FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli_operate"),
     FlowCommand("show", "Show the runs on AWS, or all of one run.", "lokki.cli_show"),

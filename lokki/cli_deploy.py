@@ -16,6 +16,8 @@ from lokki.deploy import deployment, removal
 from lokki.deploy.aws import Aws, connect
 from lokki.deploy.deployed import find_deployed
 from lokki.deploy.live import plan_rollback, point_live_at
+from lokki.deploy.own_bucket import with_bucket
+from lokki.deploy.pruning import plan_pruning, prune, pruning_in_words
 from lokki.errors import AwsError
 from lokki.graph import FlowGraph
 
@@ -48,7 +50,7 @@ def deploy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
             *stack_options(),
             click.Option(["--image-tag"], metavar="TAG", help="Tag of image packages (default: from their content)."),
             click.Option(["--dry-run"], is_flag=True, help="Show what would change, and change nothing."),
-            _yes(),
+            yes_option(),
         ],
         help=f"Build {graph.name}, show what would change on AWS, and change it after a yes. Prints the ARN of the "
         "state machine.",
@@ -70,7 +72,7 @@ def rollback_command(graph: FlowGraph, program: str, flow: str = "") -> click.Co
             env_option(),
             *stack_options(),
             click.Option(["--to"], type=click.IntRange(min=1), metavar="N", help="Which; default: the one before."),
-            _yes(),
+            yes_option(),
         ],
         help=f"Let new runs of {graph.name} use the version before: state machine and code of all steps. Runs that "
         "go on are not touched. The next deploy undoes it.",
@@ -93,7 +95,7 @@ def destroy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
             env_option(),
             *stack_options(),
             click.Option(["--keep-data"], is_flag=True, help="Keep what the runs wrote to the bucket."),
-            _yes(),
+            yes_option(),
         ],
         help=f"Remove {graph.name} from AWS: its stack, its packages and what its runs wrote. Shows that, and asks.",
         callback=callback,
@@ -102,18 +104,50 @@ def destroy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
     )
 
 
+def prune_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that deletes old versions."""
+
+    def callback(
+        env: str | None, stack_name: str | None, region: str | None, keep: int, dry_run: bool, yes: bool
+    ) -> int:
+        options = DeployOptions(stack_name, region, environment=env, dry_run=dry_run, yes=yes)
+        return prune_flow(graph, options, keep)
+
+    return click.Command(
+        "prune",
+        params=[
+            env_option(),
+            *stack_options(),
+            click.Option(
+                ["--keep"],
+                type=click.IntRange(min=1),
+                default=5,
+                metavar="N",
+                help="How many of the latest versions stay, for a rollback. Default: 5.",
+            ),
+            click.Option(["--dry-run"], is_flag=True, help="Show what would go, and delete nothing."),
+            yes_option(),
+        ],
+        help=f"Delete old versions of {graph.name}'s functions and state machine. What new runs, runs in progress and "
+        "runs that can be redriven use stays.",
+        callback=callback,
+        epilog=EPILOG,
+        context_settings=SETTINGS,
+    )
+
+
 def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
     """Build a flow and deploy it as the command line says; return the exit code. ``invoke``: how to run it then."""
-    config = _settings(options)
-    bundle = Builder(_tell).build(graph, config)
     aws = connect(options.region)
+    config = with_bucket(aws, _settings(options))
+    bundle = Builder(_tell).build(graph, config)
     plan = deployment.plan(aws, deployment.Wanted(bundle, config, options.stack))
     try:
         for line in deployment.described(aws, plan):
             _tell(line)
         if options.dry_run:
             _tell("dry run: nothing was changed")
-        wants = not options.dry_run and (plan.changes_nothing or _agreed("Deploy this?", options))
+        wants = not options.dry_run and (plan.changes_nothing or agreed("Deploy this?", yes=options.yes))
     except BaseException:  # Ctrl-C at the question, too
         deployment.discard(aws, plan)
         raise
@@ -133,7 +167,7 @@ def rollback_flow(graph: FlowGraph, options: DeployOptions, to: int | None) -> i
     deployed = find_deployed(aws, deployed_name(graph.name, config), options.stack)
     plan = plan_rollback(aws, deployed.state_machine, to)
     _tell(f"new runs of {deployed.flow} would use {plan.target} in the place of {plan.current}")
-    if not _agreed("Roll back?", options):
+    if not agreed("Roll back?", yes=options.yes):
         return FAILED
     point_live_at(aws, deployed.state_machine, plan.target.arn)
     _tell(f"new runs of {deployed.flow} use {plan.target}; the next deploy undoes this")
@@ -148,10 +182,31 @@ def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -
     _tell(f"this goes from {plan.region}, for good:")
     for line in removal.described(plan):
         _tell(f"  {line}")
-    if not _agreed("Remove all of this?", options):
+    if not agreed("Remove all of this?", yes=options.yes):
         return FAILED
     removal.remove(aws, plan, _tell)
     _tell(f"{plan.flow} is gone" + ("; what its runs wrote stays" if keep_data and plan.values[0] else ""))
+    return DONE
+
+
+def prune_flow(graph: FlowGraph, options: DeployOptions, keep: int) -> int:
+    """Delete old versions; return the exit code."""
+    config = _settings(options)
+    aws = connect(options.region)
+    deployed = find_deployed(aws, deployed_name(graph.name, config), options.stack)
+    plan = plan_pruning(aws, deployed, keep)
+    if not plan.state_machine and not plan.functions:
+        _tell(f"{plan.flow} has no version that is not needed")
+        return DONE
+    _tell("this goes, for good:")
+    for line in pruning_in_words(plan):
+        _tell(f"  {line}")
+    if options.dry_run:
+        _tell("dry run: nothing was deleted")
+        return DONE
+    if not agreed("Delete these?", yes=options.yes):
+        return FAILED
+    prune(aws, plan, _tell)
     return DONE
 
 
@@ -162,19 +217,20 @@ def _settings(options: DeployOptions) -> LokkiConfig:
     return replace(config, lambda_defaults=replace(config.lambda_defaults, image_tag=options.image_tag))
 
 
-def _agreed(question: str, options: DeployOptions) -> bool:
+def agreed(question: str, *, yes: bool) -> bool:
     """Ask, where there is somebody to ask. Raises AwsError where there is nobody and no --yes."""
-    if options.yes:
+    if yes:
         return True
     if not sys.stdin.isatty():
         raise AwsError("nothing was changed: there is no terminal to ask on. Give --yes to agree beforehand.")
-    agreed = click.confirm(question, err=True)
-    if not agreed:
+    confirmed = click.confirm(question, err=True)
+    if not confirmed:
         _tell("nothing was changed")
-    return agreed
+    return confirmed
 
 
-def _yes() -> click.Option:
+def yes_option() -> click.Option:
+    """Make the option that agrees beforehand."""
     return click.Option(["--yes", "--confirm"], is_flag=True, help="Do not ask.")
 
 

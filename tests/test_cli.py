@@ -128,7 +128,7 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
             ["launch"],
             (
                 "Error: No such command 'launch'. There are: build, deploy, destroy, emulate, estimate, invoke, "
-                "logs, redrive, replay, rollback, run, runs, show, stop."
+                "logs, prune, redrive, replay, rollback, run, runs, show, stop."
             ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
@@ -230,6 +230,7 @@ Commands:
   estimate  Estimate cost, time and limits of a run on AWS.
   invoke    Run a deployed flow on AWS and print its result.
   logs      Show what a run on AWS printed and logged.
+  prune     Delete old versions on AWS that nothing needs.
   redrive   Let a run on AWS go on where it failed.
   replay    Run one step of a run again, with a debugger if wanted.
   rollback  Let new runs on AWS use the version before.

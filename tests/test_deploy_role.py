@@ -25,6 +25,20 @@ def test_the_policy_is_for_all_that_templates_are_made_of() -> None:
     assert {"lambda:PublishVersion", "iam:PassRole", "states:CreateStateMachineAlias"} <= set(for_resources())
 
 
+def test_the_policy_is_for_old_versions_too() -> None:
+    allowed = {action for each in json.loads(policy())["Statement"] for action in each["Action"]}
+    assert {
+        "cloudformation:ListStackResources",
+        "lambda:DeleteFunction",
+        "lambda:ListVersionsByFunction",
+        "states:DeleteStateMachineVersion",
+        "states:DescribeStateMachine",
+        "states:DescribeStateMachineAlias",
+        "states:ListExecutions",
+        "states:ListStateMachineVersions",
+    } <= allowed
+
+
 def test_the_workflow_builds_emulates_and_deploys() -> None:
     workflow = yaml.safe_load((EXAMPLES / "deploy.yml").read_text())
     runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in workflow["jobs"].items()}

@@ -36,7 +36,8 @@ def check_settings(config: LokkiConfig) -> None:
     if not config.artifact_bucket:
         raise ConfigError(
             "artifact_bucket is not set: a deployed flow needs an S3 bucket for its code and for what steps hand on. "
-            "Add this line to lokki.yml, with a bucket of yours:\nartifact_bucket: my-bucket"
+            "Make one with lokki bootstrap, which deploy then uses by itself, or add this line to lokki.yml, with a "
+            "bucket of yours:\nartifact_bucket: my-bucket"
         )
     if config.packages == "image" and not config.ecr_repo_prefix:
         raise ConfigError(

@@ -29,6 +29,7 @@ from lokki.errors import AwsError
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
@@ -91,6 +92,11 @@ class Aws:
     def functions(self) -> LambdaClient:
         """The client of Lambda."""
         return self.session.client("lambda", region_name=self.region, config=_config())
+
+    @cached_property
+    def iam(self) -> IAMClient:
+        """The client of IAM."""
+        return self.session.client("iam", region_name=self.region, config=_config())
 
     @cached_property
     def logs(self) -> CloudWatchLogsClient:

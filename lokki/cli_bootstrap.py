@@ -1,0 +1,40 @@
+"""The command ``bootstrap``: a bucket for an account and a region, which every flow without one of its own uses."""
+
+from __future__ import annotations
+
+import click
+
+from lokki.cli_deploy import agreed, yes_option
+from lokki.cli_flow import DONE, EPILOG, FAILED, SETTINGS
+from lokki.deploy.aws import connect
+from lokki.deploy.own_bucket import find_own_bucket, make_bucket
+
+
+def bootstrap_command() -> click.Command:
+    """Make the command."""
+    return click.Command(
+        "bootstrap",
+        params=[
+            click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION or the profile's)."),
+            yes_option(),
+        ],
+        help="Make a bucket for code and results in your account: private, TLS only. Flows whose lokki.yml names no "
+        "artifact_bucket use it. Doing it again changes nothing. Prints its name.",
+        short_help="Make a bucket on AWS that flows use by themselves.",
+        callback=bootstrap_account,
+        epilog=EPILOG,
+        context_settings=SETTINGS,
+    )
+
+
+def bootstrap_account(region: str | None, yes: bool) -> int:
+    """Make the bucket as the command line says; return the exit code."""
+    aws = connect(region)
+    bucket = find_own_bucket(aws)
+    what = "is there; its settings are made anew" if bucket.exists else "is made"
+    click.echo(f"account {bucket.account}, {bucket.region}: the bucket {bucket.name} {what}", err=True)
+    if not bucket.exists and not agreed("Make it?", yes=yes):
+        return FAILED
+    make_bucket(aws, bucket, lambda line: click.echo(line, err=True))
+    click.echo(bucket.name)
+    return DONE

@@ -1,0 +1,153 @@
+"""The bucket that lokki makes for an account and a region, for users who name none: found by its name alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import ClientError
+
+from lokki.config import LokkiConfig
+from lokki.deploy.aws import Aws, aws_errors, code_of
+from lokki.deploy.stack import Tell
+from lokki.errors import AwsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import (
+        BucketLifecycleConfigurationTypeDef,
+        CreateBucketRequestTypeDef,
+        PublicAccessBlockConfigurationTypeDef,
+    )
+
+_WITHOUT_NAMESPACES: Final = frozenset({"me-south-1", "me-central-1"})
+"""Regions in which an account has no names of buckets to itself.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/gpbucketnamespaces.html"""
+
+_DAYS_OF_UPLOADS: Final = 7
+
+_ALL_BLOCKED: Final[PublicAccessBlockConfigurationTypeDef] = {
+    "BlockPublicAcls": True,
+    "BlockPublicPolicy": True,
+    "IgnorePublicAcls": True,
+    "RestrictPublicBuckets": True,
+}
+"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html"""
+
+_LIFECYCLE: Final[BucketLifecycleConfigurationTypeDef] = {
+    "Rules": [
+        {
+            "ID": "lokki-unfinished-uploads",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _DAYS_OF_UPLOADS},
+        }
+    ]
+}
+"""Parts of uploads that were never finished cost as objects do, and no list of objects shows them.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpu-abort-incomplete-mpu-lifecycle-config.html"""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnBucket:
+    """The bucket of an account in a region. ``exists``: whether it is there."""
+
+    name: str
+    account: str
+    region: str
+    exists: bool
+
+    @property
+    def has_namespace(self) -> bool:
+        """Whether nobody but the account can ever have a bucket of this name."""
+        return self.region not in _WITHOUT_NAMESPACES
+
+
+def bucket_name(account: str, region: str) -> str:
+    """Return the name of the bucket that lokki makes.
+
+    >>> bucket_name("123456789012", "eu-north-1"), bucket_name("123456789012", "me-south-1")
+    ('lokki-123456789012-eu-north-1-an', 'lokki-123456789012-me-south-1')
+    """
+    return f"lokki-{account}-{region}{'' if region in _WITHOUT_NAMESPACES else '-an'}"
+
+
+def find_own_bucket(aws: Aws) -> OwnBucket:
+    """Look for the bucket. Raises AwsError for one of that name that belongs to somebody else."""
+    with aws_errors("ask who you are"):
+        account = aws.sts.get_caller_identity()["Account"]
+    name = bucket_name(account, aws.region)
+    with aws_errors(f"look at the bucket {name}"):
+        try:
+            aws.s3.head_bucket(Bucket=name, ExpectedBucketOwner=account)
+        except ClientError as error:
+            if code_of(error) in ("404", "NoSuchBucket"):
+                return OwnBucket(name, account, aws.region, exists=False)
+            if code_of(error) == "403":
+                raise AwsError(
+                    f"the bucket {name} is not this account's, or access to it is denied. Name one in lokki.yml: "
+                    "artifact_bucket: my-bucket"
+                ) from None
+            raise
+    return OwnBucket(name, account, aws.region, exists=True)
+
+
+def with_bucket(aws: Aws, config: LokkiConfig, bootstrap: str = "lokki bootstrap") -> LokkiConfig:
+    """Return settings that name a bucket: their own, else the one that `bootstrap` made.
+
+    Raises AwsError, with both ways to have one, where there is none.
+    """
+    if config.artifact_bucket:
+        return config
+    own = find_own_bucket(aws)
+    if not own.exists:
+        raise AwsError(
+            f"there is no bucket for the flow's code and results: make one with: {bootstrap} --region {aws.region}, or "
+            "name one in lokki.yml: artifact_bucket: my-bucket"
+        )
+    return replace(config, artifact_bucket=own.name)
+
+
+def make_bucket(aws: Aws, bucket: OwnBucket, tell: Tell) -> None:
+    """Make the bucket if it is not there, and give it its settings: doing it again changes nothing."""
+    if not bucket.exists:
+        asked: CreateBucketRequestTypeDef = {"Bucket": bucket.name}
+        if bucket.has_namespace:
+            asked["BucketNamespace"] = "account-regional"
+        if aws.region != "us-east-1":  # which has no such constraint: API_CreateBucket
+            asked["CreateBucketConfiguration"] = {"LocationConstraint": aws.region}  # type: ignore[typeddict-item]
+        with aws_errors(f"make the bucket {bucket.name}"):
+            aws.s3.create_bucket(**asked)
+        tell(f"made the bucket {bucket.name}")
+    owner = bucket.account
+    with aws_errors(f"set up the bucket {bucket.name}"):
+        aws.s3.put_public_access_block(
+            Bucket=bucket.name, ExpectedBucketOwner=owner, PublicAccessBlockConfiguration=_ALL_BLOCKED
+        )
+        policy = json.dumps(_only_by_tls(bucket.name, aws.session.get_partition_for_region(aws.region)))
+        aws.s3.put_bucket_policy(Bucket=bucket.name, ExpectedBucketOwner=owner, Policy=policy)
+        aws.s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket.name, ExpectedBucketOwner=owner, LifecycleConfiguration=_LIFECYCLE
+        )
+    tell("set up: no public access, TLS only, unfinished uploads removed after 7 days")
+
+
+def _only_by_tls(name: str, partition: str) -> dict[str, object]:
+    """Return a policy that refuses what is not encrypted on its way.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html
+    """
+    arn = f"arn:{partition}:s3:::{name}"
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "OnlyByTls",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [arn, f"{arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }
