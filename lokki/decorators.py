@@ -28,6 +28,7 @@ def step[**P, R](
     retry: Retry | None = None,
     env: Mapping[str, str] | None = None,
     dependencies: Iterable[str] = (),
+    disk: int | None = None,
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -38,12 +39,15 @@ def step[**P, R](
     retry: Retry | None = None,
     env: Mapping[str, str] | None = None,
     dependencies: Iterable[str] = (),
+    disk: int | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows; as ``@step`` or ``@step(timeout=60, …)``.
 
     * ``memory``: megabytes of the step's Lambda function, 128 to 10240. No local meaning: a local step has what the
       machine has. Default: ``lambda_defaults.memory``.
-    * ``timeout``: seconds that one try may take, at most 900. Locally a step that runs longer fails the same way; on
+    * ``disk``: megabytes of the function's ``/tmp``, 512 to 10240. No local meaning. Default:
+      ``lambda_defaults.disk``.
+    * ``timeout``: seconds that one try may take, at most 1,800. Locally a step that runs longer fails the same way; on
       threads Python cannot stop it, so it is left behind and its result is dropped. Default: none locally,
       ``lambda_defaults.timeout`` deployed.
     * ``retry``: when and how often to try again, see `Retry`. Default: one try.
@@ -54,7 +58,7 @@ def step[**P, R](
 
     Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
     """
-    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies))
+    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies), disk)
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
         return _make_step(function, options)

@@ -19,6 +19,7 @@ LAYERS = {
     "lokki.errors": 0,
     "lokki.failures": 0,
     "lokki.naming": 0,
+    "lokki.quotas": 0,
     "lokki.values": 0,
     "lokki.options": 0,
     "lokki.signatures": 0,

@@ -417,7 +417,7 @@ def test_in_a_batch_a_timeout_covers_each_try_of_each_item() -> None:
     drawn = graph(fetch().map(call_service, batch=10).agg(add_up))
     assert task_timeouts(drawn)["CallService"] == 10 * (4 * 2.5 + 2.6) + 5 + 15
     drawn = graph(fetch().map(call_service, batch=1000).agg(add_up))
-    assert task_timeouts(drawn)["CallService"] == 900 + 15
+    assert task_timeouts(drawn)["CallService"] == 1800 + 15
 
 
 def execution_type(drawn: FlowGraph, **settings: object) -> str:

@@ -12,7 +12,6 @@ from typing import cast
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
-    FUNCTION_NAME_LENGTH,
     deployed_name,
     function_id,
     function_placeholder,
@@ -29,6 +28,7 @@ from lokki.config import LokkiConfig
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, Plan, bind_parameters, lower
+from lokki.quotas import FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.values import Json
 
 RUNTIME = "python3.13"
@@ -38,10 +38,6 @@ LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
 
 _KEPT: Mapped = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
-
-_RESOURCES = 500
-"""Most resources of a stack.
-https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html"""
 
 
 def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code]) -> dict[str, Json]:
@@ -69,10 +65,10 @@ def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str,
     resources |= _live()
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
-    if len(resources) > _RESOURCES:
+    if len(resources) > STACK_RESOURCES:
         raise FlowError(
             f"the flow {plan.flow!r} has {len(graph.steps)} steps, which make {len(resources)} resources; "
-            f"a stack holds {_RESOURCES}. Split the flow."
+            f"a stack holds {STACK_RESOURCES}. Split the flow."
         )
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -123,6 +119,10 @@ def _function(plan: Plan, step: AnyStep, suffix: str, code: Code, config: LokkiC
         "Environment": {"Variables": function_environment(step, config)},
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
     }
+    disk = step.options.disk or config.lambda_defaults.disk
+    if disk != LEAST_DISK:
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html
+        properties["EphemeralStorage"] = {"Size": disk}
     if config.tracing:
         properties["TracingConfig"] = {"Mode": "Active"}
     properties["Tags"] = _tags(config)

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 from lokki.errors import StepTimeoutError, WorkerError
 from lokki.options import Retry
+from lokki.quotas import LONGEST_RETRY_DELAY
 from lokki.values import Json
-
-_LONGEST_DELAY = 31_622_399
-"""MaxDelaySeconds must be below 31,622,400."""
 
 SERVICE_ERRORS = (
     "Lambda.ServiceException",
@@ -74,7 +72,7 @@ def step_rule(retry: Retry | None) -> RetryRule | None:
     """
     if retry is None or retry.attempts == 1:
         return None
-    longest = max(1, math.ceil(min(retry.max_delay, _LONGEST_DELAY)))
+    longest = max(1, math.ceil(min(retry.max_delay, LONGEST_RETRY_DELAY)))
     interval = max(1, math.ceil(min(retry.delay, longest)))
     grows = retry.delay > 0 and retry.backoff > 1 and longest > interval
     backoff, max_delay = (retry.backoff, longest) if grows else (1.0, None)

@@ -21,6 +21,7 @@ from lokki.graph import FlowGraph
 from lokki.naming import MAP_SUFFIX, state_name
 from lokki.options import MapOptions
 from lokki.plan import Call, FanOut, Op, Plan, lower
+from lokki.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
 from lokki.store.keys import Keys
 from lokki.values import Json
 
@@ -32,12 +33,6 @@ FLOW_PLACEHOLDER = "FlowName"
 BATCH_BYTES = 200_000
 """Most bytes of items in a batch: with the batch's own input they must stay below the 256 KiB of a state's input.
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html"""
-
-_LONGEST_TIMEOUT = 99_999_999
-"""https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"""
-
-_CHILDREN = 10_000
-"""Most child executions at once. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
 
 _RUN_ID = "{% $states.context.Execution.Name %}"
 
@@ -57,7 +52,7 @@ def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json
         "StartAt": _state_of(plan.ops[0]),
     }
     if plan.options.timeout is not None:
-        machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), _LONGEST_TIMEOUT)
+        machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
     states: dict[str, Json] = {}
     for op, following in zip_longest(plan.ops, plan.ops[1:]):
         state = _map_state(plan, op, config) if isinstance(op, FanOut) else _outer_task(plan, op, config)
@@ -173,7 +168,7 @@ def _bounds(options: MapOptions) -> State:
     """
     bounds: State = {}
     if options.concurrency is not None:
-        bounds["MaxConcurrency"] = min(options.concurrency, _CHILDREN)
+        bounds["MaxConcurrency"] = min(options.concurrency, CHILDREN_AT_ONCE)
     if isinstance(options.tolerate, float):
         bounds["ToleratedFailurePercentage"] = number(float(Decimal(repr(options.tolerate)) * 100))
     elif options.tolerate is not None:

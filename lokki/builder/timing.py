@@ -9,12 +9,7 @@ from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 from lokki.plan import Call, FanOut, Plan
-
-FUNCTION_TIMEOUT = 900
-"""Longest timeout of a function, in seconds. https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html"""
-
-EXPRESS_TIMEOUT = 300
-"""Longest EXPRESS execution, in seconds. https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html"""
+from lokki.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its
@@ -29,7 +24,7 @@ def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     """Return the timeout of a step's function, in whole seconds.
 
     It is the step's ``timeout``, else ``lambda_defaults.timeout``. In a batch the step's ``timeout`` is for one item,
-    so there it covers each try of each item, as far as Lambda's 900 seconds go.
+    so there it covers each try of each item, as far as Lambda's longest timeout goes.
     """
     own = step.options.timeout
     if own is None:
@@ -45,7 +40,7 @@ def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     item = own
     if retry is not None:
         item = own * retry.attempts + sum(retry.wait(failed) for failed in range(1, retry.attempts))
-    return math.ceil(min(FUNCTION_TIMEOUT, item * max(batches) + _BATCH_MARGIN))
+    return math.ceil(min(FUNCTION_SECONDS, item * max(batches) + _BATCH_MARGIN))
 
 
 def task_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
@@ -77,13 +72,13 @@ def execution_type(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> str:
     """
     if config.execution_type == "EXPRESS":
         one_try = sum(function_timeout(plan, call.step, config) for call in fan_out.inner)
-        if one_try > EXPRESS_TIMEOUT:
+        if one_try > EXPRESS_SECONDS:
             steps = " and ".join(f"{call.step.name}()" for call in fan_out.inner)
             raise ConfigError(
-                f"execution_type: EXPRESS ends after {EXPRESS_TIMEOUT} seconds, but {steps} in the map over "
+                f"execution_type: EXPRESS ends after {EXPRESS_SECONDS} seconds, but {steps} in the map over "
                 f"{fan_out.id}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
             )
         return "EXPRESS"
     if config.execution_type:
         return config.execution_type
-    return "EXPRESS" if longest_item(plan, fan_out, config) <= EXPRESS_TIMEOUT else "STANDARD"
+    return "EXPRESS" if longest_item(plan, fan_out, config) <= EXPRESS_SECONDS else "STANDARD"
