@@ -72,6 +72,7 @@ TimeoutSeconds = Annotated[int, _Between(1, quotas.FUNCTION_SECONDS, "seconds")]
 DiskMegabytes = Annotated[int, _Between(quotas.LEAST_DISK, quotas.MOST_DISK, "MB")]
 MemoryMegabytes = Annotated[int, _Between(quotas.LEAST_MEMORY, quotas.MOST_MEMORY, "MB")]
 InlineBytes = Annotated[int, _Between(0, quotas.STATE_BYTES, "bytes")]
+AtOnce = Annotated[int, _Between(0, quotas.CHILDREN_AT_ONCE, "items")]
 LogLevel = Annotated[str, _OneOf(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))]
 PackageType = Annotated[str, _OneOf(("", "zip", "image"))]
 Architecture = Annotated[str, _OneOf(("x86_64", "arm64"))]
@@ -138,6 +139,9 @@ class LokkiConfig(_Settings):
     log_retention: RetentionDays = 30
     execution_type: ExecutionType = ""
     tracing: bool = True
+    map_concurrency: AtOnce = 0
+    kms_key: str = ""
+    permissions_boundary: str = ""
 
     def __post_init__(self) -> None:
         """Keep read-only copies of the mappings, whoever made the value."""

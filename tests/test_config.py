@@ -107,11 +107,14 @@ def test_every_setting_can_be_given(project: Project) -> None:
         log_retention: 3653
         execution_type: express
         tracing: off
+        map_concurrency: 100
+        kms_key: k
+        permissions_boundary: b
     """)
     assert project.load() == LokkiConfig(
         "bucket", "prefix", "out", "birds", "ERROR", 0, RolesConfig("p", "l"), {"A": "a"},
         LambdaDefaultsConfig(1, 128, "v1", 1024), "zip", "arm64", ("data/*.csv",), ("a", "b"), {"team": "birds"}, 3653,
-        "EXPRESS", False,
+        "EXPRESS", False, 100, "k", "b",
     )  # fmt: skip
 
 
@@ -380,7 +383,7 @@ MISTAKES = [
         )
         for given, shown in [
             ("0", "0"),
-            ("1801", "901"),
+            ("1801", "1801"),
             ("-1", "-1"),
             ("true", "true or false"),
             ("60.0", "a decimal number"),

@@ -102,6 +102,11 @@ def version_id(step: str, content: str) -> str:
     return f"{state_name(shortened(step, _LONGEST_ID))}Version{digest}"
 
 
+def tolerated_placeholder(fan_out_id: str) -> str:
+    """Return the name under which the definition asks how many items of a map may fail: ``GetBirdsTolerated``."""
+    return f"{state_name(shortened(fan_out_id, _LONGEST_ID))}Tolerated"
+
+
 def function_placeholder(step: str) -> str:
     """Return the name under which the state machine's definition asks for a function's ARN: ``FlapBirdFunctionArn``."""
     return f"{function_id(step)}Arn"
