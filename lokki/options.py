@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lokki.errors import FlowError
 from lokki.quotas import FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
@@ -16,6 +17,10 @@ _RESERVED_VARIABLES = re.compile(
 )
 """Environment variables that a step cannot set: Lambda refuses them, and two are lokki's.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
+
+
+type Executor = Literal["threads", "processes", "inline"]
+"""Where the items of map blocks run on this machine; see `LocalRunner`."""
 
 
 @dataclass(frozen=True, slots=True)
