@@ -59,12 +59,7 @@ class WorkerError(LokkiError):
 
 
 class RunError(LokkiError):
-    """A run ended without a result: a step failed, too many items failed, or the run's time was up.
-
-    ``run_id``: the run, where it was started from Python.
-    """
-
-    run_id = ""
+    """A run ended without a result: a step failed, too many items failed, or the run's time was up."""
 
 
 class RunFolderError(LokkiError):

@@ -19,7 +19,6 @@ LAYERS = {
     "lokki.errors": 0,
     "lokki.failures": 0,
     "lokki.naming": 0,
-    "lokki.quotas": 0,
     "lokki.values": 0,
     "lokki.options": 0,
     "lokki.signatures": 0,
@@ -51,6 +50,8 @@ LAYERS = {
     "lokki.builder.timing": 2,
     "lokki.builder.lambda_pkg": 2,
     "lokki.builder.reaching": 2,
+    "lokki.builder.imports": 2,
+    "lokki.builder.sensitive": 2,
     "lokki.builder.trimming": 2,
     "lokki.deploy.changes": 2,
     "lokki.builder.state_machine": 2,
@@ -83,13 +84,17 @@ LAYERS = {
     "lokki.builder.checks": 3,
     "lokki.builder.dependencies": 3,
     "lokki.builder.distributions": 3,
+    "lokki.builder.import_check": 3,
+    "lokki.builder.included": 3,
     "lokki.builder.origins": 3,
     "lokki.builder.own_metadata": 3,
     "lokki.builder.requirements": 3,
     "lokki.builder.requirements_file": 3,
     "lokki.builder.sources": 3,
+    "lokki.builder.tree": 3,
     "lokki.builder.uv": 3,
     "lokki.builder.vendoring": 3,
+    "lokki.builder.walk": 3,
     "lokki.emulator": 3,
     "lokki.emulator.*": 3,
     "lokki.deploy": 3,
@@ -102,18 +107,13 @@ LAYERS = {
     "lokki.cli": 4,
     "lokki.cli_*": 4,
     "lokki.progress": 4,
-    "lokki.progress_notebook": 4,
     "lokki.run_log": 4,
     "lokki.progress_bars": 4,
     "lokki.progress_row": 4,
-    "lokki.launching": 4,
 }
 """The layer of each module; the first entry that matches counts. A new module needs a line here."""
 
 LAST_PURE_LAYER = 2
-
-DOORS = {("lokki.decorators", "lokki.launching"): "`Flow.run` stands on the flow, and loads what runs it when called"}
-"""Imports inside functions that may lead to a later layer, and why."""
 
 IMPURE = {
     "asyncio", "fcntl", "fileinput", "glob", "http", "importlib.resources", "io", "logging", "mmap", "multiprocessing",
@@ -156,7 +156,6 @@ BROAD = {
     ("lokki.runtime.handler", "handle"): "a step may raise anything; it is raised again under the name that is retried",
     ("lokki.failures", "text_of"): "a user's __str__ may raise anything",
     ("lokki.failures", "failure_of"): "attributes of a user's exception may raise anything",
-    ("lokki.local_run.own_thread", "run"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.limits", "*"): "handed to the thread that waits, which raises it",
 }
@@ -195,7 +194,7 @@ def own_imports(module: str, modules: Mapping[str, str]) -> set[str]:
     for name, _ in imports(modules[module]):
         if name.split(".")[0] == "lokki":
             found.add(name if name in modules else name.rpartition(".")[0] or name)
-    return {other for other in found if other != module and (module, other) not in DOORS}
+    return found - {module}
 
 
 def unlisted(modules: Mapping[str, str]) -> list[str]:

@@ -5,12 +5,14 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lokki.builder.import_check import LOADED_BEFORE
 from lokki.builder.sources import lokki_files
 
 FLOW = """
@@ -45,6 +47,7 @@ def report(graph):
         "steps": {step: f"{found.module}:{found.name}" for step, found in project.steps.items()},
         "files": list(project.files),
         "foreign": project.foreign,
+        "notes": project.notes,
     }))
 """
 
@@ -110,7 +113,8 @@ def test_a_script_and_the_files_beside_it_that_it_imports(project: Project) -> N
         "flow": "my_flow:a_flow",
         "steps": {"first": "my_flow:first"},
         "files": ["cleaning.py", "my_flow.py", "shared/__init__.py", "shared/names.py", "shared/parts.py"],
-        "foreign": {"click": "cleaning.py", "yaml": "my_flow.py"},
+        "foreign": {"click": "cleaning.py:2", "yaml": "my_flow.py:5"},
+        "notes": [],
     }
 
 
@@ -181,7 +185,7 @@ def test_modules_outside_of_the_project_and_in_its_environments_are_not_its_file
     project.write({"my_flow.py": flow("import sys; sys.path += ['.venv/lib/site-packages', '..']", "import one, two")})
     project.write({".venv/lib/site-packages/one.py": "", "../two.py": ""})
     found = project.collect("my_flow.py")
-    assert (found["files"], found["foreign"]) == (["my_flow.py"], {"one": "my_flow.py", "two": "my_flow.py"})
+    assert (found["files"], found["foreign"]) == (["my_flow.py"], {"one": "my_flow.py:4", "two": "my_flow.py:4"})
 
 
 def test_what_is_installed_from_folders_of_this_machine_is_packaged_like_the_project(project: Project) -> None:
@@ -214,7 +218,7 @@ def test_what_is_installed_from_folders_of_this_machine_is_packaged_like_the_pro
         "copied/__init__.py", "copied/deep.py", "copied/names.py", "copied_too.py", "linked/__init__.py",
         "linked/names.py", "my_flow.py",
     ]  # fmt: skip
-    assert found["foreign"] == {"fetched": "my_flow.py"}
+    assert found["foreign"] == {"fetched": "my_flow.py:4"}
 
 
 def test_imports_that_may_fail_are_not_said_to_be_needed(project: Project) -> None:
@@ -304,7 +308,10 @@ def test_a_file_of_a_name_that_lokki_needs_is_refused(project: Project, name: st
 def test_a_module_that_cannot_be_read_is_refused(project: Project) -> None:
     project.write({"my_flow.py": flow("def f():\n    import broken"), "broken.py": "def"})
     error = str(project.collect("my_flow.py")["error"])
-    assert error.startswith(f"BuildError: {project.folder}/broken.py cannot be read: ")
+    assert error == (
+        f"BuildError: {project.folder}/broken.py:1 is not valid Python: invalid syntax. Correct it, or exclude it in "
+        "lokki.yml."
+    )
 
 
 def test_a_module_compiled_for_this_machine_is_refused(project: Project) -> None:
@@ -342,10 +349,11 @@ def test_patterns_choose_files_but_never_hidden_ones_caches_tests_and_environmen
 
 def test_a_pattern_that_matches_nothing_is_a_mistake(project: Project) -> None:
     project.write({"my_flow.py": flow(), ".env": ""})
-    error = str(project.collect("my_flow.py", config={"include": [".env", "my_flow.py"]})["error"])
+    error = str(project.collect("my_flow.py", config={"include": ["*.env", "my_flow.py"]})["error"])
     assert error == (
-        f"ConfigError: include: '.env' matches no file in {project.folder} (hidden files, caches and tests are never "
-        "taken). Correct the pattern: it starts at the folder of the flow's file, such as data/*.csv or **/*.sql."
+        f"ConfigError: include: '*.env' matches no file in {project.folder} (hidden files, caches and tests only where "
+        "it spells their path). Correct the pattern: it starts at the folder of the flow's file, such as data/*.csv or "
+        "**/*.sql."
     )
 
 
@@ -369,3 +377,171 @@ def test_lokkis_own_modules_in_a_package_need_none_that_is_left_out() -> None:
     assert {(path, name) for path, name in needed if name not in modules} == set()
     assert {"lokki", "lokki.runtime.handler", "lokki.runner", "lokki.s3"} <= modules
     assert not {"lokki.cli", "lokki.builder.builder", "lokki.operate", "lokki.estimate", "lokki.causes"} & modules
+
+
+# Beside modules
+
+
+def included(project: Project, *patterns: str) -> tuple[list[str], list[str]]:
+    """Return the files beyond the flow's that patterns come to, and the notes, or the one error."""
+    found = project.collect("my_flow.py", config={"include": patterns})
+    if "error" in found:
+        return [], [str(found["error"]).partition(": ")[2]]
+    files = [path for path in found["files"] if path != "my_flow.py"]  # type: ignore[attr-defined]
+    return files, list(found["notes"])  # type: ignore[call-overload]
+
+
+def test_included_modules_bring_what_they_import(project: Project) -> None:
+    project.write(
+        {
+            "my_flow.py": flow(),
+            "plugins/__init__.py": "import names",
+            "plugins/upper.py": "from shared import mark\nfrom . import words",
+            "plugins/words.py": "",
+            "plugins/words.txt": "",
+            "plugins/template.py": "def {{ name }}():",
+            "shared.py": "",
+            "names.py": "",
+        }
+    )
+    assert included(project, "plugins/u*.py")[0] == [
+        "names.py", "plugins/__init__.py", "plugins/upper.py", "plugins/words.py", "plugins/words.txt", "shared.py",
+    ]  # fmt: skip
+    assert "plugins/template.py" in included(project, "plugins/*.py")[0]
+
+
+def test_data_of_imported_packages_is_packed_without_being_named(project: Project) -> None:
+    project.write(
+        {
+            "my_flow.py": flow(
+                "from importlib.resources import files", "import team.birds, plain.names", "files('texts')"
+            ),
+            "beside.csv": "",
+            "team/__init__.py": "",
+            "team/birds.py": "",
+            "team/birds.json": "",
+            "team/data/deep/names.csv": "",
+            "team/data/.hidden": "",
+            "team/tests/data.csv": "",
+            "team/raw.csv": "",
+            "team/other/__init__.py": "",
+            "team/other/large.bin": "",
+            "team/unused.py": "",
+            "plain/names.py": "",
+            "plain/names.txt": "",
+            "texts/__init__.py": "",
+            "texts/hello.txt": "",
+            "unused/__init__.py": "",
+            "unused/data.csv": "",
+        }
+    )
+    found = project.collect("my_flow.py", config={"exclude": ["team/raw.csv"]})
+    assert found["files"] == [
+        "my_flow.py", "plain/names.py", "plain/names.txt", "team/__init__.py", "team/birds.json", "team/birds.py",
+        "team/data/deep/names.csv", "texts/__init__.py", "texts/hello.txt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_data_of_a_library_that_is_installed_from_a_folder_is_packed_and_can_be_named(
+    project: Project, *, editable: bool
+) -> None:
+    site, place = "../venv/site-packages", "../libs/atlas/src" if editable else "../venv/site-packages"
+    url = {"url": f"file://{project.folder.parent}/libs/atlas", "dir_info": {"editable": True} if editable else {}}
+    project.write(
+        {
+            "my_flow.py": flow(f"import sys; sys.path += ['{site}', '{place}']", "import atlas"),
+            f"{place}/atlas/__init__.py": "",
+            f"{place}/atlas/countries.json": "[]",
+            f"{place}/atlas/extra/__init__.py": "",
+            f"{place}/atlas/extra/more.json": "[]",
+            f"{place}/other/data.json": "[]",
+            f"{site}/atlas-1.dist-info/direct_url.json": json.dumps(url),
+            f"{site}/atlas-1.dist-info/RECORD": "atlas/__init__.py,,\natlas/extra/__init__.py,,\n",
+        }
+    )
+    assert included(project)[0] == ["atlas/__init__.py", "atlas/countries.json"]
+    assert "atlas/extra/more.json" in included(project, "atlas/extra/*.json")[0]
+    assert "atlas/extra/more.json" in included(project, f"{place}/atlas/extra/*.json")[0]
+    [error] = included(project, "../libs/elsewhere.json")[1]
+    assert error.startswith("include: '../libs/elsewhere.json' leads out of the folders from which the flow imports (")
+    if not editable:
+        assert included(project, "other/*.json")[0] == []
+
+
+def test_secrets_beside_modules_of_a_package_are_not_packed(project: Project) -> None:
+    project.write({"my_flow.py": flow("import team"), "team/__init__.py": "", "team/prod.env": "", "team/a.txt": ""})
+    files, notes = included(project)
+    assert files == ["team/__init__.py", "team/a.txt"]
+    assert notes == ["team/prod.env looks like a secret, so it is not packed; to pack it, name it in include"]
+    assert "team/prod.env" in included(project, "team/prod.env")[0]
+
+
+# Names of Python's modules
+
+
+def test_a_module_of_the_project_wins_over_pythons_of_the_same_name(project: Project) -> None:
+    project.write(
+        {
+            "my_flow.py": flow("import profile, statistics, test.helpers, colorsys"),
+            "profile.py": "import cmd",
+            "statistics.py": "",
+            "cmd.py": "",
+            "test/__init__.py": "",
+            "test/helpers.py": "",
+        }
+    )
+    found = project.collect("my_flow.py")
+    assert found["files"] == [
+        "cmd.py",
+        "my_flow.py",
+        "profile.py",
+        "statistics.py",
+        "test/__init__.py",
+        "test/helpers.py",
+    ]
+    assert found["foreign"] == {}
+
+
+def test_a_name_that_lambda_loads_before_is_refused(project: Project) -> None:
+    whole = (Path(sysconfig.get_path("stdlib")) / "numbers.py").read_text()  # which lokki needs, too
+    project.write({"my_flow.py": flow("import numbers"), "numbers.py": whole})
+    assert project.collect("my_flow.py")["error"] == (
+        f"BuildError: {project.folder}/numbers.py has the name of a module of Python's, which Lambda loads before any "
+        "code of the flow, so the flow would get Python's there. Rename it."
+    )
+
+
+def test_a_name_of_which_pythons_module_was_loaded_here_before_is_refused(project: Project) -> None:
+    late = "import sys; sys.path.remove({0!r}); import statistics; sys.path.insert(0, {0!r})".format(
+        str(project.folder)
+    )
+    project.write({"my_flow.py": late + flow("import statistics"), "statistics.py": ""})
+    assert project.collect("my_flow.py")["error"] == (
+        f"BuildError: {project.folder}/statistics.py has the name of a module of Python's, which was loaded here "
+        "before it could be, so that it would be another one than on Lambda. Rename it."
+    )
+
+
+def test_what_lambdas_runtime_loads_is_known() -> None:
+    """By what its runtime client loads here, as it does on Lambda before the code of a function."""
+    code = "import awslambdaric.__main__, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()} & sys.stdlib_module_names
+    public = {name for name in loaded - set(sys.builtin_module_names) if not name.startswith("_")}
+    assert public - LOADED_BEFORE == set()
+
+
+def test_a_chain_of_imports_of_any_length_is_followed(project: Project) -> None:
+    chain = {f"m{number}.py": f"def f():\n    import m{number + 1}" for number in range(1500)}
+    project.write({"my_flow.py": flow("import m0"), **chain})
+    assert len(project.collect("my_flow.py")["files"]) == 1501  # type: ignore[arg-type]
+
+
+def test_a_module_that_is_a_link_out_of_the_project_is_packed_and_said(project: Project) -> None:
+    project.write({"my_flow.py": flow("import names"), "../shared/names.py": "x = 1"})
+    (project.folder / "names.py").symlink_to("../shared/names.py")
+    found = project.collect("my_flow.py")
+    assert found["files"] == ["my_flow.py", "names.py"]
+    shared = f"{project.folder.parent}/shared/names.py"
+    assert found["notes"] == [f"names.py is a link out of the project, to {shared}; it is packed since it is imported"]

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lokki.builder.archive import bytecode_kind, content_digest
+from lokki.builder.archive import LAMBDA_PYTHON, bytecode_kind, content_digest
 from lokki.builder.build_folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, shown_size, write_bundle
 from lokki.builder.cloudformation import build_template
 from lokki.builder.dependencies import Resolved, check_imports, resolve
+from lokki.builder.import_check import ON_LAMBDA_MODULES, Target, check_packages, standard_library
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
 from lokki.builder.own_metadata import own_metadata
@@ -56,7 +57,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
     calls = describe_calls(plan, template_to_json)
     packages = []
     steps = contents.project.steps
-    trimmed = trim(contents.project.files, steps)
+    trimmed = trim(contents.project.files, steps, contents.project.trees)
     for step in graph.steps:
         code = StepCode(
             plan.flow,
@@ -90,6 +91,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
 
 def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
     """Yield what the user should know of what is packed."""
+    yield from project.notes
     if trimmed.reason and len(project.steps) > 1:
         yield (
             f"{trimmed.reason}, which may reach any step, so every package has the code of all steps, "
@@ -160,7 +162,9 @@ class Builder:
         for extra in dict.fromkeys(step.options.dependencies for step in graph.steps):
             names = [step.name for step in graph.steps if step.options.dependencies == extra]
             found = resolve(requirements, extra, config.architecture, uv, cache)
-            check_imports(project.foreign, found, names[0])
+            if config.packages == "image":  # what is installed when the image is built is known by its pins alone
+                foreign = {name: place for name, place in project.foreign.items() if name not in config.provided}
+                check_imports(foreign, found, names[0])
             resolved |= dict.fromkeys(names, found)
             if config.packages == "zip":
                 vendored |= dict.fromkeys(names, vendor(found, uv, cache))
@@ -168,7 +172,20 @@ class Builder:
                 vendored |= dict.fromkeys(names, vendor(local, uv, cache))
         metadata = own_metadata(sys.path, project.files, project.flow_file)
         files = {**project.files, **metadata, **lokki_files()}
-        return Contents(replace(project, files=files), resolved, vendored), requirements
+        notes = project.notes
+        if config.packages == "zip":
+            notes += tuple(_check_zips(project, frozenset(files), vendored, config))
+        return Contents(replace(project, files=files, notes=notes), resolved, vendored), requirements
+
+
+def _check_zips(
+    project: Project, files: frozenset[str], vendored: Mapping[str, Vendored], config: LokkiConfig
+) -> list[str]:
+    """Check that zips have all that their modules import, and return notes on what may be missing."""
+    elsewhere = standard_library(LAMBDA_PYTHON) | ON_LAMBDA_MODULES | {*config.provided}
+    targets = [Target(step, files | one.paths, elsewhere) for step, one in vendored.items()]
+    starts = frozenset({project.flow.module, *(importable.module for importable in project.steps.values())})
+    return check_packages(project.imports, starts, targets, config.exclude)
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

@@ -257,8 +257,8 @@ def _arguments_of_main(tree: ast.Module, names: LokkiNames) -> Iterator[int]:
     """Yield what identifies the nodes that are given to lokki's ``main()``, which does nothing on Lambda."""
     for node in tree.body:
         match node:
-            case ast.Expr(value=ast.Call(func=function, args=[argument])) if _is_of_lokki(function, "main", names):
-                yield id(argument)
+            case ast.Expr(value=ast.Call(func=function, args=arguments)) if _is_of_lokki(function, "main", names):
+                yield from map(id, arguments)
 
 
 def _is_of_lokki(expression: ast.expr, member: str, names: LokkiNames) -> bool:

@@ -102,6 +102,18 @@ def parse(source: bytes) -> ast.Module | None:
         return None
 
 
+def syntax_error(source: bytes) -> str:
+    """Say where and why a source is no Python, to be written after its file's name; "" for one that is."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(source)
+    except SyntaxError as error:
+        return f"{f':{error.lineno}' if error.lineno else ''} is not valid Python: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f" is not valid Python: {error or 'it is nested too deeply'}"
+    return ""
+
+
 def _is_in_data(step: Importable, data: Sequence[bytes]) -> bool:
     """Tell whether a file such as ``config.yaml`` names a step as frameworks do: ``flow.read_csv`` or with ``:``."""
     name = re.compile(rb"\b" + re.escape(step.module.encode()) + rb"[.:]" + re.escape(step.name.encode()) + rb"\b")

@@ -1,0 +1,184 @@
+"""Whether all that a package's modules import is there on Lambda: in the package, in Python, or in the runtime."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Final, Literal
+
+from lokki.builder.imports import ModuleImport, always_imported
+from lokki.builder.included import matches
+from lokki.builder.package_types import BuildError
+from lokki.builder.reaching import module_name
+
+ON_LAMBDA_MODULES: Final = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric"})
+"""What Lambda's Python has. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html"""
+
+LOADED_BEFORE: Final = frozenset(
+    {
+        "__future__", "_colorize", "_weakrefset", "abc", "ast", "codecs", "collections", "contextlib", "copyreg",
+        "decimal", "dis", "encodings", "enum", "functools", "genericpath", "importlib", "io", "json", "keyword",
+        "linecache", "logging", "math", "numbers", "opcode", "operator", "os", "pkgutil", "posixpath", "re", "reprlib",
+        "resource", "runpy", "signal", "site", "sitecustomize", "stat", "string", "struct", "sys", "textwrap",
+        "threading", "time", "token", "tokenize", "traceback", "types", "typing", "usercustomize", "warnings",
+        "weakref", "zipimport",
+    }
+)  # fmt: skip
+"""Modules of Python's that Lambda's runtime client, or Python as it starts, may load before the code of a function.
+
+https://github.com/aws/aws-lambda-python-runtime-interface-client
+"""
+
+LATE_IN_LOKKI: Final = {"local": "lokki.results", "remote": "lokki.operate"}
+"""What `import lokki` loads when it is asked for, and packages do not have."""
+
+_ONLY_ON_WINDOWS = frozenset({"_msi", "_overlapped", "_winapi", "msilib", "msvcrt", "nt", "winreg", "winsound"})
+_LATER = {"annotationlib": (3, 14), "compression": (3, 14), "profiling": (3, 15)}
+"""Modules of Python's, with the version that has them first. https://docs.python.org/3/whatsnew/"""
+
+type Kind = Literal["package", "module", "namespace", ""]
+"""What a name is in a package, "" for nothing. A namespace is a folder without ``__init__``."""
+
+
+def standard_library(python: tuple[int, int]) -> frozenset[str]:
+    """Return the names of the modules that a version of Python has on Lambda."""
+    return sys.stdlib_module_names - _ONLY_ON_WINDOWS - {name for name, since in _LATER.items() if since > python}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a step's package has: the paths of its files, and of modules what is on Lambda without being packed."""
+
+    step: str
+    paths: frozenset[str]
+    elsewhere: frozenset[str]
+
+    def kind(self, name: str) -> Kind:
+        """Tell what a module's name is in the package."""
+        base = name.replace(".", "/")
+        if f"{base}/__init__.py" in self.paths:
+            return "package"
+        if f"{base}.py" in self.paths or self._has_compiled(base):
+            return "module"
+        if self._has_compiled(f"{base}/__init__"):
+            return "package"
+        return "namespace" if any(path.startswith(f"{base}/") for path in self.paths) else ""
+
+    def missing(self, imported: ModuleImport, is_here: Callable[[str], bool]) -> str:
+        """Return the first part of an import that nothing provides, "" if it is all there.
+
+        ``is_here``: whether a module is a file on this machine. Packages may make modules as they start, which no file
+        shows; what is a file here is none of those.
+        """
+        if imported.module.partition(".")[0] in self.elsewhere or imported.module in self.elsewhere:
+            return ""
+        above: Kind = "namespace"
+        for name in accumulate(imported.module.split("."), "{}.{}".format):
+            kind = self.kind(name)
+            if not kind:
+                return name if above == "namespace" or (above == "package" and is_here(name)) else ""
+            above = kind
+        whole = imported.names[-1]
+        if imported.module == "lokki":
+            late = LATE_IN_LOKKI.get(imported.member)
+            return whole if late and not self.kind(late) else ""
+        return whole if imported.member and above == "namespace" and not self.kind(whole) else ""
+
+    def _has_compiled(self, base: str) -> bool:
+        return any(path.startswith(f"{base}.") and path.endswith(".so") for path in self.paths)
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """An import that nothing provides: where it is, and the module's name."""
+
+    place: str
+    name: str
+    always: bool
+
+
+def check_packages(
+    imports: Mapping[str, tuple[ModuleImport, ...]],
+    starts: frozenset[str],
+    targets: list[Target],
+    exclude: tuple[str, ...],
+) -> list[str]:
+    """Return a note on each import of the project's modules that fails on Lambda if it comes to it.
+
+    ``imports``: those of each module by its path; ``starts``: the modules that a function imports first. Raises
+    BuildError for an import that is executed whenever a function starts, since it could not.
+    """
+    always = always_imported(starts, {module_name(path): each for path, each in imports.items()})
+    notes: dict[str, int] = {}
+    distinct = {target.paths: target for target in reversed(targets)}
+    for target in distinct.values():
+        missing = list(_missing(imports, always, target))
+        fatal = [one for one in missing if one.always]
+        if fatal:
+            raise BuildError(_refusal(fatal, target, exclude))
+        for one in missing:
+            line = f"{one.place} imports {one.name}, which no package has: that fails if it comes to it"
+            notes[line] = notes.get(line, 0) + 1
+    # What one step's function imports, and only that step requires, is missing in the others, which do not run it.
+    return [line for line, count in notes.items() if count == len(distinct)]
+
+
+def _missing(
+    imports: Mapping[str, tuple[ModuleImport, ...]], always: frozenset[str], target: Target
+) -> Iterator[_Missing]:
+    known: dict[tuple[str, str], str] = {}
+    for path, statements in imports.items():
+        for one in statements:
+            if one.when == "guarded":
+                continue
+            if (one.module, one.member) not in known:
+                known[one.module, one.member] = target.missing(one, _is_here)
+            if name := known[one.module, one.member]:
+                yield _Missing(f"{path}:{one.line}", name, one.when == "always" and module_name(path) in always)
+
+
+def _is_here(name: str) -> bool:
+    """Tell whether a module is a file on this machine; importing its packages to ask Python would run them."""
+    base = name.replace(".", "/")
+    return any(
+        (Path(entry or ".") / f"{base}.py").is_file() or (Path(entry or ".") / base / "__init__.py").is_file()
+        for entry in sys.path
+    )
+
+
+def _refusal(missing: list[_Missing], target: Target, exclude: tuple[str, ...]) -> str:
+    imports = ", ".join(f"{one.place} imports {one.name}" for one in missing)
+    remedies = dict.fromkeys(_remedy(one.name, exclude) for one in missing)
+    return (
+        f"{imports}, which nothing that {target.step}() requires provides, so its function could not start. "
+        f"{' '.join(remedies)}"
+    )
+
+
+def _remedy(name: str, exclude: tuple[str, ...]) -> str:
+    base = name.replace(".", "/")
+    if name.partition(".")[0] == "lokki":
+        return "It is not on Lambda: import it in the function that uses it, outside of steps."
+    if matches(f"{base}.py", exclude) or matches(f"{base}/__init__.py", exclude):
+        return f"It is excluded in lokki.yml: take it out of exclude, or import {name} in the function that uses it."
+    provider = _provider(name)
+    if not provider and (file := getattr(sys.modules.get(name), "__file__", None)):
+        return f"It is {file}, outside of the project: move it into the project, or install it as a package."
+    return (
+        "Add to the project's pyproject.toml, or to a requirements.txt beside the flow: "
+        f"{provider or name.partition('.')[0]}. If Lambda has it all the same, from a layer, say so in lokki.yml: "
+        f"provided: [{name.partition('.')[0]}]."
+    )
+
+
+def _provider(name: str) -> str:
+    """Return the distribution that a module is of on this machine, "" if none is known."""
+    base = name.replace(".", "/")
+    for distribution in importlib.metadata.distributions():
+        if any(str(file) in (f"{base}.py", f"{base}/__init__.py") for file in distribution.files or ()):
+            return str(distribution.metadata["Name"])
+    return min(importlib.metadata.packages_distributions().get(name.partition(".")[0], [""]))

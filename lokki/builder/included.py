@@ -1,0 +1,276 @@
+"""Which files beside modules go into packages: what ``include`` names, and the data of the packages that are imported.
+
+A secret, a hidden file and a link out of the project go in only where ``include`` spells their very path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from lokki.builder.package_types import BuildError
+from lokki.builder.sensitive import has_private_key, is_named_like_secret
+from lokki.builder.tree import Entry, Tree
+from lokki.errors import ConfigError
+
+_MOST_NOTES: Final = 8
+"""More would hide the rest of what a build reports."""
+
+_WILD = "*?["
+_SECRET = "looks like a secret"
+_KEY = "has a private key in it"
+_NAMEABLE = (_SECRET, _KEY, "is a link out of the project")
+"""Reasons that a user overrules by naming the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A folder from which modules are imported; ``tops``: the only modules and packages there that count, if some."""
+
+    folder: Path
+    tops: frozenset[str] = frozenset()
+
+    def has(self, path: str) -> bool:
+        """Tell whether a path below the folder counts."""
+        return not self.tops or path.partition("/")[0].removesuffix(".py") in self.tops
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Files to pack: where each is, by its path in the package, and what to tell the user, a line each.
+
+    ``named``: the paths that ``include`` spells out; ``left_out``: what is told of files that are not packed.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+    packed: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to tell the user."""
+        more = len(self.left_out) - _MOST_NOTES
+        rest = [f"{more} more files are not packed, for such reasons"] if more > 0 else []
+        return (*dict.fromkeys(self.packed), *self.left_out[:_MOST_NOTES], *rest)
+
+    def read(self, limit: int) -> dict[str, bytes]:
+        """Read the files, but those with a private key in them. Raises BuildError where they are too large."""
+        _check_sizes(self.files, limit)
+        contents = {}
+        for path, file in self.files.items():
+            content = read_file(file)
+            if has_private_key(content) and not path.endswith(".py"):
+                if path not in self.named:
+                    self.left_out.append(_not_packed(path, _KEY))
+                    continue
+                if not is_named_like_secret(path):  # which is told already
+                    self.packed.append(f"{shown(path)} {_KEY}; it is packed since include names it")
+            contents[path] = content
+        return contents
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How files are chosen: patterns to exclude, the project's folders, resolved, and folders never to enter."""
+
+    exclude: tuple[str, ...]
+    roots: tuple[Path, ...]
+    skipped: frozenset[Path]
+
+    def include(self, patterns: Sequence[str], bases: Sequence[Base], chosen: Chosen) -> None:
+        """Choose what patterns match: in the first folder, the flow's, and what matches nothing there in the others.
+
+        Raises ConfigError for a pattern that matches nothing, or nothing that can be packed.
+        """
+        remaining = dict.fromkeys(patterns)
+        reasons: dict[str, str] = {}
+        for base in bases:
+            here = {pattern: _below(pattern, base, bases) for pattern in remaining}
+            wanted = {pattern: below for pattern, below in here.items() if below is not None}
+            for pattern in self._choose(wanted, base, chosen, reasons) if wanted else ():
+                remaining.pop(pattern, None)
+        for pattern in sorted(remaining):
+            raise ConfigError(_matches_nothing(pattern, bases, reasons.get(pattern, "")))
+
+    def _choose(
+        self, patterns: Mapping[str, str], base: Base, chosen: Chosen, reasons: dict[str, str]
+    ) -> Iterator[str]:
+        """Choose what patterns match in a folder, and yield each for which there is a file."""
+        spelled = frozenset(path for pattern in patterns.values() for path in _spelled(pattern))
+        exact = frozenset(patterns.values())
+
+        def enters(path: str, _: Path) -> bool:
+            return base.has(path) and any(_may_match_below(pattern, path) for pattern in exact)
+
+        for entry in Tree(self.roots, self.skipped, spelled, enters).walk(base.folder):
+            names = [name for name, pattern in patterns.items() if _concerns(pattern, entry)]
+            if not names or not base.has(entry.path):
+                continue
+            if matches(entry.path, self.exclude):
+                yield from names
+                continue
+            reason = entry.obstacle or (_SECRET if _is_secret(entry) and entry.path not in exact else "")
+            if not reason:
+                yield from names
+                chosen.files.setdefault(entry.path, entry.file)
+                if entry.path in exact:
+                    chosen.named.add(entry.path)
+                chosen.packed.extend(_remarks(entry))
+                continue
+            if entry.path in exact:
+                raise ConfigError(f"include: {shown(entry.path)} {reason}. Correct include in lokki.yml.")
+            chosen.left_out.append(_not_packed(entry.path, reason))
+            reasons.update({name: f"{shown(entry.path)}, which {reason}" for name in names if name not in reasons})
+
+    def data_of(self, packages: Mapping[str, Iterable[Path]], chosen: Chosen) -> None:
+        """Choose the data files of packages: those in their folders, and below, up to other packages.
+
+        ``packages``: the folders of each by its path.
+        """
+
+        def enters(path: str, folder: Path) -> bool:
+            return path not in packages and not (folder / "__init__.py").exists() and not matches(path, self.exclude)
+
+        tree = Tree(self.roots, self.skipped, frozenset(), enters)
+        for package, folders in packages.items():
+            for folder in folders:
+                for entry in tree.walk(folder, f"{package}/"):
+                    if entry.path in chosen.files or _is_code(entry.path) or matches(entry.path, self.exclude):
+                        continue
+                    reason = entry.obstacle or (_SECRET if _is_secret(entry) else "")
+                    if reason:
+                        chosen.left_out.append(_not_packed(entry.path, reason))
+                    else:
+                        chosen.files[entry.path] = entry.file
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a pattern matches a path, or a folder that it is in; one without ``/`` matches at any depth."""
+    above = [PurePosixPath(part) for part in accumulate(path.split("/"), lambda upper, name: f"{upper}/{name}")]
+    plain = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
+    return any(
+        place.full_match(pattern if "/" in pattern else f"**/{pattern}") or str(place) == pattern
+        for pattern in plain
+        for place in above
+    )
+
+
+def shown(path: str) -> str:
+    """Return a path as it can be printed on one line."""
+    return path if path.isprintable() else repr(path)
+
+
+def read_file(file: Path) -> bytes:
+    """Read a file. Raises BuildError for one that cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BuildError(
+            f"{shown(str(file))} cannot be read: {error.strerror}. Make it readable, or exclude it in lokki.yml."
+        ) from None
+
+
+def _below(pattern: str, base: Base, bases: Sequence[Base]) -> str | None:
+    """Return a pattern as it is below a folder, None if it leads to another.
+
+    Raises ConfigError for one that leads to none of the folders, which nothing on Lambda could find.
+    """
+    plain = pattern.removeprefix("./").rstrip("/")
+    if not plain.startswith("/") and ".." not in plain.split("/"):
+        return plain
+    place = os.path.normpath(bases[0].folder / plain)
+    around = [one.folder for one in bases if place.startswith(f"{one.folder}{os.sep}")]
+    if not around:
+        raise ConfigError(
+            f"include: {pattern!r} leads out of the folders from which the flow imports "
+            f"({', '.join(str(one.folder) for one in bases)}), so no code on Lambda would find it by that path. "
+            f"Put the files below one of these, or a link to them."
+        )
+    nearest = max(around, key=lambda folder: len(folder.parts))
+    return place.removeprefix(f"{nearest}{os.sep}") if nearest == base.folder else None
+
+
+def _spelled(pattern: str) -> Iterator[str]:
+    """Yield each path that a pattern spells out: what is before its first wildcard, and the folders above."""
+    plain = []
+    for part in pattern.split("/"):
+        if any(character in part for character in _WILD):
+            break
+        plain.append(part)
+        yield "/".join(plain)
+    yield pattern
+
+
+def _may_match_below(pattern: str, folder: str) -> bool:
+    """Tell whether a pattern may match a file below a folder."""
+    parts = pattern.split("/")
+    if len(parts) == 1:
+        return True
+    for part, name in zip(parts, folder.split("/"), strict=False):
+        if part == "**":
+            return True
+        if part != name and not PurePosixPath(name).full_match(part):
+            return False
+    return True
+
+
+def _concerns(pattern: str, entry: Entry) -> bool:
+    """Tell whether a pattern matches a file, or might match one in a folder that cannot be entered."""
+    if entry.obstacle and entry.file.is_dir() and _may_match_below(pattern, entry.path):
+        return True
+    return matches(entry.path, (pattern,))
+
+
+def _is_secret(entry: Entry) -> bool:
+    return is_named_like_secret(entry.path) and not entry.path.endswith(".py")
+
+
+def _is_code(path: str) -> bool:
+    """Tell whether a file is code, which is packed only where it is imported, or a stub for checkers of it."""
+    return path.endswith((".py", ".pyc", *(suffix for suffix in EXTENSION_SUFFIXES if suffix != ".so")))
+
+
+def _remarks(entry: Entry) -> Iterator[str]:
+    if entry.remark:
+        yield f"{entry.remark}; it is packed since include names it"
+    if _is_secret(entry):
+        yield f"{shown(entry.path)} {_SECRET}; it is packed since include names it"
+
+
+def _not_packed(path: str, reason: str) -> str:
+    remedy = "; to pack it, name it in include" if reason.startswith(_NAMEABLE) else ""
+    return f"{shown(path)} {reason}, so it is not packed{remedy}"
+
+
+def _matches_nothing(pattern: str, bases: Sequence[Base], reason: str) -> str:
+    if reason:
+        remedy = "remove that, or correct the pattern in lokki.yml"
+        if reason.partition(", which ")[2].startswith(_NAMEABLE):
+            remedy = "such files are packed only where include names each by its path"
+        return f"include: {pattern!r} matches nothing but {reason}: {remedy}."
+    others = "".join(f" or {base.folder}" for base in bases[1:])
+    return (
+        f"include: {pattern!r} matches no file in {bases[0].folder}{others} (hidden files, caches and tests only where "
+        "it spells their path). Correct the pattern: it starts at the folder of the flow's file, such as data/*.csv or "
+        "**/*.sql."
+    )
+
+
+def _check_sizes(files: Mapping[str, Path], limit: int) -> None:
+    """Raise BuildError for more than a package may have, before any of it is read."""
+    sizes = {path: file.stat().st_size for path, file in files.items()}
+    total = sum(sizes.values())
+    if total <= limit:
+        return
+    largest = sorted(sizes.items(), key=lambda each: (-each[1], each[0]))[:10]
+    table = "\n".join(f"  {size / 2**20:9.1f} MiB  {shown(path)}" for path, size in largest)
+    raise BuildError(
+        f"the data files of the packages have {total / 2**20:.1f} MiB; Lambda takes {limit / 2**20:.0f} MiB. "
+        f"The largest are:\n{table}\nExclude in lokki.yml what the flow does not read, or let it read that from S3."
+    )

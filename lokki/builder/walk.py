@@ -1,0 +1,251 @@
+"""Following the imports of a project's modules, to find those that a flow needs.
+
+Paths are those that files have in a package, which are those by which Python finds them: the path of a module below the
+entry of ``sys.path`` that it comes from. So the deployed flow imports what it imports here, also where a module of the
+project has the name of one of Python's: the flow's folder is the first that is searched, here and on Lambda.
+https://docs.aws.amazon.com/lambda/latest/dg/python-package.html#python-package-searchpath
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec
+from importlib.metadata import PathDistribution
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from lokki.builder.archive import LAMBDA_PYTHON
+from lokki.builder.import_check import LOADED_BEFORE, standard_library
+from lokki.builder.imports import ModuleImport, always_imported, read_imports
+from lokki.builder.included import Base, matches, read_file
+from lokki.builder.package_types import BuildError
+from lokki.builder.reaching import module_name
+from lokki.builder.trimming import parse, syntax_error
+
+_PROJECT_MARKS = ("pyproject.toml", "lokki.yml", "requirements.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeFolders:
+    """Where a project's code is. ``folder``: the flow's, from which its file is imported.
+
+    ``roots``: folders of the project's own code; ``copies``: modules that were installed from such; ``pythons``:
+    folders of Python's own.
+    """
+
+    folder: Path
+    roots: tuple[Path, ...]
+    copies: frozenset[str]
+    pythons: frozenset[Path]
+
+    def is_own(self, folder: Path) -> bool:
+        """Tell whether a folder is the project's, and not an environment's inside it, or Python's own."""
+        resolved = folder.resolve()
+        return (
+            any(map(resolved.is_relative_to, self.roots))
+            and not {"site-packages", "dist-packages"} & set(resolved.parts)
+            and not any(map(resolved.is_relative_to, self.pythons))
+        )
+
+
+def code_folders(file: Path, folder: Path) -> CodeFolders:
+    """Find the folders of a project's code; ``folder``: from where the flow's file is imported."""
+    pythons = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+    roots, copies = _local_packages(sys.path)
+    return CodeFolders(folder, (_project_root(file, folder), *roots), copies, pythons)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A walk over the imports of modules, which adds those of the project to ``files``.
+
+    ``sources``: where each is; ``packages``: the folders of each package of the project, by its path; ``places``: the
+    folders from which modules of the project are imported, each with the only names that count there, if some.
+    """
+
+    around: CodeFolders
+    find: Callable[[str], ModuleSpec | None]
+    exclude: tuple[str, ...]
+    files: dict[str, bytes] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    trees: dict[str, ast.Module] = field(default_factory=dict)
+    imports: dict[str, tuple[ModuleImport, ...]] = field(default_factory=dict)
+    packages: dict[str, list[Path]] = field(default_factory=dict)
+    places: dict[Path, set[str]] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+    _waiting: list[str] = field(default_factory=list)
+    _tops: dict[str, list[Path]] = field(default_factory=dict)
+
+    def follow(self, names: Iterable[str]) -> None:
+        """Add the modules of these names, the packages that they are in, and all that they import."""
+        self._waiting.extend(names)
+        while self._waiting:
+            name = self._waiting.pop()
+            if name not in self._seen:
+                self._seen.add(name)
+                self._resolve(name)
+
+    def _resolve(self, name: str) -> None:
+        """Add the module of this name, if it is the project's, and the packages that it is in."""
+        top, *rest = name.split(".")
+        places = self._top(top)
+        path = PurePosixPath(top)
+        for position in range(len(rest) + 1):
+            module = _module_in(places, path.name)
+            if module is None:
+                return
+            file, places = module
+            if places:
+                self.packages[str(path)] = places
+            if file is not None:
+                self.add(".".join(path.parts), file)
+            if position < len(rest):
+                path /= rest[position]
+
+    def add(self, name: str, file: Path) -> None:
+        """Add a module by its name, unless it is there or excluded, and note what it imports."""
+        path = f"{name.replace('.', '/')}{'/__init__.py' if file.name == '__init__.py' else '.py'}"
+        if path in self.files or matches(path, self.exclude):
+            return
+        if file.suffix != ".py":
+            raise BuildError(f"{file} is compiled for this machine. Build a wheel of it and require that instead.")
+        source = read_file(file)
+        tree = parse(source)
+        if tree is None:
+            raise BuildError(f"{file}{syntax_error(source)}. Correct it, or exclude it in lokki.yml.")
+        self.files[path], self.sources[path], self.trees[path] = source, file, tree
+        self.imports[path] = read_imports(tree, path)
+        self._waiting.extend(name for one in self.imports[path] for name in one.names)
+
+    def foreign(self, starts: Iterable[str]) -> dict[str, str]:
+        """Return the modules of others that are imported whenever these are, each with the file and line that does."""
+        always = always_imported(starts, {module_name(path): imports for path, imports in self.imports.items()})
+        foreign: dict[str, str] = {}
+        standard = standard_library(LAMBDA_PYTHON)
+        for path, imports in sorted(self.imports.items()):
+            if module_name(path) in always:
+                for one in imports:
+                    top = one.module.partition(".")[0]
+                    known = top == "lokki" or top in standard or self._top(top)
+                    if one.when == "always" and not known:
+                        foreign.setdefault(top, f"{path}:{one.line}")
+        return foreign
+
+    def bases(self) -> list[Base]:
+        """Return the folders from which the project's modules are imported, the flow's first."""
+        for entry in sys.path:
+            if (place := _plain(entry or ".")).is_dir() and self.around.is_own(place):
+                self.places.setdefault(place, set())
+        others = [Base(place, frozenset(tops)) for place, tops in sorted(self.places.items())]
+        return [Base(self.around.folder), *(base for base in others if base.folder != self.around.folder)]
+
+    def links(self) -> Iterator[str]:
+        """Yield a line for each module that is a link out of the project."""
+        for path, source in sorted(self.sources.items()):
+            outside = not any(map(source.resolve().is_relative_to, self.around.roots))
+            if outside and path.partition("/")[0].removesuffix(".py") not in self.around.copies:
+                yield f"{path} is a link out of the project, to {source.resolve()}; it is packed since it is imported"
+
+    def _top(self, name: str) -> list[Path]:
+        """Return the folders in which a module of this name is, if it is the project's."""
+        if name not in self._tops:
+            self._tops[name] = own = self._own_places(name)
+            if name in sys.stdlib_module_names:
+                self._check_shadow(name, own)
+            for place in own:
+                self.places.setdefault(place, set()).update(() if self.around.is_own(place) else (name,))
+        return self._tops[name]
+
+    def _own_places(self, name: str) -> list[Path]:
+        if name == "lokki":
+            return []
+        try:
+            spec = self.find(name)
+        except (ImportError, ValueError):  # a finder that fails, or a module without a spec
+            return []
+        if spec is None:
+            return []
+        places = [_plain(place).parent for place in spec.submodule_search_locations or ()]
+        if not places and spec.has_location and spec.origin:
+            places = [_plain(spec.origin).parent]
+        return [place for place in places if name in self.around.copies or self.around.is_own(place)]
+
+    def _check_shadow(self, name: str, own: list[Path]) -> None:
+        """Refuse a module of the project that has the name of one of Python's, where Lambda would take the other."""
+        folder = self.around.folder
+        files = [place / name / "__init__.py" for place in own or [folder]]
+        files += [place / f"{name}.py" for place in own or [folder]]
+        file = next(filter(Path.is_file, files), None)
+        if file is None:
+            return
+        if own and name in LOADED_BEFORE:
+            raise BuildError(
+                f"{file} has the name of a module of Python's, which Lambda loads before any code of the flow, so the "
+                "flow would get Python's there. Rename it."
+            )
+        if not own and name not in LOADED_BEFORE and not _is_built_in(name):
+            raise BuildError(
+                f"{file} has the name of a module of Python's, which was loaded here before it could be, so that it "
+                "would be another one than on Lambda. Rename it."
+            )
+
+
+def _plain(path: str) -> Path:
+    """Return a path without ``..``, which ``sys.path`` may have."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (absolute() leaves them, resolve() follows links)
+
+
+def _is_built_in(name: str) -> bool:
+    """Tell whether a module is part of the interpreter, so that no file takes its place anywhere."""
+    return name in sys.builtin_module_names or FrozenImporter.find_spec(name) is not None
+
+
+def _module_in(places: list[Path], name: str) -> tuple[Path | None, list[Path]] | None:
+    """Find a module as Python does: its file, None for a package without one, and where its submodules are."""
+    portions = []
+    for place in places:
+        if (package := place / name / "__init__.py").is_file():
+            return package, [place / name]
+        for suffix in (".py", *EXTENSION_SUFFIXES):
+            if (module := place / f"{name}{suffix}").is_file():
+                return module, []
+        if (place / name).is_dir():
+            portions.append(place / name)
+    return (None, portions) if portions else None
+
+
+def _project_root(file: Path, folder: Path) -> Path:
+    """Return the folder below which files are the project's: that of the git repository, else of the nearest marks."""
+    for above in file.parents:
+        if (above / ".git").exists():
+            return above
+    for above in file.parents:
+        if any((above / mark).exists() for mark in _PROJECT_MARKS):
+            return above if folder.is_relative_to(above) else folder
+    return folder
+
+
+def _local_packages(path: Iterable[str]) -> tuple[list[Path], frozenset[str]]:
+    """Return what is installed from folders of this machine, which no index has: it is packaged like the project.
+
+    That is the folders of editable ones, and the names of the modules that others were copied to.
+    https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    roots: list[Path] = []
+    copies: set[str] = set()
+    for file in sorted(found for entry in path for found in Path(entry or ".").glob("*.dist-info/direct_url.json")):
+        if file.parent.name.startswith("lokki-"):
+            continue
+        match json.loads(file.read_bytes()):
+            case {"url": str(url), "dir_info": {"editable": True}}:
+                roots.append(Path(unquote(urlsplit(url).path)).resolve())
+            case {"dir_info": dict()}:
+                files = (Path(path) for path in PathDistribution(file.parent).files or ())
+                copies.update(path.parts[0].removesuffix(".py") for path in files if path.suffix == ".py")
+    return roots, frozenset(copies)
