@@ -29,7 +29,7 @@ from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.failures import first_line, place_in_users_files, text_of, trace_of, users_place
 from lokki.graph import FlowGraph
-from lokki.loading import is_importing, load_flow
+from lokki.loading import hides_standard_library, is_importing, load_flow
 from lokki.plan import lower
 
 
@@ -312,7 +312,10 @@ def _placed(error: LokkiError) -> str:
 def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Show what the user's code raised while it was imported or drew the flow; Python calls this at its end."""
     text = users_traceback(error)
-    if text is None:
+    if text is None and (hiding := hides_standard_library()):
+        name, file = hiding
+        text = f"error: {from_here(file)} hides Python's own module {name!r}, which lokki needs. Rename it.\n"
+    elif text is None:
         sys.__excepthook__(kind, error, trace)
         text = "error: this is a mistake in lokki; please report it with the lines above.\n"
     sys.stderr.write(text)
