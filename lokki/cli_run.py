@@ -30,7 +30,7 @@ from lokki.cli_flow import (
 from lokki.cli_output import check_writable, shown, write_result
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
-from lokki.errors import LokkiError, ParameterError, RunError
+from lokki.errors import LokkiError, ParameterError, RunError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
@@ -205,11 +205,12 @@ class _Ending:
         self._options = options
         self._descriptors = descriptors
         self._recorder = recorder
+        self._is_gone = False  # the run's folder was removed under it: it cannot be resumed
 
     @property
     def _resume(self) -> str:
         run_id = self._recorder.report.run_id
-        return f"{self._options.again} --resume {run_id}" if run_id else ""
+        return f"{self._options.again} --resume {run_id}" if run_id and not self._is_gone else ""
 
     def interrupted(self) -> int:
         """Say that the run was interrupted."""
@@ -220,6 +221,7 @@ class _Ending:
         """Say what failed: the traceback of the user's step, one line of what and where, and how to go on."""
         text = from_here(str(error))
         trace = _trace(self._recorder.report, error, self._options.traceback)
+        self._is_gone = isinstance(error, RunFolderError)
         go_on = f"\nfix it and resume with: {self._resume}" if self._resume else ""
         self._say(f"{trace}error: {text}{go_on}", event="error", message=text)
         return FAILED

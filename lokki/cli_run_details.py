@@ -10,12 +10,12 @@ from itertools import groupby, islice
 from lokki.emulator.kept import emulated_name
 from lokki.errors import LokkiError
 from lokki.failures import Failure
+from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import result_parts
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.progress import seconds
 from lokki.results_items import Kept, Place
 from lokki.results_local import LocalCatalog
-from lokki.store.keys import Keys
 
 _FAILURES = 10
 _RANGES = 12
@@ -47,10 +47,9 @@ def _steps(runs: Runs, record: RunRecord, kept: Kept) -> Iterator[str]:
             yield f"{place.id}: {_state(kept, place)}"
             if place.source is not None and place.is_last:
                 yield from _failures(kept, place)
+                yield from _versions(runs, record, place.source, place.inner[0])
         except LokkiError as error:
             yield f"{place.id}: {error}"
-        if place.source is not None and place.is_last:
-            yield from _versions(runs, record, place.source, place.inner[0])
 
 
 def _state(kept: Kept, place: Place) -> str:
@@ -77,9 +76,9 @@ def _versions(runs: Runs, record: RunRecord, source: str, first_step: str) -> It
     changes = record.changed_code.get(source, [])
     if not changes:
         return
-    folder = runs.folder / Keys(record.run_id).map_results(source)
-    items = len(LocalCatalog(record.flow, runs.folder.parent).kept(record.run_id).items(source))
-    parts = result_parts(folder, items)
+    folder = RunFolder(runs, record)
+    with folder.reading(first_step):
+        parts = result_parts(folder.parts(source), folder.items(source))
     again = f"run --resume {record.run_id} --from {first_step}"
     yield f"  its items have results of different code; {again} runs all of them again"
     first = changes[0].first_part

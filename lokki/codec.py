@@ -129,6 +129,16 @@ def _not_unpickled(name: str, error: BaseException) -> StoreError:
     )
 
 
+def is_whole(member: Buffer, crc32: int | None = None) -> bool:
+    """Tell whether a gzip member is whole, and of a pickle with this checksum where one is given; unpickles nothing."""
+    view = memoryview(member)
+    try:
+        pieces = _stored_pieces(view) or _inflated_pieces(view, MAX_BYTES, "")
+    except StoreError:
+        return False
+    return sum(map(len, pieces)) <= MAX_BYTES and crc32 in (None, checksum([view]))
+
+
 @dataclass(slots=True)
 class Pack:
     """Lays several values one after the other in one object, each a gzip member of its own.

@@ -39,9 +39,9 @@ class DamagedError(StoreError):
     step = ""
 
 
-def damaged(problem: str, advice: str) -> StoreError:
+def damaged(problem: str, advice: str = "") -> StoreError:
     """Return the error for bytes that are not those that lokki wrote, or are not there any more."""
-    error = StoreError(f"{problem}. {advice}")
+    error = StoreError(f"{problem}. {advice}".rstrip())
     error.damage = problem
     return error
 

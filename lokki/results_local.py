@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import zlib
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -16,18 +15,19 @@ from typing import cast
 
 import msgspec
 
-from lokki import codec
 from lokki.emulator.kept import emulated_name
-from lokki.errors import RunFolderError, StoreError
+from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.failures import Failure
+from lokki.local_run import journal
+from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import Record
 from lokki.local_run.runs import RECORD, RunRecord, Runs
 from lokki.results_emulated import emulated_run
-from lokki.results_items import Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results_items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.results_log import log_lines
 from lokki.results_modules import MAINS, MainModule
-from lokki.store.keys import Keys, shown
-from lokki.values import Inline, Json, Ref, Stored, ref_from_json
+from lokki.store.keys import shown
+from lokki.values import Json, Ref, Stored
 
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 _NOWHERE = 2**16 - 1
@@ -82,11 +82,8 @@ class LocalRun:
     """
 
     def __init__(self, runs: Runs, record: RunRecord, file: Path | None) -> None:
-        self._runs = runs
         self._record = record
-        self._keys = Keys(record.run_id)
-        self._folder = runs.folder / record.run_id
-        self._file = file
+        self._folder = RunFolder(runs, record)
         self._modules = MainModule(file) if file is not None else None
 
     def places(self) -> Mapping[str, Place]:
@@ -95,47 +92,43 @@ class LocalRun:
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once and over whose result no map block runs."""
-        return self._load(ref_from_json(self._outcome(step_id)))
+        with self._folder.reading(step_id):
+            self._check_ended(step_id)
+            return self._folder.result(step_id, self._load)
 
-    def items(self, step_id: str) -> ManifestItems:
+    def items(self, step_id: str) -> ItemSource:
         """Return the items that the source of a map block gave."""
-        self._outcome(step_id)  # written last: without it the manifest may not belong to this run
-        path = self._runs.folder / self._keys.map_manifest(step_id)
-        try:
-            with path.open("rb") as file:
-                return ManifestItems(mmap(file.fileno(), 0, access=ACCESS_READ), self._load)
-        except OSError as error:
-            raise StoreError(f"the items of {step_id}() cannot be read: {error}.") from error
+        with self._folder.reading(step_id):
+            self._check_ended(step_id)  # written last: without it the manifest may not belong to this run
+            self._folder.check_items(step_id)
+            with self._folder.manifest(step_id).open("rb") as file:
+                items = ManifestItems(mmap(file.fileno(), 0, access=ACCESS_READ), self._load)
+        return CheckedItems(items, self._folder, step_id)
 
     def results(self, place: Place) -> JournalItems:
         """Return what an inner step of a map block returned for each item."""
         source = str(place.source)
-        items = int(cast("int", self._outcome(source).get("items", 0)))
-        folder = self._runs.folder / self._keys.map_results(source)
-        return JournalItems(folder, items, place, self._record, self._load)
+        with self._folder.reading(source):
+            self._check_ended(source)
+            items = self._folder.items(source)
+        return JournalItems(self._folder, items, place, self._record, self._load)
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
-        return log_lines(self._folder)
+        return log_lines(self._folder.path)
 
-    def _outcome(self, step_id: str) -> dict[str, object]:
-        url = self._runs.store.url(f"{self._record.run_id}/{step_id}/output.json")
-        try:
-            outcome: dict[str, object] = msgspec.json.decode(self._runs.store.read(Stored(url)))
-        except StoreError:
+    def _check_ended(self, step_id: str) -> None:
+        if self._folder.outcome(step_id) is None:
             raise StoreError(
                 f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
                 f"Go on with it by --resume {self._record.run_id}."
-            ) from None
-        return outcome
+            )
 
     def _load(self, ref: Ref) -> object:
-        if isinstance(ref, Inline):
-            return ref.result
         try:
-            return codec.loads(self._runs.store.read(ref), url=shown(ref), modules=self._modules)
+            return self._folder.load(ref, self._modules)
         except StoreError as error:
-            if self._modules is None and any(name in str(error) for name in MAINS):
+            if self._modules is None and isinstance(ref, Stored) and _is_of_main(error):
                 raise StoreError(
                     f"{shown(ref)} holds an object of a class in the flow's file, which is not known here. "
                     f'Name it: lokki.local("{self._record.flow}", file="flow.py").'
@@ -143,11 +136,33 @@ class LocalRun:
             raise
 
 
+class CheckedItems:
+    """The items of a map block; an error about a damaged one says how to get it again."""
+
+    def __init__(self, items: ManifestItems, folder: RunFolder, step_id: str) -> None:
+        self._items = items
+        self._folder = folder
+        self._step_id = step_id
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def value(self, index: int) -> object:
+        """Load an item."""
+        with self._folder.reading(self._step_id):
+            return self._items.value(index)
+
+    def failures(self) -> Mapping[int, Failure]:
+        """Return nothing: what a source gave has not failed."""
+        return {}
+
+
 class JournalItems:
     """What an inner step returned for each item, found in the journals of a map block when it is first asked for."""
 
-    def __init__(self, folder: Path, items: int, place: Place, record: RunRecord, load: Load) -> None:
+    def __init__(self, folder: RunFolder, items: int, place: Place, record: RunRecord, load: Load) -> None:
         self._folder = folder
+        self._journals = folder.parts(str(place.source))
         self._items = items
         self._place = place
         self._record = record
@@ -165,24 +180,29 @@ class JournalItems:
 
     def value(self, index: int) -> object:
         """Load what the step returned for an item."""
-        self._scan()
-        if self._part_of[index] == _NOWHERE:
-            raise self._missing(index)
-        path = self._parts[self._part_of[index]]
-        record = self._records(path, self._offset_of[index])[index]
-        if isinstance(record.result, msgspec.Raw):
-            value: object = msgspec.json.decode(record.result)
-            return value
-        if isinstance(record.range, msgspec.UnsetType):
-            raise StoreError(f"{path}: the record of item {index} has no result.")
-        key = path.with_suffix(".pkl.gz").relative_to(self._folder.parents[2])
-        return self._load(Stored(f"local:///{key}", record.range))
+        with self._reading():
+            self._scan()
+            if self._part_of[index] == _NOWHERE:
+                raise self._missing(index)
+            path = self._parts[self._part_of[index]]
+            record = self._records(path, self._offset_of[index])[index]
+            if isinstance(record.result, msgspec.Raw):
+                value: object = msgspec.json.decode(record.result)
+                return value
+            if isinstance(record.range, msgspec.UnsetType):
+                raise damaged(f"{path} is damaged: the record of item {index} has no result", "Run the map again.")
+            key = path.with_suffix(".pkl.gz").relative_to(self._folder.path.parent)
+            return self._load(Stored(f"local:///{key}", record.range, record.crc32))
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed at this step or before it, with why."""
-        self._scan()
+        with self._reading():
+            self._scan()
         own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
         return {index: failure for index, failure in self._failures.items() if failure.step in own}
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return self._folder.reading(self._place.inner[0])
 
     def _missing(self, index: int) -> Exception:
         failure = self._failures.get(index)
@@ -202,27 +222,40 @@ class JournalItems:
 
     def _scan(self) -> None:
         """Note where each item's first result is, as the step after the map block reads it; once."""
-        if self._finished or not self._items:
+        if len(self._finished) == self._items:
             return
-        self._finished = bytearray(self._items)
         self._part_of = array("H", [_NOWHERE]) * self._items
         self._offset_of = array("q", [0]) * self._items
-        self._parts = sorted(self._folder.glob("part-*.jsonl"), key=_part_number)
-        for number, path in enumerate(self._parts):
-            for offset, line in _whole_lines(path):
-                for record in _decoded(line):
-                    self._note(record, number, offset)
+        self._parts = self._journals.paths()
+        numbers = {path: number for number, path in enumerate(self._parts)}
+        finished = bytearray(self._items)
+        for path, offset, record in journal.records(self._journals):
+            self._note(record, path, numbers[path], offset, finished)
+        self._check_complete(finished)
+        self._finished = finished
 
-    def _note(self, record: Record, part: int, offset: int) -> None:
+    def _check_complete(self, finished: bytearray) -> None:
+        """Raise StoreError when a map block that has ended lacks results, or reasons of failures."""
+        outcome = self._folder.map_outcome(str(self._place.source))
+        found = [finished.count(1), len(self._failures)]
+        if outcome is not None and found != [outcome["succeeded"], outcome["failed"]]:
+            raise damaged(
+                f"{self._journals.folder} holds {found[0]} results and {found[1]} failures where "
+                f"{outcome['succeeded']} and {outcome['failed']} should be",
+                "Run the map again.",
+            )
+
+    def _note(self, record: Record, path: Path, part: int, offset: int, finished: bytearray) -> None:
         index = record.index
         if not 0 <= index < self._items:
-            raise StoreError(f"{self._parts[part]} belongs to a map block of more items than this run has.")
+            raise damaged(f"{path} belongs to a map block of more items than this run has", "Run the map again.")
         if not isinstance(record.failed, msgspec.UnsetType):
-            self._failures[index] = record.failed
+            if not finished[index]:
+                self._failures[index] = record.failed
             return
         if record.after is msgspec.UNSET:
             self._failures.pop(index, None)
-            self._finished[index] = True
+            finished[index] = True
         # The first result is the one that counts; of an inner step, the last one, which the item went on with.
         if self._is_own(record) and (self._part_of[index] == _NOWHERE or not self._place.is_last):
             self._part_of[index], self._offset_of[index] = part, offset
@@ -233,9 +266,8 @@ class JournalItems:
         return record.after == self._place.id
 
     def _read_line(self, path: Path, offset: int) -> dict[int, Record]:
-        with path.open("rb") as journal:
-            journal.seek(offset)
-            return {record.index: record for record in _decoded(journal.readline()) if self._is_own(record)}
+        records = journal.record_at(self._journals, path, offset)
+        return {record.index: record for record in records if self._is_own(record)}
 
 
 def places(plan: list[str]) -> dict[str, Place]:
@@ -254,6 +286,10 @@ def places(plan: list[str]) -> dict[str, Place]:
     return found
 
 
+def _is_of_main(error: StoreError) -> bool:
+    return not error.damage and any(name in str(error) for name in MAINS)
+
+
 def _file_of(record: Path) -> Path | None:
     """Return the flow's file as the run's record has it, if it does."""
     with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -269,22 +305,3 @@ def _info(record: RunRecord, flow: str) -> RunInfo:
     return RunInfo(
         record.run_id, flow, record.status, started, took, params, record.error, emulated=record.flow != flow
     )
-
-
-def _part_number(path: Path) -> tuple[int, str]:
-    return int(path.name.split("-")[1].partition(".")[0]), path.name
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a journal, each with its offset, up to the first that a kill cut short."""
-    offset = 0
-    with path.open("rb") as journal:
-        for line in journal:
-            if line[-1:] != b"\n" or line[:9] != b"%08x " % zlib.crc32(line[9:-1]):
-                return
-            yield offset, line
-            offset += len(line)
-
-
-def _decoded(line: bytes) -> list[Record]:
-    return msgspec.json.decode(line[9:-1], type=list[Record])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,7 +71,7 @@ class Recorder:
     def _take(self, event: Event) -> None:
         self.report = fold(self.report, event)
         if isinstance(event, RunStarted) and self._file is None:
-            self._file = (Path(event.folder).absolute() / LOG).open("a", encoding="utf-8", newline="\n")
+            self._file = _appended(Path(event.folder).absolute() / LOG)
             self._log = JsonLines(self._file)
             self._started(self)
         try:
@@ -84,3 +85,9 @@ class Recorder:
             self._display.show(event, self.report)
         except OSError:
             self._display = Nothing()  # the terminal has gone; the run goes on
+
+
+def _appended(path: Path) -> TextIO:
+    """Open a file to append to, which only its owner may read: steps print parameters and results."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "a", encoding="utf-8", newline="\n")

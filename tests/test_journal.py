@@ -12,14 +12,23 @@ from hypothesis import strategies as st
 from lokki.errors import ResultError, StoreError
 from lokki.failures import Failure
 from lokki.local_run import journal
-from lokki.local_run.journal import DONE, FAILED, PENDING, PartWriter
+from lokki.local_run.journal import DONE, FAILED, PENDING, Parts, PartWriter
+from lokki.local_run.seal import Seal
 
 FAILURE = Failure("flap", "ValueError", "no", "birds.py:3", "trace", "full", 2)
 BIG = {"payload": os.urandom(5000), "on": date(2026, 1, 1)}
 
 
+def parts(folder: Path, run_id: str = "run") -> Parts:
+    return Parts(folder, Seal(run_id, "2026-01-01"))
+
+
 def written(folder: Path, name: str = "part-0001") -> PartWriter:
-    return PartWriter(folder, name, 100)
+    return PartWriter(parts(folder), name, 100)
+
+
+def mark(part: PartWriter) -> bytes:
+    return journal._line(b"[]", part._start)
 
 
 def test_what_is_written_is_found_in_the_order_of_the_items(tmp_path: Path) -> None:
@@ -30,19 +39,19 @@ def test_what_is_written_is_found_in_the_order_of_the_items(tmp_path: Path) -> N
     second.fail(2, FAILURE)
     for part in (first, second):
         part.close()
-    found = journal.scan(tmp_path, 5)
+    found = journal.scan(parts(tmp_path), 5)
     assert list(found.status) == [DONE, DONE, FAILED, DONE, PENDING]
     assert found.finished == 3
-    assert journal.results(tmp_path, 5, failed=2) == [None, BIG, "goose"]
-    assert list(journal.failures(tmp_path)) == [(2, FAILURE)]
+    assert journal.results(parts(tmp_path), 5, failed=2) == [None, BIG, "goose"]
+    assert list(journal.failures(parts(tmp_path))) == [(2, FAILURE)]
 
 
 def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
     part = written(tmp_path)
     part.add(0, "goose")
     part.close()
-    with pytest.raises(StoreError, match="holds 1 results where 3 should be; start a new run"):
-        journal.results(tmp_path, 4, failed=1)
+    with pytest.raises(StoreError, match="holds 1 results where 3 should be"):
+        journal.results(parts(tmp_path), 4, failed=1)
 
 
 def test_an_item_that_failed_and_succeeded_later_is_finished(tmp_path: Path) -> None:
@@ -51,8 +60,8 @@ def test_an_item_that_failed_and_succeeded_later_is_finished(tmp_path: Path) -> 
     second.add(0, 1)
     first.close()
     second.close()
-    assert list(journal.scan(tmp_path, 1).status) == [DONE]
-    assert list(journal.failures(tmp_path)) == []
+    assert list(journal.scan(parts(tmp_path), 1).status) == [DONE]
+    assert list(journal.failures(parts(tmp_path))) == []
 
 
 @pytest.mark.parametrize("value", ["goose", BIG])
@@ -62,7 +71,7 @@ def test_what_an_inner_step_returned_is_found_until_its_item_is_finished(tmp_pat
     part.add(1, value, after="flap")
     part.add(1, value)
     part.flush()
-    found = journal.scan(tmp_path, 2)
+    found = journal.scan(parts(tmp_path), 2)
     assert list(found.status) == [PENDING, DONE]
     assert set(found.partials) == {0}
     assert found.partials[0].after == "flap"
@@ -91,7 +100,7 @@ def test_a_value_that_does_not_pickle_leaves_the_part_as_it_was(tmp_path: Path) 
         part.add(1, lambda: None)
     part.add(2, BIG)
     part.close()
-    assert journal.results(tmp_path, 3, failed=1) == [BIG, BIG]
+    assert journal.results(parts(tmp_path), 3, failed=1) == [BIG, BIG]
 
 
 def test_a_part_of_a_longer_map_is_refused(tmp_path: Path) -> None:
@@ -99,7 +108,7 @@ def test_a_part_of_a_longer_map_is_refused(tmp_path: Path) -> None:
     part.add(7, 1)
     part.close()
     with pytest.raises(StoreError, match="more items than this run has"):
-        journal.scan(tmp_path, 7)
+        journal.scan(parts(tmp_path), 7)
 
 
 def test_what_a_dead_worker_had_written_can_be_added(tmp_path: Path) -> None:
@@ -108,8 +117,8 @@ def test_what_a_dead_worker_had_written_can_be_added(tmp_path: Path) -> None:
     part.add(0, "x", after="flap")
     part.flush()
     found = journal.Scan(bytearray(3))
-    journal.scan_part(tmp_path, "part-0001", found)
-    journal.scan_part(tmp_path, "part-0002", found)  # died before it began
+    journal.scan_part(parts(tmp_path), "part-0001", found)
+    journal.scan_part(parts(tmp_path), "part-0002", found)  # died before it began
     assert (list(found.status), list(found.partials)) == ([PENDING, DONE, PENDING], [0])
     part.close()
 
@@ -142,20 +151,20 @@ def test_whatever_the_end_of_the_files_lost_the_rest_is_right(
         forced = synced_pack(folder, safe)
         for path in (part.path, journal._pack_path(part.path)):
             whole = path.read_bytes()
-            least = whole.rfind(journal._MARK) + len(journal._MARK) if safe else 0
+            least = whole.rfind(mark(part)) + len(mark(part)) if safe else 0
             if path != part.path:
                 least = forced
             cut = data.draw(st.integers(least, len(whole)))
             blanked = data.draw(st.none() | st.integers(cut, len(whole)))
             path.write_bytes(whole[:cut] + (b"" if blanked is None else bytes(blanked - cut) + whole[blanked:]))
-        found = journal.scan(folder, len(steps))
+        found = journal.scan(parts(folder), len(steps))
         for index, (kind, value) in wanted.items():
             kept = found.status[index] == DONE if kind == "result" else index in found.partials
             assert kept or index >= safe
             if kept and kind == "after":
                 assert journal.partial_value(found.partials[index]) == value
         done = [value for index, (kind, value) in wanted.items() if found.status[index] == DONE]
-        assert journal.results(folder, len(steps), failed=len(steps) - len(done)) == done
+        assert journal.results(parts(folder), len(steps), failed=len(steps) - len(done)) == done
         os.close(part._journal)
         os.close(part._pack_file)
 

@@ -75,7 +75,7 @@ class Storm:
         folder = self.root / "runs" / "run" / "numbers" / "map_results"
         if not folder.exists():
             return set()
-        status = journal.scan(folder, ITEMS).status
+        status = journal.scan(journal.Parts(folder, Runs(self.root).load("run").seal), ITEMS).status
         return {item for item in range(ITEMS) if status[item] == journal.DONE}
 
     def wait_for_a_moment(self, program: Program) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from lokki.errors import LokkiError, ResultError, RunError, RunFolderError, StoreError
+from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StoreError
 from lokki.events import (
     CodeChanged,
     Event,
@@ -34,9 +34,10 @@ from lokki.events import (
 from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
 from lokki.local_run import journal
-from lokki.local_run.again import RunAgain
+from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import Feed
+from lokki.local_run.folder import RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.limits import Deadline, TimeLimit
@@ -46,11 +47,10 @@ from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.manifest import check_items, item_lines
 from lokki.plan import Call, FanOut, Op, Output, Plan, Results
-from lokki.store import load, save
-from lokki.store.items import write_items
-from lokki.store.keys import Keys
-from lokki.store.local import flush_directory
-from lokki.values import Inline, Json, Stored, ref_from_json, ref_to_json
+from lokki.store import save
+from lokki.store.items import WrittenItems, write_items
+from lokki.store.local import flush_directory, make_directory
+from lokki.values import Inline, Json, ref_to_json
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
     from lokki.local_run.processes import ProcessPool
@@ -89,9 +89,8 @@ class Execution:
         self._code = code
         self._emit = setup.listener
         self._store = setup.runs.store
-        self._keys = Keys(record.run_id)
-        self._root = setup.runs.folder.absolute()  # steps may change the working directory
-        self._folder = self._root / record.run_id
+        self._folder = RunFolder(setup.runs, record)
+        self._identity = setup.runs.identity(record.run_id)
         self._began = time.monotonic()
         timeout = plan.options.timeout
         self._deadline = Deadline(None if timeout is None else self._began + timeout)
@@ -109,7 +108,7 @@ class Execution:
             try:
                 self._forget(again)
             except OSError as error:
-                raise _unusable(folder, error) from error
+                raise _unusable(self._folder.path, error) from error
         try:
             kept = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
             changed = self._clean(kept) if resumed else []
@@ -123,10 +122,12 @@ class Execution:
                 raise_interrupt()
                 if self._deadline.passed:
                     raise self._late()
+                self._check_folder()
                 if isinstance(op, FanOut):
                     self._map(op)
                 else:
                     self._call(op)
+            self._check_folder()
             result = self._result(self._plan.ops[-1].id)
             raise_interrupt()
             self._save("finished")
@@ -136,27 +137,56 @@ class Execution:
             self._emit(RunInterrupted(self._seconds()))
             raise
         except (LokkiError, OSError) as error:
-            error = error if isinstance(error, LokkiError) else _unusable(folder, error)
+            error = self._described(error)
             self._save_if_possible("failed", str(error))
             self._emit(RunFailed(self._seconds(), str(error)))
             raise error
         self._emit(RunFinished(self._seconds()))
         return result
 
+    def _check_folder(self) -> None:
+        """Raise RunFolderError when this run's folder is not there any more, or is another one."""
+        if self._identity is None or self._setup.runs.identity(self._record.run_id) != self._identity:
+            raise RunFolderError(
+                f"the folder {self._setup.runs.folder / self._record.run_id} was removed, moved or replaced during the "
+                "run: start a new run."
+            )
+
+    def _described(self, error: LokkiError | OSError) -> LokkiError:
+        """Return what to tell of an error that ends the run; what is damaged is forgotten, so that it runs again."""
+        try:
+            self._check_folder()
+            if isinstance(error, DamagedError):
+                self._forget_damaged(error.step)
+        except LokkiError as reason:
+            reason.__cause__ = error
+            return reason
+        except OSError:
+            return _unusable(self._folder.path, error)
+        return error if isinstance(error, LokkiError) else _unusable(self._folder.path, error)
+
+    def _forget_damaged(self, step_id: str) -> None:
+        op = self._plan.ops[operation_of(self._plan, step_id)]
+        if isinstance(op, FanOut):
+            journal.repair(self._folder.parts(op.id))
+            self._folder.forget_map_outcome(op.id)
+        else:
+            self._folder.forget_outcome(op.id)
+
     def _is_finished(self, op: Op) -> bool:
         """Tell whether the result of an operation is there, in the form that this flow needs."""
-        if isinstance(op, FanOut):
-            return self._has_results(op)
-        outcome = self._outcome(op.id)
+        try:
+            if isinstance(op, FanOut):
+                return self._folder.map_outcome(op.id) is not None
+            outcome = self._folder.outcome(op.id)
+        except StoreError:  # damaged: it runs again
+            return False
         return outcome is not None and ("items" in outcome) is op.fans_out
-
-    def _has_results(self, op: FanOut) -> bool:
-        return (self._results_folder(op.id) / "manifest.json").exists()
 
     def _forget(self, again: RunAgain) -> None:
         """Remove the results that are to be made again; `_clean` removes those that hang on them."""
         blocks = [op for op in self._plan.ops if isinstance(op, FanOut)] if again.failed_items else []
-        failed = [op for op in blocks if self._failed_items(op.id)]
+        failed = [op for op in blocks if self._failed_items(op)]
         if again.failed_items and not failed and all(map(self._is_finished, self._plan.ops)):
             raise RunFolderError(
                 f"no item of the run {self._record.run_id!r} failed, so there is none to run again; "
@@ -166,47 +196,45 @@ class Execution:
             self._save("running")  # first, so that a kill from here on leaves a run that says it has to go on
         for op in failed:
             # Its journal stays: in it the items that have their results are told from those that failed.
-            (self._results_folder(op.id) / "manifest.json").unlink()
-            flush_directory(self._results_folder(op.id))
+            self._folder.forget_map_outcome(op.id)
+            flush_directory(self._folder.parts(op.id).folder)
         if again.operation is not None:
             self._remove_results(self._plan.ops[again.operation])
 
     def _remove_results(self, op: Op) -> None:
-        results = self._results_folder(op.id) if isinstance(op, FanOut) else self._folder / op.id
+        results = self._folder.parts(op.id).folder if isinstance(op, FanOut) else self._folder.path / op.id
         if results.exists():
             shutil.rmtree(results)
             flush_directory(results.parent)
 
-    def _failed_items(self, source_id: str) -> int:
+    def _failed_items(self, op: FanOut) -> int:
         """Return how many items of a finished map block failed; 0 for one that is not finished."""
-        key = self._keys.map_results(source_id) + "manifest.json"
-        if not (self._root / key).exists():
-            return 0
-        return int(msgspec.json.decode(self._store.read(Stored(self._store.url(key))))["failed"])
+        with self._folder.reading(op.inner[0].id):
+            return int(cast("int", (self._folder.map_outcome(op.id) or {}).get("failed", 0)))
 
     def _clean(self, kept: list[Op]) -> list[CodeChanged]:
         """Remove what a killed run left half, and what was computed from something that will be computed anew.
 
         Returns which steps' code has changed since they gave results that are kept.
         """
-        folder = self._folder
+        folder = self._folder.path
         for half in folder.rglob(".*.part"):
             half.unlink()
         for op in self._plan.ops[len(kept) :]:
             if isinstance(op, Call) and (folder / op.id).exists():
                 shutil.rmtree(folder / op.id)
-        begun = [op for op in self._plan.ops[len(kept) :][:1] if self._results_folder(op.id).exists()]
+        begun = [op for op in self._plan.ops[len(kept) :][:1] if self._folder.parts(op.id).folder.exists()]
         before = {name: self._record.code.get(name, "") for name in _names([*kept, *begun])}
         blocks = {op.id for op in [*kept, *begun] if isinstance(op, FanOut)}
         parts = {source: parts for source, parts in self._record.changed_code.items() if source in blocks}
-        failed = sum(self._failed_items(op.id) for op in kept if isinstance(op, FanOut))
+        failed = sum(self._failed_items(op) for op in kept if isinstance(op, FanOut))
         self._record = replace(self._record, code=self._code | before, changed_code=parts, failed=failed)
         changed = [name for name, checksum in before.items() if checksum not in ("", self._code[name])]
         return [CodeChanged(name, self._finished_items(begun) if name in _names(begun) else None) for name in changed]
 
     def _finished_items(self, begun: list[Op]) -> int:
         """Return how many items of a map block that a run goes on with have their results."""
-        return sum(journal.scan(self._results_folder(op.id), self._items(op.id)).finished for op in begun)
+        return sum(journal.scan(self._folder.parts(op.id), self._folder.items(op.id)).finished for op in begun)
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
         """Note that other code than before makes results of a map block from this part on, if it is so."""
@@ -240,10 +268,11 @@ class Execution:
 
     def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
         result = run(invocation, self._input(call), self._attempts(), again=lambda: self._input(call))
-        ref = save(self._store, self._keys.output(call.id), result, self._setup.inline_limit)
+        self._check_folder()
+        ref = save(self._store, self._folder.keys.output(call.id), result, self._setup.inline_limit, checked=True)
         text = msgspec.json.encode(ref_to_json(ref))
-        self._note(call.id, text)
-        size = len(text) if isinstance(ref, Inline) else (self._root / self._keys.output(call.id)).stat().st_size
+        self._folder.write_outcome(call.id, text)
+        size = len(text) if isinstance(ref, Inline) else self._folder.output(call.id).stat().st_size
         return StepFinished(call.id, time.monotonic() - began, size)
 
     def _run_source(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
@@ -256,41 +285,45 @@ class Execution:
         outcome = run(writing, self._input(call), self._attempts(), again=lambda: self._input(call))
         if isinstance(outcome, Exception):
             raise outcome
-        count, size = cast("tuple[int, int]", outcome)
-        self._note(call.id, msgspec.json.encode({"items": count, "map_manifest_key": self._keys.map_manifest(call.id)}))
-        return StepFinished(call.id, time.monotonic() - began, size, count)
+        written = cast("WrittenItems", outcome)
+        self._check_folder()
+        self._folder.write_items_outcome(call.id, written)
+        size = written.pack_bytes + written.manifest_bytes
+        return StepFinished(call.id, time.monotonic() - began, size, written.count)
 
-    def _write_items(self, call: Call, result: object) -> tuple[int, int] | Exception:
-        """Return how many items were written and their bytes; or an error of ours, which is no failure of the step."""
+    def _write_items(self, call: Call, result: object) -> WrittenItems | Exception:
+        """Return what was written of the items; or an error of ours, which is no failure of the step."""
         try:
+            self._check_folder()
             items = _guarded(check_items(call.step.name, result))
-            with tempfile.TemporaryFile(dir=self._root / self._record.run_id) as spool:
-                return write_items(self._store, self._keys, call.id, items, self._setup.inline_limit, spool)
+            with tempfile.TemporaryFile(dir=self._folder.path) as spool:
+                return write_items(self._store, self._folder.keys, call.id, items, self._setup.inline_limit, spool)
         except _SourceError as error:
             raise cast("Exception", error.__cause__) from None
         except (LokkiError, OSError) as error:
             return error
 
     def _map(self, op: FanOut) -> None:
-        folder = self._results_folder(op.id)
-        folder.mkdir(exist_ok=True)
-        flush_directory(folder.parent)
-        items = self._items(op.id)
-        found = journal.scan(folder, items)
+        parts = self._folder.parts(op.id)
+        with self._folder.reading(op.id, resumable=True):
+            items = self._folder.items(op.id)
+            self._folder.check_items(op.id)
+        make_directory(parts.folder, self._folder.path)
+        with self._folder.reading(op.inner[0].id, resumable=True):
+            found = journal.scan(parts, items)
         finished_before = found.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
         own_process = self._setup.executor == "inline"
         inner = [guarded_call(call, self._params) for call in op.inner]
         inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else inner
-        pack = self._root / self._keys.items(op.id)
-        job = MapJob(op.id, tuple(inner), pack, folder, self._setup.inline_limit, own_process)
+        job = MapJob(op.id, tuple(inner), self._folder.pack(op.id), parts, self._setup.inline_limit, own_process)
         self._emit(MapStarted(op.id, tuple(call.id for call in op.inner), items, finished_before, workers))
         began = time.monotonic()
-        with (self._root / self._keys.map_manifest(op.id)).open("rb") as manifest:
+        with self._folder.manifest(op.id).open("rb") as manifest, self._folder.reading(op.id, resumable=True):
             feed = Feed(item_lines(manifest), found, workers)
             mapping = MapRun(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
             if finished_before < items:
-                first_part = journal.next_part(folder)
+                first_part = journal.next_part(parts.folder)
                 self._note_code(op, first_part)
                 try:
                     self._run_workers(mapping, first_part, workers)
@@ -298,7 +331,8 @@ class Execution:
                     self._record = replace(self._record, failed=self._record.failed + mapping.failed)
         self._check_finished(op, mapping, items - finished_before)
         text = msgspec.json.encode({"items": items, "succeeded": items - mapping.failed, "failed": mapping.failed})
-        self._store.write(self._keys.map_results(op.id) + "manifest.json", [text])
+        self._check_folder()
+        self._folder.write_map_outcome(op.id, text)
         self._emit(MapFinished(op.id, items - mapping.failed, mapping.failed, time.monotonic() - began))
 
     def _run_workers(self, mapping: MapRun, first_part: int, workers: int) -> None:
@@ -333,18 +367,20 @@ class Execution:
             case Output(source):
                 return self._result(source)
             case Results(source):
-                return journal.results(self._results_folder(source), self._items(source), self._failed_items(source))
+                return self._results(source)
             case _:
                 return None
 
-    def _items(self, step_id: str) -> int:
-        return int(str((self._outcome(step_id) or {}).get("items", 0)))
+    def _results(self, source_id: str) -> list[object]:
+        [block] = [op for op in self._plan.ops if isinstance(op, FanOut) and op.id == source_id]
+        with self._folder.reading(source_id, resumable=True):
+            items = self._folder.items(source_id)
+        with self._folder.reading(block.inner[0].id, resumable=True):
+            return journal.results(self._folder.parts(source_id), items, self._failed_items(block))
 
     def _result(self, step_id: str) -> object:
-        outcome = self._outcome(step_id)
-        if outcome is None:
-            raise StoreError(f"the result of {step_id}() is missing in {self._root}; start a new run.")
-        return load(self._store, ref_from_json(outcome))
+        with self._folder.reading(step_id, resumable=True):
+            return self._folder.result(step_id)
 
     def _attempts(self) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
@@ -365,21 +401,6 @@ class Execution:
     def _late(self) -> RunError:
         return RunError(f"the run took longer than the flow's timeout of {self._plan.options.timeout:g} seconds.")
 
-    def _outcome(self, step_id: str) -> dict[str, object] | None:
-        """Return what a step that runs once handed on, from before the run was resumed too; None when it has to run."""
-        path = self._root / _outcome_key(self._keys, step_id)
-        if not path.exists():
-            return None
-        outcome: dict[str, object] = msgspec.json.decode(path.read_bytes())
-        return outcome
-
-    def _note(self, step_id: str, text: bytes) -> None:
-        """Write what a step handed on, last of all: where it is, everything that it names is whole."""
-        self._store.write(_outcome_key(self._keys, step_id), [text])
-
-    def _results_folder(self, step_id: str) -> Path:
-        return self._root / self._keys.map_results(step_id)
-
     def _seconds(self) -> float:
         return time.monotonic() - self._began
 
@@ -389,15 +410,12 @@ class Execution:
 
     def _save_if_possible(self, status: str, error: str = "") -> None:
         """Save how the run ended; on a full disk it reads ``killed`` instead, and goes on just the same."""
-        with suppress(StoreError, OSError):
+        with suppress(LokkiError, OSError):
+            self._check_folder()  # never into the folder of another run
             self._save(status, error)
 
 
-def _outcome_key(keys: Keys, step_id: str) -> str:
-    return f"{keys.prefix}/{step_id}/output.json"
-
-
-def _unusable(folder: str, error: OSError) -> RunError:
+def _unusable(folder: Path, error: LokkiError | OSError) -> RunError:
     unusable = RunError(f"the run's folder {folder} cannot be used: {error}.")
     unusable.__cause__ = error
     return unusable

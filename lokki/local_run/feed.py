@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from lokki.local_run.journal import DONE, Partial, Scan, scan_part
+from lokki.local_run.journal import DONE, Partial, Parts, Scan, scan_part
 
 CHUNK_SECONDS = 0.05
 """How long a chunk should keep a worker, and after how long it writes the results that it has."""
@@ -93,9 +92,9 @@ class Feed:
                 again = tried if tried is not None and tried.index == index else work.tried
                 self._returned.append(self._work([line], [index], again))
 
-    def take_over(self, folder: Path, part: str) -> None:
+    def take_over(self, parts: Parts, name: str) -> None:
         """Learn what a worker that died had written."""
-        scan_part(folder, part, self._found)
+        scan_part(parts, name, self._found)
 
     def is_finished(self, index: int) -> bool:
         """Tell whether an item is known to have a result."""

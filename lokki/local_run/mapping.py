@@ -62,7 +62,7 @@ class MapRun:
     def take_over(self, part: str, indexes: list[int]) -> set[int]:
         """Return which of these items a worker that died had written results of."""
         with self._lock:
-            self._feed.take_over(self.job.folder, part)
+            self._feed.take_over(self.job.parts, part)
             return {index for index in indexes if self._feed.is_finished(index)}
 
     def count(self, report: Report) -> None:

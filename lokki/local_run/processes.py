@@ -17,7 +17,7 @@ from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Self
 
-from lokki.errors import RunError
+from lokki.errors import RunError, damaged
 from lokki.graph import FlowGraph
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.mapping import MapRun
@@ -71,7 +71,8 @@ class ProcessPool:
 
         When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 10 seconds at
         most (at a second Ctrl-C, at once); when its time is up, for 1 second; then their processes are killed.
-        Raises RunError when workers cannot start, and for what one met that was no failure of a step.
+        Raises RunError when workers cannot start, and for what one met that was no failure of a step; StoreError where
+        that is a damaged file.
         """
         served = Served(mapping, params, parts[-1], self._replace)
         try:
@@ -84,6 +85,8 @@ class ProcessPool:
             served.stop(LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS)
         if served.interrupted:
             raise KeyboardInterrupt
+        if served.damaged:
+            raise damaged(served.error, "Run the step that wrote it again.")
         if served.error:
             raise RunError(served.error)
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,14 +17,19 @@ from pathlib import Path
 
 import msgspec
 
-from lokki.errors import ParameterError, RunFolderError, StoreError
+from lokki.errors import ParameterError, RunFolderError, StoreError, damaged
 from lokki.local_run.forks import forget, hide, watch
+from lokki.local_run.seal import Seal
 from lokki.naming import check_run_id
-from lokki.store.local import LocalStore, flush_directory
+from lokki.store.local import LocalStore, flush_directory, make_directory
 from lokki.values import Json, Stored
 
 RECORD = "run.json"
+FORMAT = 2
+"""What runs are written in now: each file is bound to its run by a checksum. The first lokki wrote none: format 1."""
+
 _LOCK = "lock"
+_ROOT = ".lokki"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,8 @@ class RunRecord:
 
     One that is ``running`` while nobody is at it reads ``killed``. ``plan`` and ``params`` must not change when it is
     resumed; ``code`` holds a checksum of each step's source, as it was when the step gave its first result that is
-    kept; ``changed_code`` has, by map block, what came after that. ``failed``: how many items failed.
+    kept; ``changed_code`` has, by map block, what came after that. ``failed``: how many items failed. ``format``: that
+    of the run's files.
     """
 
     run_id: str
@@ -60,6 +67,12 @@ class RunRecord:
     error: str = ""
     failed: int = 0
     changed_code: dict[str, list[CodeOfParts]] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def seal(self) -> Seal:
+        """What the files of the run are bound to."""
+        return Seal(self.run_id, self.started, required=self.format >= FORMAT)
 
 
 class Runs:
@@ -67,25 +80,26 @@ class Runs:
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "runs"
-        self.store = LocalStore(self.folder)
+        self.store = LocalStore(self.folder, existing=1)
+        self._absolute = self.folder.absolute()  # steps may change the working directory
 
     def new(self, record: RunRecord) -> None:
         """Make the folder of a new run. Raises RunFolderError when there is one of that id, or it cannot be made."""
         check_run_id(record.run_id)
         begun = self.folder / f".new-{record.run_id}-{secrets.token_hex(4)}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            ignore = self.folder.parent / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
+            make_directory(self.folder)
+            self._protect()
+            _write_new(self.folder.parent / ".gitignore", b"*\n")
             # Renamed when its record is in it, so that no run is without one; another run is not empty, so it stays.
-            begun.mkdir()
-            (begun / RECORD).write_bytes(_text(record))
+            begun.mkdir(0o700)
+            _write_new(begun / RECORD, _text(record))
+            flush_directory(begun)
             begun.rename(self.folder / record.run_id)
             flush_directory(self.folder)
         except OSError as error:
             shutil.rmtree(begun, ignore_errors=True)
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not (self.folder / record.run_id).exists():
                 raise RunFolderError(f"the folder {self.folder / record.run_id} cannot be made: {error}.") from error
             raise RunFolderError(
                 f"there is a run {record.run_id!r} already. Go on with it by --resume {record.run_id}, "
@@ -93,22 +107,22 @@ class Runs:
             ) from None
 
     def save(self, record: RunRecord) -> None:
-        """Write what is known of a run."""
+        """Write what is known of a run. Raises StoreError when its folder is gone."""
+        self._protect()
         self.store.write(f"{record.run_id}/{RECORD}", [_text(record)])
 
     def load(self, run_id: str) -> RunRecord:
         """Read what is known of a run. Raises RunFolderError when there is none of that id, or it cannot be read."""
         check_run_id(run_id)
-        try:
-            text = self.store.read(Stored(self.store.url(f"{run_id}/{RECORD}")))
-            record = msgspec.json.decode(text, type=RunRecord)
-        except StoreError as error:
-            if (self.folder / run_id).is_dir():
-                raise RunFolderError(f"{self.folder / run_id / RECORD} cannot be read: {error}") from None
+        if not (self.folder / run_id).is_dir():
             known = ", ".join(found.run_id for found in self.list()[:3]) or "none"
-            raise RunFolderError(f"there is no run {run_id!r} in {self.folder} (the latest: {known}).") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.folder / run_id / RECORD} cannot be read: {error}.") from None
+            raise RunFolderError(f"there is no run {run_id!r} in {self.folder} (the latest: {known}).")
+        try:
+            record = _record(run_id, bytes(self.store.read(Stored(self.store.url(f"{run_id}/{RECORD}")))))
+        except StoreError as error:
+            raise RunFolderError(
+                f"{self.folder / run_id / RECORD} cannot be read: {error.damage or error}. Start a new run."
+            ) from None
         if record.status == "running" and not self._is_locked(run_id):
             return replace(record, status="killed")
         return record
@@ -150,7 +164,9 @@ class Runs:
         try:
             lock = _Lock(path)
         except OSError as error:
-            raise RunFolderError(f"the run's folder {self.folder / run_id} cannot be used: {error}.") from error
+            raise RunFolderError(
+                f"the run's folder {self.folder / run_id} cannot be used: {error}. Start a new run."
+            ) from error
         try:
             end = time.monotonic() + patience
             while not lock.take():
@@ -161,13 +177,33 @@ class Runs:
         finally:
             lock.close()
 
+    def identity(self, run_id: str) -> tuple[int, int] | None:
+        """Return what tells the folder of a run that is locked from any other in its place; None when it is gone.
+
+        It is the lock's inode, which no other file can have while the lock is open.
+        """
+        try:
+            lock = (self._absolute / run_id / _LOCK).stat()
+        except OSError:
+            return None
+        return lock.st_dev, lock.st_ino
+
+    def _protect(self) -> None:
+        """Close the folders of runs to others, whatever made them: parameters and results may be secrets."""
+        for folder in (self._absolute, self._absolute.parent)[: 2 if self._absolute.parent.name == _ROOT else 1]:
+            with suppress(OSError):  # somebody else's folder, or none any more
+                mode = folder.stat().st_mode
+                if mode & 0o077:
+                    folder.chmod(stat.S_IMODE(mode) & 0o700)
+
     def _listed(self, run_id: str) -> RunRecord:
         try:
             return self.load(run_id)
         except (RunFolderError, ParameterError) as error:
-            made = datetime.fromtimestamp((self.folder / run_id).stat().st_mtime, UTC).isoformat(
-                timespec="microseconds"
-            )
+            seconds = 0.0
+            with suppress(OSError):  # it has been removed just now
+                seconds = (self.folder / run_id).stat().st_mtime
+            made = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
             return RunRecord(run_id, "", {}, [], {}, "damaged", made, error=str(error))
 
     def _is_locked(self, run_id: str) -> bool:
@@ -179,14 +215,40 @@ class Runs:
 
 
 def _text(record: RunRecord) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    return Seal(record.run_id).close(RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
+
+
+def _record(run_id: str, text: bytes) -> RunRecord:
+    """Read a run's record. Raises StoreError when it is damaged."""
+    has_format = b'"format"' in text  # the first lokki wrote neither this nor a checksum
+    content = Seal(run_id, required=has_format).open(RECORD, text, RECORD)
+    try:
+        record = msgspec.json.decode(content, type=RunRecord)
+        datetime.fromisoformat(record.started)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise damaged(f"{RECORD} is damaged: {error}", "Start a new run.") from None
+    if record.run_id != run_id:
+        raise damaged(f"{RECORD} is that of the run {record.run_id!r}", "Start a new run.")
+    return record if has_format else replace(record, format=1)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, and force it to disk; one that is there stays as it is."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
 
 
 class _Lock:
     """The lock of a run, open. Its file names the process that has it."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._has_it = False
         watch(self)
 

@@ -66,7 +66,10 @@ class WorkerProcess:
 
 
 class Served:
-    """A map block on worker processes; ``error`` and ``interrupted``: what went wrong that was no failure of a step."""
+    """A map block on worker processes; ``error`` and ``interrupted``: what went wrong that was no failure of a step.
+
+    ``damaged``: the error is about a file of the run that is not what lokki wrote.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Served:
     ) -> None:
         self.error = ""
         self.interrupted = False
+        self.damaged = False
         self._mapping = mapping
         self._params = params
         self._spare_part = spare_part
@@ -91,7 +95,7 @@ class Served:
         job = self._mapping.job
         worker.begin(part)
         self._workers.append(worker)
-        worker.send(Start(job.id, dict(self._params), part, job.pack, job.folder, job.inline_limit))
+        worker.send(Start(job.id, dict(self._params), part, job.pack, job.parts, job.inline_limit))
         self._send_work(worker)
 
     def serve(self, remaining: Callable[[], float | None]) -> None:
@@ -135,8 +139,9 @@ class Served:
                 worker.ready = True
             case Report():
                 self._take_report(worker, message)
-            case Ended(error, interrupted):
+            case Ended(error, interrupted, damaged):
                 worker.ended = True
+                self.damaged = self.damaged or (damaged and not self.error)
                 if error or interrupted:
                     self.error = self.error or error
                     self.interrupted = self.interrupted or interrupted
@@ -217,7 +222,7 @@ class Served:
 
     def _write_crash_failures(self) -> None:
         if self._crash_failures:
-            part = PartWriter(self._mapping.job.folder, self._spare_part, self._mapping.job.inline_limit)
+            part = PartWriter(self._mapping.job.parts, self._spare_part, self._mapping.job.inline_limit)
             for index, failure in self._crash_failures:
                 part.fail(index, failure)
             part.close()

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from lokki.codec import dumps, loads
-from lokki.errors import LokkiError, ResultError, StoreError
+from lokki.errors import LokkiError, ResultError, StoreError, damaged
 from lokki.events import StepRetried
 from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import guarded
-from lokki.local_run.journal import PartWriter, partial_value
+from lokki.local_run.journal import Parts, PartWriter, partial_value
 from lokki.local_run.limits import TimeLimit
 from lokki.manifest import Entry, entries
 from lokki.plan import Call
@@ -57,7 +57,7 @@ class MapJob:
     id: str
     inner: tuple[Invocation, ...]
     pack: Path
-    folder: Path
+    parts: Parts
     inline_limit: int
     own_process: bool = False
 
@@ -75,7 +75,7 @@ class Worker:
         mark: Callable[[int, int, int], None] | None = None,
     ) -> None:
         self._job = job
-        self._part = PartWriter(job.folder, part, job.inline_limit)
+        self._part = PartWriter(job.parts, part, job.inline_limit)
         self._pack = job.pack.open("rb")
         self._stop = stop
         self._retried = retried
@@ -129,6 +129,8 @@ class Worker:
                 self._mark_at(work.tried)  # the code of a value's class may end this process while it is read
             value, position = self._start(entry, work)
         except StoreError as error:
+            if error.damage:
+                raise  # no failure of the item: whatever the map tolerates, its result could be had
             return self._failed(again, failure_of(inner[0].id, error, 1, inner[0].defined_at))
         last = len(inner) - 1
         while True:
@@ -177,16 +179,20 @@ class Worker:
         if partial is not None:
             ids = [invocation.id for invocation in self._job.inner]
             if partial.after in ids[:-1]:  # unless the flow was changed
-                return partial_value(partial), ids.index(partial.after) + 1
+                try:
+                    return partial_value(partial), ids.index(partial.after) + 1
+                except StoreError as error:
+                    if not error.damage:
+                        raise
         ref = entry.ref
         if isinstance(ref, Inline):
             return ref.result, 0
         if ref.range is None:
-            raise StoreError(f"{ref.result_url}: item {entry.index} has no range in the pack.")
+            raise damaged(f"{ref.result_url}: item {entry.index} has no range in the pack", "Run its step again.")
         offset, length = ref.range
         if self._pack.tell() != offset:
             self._pack.seek(offset)
-        return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}"), 0
+        return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}", crc32=ref.crc32), 0
 
     def _start_value(self, line: bytes, work: Work) -> object:
         """Return anew what the item's first step here gets."""

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from lokki.decorators import Flow
-from lokki.errors import LokkiError, RunError
+from lokki.errors import LokkiError, RunError, StoreError
 from lokki.local_run.feed import Work
 from lokki.local_run.forks import hide, watch
+from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.limits import TimeLimit
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
@@ -42,7 +43,7 @@ class Start:
     params: dict[str, Json]
     part: str
     pack: Path
-    folder: Path
+    parts: Parts
     inline_limit: int
 
 
@@ -60,11 +61,13 @@ class Ready:
 class Ended:
     """A worker process ended its map block; ``error``: what went wrong that was no failure of a step.
 
-    ``interrupted``: a step raised KeyboardInterrupt, which ends the run on every executor.
+    ``interrupted``: a step raised KeyboardInterrupt, which ends the run on every executor. ``damaged``: the error is
+    about a file of the run that is not what lokki wrote.
     """
 
     error: str = ""
     interrupted: bool = False
+    damaged: bool = False
 
 
 def end_of_items() -> Work:
@@ -135,7 +138,7 @@ class _WorkerMain:
         """Run one map block: items until there are no more."""
         try:
             inner = tuple(guarded_call(call, start.params) for call in op.inner)
-            job = MapJob(op.id, inner, start.pack, start.folder, start.inline_limit, own_process=True)
+            job = MapJob(op.id, inner, start.pack, start.parts, start.inline_limit, own_process=True)
             limit = TimeLimit(end_process=True)
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
             while isinstance(work := self._messages.get(), Work) and work.lines:
@@ -150,6 +153,8 @@ class _WorkerMain:
         except KeyboardInterrupt:
             worker.close()
             return Ended(interrupted=True)
+        except StoreError as error:
+            return Ended(error.damage or str(error), damaged=bool(error.damage))
         except LokkiError as error:
             return Ended(str(error))
         except OSError as error:

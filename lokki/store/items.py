@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
+
+from isal import isal_zlib
 
 from lokki.manifest import ManifestWriter
 from lokki.store import Store
@@ -12,10 +15,20 @@ from lokki.store.keys import Keys
 _CHUNK = 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenItems:
+    """How many items were written, how large both objects are, and the checksum of the manifest."""
+
+    count: int
+    pack_bytes: int
+    manifest_bytes: int
+    manifest_crc32: int
+
+
 def write_items(
     store: Store, keys: Keys, step_id: str, items: Iterable[object], inline_limit: int, spool: BinaryIO
-) -> tuple[int, int]:
-    """Write items as they come, in bounded memory; return how many they were and the bytes of both objects.
+) -> WrittenItems:
+    """Write items as they come, in bounded memory; return what was written.
 
     ``spool``: an empty file to keep the manifest in while the pack is written. The manifest is written last, so that
     where there is a manifest there is a whole pack.
@@ -25,13 +38,17 @@ def write_items(
     pack_key = keys.items(step_id)
     writer = ManifestWriter(store.url(pack_key), inline_limit)
 
+    checksum = 0
+
     def members() -> Iterator[bytes]:
+        nonlocal checksum
         for packed, lines in writer.parts(items):
             spool.write(lines)
+            checksum = isal_zlib.crc32(lines, checksum)
             yield from packed
 
     store.write(pack_key, members())
     size = spool.tell()
     spool.seek(0)
     store.write(keys.map_manifest(step_id), iter(lambda: spool.read(_CHUNK), b""))
-    return writer.count, writer.pack.size + size
+    return WrittenItems(writer.count, writer.pack.size, size, checksum)

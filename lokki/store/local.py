@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Buffer, Iterable, Iterator
@@ -10,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from lokki.errors import StoreError
+from lokki.errors import StoreError, damaged
 from lokki.store.keys import check_key, check_range, truncated
 from lokki.values import Stored
 
@@ -20,11 +21,14 @@ _SCHEME = "local:///"
 class LocalStore:
     """Objects as files under a directory; the URL of one is ``local:///<key>``, so the directory can be moved.
 
-    Nothing outside of the directory is read or written, also not through symbolic links.
+    Nothing outside of the directory is read or written, also not through symbolic links. Only their owner may read what
+    is written. ``existing``: folders of so many first parts of a key are never made, so that what was removed while
+    somebody wrote into it stays removed.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, existing: int | None = None) -> None:
         self._root = root.resolve()
+        self._existing = existing
 
     def url(self, key: str) -> str:
         """Return the URL of a key."""
@@ -38,7 +42,8 @@ class LocalStore:
         url = self.url(key)
         path = self._path(key, url)
         with self._translating(url, "written"):
-            _make_directory(path.parent)
+            first = None if self._existing is None else self._root.joinpath(*key.split("/")[: self._existing])
+            make_directory(path.parent, first)
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
         temporary = Path(name)
         try:
@@ -77,12 +82,15 @@ class LocalStore:
     def _translating(self, url: str, action: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{url} is not there: no such file under {self._root}. Run the step that writes it again."
-            ) from error
         except OSError as error:
-            raise StoreError(f"{url} cannot be {action} under {self._root}: {error.strerror or error}.") from error
+            if action == "read" and isinstance(error, FileNotFoundError):
+                raise damaged(
+                    f"{url} is not there: no such file under {self._root}", "Run the step that writes it again."
+                ) from error
+            problem = f"{url} cannot be {action} under {self._root}: {error.strerror or error}"
+            if action == "read" and isinstance(error, IsADirectoryError | NotADirectoryError):
+                raise damaged(problem) from error
+            raise StoreError(f"{problem}.") from error
 
     def _path(self, key: str, url: str) -> Path:
         path = self._root / key
@@ -100,12 +108,14 @@ def _read(file: BinaryIO, place: Stored, size: int) -> bytes:
     return content
 
 
-def _make_directory(path: Path) -> None:
-    """Make a directory and its parents so that they outlive a power cut."""
+def make_directory(path: Path, existing: Path | None = None) -> None:
+    """Make a directory and its parents, down from one that must exist, so that they outlive a power cut."""
     if path.is_dir():
         return
-    _make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    if path == existing:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    make_directory(path.parent, existing)
+    path.mkdir(0o700, exist_ok=True)
     flush_directory(path.parent)
 
 
