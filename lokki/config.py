@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Final, Self, get_args, get_origin
 
+from lokki import quotas
 from lokki.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ class _OneOf:
 
 type _Limit = _Between | _NumberOf | _OneOf
 
-# All limits. Timeout and memory: docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html; inline values travel
-# in the state, which Step Functions caps at 256 KiB: docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html.
-TimeoutSeconds = Annotated[int, _Between(1, 900, "seconds")]
-MemoryMegabytes = Annotated[int, _Between(128, 10_240, "MB")]
-InlineBytes = Annotated[int, _Between(0, 262_144, "bytes")]
+# All limits; inline values travel in the state.
+TimeoutSeconds = Annotated[int, _Between(1, quotas.FUNCTION_SECONDS, "seconds")]
+DiskMegabytes = Annotated[int, _Between(quotas.LEAST_DISK, quotas.MOST_DISK, "MB")]
+MemoryMegabytes = Annotated[int, _Between(quotas.LEAST_MEMORY, quotas.MOST_MEMORY, "MB")]
+InlineBytes = Annotated[int, _Between(0, quotas.STATE_BYTES, "bytes")]
+AtOnce = Annotated[int, _Between(0, quotas.CHILDREN_AT_ONCE, "items")]
 LogLevel = Annotated[str, _OneOf(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))]
 PackageType = Annotated[str, _OneOf(("", "zip", "image"))]
 Architecture = Annotated[str, _OneOf(("x86_64", "arm64"))]
@@ -108,11 +110,12 @@ class RolesConfig(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class LambdaDefaultsConfig(_Settings):
-    """What a step's Lambda function gets unless the step says otherwise: timeout in seconds, memory in MB."""
+    """What a step's Lambda function gets unless the step says otherwise: seconds and megabytes."""
 
     timeout: TimeoutSeconds = 900
     memory: MemoryMegabytes = 512
     image_tag: str = "latest"
+    disk: DiskMegabytes = quotas.LEAST_DISK
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,9 @@ class LokkiConfig(_Settings):
     log_retention: RetentionDays = 30
     execution_type: ExecutionType = ""
     tracing: bool = True
+    map_concurrency: AtOnce = 0
+    kms_key: str = ""
+    permissions_boundary: str = ""
     provided: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

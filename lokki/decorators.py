@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, overload
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from lokki import signatures
 from lokki.chain import Chain, Drawing, MapBlock, StepNode, drawing
@@ -12,8 +13,11 @@ from lokki.errors import FlowError, ParameterError
 from lokki.failures import users_place
 from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.naming import check_step_name, flow_name
-from lokki.options import FlowOptions, Retry, StepOptions
+from lokki.options import Executor, FlowOptions, Retry, StepOptions
 from lokki.plan import lower
+
+if TYPE_CHECKING:  # start-up: see Flow.using
+    from lokki.launching import Launcher
 
 __all__ = ["Flow", "MapBlock", "StepNode", "flow", "step"]
 
@@ -28,6 +32,7 @@ def step[**P, R](
     retry: Retry | None = None,
     env: Mapping[str, str] | None = None,
     dependencies: Iterable[str] = (),
+    disk: int | None = None,
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -38,12 +43,15 @@ def step[**P, R](
     retry: Retry | None = None,
     env: Mapping[str, str] | None = None,
     dependencies: Iterable[str] = (),
+    disk: int | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows; as ``@step`` or ``@step(timeout=60, …)``.
 
     * ``memory``: megabytes of the step's Lambda function, 128 to 10240. No local meaning: a local step has what the
       machine has. Default: ``lambda_defaults.memory``.
-    * ``timeout``: seconds that one try may take, at most 900. Locally a step that runs longer fails the same way; on
+    * ``disk``: megabytes of the function's ``/tmp``, 512 to 10240. No local meaning. Default:
+      ``lambda_defaults.disk``.
+    * ``timeout``: seconds that one try may take, at most 1,800. Locally a step that runs longer fails the same way; on
       threads Python cannot stop it, so it is left behind and its result is dropped. Default: none locally,
       ``lambda_defaults.timeout`` deployed.
     * ``retry``: when and how often to try again, see `Retry`. Default: one try.
@@ -54,7 +62,7 @@ def step[**P, R](
 
     Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
     """
-    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies))
+    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies), disk)
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
         return _make_step(function, options)
@@ -114,6 +122,71 @@ class Flow[**P, R = Any]:
             code = self.fn.__code__
             error.place = error.place or f"{code.co_filename}:{code.co_firstlineno}"
             raise
+
+    @overload
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    # A type checker checks parameters beside an option only behind `using`: no type says "P and an option".
+    @overload
+    def run(self, *args: Any, executor: Executor, **kwargs: Any) -> R: ...
+    def run(self, *args: object, **kwargs: object) -> R:
+        """Run the flow on this machine and return its result: ``birds_flow.run(limit=5, executor="inline")``.
+
+        Arguments are the flow's parameters, as its function takes them. ``executor``: see `using`, which has the other
+        options; where the flow has a parameter of that name, it is the parameter. The run is kept, for ``resume`` and
+        for ``lokki.local``.
+
+        Raises ParameterError for parameters that do not fit, and RunError when the run failed: the step's own exception
+        is its cause, and ``run_id`` says which run to resume.
+        """
+        options: dict[str, Any] = {}
+        if "executor" in kwargs and not any(param.name == "executor" for param in self.params):
+            options["executor"] = kwargs.pop("executor")
+        launcher = cast("Launcher[..., R]", self.using(**options))
+        return launcher.run(*args, **kwargs)
+
+    def resume(
+        self,
+        run_id: str | None = None,
+        *,
+        force: bool = False,
+        from_step: str | None = None,
+        retry_failed: bool = False,
+    ) -> R:
+        """Go on with a run that failed, was interrupted or was killed, with its parameters; return its result.
+
+        * ``run_id``: default the latest run that is not finished.
+        * ``force``: go on also when the flow has changed.
+        * ``from_step``: run this step again, and what follows it.
+        * ``retry_failed``: run items again whose failures were tolerated, and what follows their map block.
+
+        Raises RunFolderError when there is no such run, and RunError when it failed again.
+        """
+        return self.using().resume(run_id, force=force, from_step=from_step, retry_failed=retry_failed)
+
+    def using(
+        self,
+        *,
+        executor: Executor = "threads",
+        workers: int | None = None,
+        run_id: str | None = None,
+        root: PurePath | str = ".lokki",
+        progress: bool = True,
+        keep_going: bool = False,
+    ) -> Launcher[P, R]:
+        """Return the flow with options for its runs on this machine: ``birds_flow.using(root=tmp_path).run(limit=5)``.
+
+        * ``executor``: where the items of maps run: ``"threads"``, ``"processes"`` or ``"inline"``.
+        * ``workers``: how many items run at one time.
+        * ``run_id``: the new run's id; default one made of the time.
+        * ``root``: the folder that runs are kept in.
+        * ``progress``: show on stderr, or below a notebook's cell, how far the run is.
+        * ``keep_going``: run all items of a map although more fail than it tolerates.
+        """
+        # Imported here so that Lambda, where flows are only drawn, does not load what runs them.
+        from lokki.launching import Launcher, LaunchOptions
+
+        options = LaunchOptions(executor, workers, run_id, root, progress, keep_going)
+        return Launcher(self.fn, self, options)
 
     def _draw(self, params: tuple[FlowParameter, ...]) -> FlowGraph:
         placeholders = [Param(param.name, param.annotation) for param in params]

@@ -59,7 +59,12 @@ class WorkerError(LokkiError):
 
 
 class RunError(LokkiError):
-    """A run ended without a result: a step failed, too many items failed, or the run's time was up."""
+    """A run ended without a result: a step failed, too many items failed, or the run's time was up.
+
+    ``run_id``: the run, where it was started from Python.
+    """
+
+    run_id = ""
 
 
 class RunFolderError(LokkiError):

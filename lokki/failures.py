@@ -115,12 +115,13 @@ def _formatted(error: BaseException, *, without_own: bool) -> str:
     described = traceback.TracebackException.from_exception(error)
     current: traceback.TracebackException | None = described
     while without_own and current is not None:
-        current.stack = traceback.StackSummary.from_list([f for f in current.stack if not _is_own(f.filename)])
+        current.stack = traceback.StackSummary.from_list([f for f in current.stack if not is_own_file(f.filename)])
         current = current.__cause__ or current.__context__
     return "".join(described.format())
 
 
-def _is_own(filename: str) -> bool:
+def is_own_file(filename: str) -> bool:
+    """Tell whether a file is one of lokki's own."""
     return filename.startswith(_PACKAGE)
 
 
@@ -142,7 +143,9 @@ def place_in_users_files(trace: TracebackType | None) -> str:
 def _places_outside_lokki(trace: TracebackType | None) -> list[str]:
     import traceback  # only here, as above
 
-    return [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace) if not _is_own(frame.filename)]
+    return [
+        f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace) if not is_own_file(frame.filename)
+    ]
 
 
 def _of_users_files(places: list[str]) -> list[str]:

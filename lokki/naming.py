@@ -6,17 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lokki.errors import FlowError, ParameterError
+from lokki.quotas import EXECUTION_NAME_LENGTH, STATE_NAME_LENGTH
 
 FLOW_NAME_LENGTH = 64
 """Longest flow name: leaves room for suffixes in the 80 characters of a state machine's name.
 https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html"""
-
-STATE_NAME_LENGTH = 80
-"""Longest name of a state. https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"""
-
-RUN_ID_LENGTH = 80
-"""Longest name of an execution, which is the run id.
-https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html"""
 
 MAP_SUFFIX = "Map"
 """What the state of a map block has after the name of its source: ``GetBirds`` and ``GetBirdsMap``."""
@@ -117,8 +111,8 @@ def check_state_names(states: Iterable[tuple[str, str]]) -> None:
 
 def check_run_id(run_id: str) -> None:
     """Raise ParameterError unless the id can name an execution: 1 to 80 of ``A-Za-z0-9-_``, a letter or digit first."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", run_id) or len(run_id) > RUN_ID_LENGTH:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", run_id) or len(run_id) > EXECUTION_NAME_LENGTH:
         raise ParameterError(
-            f"{run_id!r} cannot be a run id: give 1 to {RUN_ID_LENGTH} ASCII letters, digits, '-' and '_', a letter or "
-            "digit first (it names the execution on AWS and a folder here)."
+            f"{run_id!r} cannot be a run id: give 1 to {EXECUTION_NAME_LENGTH} ASCII letters, digits, '-' and '_', a "
+            "letter or digit first (it names the execution on AWS and a folder here)."
         )

@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lokki.errors import FlowError
+from lokki.quotas import FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
 
 _RESERVED_VARIABLES = re.compile(
     "AWS_(ACCESS_KEY(_ID)?|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_[A-Z_]+)"
@@ -15,6 +17,10 @@ _RESERVED_VARIABLES = re.compile(
 )
 """Environment variables that a step cannot set: Lambda refuses them, and two are lokki's.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
+
+
+type Executor = Literal["threads", "processes", "inline"]
+"""Where the items of map blocks run on this machine; see `LocalRunner`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,14 @@ class StepOptions:
     retry: Retry | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     dependencies: tuple[str, ...] = ()
+    disk: int | None = None
 
     def __post_init__(self) -> None:
-        # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 128 MB to 10,240 MB, 900 seconds
-        if self.memory is not None and (type(self.memory) is not int or not 128 <= self.memory <= 10240):
-            raise FlowError(f"@step(memory={self.memory!r}): give whole megabytes, 128 to 10240, as AWS Lambda offers.")
-        if self.timeout is not None and (not _is_number(self.timeout) or not 0 < self.timeout <= 900):
+        self._check_sizes()
+        if self.timeout is not None and (not _is_number(self.timeout) or not 0 < self.timeout <= FUNCTION_SECONDS):
             raise FlowError(
-                f"@step(timeout={self.timeout!r}): give seconds, above 0 and at most 900, Lambda's longest."
+                f"@step(timeout={self.timeout!r}): give seconds, above 0 and at most {FUNCTION_SECONDS}, Lambda's "
+                "longest."
             )
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise FlowError(f"@step(retry={self.retry!r}): give a Retry, such as retry=Retry(attempts=3).")
@@ -104,6 +110,17 @@ class StepOptions:
                 f"@step(dependencies={self.dependencies!r}): give a list, such as dependencies=['pandas>=2']."
             )
         object.__setattr__(self, "env", dict(self.env))
+
+    def _check_sizes(self) -> None:
+        for name, least, most in (
+            ("memory", LEAST_MEMORY, MOST_MEMORY),
+            ("disk", LEAST_DISK, MOST_DISK),
+        ):
+            size = getattr(self, name)
+            if size is not None and (type(size) is not int or not least <= size <= most):
+                raise FlowError(
+                    f"@step({name}={size!r}): give whole megabytes, {least} to {most}, as AWS Lambda offers."
+                )
 
 
 @dataclass(frozen=True, slots=True)

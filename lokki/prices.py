@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lokki import quotas
+
 READ = "2026-11-23"
 """The day on which the pages were read."""
 
@@ -97,18 +99,28 @@ EXPRESS_MEMORY = 64
 EXPRESS_TICK = 0.1
 """Seconds in which the duration of an EXPRESS execution is billed."""
 
-STATE_BYTES = Limit(262_144, "bytes", "the input and the output of a state", _STEP_FUNCTIONS_QUOTAS)
-HISTORY_EVENTS = Limit(25_000, "events", "the history of a STANDARD execution", _STEP_FUNCTIONS_QUOTAS)
-CHILDREN_AT_ONCE = Limit(10_000, "executions", "child executions of a map at one time", _STEP_FUNCTIONS_QUOTAS)
-STANDARD_STARTS = Limit(100, "per second", "starts of STANDARD child executions", _STEP_FUNCTIONS_QUOTAS)
-EXPRESS_STARTS = Limit(1_000, "per second", "starts of EXPRESS child executions", _STEP_FUNCTIONS_QUOTAS)
-EXPRESS_SECONDS = Limit(300, "seconds", "an EXPRESS execution", _STEP_FUNCTIONS_QUOTAS)
-FUNCTION_SECONDS = Limit(900, "seconds", "an invocation of a function", _LAMBDA_QUOTAS)
-FUNCTION_MEMORY = Limit(10_240, "MB", "the memory of a function", _LAMBDA_QUOTAS)
-FUNCTION_PAYLOAD = Limit(6 * 2**20, "bytes", "the event and the reply of a function", _LAMBDA_QUOTAS)
-FUNCTIONS_AT_ONCE = Limit(1_000, "invocations", "functions of an account at one time, unless raised", _LAMBDA_QUOTAS)
+STATE_BYTES = Limit(quotas.STATE_BYTES, "bytes", "the input and the output of a state", _STEP_FUNCTIONS_QUOTAS)
+HISTORY_EVENTS = Limit(quotas.HISTORY_EVENTS, "events", "the history of a STANDARD execution", _STEP_FUNCTIONS_QUOTAS)
+CHILDREN_AT_ONCE = Limit(
+    quotas.CHILDREN_AT_ONCE, "executions", "child executions of a map at one time", _STEP_FUNCTIONS_QUOTAS
+)
+STANDARD_STARTS = Limit(
+    quotas.STANDARD_STARTS, "per second", "starts of STANDARD child executions", _STEP_FUNCTIONS_QUOTAS
+)
+EXPRESS_STARTS = Limit(
+    quotas.EXPRESS_STARTS, "per second", "starts of EXPRESS child executions", _STEP_FUNCTIONS_QUOTAS
+)
+EXPRESS_SECONDS = Limit(quotas.EXPRESS_SECONDS, "seconds", "an EXPRESS execution", _STEP_FUNCTIONS_QUOTAS)
+FUNCTION_SECONDS = Limit(quotas.FUNCTION_SECONDS, "seconds", "an invocation of a function", _LAMBDA_QUOTAS)
+FUNCTION_MEMORY = Limit(quotas.MOST_MEMORY, "MB", "the memory of a function", _LAMBDA_QUOTAS)
+FUNCTION_PAYLOAD = Limit(
+    quotas.FUNCTION_PAYLOAD_BYTES, "bytes", "the event and the reply of a function", _LAMBDA_QUOTAS
+)
+FUNCTIONS_AT_ONCE = Limit(
+    quotas.FUNCTIONS_AT_ONCE, "invocations", "functions of an account at one time, unless raised", _LAMBDA_QUOTAS
+)
 PUTS_PER_PREFIX = Limit(
-    3_500,
+    quotas.PUTS_PER_PREFIX,
     "per second",
     "PUT requests below one prefix of a bucket",
     "https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html",

@@ -18,9 +18,10 @@ from lokki.errors import RunError, RunFolderError
 from lokki.events import Event
 from lokki.graph import FlowGraph
 from lokki.local_run.again import RunAgain, operation_of
-from lokki.local_run.execution import Execution, Executor, Listener, Setup
+from lokki.local_run.execution import Execution, Listener, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
+from lokki.options import Executor
 from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
 from lokki.values import INLINE_LIMIT
 

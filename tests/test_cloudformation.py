@@ -107,8 +107,9 @@ def test_an_image_without_a_tag_of_its_own_has_that_of_a_parameter() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("birds", {"FlowName", "S3Bucket"}),
-        ("images", {"FlowName", "S3Bucket", "ECRRepoPrefix"}),
+        ("linear", {"FlowName", "S3Bucket"}),
+        ("birds", {"FlowName", "S3Bucket", "MapConcurrency"}),
+        ("images", {"FlowName", "S3Bucket", "ECRRepoPrefix", "MapConcurrency"}),
         ("image-and-zip", {"FlowName", "S3Bucket", "ECRRepoPrefix"}),
     ],
 )
@@ -267,9 +268,9 @@ def test_a_flow_that_makes_more_resources_than_a_stack_holds_is_refused() -> Non
             made = made.next(replace(tidy, name=f"step_{number}"))
         return made
 
-    assert len(template_of(chain(164))["Resources"]) == 498
-    with pytest.raises(FlowError, match=r"165 steps, which make 501 resources; a stack holds 500\. Split"):
-        template_of(chain(165))
+    assert len(template_of(chain(162))["Resources"]) == 500
+    with pytest.raises(FlowError, match=r"163 steps, which make 503 resources; a stack holds 500\. Split"):
+        template_of(chain(163))
 
 
 def version_ids(chain: StepNode[..., object], config: LokkiConfig | None = None) -> set[str]:

@@ -99,7 +99,7 @@ def test_every_setting_can_be_given(project: Project) -> None:
         inline_limit: 0
         roles: {pipeline: p, lambda: l}
         lambda_env: {A: a}
-        lambda_defaults: {timeout: 1, memory: 128, image_tag: v1}
+        lambda_defaults: {timeout: 1, memory: 128, image_tag: v1, disk: 1024}
         package_type: ZIP
         architecture: ARM64
         include: ["data/*.csv"]
@@ -108,11 +108,14 @@ def test_every_setting_can_be_given(project: Project) -> None:
         log_retention: 3653
         execution_type: express
         tracing: off
+        map_concurrency: 100
+        kms_key: k
+        permissions_boundary: b
     """)
     assert project.load() == LokkiConfig(
         "bucket", "prefix", "out", "birds", "ERROR", 0, RolesConfig("p", "l"), {"A": "a"},
-        LambdaDefaultsConfig(1, 128, "v1"), "zip", "arm64", ("data/*.csv",), ("a", "b"), {"team": "birds"}, 3653,
-        "EXPRESS", False,
+        LambdaDefaultsConfig(1, 128, "v1", 1024), "zip", "arm64", ("data/*.csv",), ("a", "b"), {"team": "birds"}, 3653,
+        "EXPRESS", False, 100, "k", "b",
     )  # fmt: skip
 
 
@@ -377,11 +380,11 @@ MISTAKES = [
     *(
         (
             f"lambda_defaults: {{timeout: {given}}}",
-            [f"lambda_defaults.timeout: must be a whole number of seconds from 1 to 900, not {shown}"],
+            [f"lambda_defaults.timeout: must be a whole number of seconds from 1 to 1800, not {shown}"],
         )
         for given, shown in [
             ("0", "0"),
-            ("901", "901"),
+            ("1801", "1801"),
             ("-1", "-1"),
             ("true", "true or false"),
             ("60.0", "a decimal number"),
@@ -484,7 +487,7 @@ def test_a_mistake_names_file_key_what_is_wrong_and_what_to_do(
 
 
 def test_the_limits_themselves_are_accepted(project: Project) -> None:
-    for timeout, memory, inline_limit in ((1, 128, 0), (900, 10240, 262144)):
+    for timeout, memory, inline_limit in ((1, 128, 0), (1800, 10240, 262144)):
         project.write(f"{{inline_limit: {inline_limit}, lambda_defaults: {{timeout: {timeout}, memory: {memory}}}}}")
         assert project.load() == LokkiConfig(
             inline_limit=inline_limit, lambda_defaults=LambdaDefaultsConfig(timeout, memory)
@@ -537,7 +540,7 @@ def test_from_dict_checks_a_plain_dict_and_names_every_problem() -> None:
         LokkiConfig.from_dict({"environments": {}, "lambda_defaults": {"timeout": "x"}, "lambda_env": {"A": None}})
     assert str(caught.value).split("\n") == [
         f"environments: unknown key; known keys are {KNOWN}",
-        "lambda_defaults.timeout: must be a whole number of seconds from 1 to 900, not text",
+        "lambda_defaults.timeout: must be a whole number of seconds from 1 to 1800, not text",
     ]
 
 
@@ -644,7 +647,7 @@ valid = st.fixed_dictionaries(
         "include": st.lists(texts, max_size=3),
         "tracing": st.booleans(),
         "lambda_defaults": st.fixed_dictionaries(
-            {}, optional={"timeout": st.integers(1, 900), "memory": st.integers(128, 10240), "image_tag": texts}
+            {}, optional={"timeout": st.integers(1, 1800), "memory": st.integers(128, 10240), "image_tag": texts}
         ),
     },
 )

@@ -123,3 +123,12 @@ def test_values_of_parameters_are_compared(before: Template) -> None:
         before, before, {"S3Bucket": "old", "FlowName": "birds"}, {"S3Bucket": "new", "FlowName": "birds"}
     )
     assert in_words([], templates) == ["parameter S3Bucket old → new"]
+
+
+def test_what_only_the_account_changed_is_said_as_that(before: Template) -> None:
+    change = changed("StateMachine", MACHINE, "DefinitionSubstitutions")
+    templates = Templates(before, before, {"MapConcurrency": "10"}, {"MapConcurrency": "1000"})
+    assert in_words([change], templates) == [
+        "state machine  how many items of a map run at once",
+        "parameter MapConcurrency 10 → 1000",
+    ]

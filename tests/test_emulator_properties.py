@@ -20,11 +20,10 @@ import strategies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Chain, comparable
+from support.definitions import filled_definition
 
 from lokki import StepNode, flow, step
 from lokki.builder.lambda_pkg import describe_calls
-from lokki.builder.names import function_placeholder
-from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
 from lokki.emulator.definition import check_expressions, read_definition
@@ -88,14 +87,7 @@ def emulate(graph: FlowGraph, params: dict[str, object], s3: S3Server, config: L
         each.name: make_handler(each, flow=cast("Flow[...]", graph.origin), calls=calls[each.name], environ=environ)
         for each in graph.steps
     }
-    text = msgspec.json.encode(build_state_machine(graph, config)).decode()
-    for name, value in {
-        "ArtifactBucket": BUCKET,
-        "FlowName": plan.flow,
-        **{function_placeholder(each.name): each.name for each in graph.steps},
-    }.items():
-        text = text.replace(f"${{{name}}}", value)
-    definition = msgspec.json.decode(text)
+    definition = filled_definition(graph, config, BUCKET)
     check_expressions(definition, Expressions())
     machine = read_definition(definition, plan.flow)
     stop = threading.Event()

@@ -385,18 +385,18 @@ def test_express_children_start_faster() -> None:
         (
             one_map(slow, batch=100),
             20,
-            "breaks 900: slow() takes 2000 s for a batch of 100; its function ends after 900 s | set batch=45",
+            "breaks 1800: slow() takes 2000 s for a batch of 100; its function ends after 900 s | set batch=45",
         ),
         (
             one_map(quick),
             61.5,
-            "breaks 900: quick() takes 61.5 s for one call; its function ends after 60 s | set @step(timeout=62)",
+            "breaks 1800: quick() takes 61.5 s for one call; its function ends after 60 s | set @step(timeout=62)",
         ),
         (
             one_map(slow),
-            1000,
+            2000,
             (
-                "breaks 900: slow() takes 1000 s for one call; its function ends after 900 s | give it less to do "
+                "breaks 1800: slow() takes 2000 s for one call; its function ends after 900 s | give it less to do "
                 "for each item, or more memory="
             ),
         ),

@@ -72,6 +72,7 @@ def test_good_options_are_kept() -> None:
         "retry": None,
         "env": {},
         "dependencies": ("pandas>=2",),
+        "disk": None,
     }
     assert FlowOptions("cron(0 6 * * ? *)", "Europe/Helsinki", 3600).timezone == "Europe/Helsinki"
     assert FlowOptions("rate(5 minutes)").schedule == "rate(5 minutes)"
@@ -99,10 +100,10 @@ def test_good_options_are_kept() -> None:
             "Retry(on=(<class 'KeyboardInterrupt'>,)): give classes of exceptions, such as on=(ConnectionError,).",
         ),
         (lambda: StepOptions(memory=64), "@step(memory=64): give whole megabytes, 128 to 10240, as AWS Lambda offers."),
-        (lambda: StepOptions(timeout=0), "@step(timeout=0): give seconds, above 0 and at most 900, Lambda's longest."),
+        (lambda: StepOptions(timeout=0), "@step(timeout=0): give seconds, above 0 and at most 1800, Lambda's longest."),
         (
-            lambda: StepOptions(timeout=901),
-            "@step(timeout=901): give seconds, above 0 and at most 900, Lambda's longest.",
+            lambda: StepOptions(timeout=1801),
+            "@step(timeout=1801): give seconds, above 0 and at most 1800, Lambda's longest.",
         ),
         (
             lambda: StepOptions(retry=3),  # type: ignore[arg-type]

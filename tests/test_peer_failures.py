@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import pytest
 from build_flows import BUILDS
+from support.definitions import filled_definition
 from support.emulation import World, failing, make_world
 
 from lokki import FlowGraph, Retry, flow, step
 from lokki.builder.builder import Builder
-from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
 from lokki.emulator.definition import check_expressions, read_definition
 from lokki.emulator.expressions import Expressions
@@ -50,13 +50,7 @@ def measured():
 
 def definition(graph: FlowGraph) -> Definition:
     """Return a flow's state machine as CloudFormation would fill it, with steps' names as functions."""
-    text = json.dumps(build_state_machine(graph, LokkiConfig(artifact_bucket=BUCKET)))
-    for step_ in graph.steps:
-        text = text.replace(f"${{{step_.name.title()}FunctionArn}}", step_.name)
-    filled = text.replace("${ArtifactBucket}", BUCKET).replace("${FlowName}", graph.name)
-    assert "${" not in filled
-    found: Definition = json.loads(filled)
-    return found
+    return cast("Definition", filled_definition(graph, LokkiConfig(artifact_bucket=BUCKET), BUCKET))
 
 
 def world(*failures: str) -> World:

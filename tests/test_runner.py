@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -284,13 +285,12 @@ def test_python_shows_the_users_traceback_with_the_error_of_a_map(tmp_path: Path
     with pytest.raises(RunError) as caught:
         Local(tmp_path, executor).run(refusing())
     line = refuse.fn.__code__.co_firstlineno + 2
-    [note] = caught.value.__notes__
-    assert note.splitlines() == [
-        "Traceback (most recent call last):",
-        f'  File "{__file__}", line {line}, in refuse',
-        '    raise ValueError(f"not {number}")',
-        "ValueError: not 0",
-    ]
+    shown = "".join(traceback.format_exception(caught.value))
+    assert (
+        f'  File "{__file__}", line {line}, in refuse\n    raise ValueError(f"not {{number}}")\nValueError: not 0\n'
+        in shown
+    )
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 # --- results that do not pickle ---

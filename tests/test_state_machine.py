@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from jsonata import Jsonata
 from jsonata.utils import Utils
 from jsonata_samples import expressions, samples
+from support.definitions import filled_definition
 
 from lokki import FlowGraph, Retry, StepNode, flow, step
-from lokki.builder.retries import SERVICE_ERRORS, step_rule
+from lokki.builder.retries import SERVICE_ERRORS, THROTTLING_ERRORS, step_rule
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
+from lokki.emulator.expressions import Expressions, Scope
 from lokki.errors import ConfigError, LokkiError, StepTimeoutError
 from lokki.plan import FanOut, lower
 from lokki.values import Json
@@ -27,12 +29,13 @@ type State = dict[str, Json]
 SERVICE_RULE = {
     "ErrorEquals": list(SERVICE_ERRORS),
     "IntervalSeconds": 1,
-    "MaxAttempts": 20,
+    "MaxAttempts": 6,
     "BackoffRate": 2,
     "MaxDelaySeconds": 60,
     "JitterStrategy": "FULL",
 }
-EXPRESS_SERVICE_RULE = SERVICE_RULE | {"MaxAttempts": 6}
+THROTTLING_RULE = SERVICE_RULE | {"ErrorEquals": list(THROTTLING_ERRORS), "MaxAttempts": 5000}
+EXPRESS_THROTTLING_RULE = THROTTLING_RULE | {"MaxDelaySeconds": 15}
 
 
 def build(drawn: FlowGraph, config: LokkiConfig | None = None) -> State:
@@ -186,7 +189,7 @@ def test_a_map_hands_on_each_item_and_not_the_whole_input() -> None:
 def test_a_map_reads_all_items_of_the_manifest() -> None:
     """The peer's MaxItems dropped items without a word."""
     assert map_of(BUILDS["birds"].state_machine())["ItemReader"] == {
-        "Resource": "arn:aws:states:::s3:getObject",
+        "Resource": "${ReadObject}",
         "ReaderConfig": {"InputType": "JSON"},
         "Arguments": {"Bucket": "${ArtifactBucket}", "Key": "{% $states.input.map_manifest_key %}"},
     }
@@ -197,7 +200,7 @@ def test_a_map_writes_its_results_under_a_prefix_and_the_next_step_reads_them() 
     machine = BUILDS["birds"].state_machine()
     block = map_of(machine)
     assert block["ResultWriter"] == {
-        "Resource": "arn:aws:states:::s3:putObject",
+        "Resource": "${WriteObject}",
         "WriterConfig": {"OutputType": "JSON", "Transformation": "FLATTEN"},
         "Arguments": {
             "Bucket": "${ArtifactBucket}",
@@ -219,23 +222,29 @@ def test_a_map_writes_its_results_under_a_prefix_and_the_next_step_reads_them() 
         ({"tolerate": 0.0}, {"ToleratedFailurePercentage": 0}),
         ({"tolerate": 0.05}, {"ToleratedFailurePercentage": 5}),
         ({"tolerate": 0.29}, {"ToleratedFailurePercentage": 29}),
-        ({"tolerate": 0.125}, {"ToleratedFailurePercentage": 12.5}),
-        ({"tolerate": 1e-07}, {"ToleratedFailurePercentage": 1e-05}),
+        ({"tolerate": 0.125}, {"ToleratedFailureCount": "${FetchTolerated}"}),
+        ({"tolerate": 1e-07}, {"ToleratedFailureCount": "${FetchTolerated}"}),
         ({"tolerate": 1.0}, {"ToleratedFailurePercentage": 100}),
     ],
 )
 def test_bounds_of_a_map(options: dict[str, float], expected: State) -> None:
     block = map_of(build(graph(fetch().map(double, **options).agg(add_up))))
     names = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
-    assert {name: block[name] for name in names if name in block} == expected
+    assert {name: block[name] for name in names if name in block} == {"MaxConcurrency": "${MapConcurrency}"} | expected
 
 
 @given(share=st.integers(0, 1000).map(lambda n: n / 1000), total=st.integers(1, 2000), data=st.data())
-def test_a_tolerated_share_is_the_same_share_as_a_percentage(share: float, total: int, data: st.DataObject) -> None:
+def test_a_tolerated_share_is_the_same_share_on_aws(share: float, total: int, data: st.DataObject) -> None:
     failed = data.draw(st.integers(0, total))
     drawn = graph(fetch().map(double, tolerate=share).agg(add_up))
-    percentage = map_of(build(drawn))["ToleratedFailurePercentage"]
-    fails_on_aws = Fraction(failed * 100, total) > Fraction(str(percentage))
+    block = map_of(filled_definition(drawn, LokkiConfig(), "bucket"))
+    if "ToleratedFailurePercentage" in block:
+        fails_on_aws = Fraction(failed * 100, total) > block["ToleratedFailurePercentage"]
+    else:
+        scope = Scope({"input": {"items": total}}, {})
+        count = Expressions().fill(block["ToleratedFailureCount"], scope, "ToleratedFailureCount")
+        assert count == int(count)
+        fails_on_aws = failed > count
     fan_out = next(op for op in lower(drawn).ops if isinstance(op, FanOut))
     assert fan_out.options.too_many(failed, total) == fails_on_aws
 
@@ -305,21 +314,24 @@ def test_a_step_in_a_map_has_its_own_retries_and_those_for_lambda() -> None:
             "BackoffRate": 3,
             "MaxDelaySeconds": 20,
         },
-        EXPRESS_SERVICE_RULE,
+        SERVICE_RULE,
+        EXPRESS_THROTTLING_RULE,
     ]
 
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_every_task_outlasts_failures_of_lambda(name: str) -> None:
     tasks = [state for state in states(BUILDS[name].state_machine()).values() if state["Type"] == "Task"]
-    assert all(task["Retry"][-1] in (SERVICE_RULE, EXPRESS_SERVICE_RULE) for task in tasks)
+    for task in tasks:
+        assert task["Retry"][-2] == SERVICE_RULE
+        assert task["Retry"][-1] in (THROTTLING_RULE, EXPRESS_THROTTLING_RULE)
 
 
 def test_attempts_count_the_first_try_and_max_attempts_does_not() -> None:
     """The peer was one off."""
     assert rules_of(Retry(attempts=3))[0]["MaxAttempts"] == 2
     assert rules_of(Retry(attempts=2))[0]["MaxAttempts"] == 1
-    assert rules_of(Retry(attempts=1)) == [SERVICE_RULE]
+    assert rules_of(Retry(attempts=1)) == [SERVICE_RULE, THROTTLING_RULE]
 
 
 def test_errors_have_the_names_that_step_functions_sees() -> None:
@@ -333,6 +345,8 @@ def test_errors_have_the_names_that_step_functions_sees() -> None:
         "Sandbox.Timedout",
         "States.Timeout",
         "Runtime.ExitError",
+        "Runtime.OutOfMemory",
+        "Lambda.Unknown",
     ]
     assert rules_of(Retry(on=(StepTimeoutError, StepTimeoutError)))[0]["ErrorEquals"] == [
         "StepTimeoutError",
@@ -387,7 +401,7 @@ def test_any_retry_makes_a_rule_that_aws_takes_and_that_waits_at_least_as_long_a
 
 def test_a_batch_is_not_run_again_for_one_item_that_failed() -> None:
     rules = BUILDS["batches"].state_machine()["States"]["SpreadMap"]["ItemProcessor"]["States"]["CallService"]["Retry"]
-    assert rules == [SERVICE_RULE]
+    assert rules == [SERVICE_RULE, THROTTLING_RULE]
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -417,7 +431,7 @@ def test_in_a_batch_a_timeout_covers_each_try_of_each_item() -> None:
     drawn = graph(fetch().map(call_service, batch=10).agg(add_up))
     assert task_timeouts(drawn)["CallService"] == 10 * (4 * 2.5 + 2.6) + 5 + 15
     drawn = graph(fetch().map(call_service, batch=1000).agg(add_up))
-    assert task_timeouts(drawn)["CallService"] == 900 + 15
+    assert task_timeouts(drawn)["CallService"] == 1800 + 15
 
 
 def execution_type(drawn: FlowGraph, **settings: object) -> str:
@@ -434,8 +448,9 @@ def seconds(timeout: float, **options: object) -> StepNode[..., int]:
 
 @pytest.mark.parametrize(
     ("timeout", "expected"),
-    # 300 s less 15 for starting the function, less 1 + 2 + 4 + 8 + 16 + 32 between tries after failures of Lambda
-    [(222, "EXPRESS"), (223, "STANDARD")],
+    # 300 s less 15 for starting the function, less 1 + 2 + 4 + 8 + 16 + 32 between tries after failures of Lambda,
+    # less 60 for waiting until the account has a free function
+    [(162, "EXPRESS"), (163, "STANDARD")],
 )
 def test_items_are_express_where_their_worst_case_fits_five_minutes(timeout: int, expected: str) -> None:
     assert execution_type(graph(fetch().map(seconds(timeout)).agg(add_up))) == expected
@@ -443,13 +458,13 @@ def test_items_are_express_where_their_worst_case_fits_five_minutes(timeout: int
 
 def test_the_worst_case_counts_tries_waits_and_all_inner_steps() -> None:
     twice = Retry(attempts=2, delay=7)
-    assert execution_type(graph(fetch().map(seconds(100, retry=twice)).agg(add_up))) == "EXPRESS"
-    assert execution_type(graph(fetch().map(seconds(101, retry=twice)).agg(add_up))) == "STANDARD"
-    # predict: two tries of 30 + 15 seconds, 1 between them, 63 after failures of Lambda
-    assert execution_type(graph(fetch().map(seconds(68)).next(predict).agg(add_up))) == "EXPRESS"
-    assert execution_type(graph(fetch().map(seconds(69)).next(predict).agg(add_up))) == "STANDARD"
-    assert execution_type(graph(fetch().map(seconds(30), batch=7).agg(add_up))) == "EXPRESS"
-    assert execution_type(graph(fetch().map(seconds(30), batch=8).agg(add_up))) == "STANDARD"
+    assert execution_type(graph(fetch().map(seconds(70, retry=twice)).agg(add_up))) == "EXPRESS"
+    assert execution_type(graph(fetch().map(seconds(71, retry=twice)).agg(add_up))) == "STANDARD"
+    # predict: two tries of 30 + 15 seconds, 1 between them, 63 after failures of Lambda; 60 once
+    assert execution_type(graph(fetch().map(seconds(8)).next(predict).agg(add_up))) == "EXPRESS"
+    assert execution_type(graph(fetch().map(seconds(9)).next(predict).agg(add_up))) == "STANDARD"
+    assert execution_type(graph(fetch().map(seconds(30), batch=5).agg(add_up))) == "EXPRESS"
+    assert execution_type(graph(fetch().map(seconds(30), batch=6).agg(add_up))) == "STANDARD"
 
 
 def test_a_step_without_a_timeout_has_that_of_the_settings() -> None:
@@ -476,8 +491,8 @@ def test_express_that_would_cut_items_off_is_refused() -> None:
 
 def test_the_time_between_tries_is_shorter_where_an_execution_has_five_minutes() -> None:
     found = states(build(graph(fetch().map(seconds(10)).agg(add_up))))
-    assert found["Work"]["Retry"] == [EXPRESS_SERVICE_RULE]
-    assert found["AddUp"]["Retry"] == [SERVICE_RULE]
+    assert found["Work"]["Retry"] == [SERVICE_RULE, EXPRESS_THROTTLING_RULE]
+    assert found["AddUp"]["Retry"] == [SERVICE_RULE, THROTTLING_RULE]
 
 
 def test_building_twice_gives_equal_definitions_that_share_nothing() -> None:

@@ -12,7 +12,6 @@ from typing import cast
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
-    FUNCTION_NAME_LENGTH,
     deployed_name,
     function_id,
     function_placeholder,
@@ -21,27 +20,45 @@ from lokki.builder.names import (
     version_id,
 )
 from lokki.builder.package_types import Code, ImageCode, ZipCode
-from lokki.builder.permissions import Mapped, attribute, lambda_role, ref, schedule_role, step_functions_role, sub
-from lokki.builder.state_machine import BUCKET_PLACEHOLDER, FLOW_PLACEHOLDER, build_state_machine, dump_state_machine
-from lokki.builder.timing import function_timeout
+from lokki.builder.permissions import (
+    Mapped,
+    RoleSettings,
+    attribute,
+    lambda_role,
+    ref,
+    schedule_role,
+    step_functions_role,
+    sub,
+)
+from lokki.builder.state_machine import (
+    BUCKET_PLACEHOLDER,
+    CONCURRENCY_PLACEHOLDER,
+    FLOW_PLACEHOLDER,
+    INVOKE_PLACEHOLDER,
+    READ_PLACEHOLDER,
+    WRITE_PLACEHOLDER,
+    build_state_machine,
+    dump_state_machine,
+    map_substitutions,
+)
+from lokki.builder.timing import at_once, function_timeout
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, Plan, bind_parameters, lower
+from lokki.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.values import Json
 
 RUNTIME = "python3.13"
 HANDLER = "handler.lambda_handler"
 
+_CONCURRENCY = "MapConcurrency"
+
 LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
 
 _KEPT: Mapped = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
-
-_RESOURCES = 500
-"""Most resources of a stack.
-https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html"""
 
 
 def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code]) -> dict[str, Json]:
@@ -65,25 +82,27 @@ def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str,
         resources[version] = _version(step.name)
     resources |= _roles(plan, graph, config)
     resources["StateMachineLogs"] = _log_group("/aws/vendedlogs/states/${FlowName}", config)
-    resources["StateMachine"] = _state_machine(graph, config, versions)
+    resources["StateMachine"] = _state_machine(graph, plan, config, versions)
     resources |= _live()
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
-    if len(resources) > _RESOURCES:
+    if len(resources) > STACK_RESOURCES:
         raise FlowError(
             f"the flow {plan.flow!r} has {len(graph.steps)} steps, which make {len(resources)} resources; "
-            f"a stack holds {_RESOURCES}. Split the flow."
+            f"a stack holds {STACK_RESOURCES}. Split the flow."
         )
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"The flow {plan.flow}, built by lokki.",
-        "Parameters": _parameters(name, suffixes, config, packages),
+        "Parameters": _parameters(plan, name, suffixes, config, packages),
         "Resources": resources,
         "Outputs": _outputs(),
     }
 
 
-def _parameters(name: str, suffixes: Mapping[str, str], config: LokkiConfig, packages: Mapping[str, Code]) -> Mapped:
+def _parameters(
+    plan: Plan, name: str, suffixes: Mapping[str, str], config: LokkiConfig, packages: Mapping[str, Code]
+) -> Mapped:
     images = [code for code in packages.values() if isinstance(code, ImageCode)]
     room = FUNCTION_NAME_LENGTH - len("-") - max(len(suffix) for suffix in suffixes.values())
     parameters: Mapped = {
@@ -102,6 +121,14 @@ def _parameters(name: str, suffixes: Mapping[str, str], config: LokkiConfig, pac
         )
     if any(not code.tag for code in images):
         parameters["ImageTag"] = _parameter("The tag of the images.", config.lambda_defaults.image_tag)
+    if _unbounded(plan):
+        parameters[_CONCURRENCY] = {
+            "Type": "Number",
+            "Description": "How many items of a map run at once: as many as the account runs functions.",
+            "Default": at_once(config),
+            "MinValue": 1,
+            "MaxValue": CHILDREN_AT_ONCE,
+        }
     return parameters
 
 
@@ -123,6 +150,10 @@ def _function(plan: Plan, step: AnyStep, suffix: str, code: Code, config: LokkiC
         "Environment": {"Variables": function_environment(step, config)},
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
     }
+    disk = step.options.disk or config.lambda_defaults.disk
+    if disk != LEAST_DISK:
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html
+        properties["EphemeralStorage"] = {"Size": disk}
     if config.tracing:
         properties["TracingConfig"] = {"Mode": "Active"}
     properties["Tags"] = _tags(config)
@@ -160,19 +191,20 @@ def _code(code: Code) -> Mapped:
 def _roles(plan: Plan, graph: FlowGraph, config: LokkiConfig) -> Mapped:
     """Make the roles that the settings do not give. A given role of the state machine starts scheduled runs, too."""
     names = [step.name for step in graph.steps]
+    settings = RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
     roles: Mapped = {}
     if not config.roles.lambda_:
-        groups = [log_group_id(name) for name in names]
-        roles["LambdaExecutionRole"] = lambda_role(groups, tracing=config.tracing)
+        roles |= lambda_role("LambdaExecutionRole", [log_group_id(name) for name in names], settings)
     if not config.roles.pipeline:
-        maps = any(isinstance(op, FanOut) for op in plan.ops)
         functions = [function_id(name) for name in names]
-        roles["StepFunctionsExecutionRole"] = step_functions_role(functions, maps=maps, tracing=config.tracing)
+        roles |= step_functions_role("StepFunctionsExecutionRole", functions, settings, maps=_has_maps(plan))
         if plan.options.schedule is not None:
-            roles["ScheduleRole"] = schedule_role()
-    for role in roles.values():
-        cast("dict[str, Mapped]", role)["Properties"]["Tags"] = _tags(config)
+            roles |= schedule_role("ScheduleRole", settings)
     return roles
+
+
+def _has_maps(plan: Plan) -> bool:
+    return any(isinstance(op, FanOut) for op in plan.ops)
 
 
 def _log_group(name: str, config: LokkiConfig) -> Mapped:
@@ -185,7 +217,7 @@ def _log_group(name: str, config: LokkiConfig) -> Mapped:
     }
 
 
-def _state_machine(graph: FlowGraph, config: LokkiConfig, versions: Mapping[str, str]) -> Mapped:
+def _state_machine(graph: FlowGraph, plan: Plan, config: LokkiConfig, versions: Mapping[str, str]) -> Mapped:
     """Make the state machine, which invokes versions of functions: a run that goes on keeps its code.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
@@ -200,16 +232,39 @@ def _state_machine(graph: FlowGraph, config: LokkiConfig, versions: Mapping[str,
         "StateMachineType": "STANDARD",
         "RoleArn": config.roles.pipeline or attribute("StepFunctionsExecutionRole"),
         "DefinitionString": dump_state_machine(build_state_machine(graph, config)).decode(),
-        "DefinitionSubstitutions": {
-            BUCKET_PLACEHOLDER: ref("S3Bucket"),
-            FLOW_PLACEHOLDER: ref("FlowName"),
-            **functions,
-        },
+        "DefinitionSubstitutions": {**_substitutions(plan), **functions},
         "LoggingConfiguration": {"Level": "ERROR", "IncludeExecutionData": False, "Destinations": [destination]},
         "TracingConfiguration": {"Enabled": config.tracing},
         "Tags": _tags(config),
     }
     return {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+
+
+def _substitutions(plan: Plan) -> Mapped:
+    """Return what the definition's placeholders stand for, but for functions: in China and GovCloud, other ARNs.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+    """
+    actions = "arn:${AWS::Partition}:states:::"
+    values: Mapped = {
+        BUCKET_PLACEHOLDER: ref("S3Bucket"),
+        FLOW_PLACEHOLDER: ref("FlowName"),
+        INVOKE_PLACEHOLDER: sub(f"{actions}lambda:invoke"),
+    }
+    if not _has_maps(plan):
+        return values
+    values |= {
+        READ_PLACEHOLDER: sub(f"{actions}s3:getObject"),
+        WRITE_PLACEHOLDER: sub(f"{actions}s3:putObject"),
+        **map_substitutions(plan),
+    }
+    # An expression, since what is filled in is text, and the field of a number takes text only as JSONata.
+    return values | ({CONCURRENCY_PLACEHOLDER: sub(f"{{% ${{{_CONCURRENCY}}} %}}")} if _unbounded(plan) else {})
+
+
+def _unbounded(plan: Plan) -> bool:
+    """Tell whether some map has no bound of its own on how many items run at once."""
+    return any(isinstance(op, FanOut) and op.options.concurrency is None for op in plan.ops)
 
 
 def _live() -> Mapped:

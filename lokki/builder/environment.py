@@ -12,6 +12,7 @@ from lokki.builder.permissions import Mapped, ref
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
+from lokki.quotas import ENVIRONMENT_BYTES
 from lokki.values import INLINE_LIMIT
 
 _NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]+")
@@ -22,9 +23,6 @@ _RESERVED = re.compile(
     "|XRAY_(CONTEXT_MISSING|DAEMON_ADDRESS))|_?(HANDLER|X_AMZN_TRACE_ID)|LAMBDA_(RUNTIME_DIR|TASK_ROOT)"
     "|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME)"
 )
-
-_LARGEST = 4096
-"""Most bytes of all variables. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 
 def function_environment(step: AnyStep, config: LokkiConfig) -> Mapped:
@@ -42,9 +40,9 @@ def function_environment(step: AnyStep, config: LokkiConfig) -> Mapped:
     texts |= config.lambda_env
     texts |= step.options.env
     size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
-    if size > _LARGEST:
+    if size > ENVIRONMENT_BYTES:
         raise ConfigError(
-            f"lambda_env and env of {step.name}() have {size} bytes together; Lambda takes {_LARGEST}. "
+            f"lambda_env and env of {step.name}() have {size} bytes together; Lambda takes {ENVIRONMENT_BYTES}. "
             "Keep large settings in a file of the project."
         )
     variables: Mapped = {**texts, "LOKKI_ARTIFACT_BUCKET": ref("S3Bucket"), "LOKKI_FLOW_NAME": ref("FlowName")}

@@ -10,12 +10,7 @@ from collections.abc import Iterable
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
 from lokki.naming import state_name
-
-FUNCTION_NAME_LENGTH = 64
-"""Longest name of a function. https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html"""
-
-LABEL_LENGTH = 40
-"""Longest label of a map. https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html"""
+from lokki.quotas import FUNCTION_NAME_LENGTH, LABEL_LENGTH
 
 FLOW_NAME_PATTERN = "[a-zA-Z][a-zA-Z0-9_-]*"
 """What state machines, functions, schedules, log groups and prefixes of keys all take as their name's beginning."""
@@ -105,6 +100,11 @@ def version_id(step: str, content: str) -> str:
     """
     digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
     return f"{state_name(shortened(step, _LONGEST_ID))}Version{digest}"
+
+
+def tolerated_placeholder(fan_out_id: str) -> str:
+    """Return the name under which the definition asks how many items of a map may fail: ``GetBirdsTolerated``."""
+    return f"{state_name(shortened(fan_out_id, _LONGEST_ID))}Tolerated"
 
 
 def function_placeholder(step: str) -> str:

@@ -6,8 +6,13 @@ to two regions. https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
 
+from lokki.quotas import FUNCTION_NAME_LENGTH, INLINE_POLICY_CHARACTERS, MANAGED_POLICY_CHARACTERS
 from lokki.values import Json
 
 type Mapped = dict[str, Json]
@@ -30,7 +35,17 @@ def attribute(resource: str, name: str = "Arn") -> Mapped:
     return {"Fn::GetAtt": [resource, name]}
 
 
-def lambda_role(log_groups: Sequence[str], *, tracing: bool) -> Mapped:
+@dataclass(frozen=True, slots=True)
+class RoleSettings:
+    """What the settings say of all roles: whether runs are traced, the bucket's own key and the boundary, or ""."""
+
+    tracing: bool = True
+    kms_key: str = ""
+    permissions_boundary: str = ""
+    tags: tuple[Json, ...] = ()
+
+
+def lambda_role(name: str, log_groups: Sequence[str], settings: RoleSettings) -> Mapped:
     """Return the role of the functions: their log groups, and the objects under the flow's prefix.
 
     With ListBucket, a missing object is 404 and not 403:
@@ -48,13 +63,16 @@ def lambda_role(log_groups: Sequence[str], *, tracing: bool) -> Mapped:
             {"StringLike": {"s3:prefix": sub("lokki/${FlowName}/*")}},
         ),
     ]
-    if tracing:
+    if settings.kms_key:
+        statements.append(_use_key(settings.kms_key))
+    if settings.tracing:
         # These have no resources: https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
         statements.append(_allow("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
-    return _role("The functions of ${FlowName}", "lambda.amazonaws.com", statements)
+    trust = _trust("lambda.amazonaws.com")
+    return _role(name, "The functions of ${FlowName}", trust, statements, settings)
 
 
-def step_functions_role(functions: Sequence[str], *, maps: bool, tracing: bool) -> Mapped:
+def step_functions_role(name: str, functions: Sequence[str], settings: RoleSettings, *, maps: bool) -> Mapped:
     """Return the role of the state machine: its functions, its logs, and with maps its own child executions and files.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/iam-policies-eg-dist-map.html
@@ -79,16 +97,19 @@ def step_functions_role(functions: Sequence[str], *, maps: bool, tracing: bool) 
             "*",
         ),
     ]
-    if tracing:
+    if settings.tracing:
         # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-xray-tracing.html
         actions = ["GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "PutTraceSegments"]
         statements.append(_allow("Trace", [f"xray:{action}" for action in actions], "*"))
     if maps:
         statements += _map_statements()
-    return _role("The state machine of ${FlowName}", "states.amazonaws.com", statements, _ours("states", "*"))
+    if maps and settings.kms_key:
+        statements.append(_use_key(settings.kms_key))
+    trust = _trust("states.amazonaws.com", _ours("states", "*"))
+    return _role(name, "The state machine of ${FlowName}", trust, statements, settings)
 
 
-def schedule_role() -> Mapped:
+def schedule_role(name: str, settings: RoleSettings) -> Mapped:
     """Return the role with which EventBridge Scheduler starts runs.
 
     It starts them through the alias, which is authorized by the ARN of the state machine:
@@ -97,7 +118,8 @@ def schedule_role() -> Mapped:
     """
     start = _allow("StartRuns", ["states:StartExecution"], ref("StateMachine"))
     condition = _ours("scheduler", "schedule-group/default")
-    return _role("The schedule of ${FlowName}", "scheduler.amazonaws.com", [start], condition)
+    trust = _trust("scheduler.amazonaws.com", condition)
+    return _role(name, "The schedule of ${FlowName}", trust, [start], settings)
 
 
 def _map_statements() -> list[Json]:
@@ -141,17 +163,108 @@ def _ours(service: str, resource: str) -> Mapped:
     }
 
 
-def _role(description: str, service: str, statements: list[Json], condition: Json = None) -> Mapped:
+def _use_key(key: str) -> Mapped:
+    """Allow what S3 asks of a key for reading, and for writing also in parts.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
+    """
+    through_s3: Json = {"StringLike": {"kms:ViaService": sub("s3.${AWS::Region}.amazonaws.com*")}}
+    return _allow("UseKey", ["kms:Decrypt", "kms:GenerateDataKey"], key, through_s3)
+
+
+def _trust(service: str, condition: Json = None) -> Mapped:
     trust: Mapped = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-    if condition is not None:
-        trust["Condition"] = condition
-    return {
-        "Type": "AWS::IAM::Role",
-        "Properties": {
-            "Description": sub(description),
-            "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
-            "Policies": [
-                {"PolicyName": "run", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}},
-            ],
-        },
+    return trust if condition is None else trust | {"Condition": condition}
+
+
+def _role(name: str, description: str, trust: Mapped, statements: list[Json], settings: RoleSettings) -> Mapped:
+    """Return a role, and the managed policies for what its inline policy has no room for, by logical id."""
+    inline, overflow = _divided(statements)
+    policies = {f"{name}Policy{number}": _policy(description, each) for number, each in enumerate(overflow, 1)}
+    properties: Mapped = {
+        "Description": sub(description),
+        "AssumeRolePolicyDocument": _document([trust]),
+        "Policies": [{"PolicyName": "run", "PolicyDocument": _document(inline)}],
     }
+    if policies:
+        properties["ManagedPolicyArns"] = [ref(each) for each in policies]
+    if settings.permissions_boundary:
+        properties["PermissionsBoundary"] = settings.permissions_boundary
+    properties["Tags"] = list(settings.tags)
+    return {name: {"Type": "AWS::IAM::Role", "Properties": properties}, **policies}
+
+
+def _policy(description: str, statement: Json) -> Mapped:
+    properties: Mapped = {"Description": sub(description), "PolicyDocument": _document([statement])}
+    return {"Type": "AWS::IAM::ManagedPolicy", "Properties": properties}
+
+
+def _document(statements: list[Json]) -> Mapped:
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _divided(statements: list[Json]) -> tuple[list[Json], list[Json]]:
+    """Divide statements into those of the inline policy and those that need a managed policy each.
+
+    The statements that name a resource for each step are the ones that grow; each is cut into as many as it needs.
+    """
+    inline = list(statements)
+    overflow: list[Json] = []
+    while characters(_document(inline)) > INLINE_POLICY_CHARACTERS:
+        largest = max(inline, key=characters)
+        inline.remove(largest)
+        overflow += _cut(cast("Mapped", largest))
+    return inline, overflow
+
+
+def _cut(statement: Mapped) -> Iterator[Mapped]:
+    """Cut a statement by its resources into statements that each fit a managed policy."""
+    resources = cast("list[Json]", statement["Resource"])
+    rest = characters(_document([statement | {"Resource": []}]))
+    part: list[Json] = []
+    size = rest
+    for resource in resources:
+        more = characters(resource) + len(",")
+        if part and size + more > MANAGED_POLICY_CHARACTERS:
+            yield statement | {"Resource": part}
+            part, size = [], rest
+        part.append(resource)
+        size += more
+    yield statement | {"Resource": part}
+
+
+_LONGEST = {
+    "AWS::Partition": "aws-us-gov",
+    "AWS::Region": "ap-southeast-99",
+    "AWS::AccountId": "123456789012",
+    "S3Bucket": "b" * 63,
+    "FlowName": "f" * FUNCTION_NAME_LENGTH,
+}
+"""The longest that a template's values are; the name of a function is longer than that of its flow."""
+
+_LONGEST_ARN = "arn:aws-us-gov:lambda:ap-southeast-99:123456789012:log-group:/aws/lambda/" + "f" * FUNCTION_NAME_LENGTH
+"""The longest ARN of a function, or of its log group but for ``:*``."""
+
+
+def characters(value: Json) -> int:
+    """Return how many characters a part of a policy has at most when CloudFormation has filled it in.
+
+    >>> characters(["logs:PutLogEvents", {"Fn::Sub": "arn:${AWS::Partition}:s3:::a"}])
+    45
+    """
+    return len(json.dumps(_filled(value), separators=(",", ":")))
+
+
+def _filled(value: Json) -> Json:
+    match value:
+        case {"Fn::Sub": str(text)}:
+            return re.sub(r"\$\{([\w:.]+)\}", lambda found: _LONGEST.get(found[1], _LONGEST_ARN), text)
+        case {"Fn::GetAtt": _}:
+            return f"{_LONGEST_ARN}:*"
+        case {"Ref": _}:
+            return _LONGEST_ARN
+        case dict():
+            return {name: _filled(each) for name, each in value.items()}
+        case list():
+            return [_filled(each) for each in value]
+    return value

@@ -10,25 +10,45 @@ from dataclasses import dataclass
 
 from lokki.errors import StepTimeoutError, WorkerError
 from lokki.options import Retry
+from lokki.quotas import LONGEST_RETRY_DELAY
 from lokki.values import Json
-
-_LONGEST_DELAY = 31_622_399
-"""MaxDelaySeconds must be below 31,622,400."""
 
 SERVICE_ERRORS = (
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
     "Lambda.ClientExecutionTimeoutException",
-    "Lambda.TooManyRequestsException",
+    "Lambda.EC2UnexpectedException",
+    "Lambda.ResourceConflictException",
+    "Lambda.ResourceNotReadyException",
+    "Lambda.SnapStartNotReadyException",
+    "Lambda.SnapStartTimeoutException",
 )
-"""Failures of Lambda itself, which pass: https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html"""
+"""Failures of Lambda itself, which pass.
+https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html and
+https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors"""
 
-_STANDARD_RETRIES = 20
-"""Up to 15 minutes, so that a map without a bound on concurrency outlasts an account's throttling."""
+THROTTLING_ERRORS = ("Lambda.TooManyRequestsException", "Lambda.EC2ThrottledException")
+"""The account runs as many functions as it may: the task waits for its turn."""
 
-_EXPRESS_RETRIES = 6
-"""Up to a minute: an EXPRESS execution has five in all."""
+OUT_OF_MEMORY = "Runtime.OutOfMemory"
+EXIT_ERROR = "Runtime.ExitError"
+UNKNOWN = "Lambda.Unknown"
+"""Names that the death of a function's process has: the first of memory, the second of anything and in older runtimes
+of memory too, the third where Lambda says nothing more.
+https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html"""
+
+_SERVICE_RETRIES = 6
+"""Up to a minute."""
+
+_THROTTLED_RETRIES = 5_000
+"""A day and a half of half-minute waits; each is three events, of which a STANDARD execution has 25,000."""
+
+_EXPRESS_DELAY = 15
+"""Seconds between tries that wait for a free function in an execution that has five minutes."""
+
+THROTTLING_RESERVE = 60
+"""Seconds of its five minutes that an EXPRESS child keeps for waiting until the account has a free function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,7 @@ def step_rule(retry: Retry | None) -> RetryRule | None:
     """
     if retry is None or retry.attempts == 1:
         return None
-    longest = max(1, math.ceil(min(retry.max_delay, _LONGEST_DELAY)))
+    longest = max(1, math.ceil(min(retry.max_delay, LONGEST_RETRY_DELAY)))
     interval = max(1, math.ceil(min(retry.delay, longest)))
     grows = retry.delay > 0 and retry.backoff > 1 and longest > interval
     backoff, max_delay = (retry.backoff, longest) if grows else (1.0, None)
@@ -91,14 +111,35 @@ def error_names(kinds: tuple[type[Exception], ...]) -> tuple[str, ...]:
     if issubclass(StepTimeoutError, kinds):
         names += ["Sandbox.Timedout", "States.Timeout"]
     if issubclass(WorkerError, kinds):
-        names += ["Runtime.ExitError"]
+        names += [EXIT_ERROR, OUT_OF_MEMORY, UNKNOWN]
     return tuple(dict.fromkeys(names))
 
 
-def service_rule(*, express: bool) -> RetryRule:
-    """Return the rule for Lambda's own failures, with jitter so that throttled invocations do not return at once."""
-    retries = _EXPRESS_RETRIES if express else _STANDARD_RETRIES
-    return RetryRule(SERVICE_ERRORS, 1, retries, 2.0, max_delay=60, jitter=True)
+def service_rule() -> RetryRule:
+    """Return the rule for Lambda's own failures."""
+    return RetryRule(SERVICE_ERRORS, 1, _SERVICE_RETRIES, 2.0, max_delay=60, jitter=True)
+
+
+def throttling_rule(*, express: bool) -> RetryRule:
+    """Return the rule for an account that runs as many functions as it may: it ends no sooner than its execution.
+
+    With jitter, so that invocations that were refused together do not return together.
+    """
+    return RetryRule(
+        THROTTLING_ERRORS, 1, _THROTTLED_RETRIES, 2.0, max_delay=_EXPRESS_DELAY if express else 60, jitter=True
+    )
+
+
+def map_rules() -> list[RetryRule]:
+    """Return the rules of a map's state: S3 failed while items were read or results written.
+
+    A map whose results could not be written runs anew, so that is tried less often.
+    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html#error-handling-error-representation
+    """
+    return [
+        RetryRule(("States.ItemReaderFailed",), 1, _SERVICE_RETRIES, 2.0, max_delay=60, jitter=True),
+        RetryRule(("States.ResultWriterFailed",), 5, 2, 2.0, max_delay=60, jitter=True),
+    ]
 
 
 def number(value: float) -> int | float:

@@ -24,6 +24,13 @@ _IMAGE_TAG_IS = "the tag of an image has 1 to 128 letters, digits, '_', '.' and 
 _ROLE = r"arn:[a-z-]+:iam::[0-9]+:role/.+"
 _ROLE_IS = "the ARN of a role is arn:aws:iam::<account>:role/<name>"
 
+_BOUNDARY = r"arn:[a-z-]+:iam::([0-9]+|aws):policy/.+"
+_BOUNDARY_IS = "the ARN of a managed policy is arn:aws:iam::<account>:policy/<name>"
+
+# docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id-key-ARN: policies take no aliases
+_KEY = r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:key/[A-Za-z0-9-]+"
+_KEY_IS = "the ARN of a key is arn:aws:kms:<region>:<account>:key/<id>; an alias is not taken"
+
 # docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 _TAG_KEY = r"(?!(?i:aws:))[\w .:/=+@-]{1,128}"
 _TAG_KEY_IS = "the name of a tag has 1 to 128 letters, digits, spaces and _.:/=+-@, and does not begin with aws:"
@@ -62,6 +69,10 @@ def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:
     for name, role in (("pipeline", config.roles.pipeline), ("lambda", config.roles.lambda_)):
         if role:
             yield f"roles.{name}", role, _ROLE, _ROLE_IS
+    if config.permissions_boundary:
+        yield "permissions_boundary", config.permissions_boundary, _BOUNDARY, _BOUNDARY_IS
+    if config.kms_key:
+        yield "kms_key", config.kms_key, _KEY, _KEY_IS
     for key, value in config.tags.items():
         yield "tags", key, _TAG_KEY, _TAG_KEY_IS
         yield f"tags.{key}", value, _TAG_VALUE, _TAG_VALUE_IS

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from decimal import Decimal
+from fractions import Fraction
 from itertools import zip_longest
 
-from lokki.builder.names import function_placeholder, map_label
-from lokki.builder.retries import number
+from lokki.builder.names import function_placeholder, map_label, tolerated_placeholder
+from lokki.builder.retries import map_rules
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.naming import MAP_SUFFIX, state_name
-from lokki.options import MapOptions
 from lokki.plan import Call, FanOut, Op, Plan, lower
+from lokki.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
 from lokki.store.keys import Keys
 from lokki.values import Json
 
@@ -28,16 +28,14 @@ type State = dict[str, Json]
 
 BUCKET_PLACEHOLDER = "ArtifactBucket"
 FLOW_PLACEHOLDER = "FlowName"
+INVOKE_PLACEHOLDER = "InvokeFunction"
+READ_PLACEHOLDER = "ReadObject"
+WRITE_PLACEHOLDER = "WriteObject"
+CONCURRENCY_PLACEHOLDER = "MapConcurrency"
 
 BATCH_BYTES = 200_000
 """Most bytes of items in a batch: with the batch's own input they must stay below the 256 KiB of a state's input.
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html"""
-
-_LONGEST_TIMEOUT = 99_999_999
-"""https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"""
-
-_CHILDREN = 10_000
-"""Most child executions at once. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
 
 _RUN_ID = "{% $states.context.Execution.Name %}"
 
@@ -57,7 +55,7 @@ def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json
         "StartAt": _state_of(plan.ops[0]),
     }
     if plan.options.timeout is not None:
-        machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), _LONGEST_TIMEOUT)
+        machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
     states: dict[str, Json] = {}
     for op, following in zip_longest(plan.ops, plan.ops[1:]):
         state = _map_state(plan, op, config) if isinstance(op, FanOut) else _outer_task(plan, op, config)
@@ -101,7 +99,7 @@ def _task(plan: Plan, call: Call, payload: State, config: LokkiConfig) -> State:
     # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
     return {
         "Type": "Task",
-        "Resource": "arn:aws:states:::lambda:invoke",
+        "Resource": f"${{{INVOKE_PLACEHOLDER}}}",
         "Arguments": {"FunctionName": f"${{{function_placeholder(call.step.name)}}}", "Payload": payload},
         "TimeoutSeconds": task_timeout(plan, call.step, config),
     }
@@ -126,16 +124,16 @@ def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
         "Type": "Map",
         "Label": map_label(fan_out.id),
         "ItemReader": {
-            "Resource": "arn:aws:states:::s3:getObject",
+            "Resource": f"${{{READ_PLACEHOLDER}}}",
             "ReaderConfig": {"InputType": "JSON"},
             "Arguments": {"Bucket": f"${{{BUCKET_PLACEHOLDER}}}", "Key": "{% $states.input.map_manifest_key %}"},
         },
         **_hand_on(fan_out),
-        **_bounds(fan_out.options),
+        **_bounds(fan_out),
         "ItemProcessor": _processor(plan, fan_out, config),
         # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
         "ResultWriter": {
-            "Resource": "arn:aws:states:::s3:putObject",
+            "Resource": f"${{{WRITE_PLACEHOLDER}}}",
             "WriterConfig": {"OutputType": "JSON", "Transformation": "FLATTEN"},
             "Arguments": {
                 "Bucket": f"${{{BUCKET_PLACEHOLDER}}}",
@@ -146,6 +144,7 @@ def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
             "results_manifest_key": "{% $states.result.ResultWriterDetails.Key %}",
             "items": "{% $states.input.items %}",
         },
+        "Retry": [rule.to_asl() for rule in map_rules()],
     }
 
 
@@ -165,20 +164,44 @@ def _hand_on(fan_out: FanOut) -> State:
     }
 
 
-def _bounds(options: MapOptions) -> State:
+def _bounds(fan_out: FanOut) -> State:
     """Say how many items run at once, and how many may fail.
 
-    A share is written in decimal, as the user did: 0.29 is 29 percent, though 0.29 * 100 is less in binary.
+    Without a bound of the user's, as many run as the account runs functions, which deploying fills in: children that
+    have no function wait, cost transitions, and as EXPRESS fail in the end.
     https://docs.aws.amazon.com/step-functions/latest/dg/maprun-fail-threshold.html
     """
-    bounds: State = {}
+    options = fan_out.options
+    bounds: State = {"MaxConcurrency": f"${{{CONCURRENCY_PLACEHOLDER}}}"}
     if options.concurrency is not None:
-        bounds["MaxConcurrency"] = min(options.concurrency, _CHILDREN)
-    if isinstance(options.tolerate, float):
-        bounds["ToleratedFailurePercentage"] = number(float(Decimal(repr(options.tolerate)) * 100))
-    elif options.tolerate is not None:
-        bounds["ToleratedFailureCount"] = options.tolerate
-    return bounds
+        bounds["MaxConcurrency"] = min(options.concurrency, CHILDREN_AT_ONCE)
+    if not isinstance(options.tolerate, float):
+        return bounds if options.tolerate is None else bounds | {"ToleratedFailureCount": options.tolerate}
+    percentage = _share(options.tolerate) * 100
+    if percentage.denominator == 1:
+        return bounds | {"ToleratedFailurePercentage": percentage.numerator}
+    return bounds | {"ToleratedFailureCount": f"${{{tolerated_placeholder(fan_out.id)}}}"}
+
+
+def _share(tolerate: float) -> Fraction:
+    """Return a share as it was written: 0.29 is 29 of 100, though 0.29 * 100 is less in binary."""
+    return Fraction(repr(tolerate))
+
+
+def map_substitutions(plan: Plan) -> dict[str, str]:
+    """Return how many items of each map may fail, where that is no whole percentage, by placeholder.
+
+    It is counted from the number of items, since a percentage must be whole. The expression is no part of the
+    definition itself, whose fields of numbers cfn-lint wants to be numbers or placeholders.
+    """
+    counts: dict[str, str] = {}
+    for op in plan.ops:
+        if isinstance(op, FanOut) and isinstance(op.options.tolerate, float):
+            share = _share(op.options.tolerate)
+            if (share * 100).denominator != 1:
+                expression = f"$floor($states.input.items * {share.numerator} / {share.denominator})"
+                counts[tolerated_placeholder(op.id)] = f"{{% {expression} %}}"
+    return counts
 
 
 def _processor(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 
-from lokki.builder.retries import RetryRule, service_rule, step_rule
+from lokki.builder.retries import THROTTLING_RESERVE, RetryRule, service_rule, step_rule, throttling_rule
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 from lokki.plan import Call, FanOut, Plan
-
-FUNCTION_TIMEOUT = 900
-"""Longest timeout of a function, in seconds. https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html"""
-
-EXPRESS_TIMEOUT = 300
-"""Longest EXPRESS execution, in seconds. https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html"""
+from lokki.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its
@@ -29,7 +24,7 @@ def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     """Return the timeout of a step's function, in whole seconds.
 
     It is the step's ``timeout``, else ``lambda_defaults.timeout``. In a batch the step's ``timeout`` is for one item,
-    so there it covers each try of each item, as far as Lambda's 900 seconds go.
+    so there it covers each try of each item, as far as Lambda's longest timeout goes.
     """
     own = step.options.timeout
     if own is None:
@@ -45,7 +40,7 @@ def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     item = own
     if retry is not None:
         item = own * retry.attempts + sum(retry.wait(failed) for failed in range(1, retry.attempts))
-    return math.ceil(min(FUNCTION_TIMEOUT, item * max(batches) + _BATCH_MARGIN))
+    return math.ceil(min(FUNCTION_SECONDS, item * max(batches) + _BATCH_MARGIN))
 
 
 def task_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
@@ -56,14 +51,17 @@ def task_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
 def retry_rules(call: Call, *, batch: bool, express: bool) -> list[RetryRule]:
     """Return the rules of a call's task. In a batch, items have the step's own tries inside the function."""
     own = None if batch else step_rule(call.step.options.retry)
-    return [*([own] if own else []), service_rule(express=express)]
+    return [*([own] if own else []), service_rule(), throttling_rule(express=express)]
 
 
 def longest_item(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> float:
-    """Return the seconds that an item, or a batch, takes at worst in an EXPRESS child: all tries of all inner steps."""
-    total = 0.0
+    """Return the seconds that an item, or a batch, takes at worst in an EXPRESS child: all tries of all inner steps.
+
+    A part of it is for waiting until the account has a free function.
+    """
+    total = float(THROTTLING_RESERVE)
     for call in fan_out.inner:
-        rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)
+        rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)[:-1]
         tries = 1 + sum(rule.retries for rule in rules[:-1])
         total += tries * task_timeout(plan, call.step, config) + sum(rule.longest_wait for rule in rules)
     return total
@@ -72,18 +70,26 @@ def longest_item(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> float:
 def execution_type(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> str:
     """Return ``EXPRESS`` where the worst case of an item fits its five minutes, else ``STANDARD``; a setting overrules.
 
+    A map that may run more items at once than the account runs functions is STANDARD: its children may have to wait
+    for each other longer than five minutes.
     Raises ConfigError for EXPRESS where one try of each inner step does not fit, so that an item within its timeouts
     would be cut off.
     """
     if config.execution_type == "EXPRESS":
         one_try = sum(function_timeout(plan, call.step, config) for call in fan_out.inner)
-        if one_try > EXPRESS_TIMEOUT:
+        if one_try > EXPRESS_SECONDS:
             steps = " and ".join(f"{call.step.name}()" for call in fan_out.inner)
             raise ConfigError(
-                f"execution_type: EXPRESS ends after {EXPRESS_TIMEOUT} seconds, but {steps} in the map over "
+                f"execution_type: EXPRESS ends after {EXPRESS_SECONDS} seconds, but {steps} in the map over "
                 f"{fan_out.id}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
             )
         return "EXPRESS"
     if config.execution_type:
         return config.execution_type
-    return "EXPRESS" if longest_item(plan, fan_out, config) <= EXPRESS_TIMEOUT else "STANDARD"
+    waits = (fan_out.options.concurrency or 0) > at_once(config)
+    return "EXPRESS" if not waits and longest_item(plan, fan_out, config) <= EXPRESS_SECONDS else "STANDARD"
+
+
+def at_once(config: LokkiConfig) -> int:
+    """Return how many functions the account is sure to run at one time: as set, else those of a new account."""
+    return config.map_concurrency or NEW_ACCOUNT_FUNCTIONS

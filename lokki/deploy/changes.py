@@ -89,7 +89,8 @@ def _part(name: str, kind: str, known: Mapping[str, Mapped]) -> str:
                 "StateMachineLogs": "logs of the state machine",
                 "Schedule": "schedule",
             }
-            return names.get(name, name)
+            role = re.sub(r"Policy\d+$", "", name)
+            return names.get(name) or (f"more of the {names[role]}" if role in names else name)
 
 
 def _step(function: Mapped) -> str:
@@ -108,9 +109,18 @@ def _one(change: ResourceChange, templates: Templates) -> str:
     told = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     words += sorted(f"{_lower(name)}" for name in change.properties if name not in told)
     if change.type == "AWS::StepFunctions::StateMachine" and "DefinitionSubstitutions" in {*told, *change.properties}:
-        words = [word for word in words if word != "definition substitutions"] or ["uses the new code"]
+        words = [word for word in words if word != "definition substitutions"]
+        words = words or [_substituted(told, templates)]
     how = "replaced: " if change.action == "replaced" else ""
     return how + (", ".join(words) or "through what it refers to")
+
+
+def _substituted(told: set[str], templates: Templates) -> str:
+    """Say what changed the definition's placeholders: the code that it uses, or only the account's parameter."""
+    name = "MapConcurrency"
+    by_parameter = templates.parameters_before.get(name) != templates.parameters_after.get(name)
+    only = by_parameter and "DefinitionSubstitutions" not in told
+    return "how many items of a map run at once" if only else "uses the new code"
 
 
 def _differences(before: Mapped, after: Mapped) -> Iterator[str]:

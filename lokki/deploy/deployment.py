@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +31,7 @@ from lokki.deploy.images import (
 from lokki.deploy.live import live_version, point_live_at
 from lokki.deploy.stack import BODY_LIMIT, ChangeSet, Stacks, StackState, Tell, check_updatable
 from lokki.errors import AwsError
+from lokki.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
 from lokki.values import Json
 
 _DIGEST_LENGTH = 32
@@ -38,11 +39,15 @@ _DIGEST_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be deployed: a build, the settings that it was made with, and the stack, default the flow's."""
+    """What is to be deployed: a build, the settings that it was made with, and the stack, default the flow's.
+
+    ``functions_at_once``: how many functions the account may run at one time, 0 if that is not known.
+    """
 
     bundle: Bundle
     config: LokkiConfig
     stack: str | None = None
+    functions_at_once: int = 0
 
     @property
     def folder(self) -> Path:
@@ -67,9 +72,18 @@ class Wanted:
             "S3Bucket": self.config.artifact_bucket,
             "ECRRepoPrefix": self.config.ecr_repo_prefix,
             "ImageTag": self.config.lambda_defaults.image_tag,
+            "MapConcurrency": str(
+                self.config.map_concurrency or min(self.functions_at_once, CHILDREN_AT_ONCE) or NEW_ACCOUNT_FUNCTIONS
+            ),
         }
         declared = self.template.get("Parameters")
         return {name: value for name, value in given.items() if isinstance(declared, dict) and name in declared}
+
+    @property
+    def assumes_a_new_account(self) -> bool:
+        """Whether maps run as many items at once as a new account runs functions, since nothing else is known."""
+        known = self.config.map_concurrency or self.functions_at_once
+        return not known and "MapConcurrency" in self.parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,8 @@ def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> D
     with aws_errors("ask who you are"):
         account = aws.sts.get_caller_identity()["Account"]
     check_bucket(aws, wanted.config.artifact_bucket)
+    if not wanted.config.map_concurrency:
+        wanted = replace(wanted, functions_at_once=functions_at_once(aws))
     uploads, images = _packages(wanted)
     registry = registry_of(wanted.config.ecr_repo_prefix, aws) if images else None
     to_build = missing_images(aws, registry, images) if registry is not None else []
@@ -121,6 +137,19 @@ def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> D
     return Deployment(wanted, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint)
 
 
+def functions_at_once(aws: Aws) -> int:
+    """Ask how many functions the account may run at one time that are not reserved for others; 0 if it may not tell.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_GetAccountSettings.html
+    """
+    try:
+        with aws_errors("ask how many functions the account runs"):
+            limit = aws.functions.get_account_settings().get("AccountLimit", {})
+    except AwsError:
+        return 0  # whoever deploys may not be allowed to ask; what is assumed then is said
+    return limit.get("UnreservedConcurrentExecutions", limit.get("ConcurrentExecutions", 0))
+
+
 def described(aws: Aws, plan: Deployment) -> list[str]:
     """Return a plan in words."""
     wanted = plan.wanted
@@ -133,6 +162,11 @@ def described(aws: Aws, plan: Deployment) -> list[str]:
     if plan.proposed is not None:
         lines += [f"  {line}" for line in in_words(plan.proposed.changes, plan.templates)]
         lines.append("  runs that go on keep their code; new ones use this")
+    if wanted.assumes_a_new_account:
+        lines.append(
+            f"  maps run {NEW_ACCOUNT_FUNCTIONS} items at once, as in a new account: this one could not be asked how "
+            "many functions it runs (lambda:GetAccountSettings); set map_concurrency in lokki.yml"
+        )
     if plan.repoint:
         lines.append(f"  new runs use version {plan.repoint.rpartition(':')[2]} again, which a rollback left")
     if plan.changes_nothing:

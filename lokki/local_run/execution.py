@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -46,6 +46,7 @@ from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.manifest import check_items, item_lines
+from lokki.options import Executor
 from lokki.plan import Call, FanOut, Op, Output, Plan, Results
 from lokki.store import save
 from lokki.store.items import WrittenItems, write_items
@@ -55,7 +56,6 @@ from lokki.values import Inline, Json, ref_to_json
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
     from lokki.local_run.processes import ProcessPool
 
-type Executor = Literal["threads", "processes", "inline"]
 type Listener = Callable[[Event], None]
 
 
@@ -355,8 +355,9 @@ class Execution:
             count = f"{mapping.failed} of {mapping.items} items" if mapping.failed > 1 else f"item {index}"
             first = f" first item {index}:" if mapping.failed > 1 else ""
             error = RunError(f"{count} failed in the map over {op.id}() (tolerated: {tolerated});{first} {failure}")
-            error.add_note(failure.traceback.rstrip())  # for notebooks: the error itself may be in another process
-            raise error
+            if mapping.first_error is None:  # it is in a worker process
+                error.add_note(failure.traceback.rstrip())
+            raise error from mapping.first_error
         if self._deadline.passed:
             raise self._late()
         if mapping.finished + mapping.failed < pending:

@@ -85,7 +85,7 @@ class TimeLimit:
             late = StepTimeoutError(f"took longer than its timeout of {seconds:g} seconds").with_traceback(
                 _stack(thread)
             )
-            _raise_in(thread)
+            raise_in(thread, TimeIsUpError)
             if self.deadline.passed:
                 raise StoppedError
             self.exceeded = self._end_process
@@ -105,6 +105,7 @@ def _stack(thread: threading.Thread) -> TracebackType | None:
     return trace
 
 
-def _raise_in(thread: threading.Thread) -> None:
+def raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Raise an error in a thread, as soon as it runs Python code again."""
     # https://docs.python.org/3/c-api/init.html#c.PyThreadState_SetAsyncExc
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeIsUpError))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))

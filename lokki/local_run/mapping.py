@@ -35,6 +35,7 @@ class MapRun:
         self.finished = 0
         self.failed = 0
         self.first_failure: tuple[int, Failure] | None = None
+        self.first_error: BaseException | None = None
         self._options = options
         self._feed = feed
         self._emit = emit
@@ -78,6 +79,12 @@ class MapRun:
                 self._emit(ItemFailed(self.job.id, index, failure))
             if self.too_many_failed and not self._keep_going:
                 self.stop.set()
+
+    def note_error(self, index: int, error: BaseException) -> None:
+        """Keep what the step raised for an item in this process, if that item's failure was the first of all."""
+        with self._lock:
+            if self.first_failure is not None and self.first_failure[0] == index:
+                self.first_error = error
 
     def tell(self, event: Event) -> None:
         """Tell the listeners of something that happened in a worker."""

@@ -47,6 +47,8 @@ def work(mapping: MapRun, part: str, limit: TimeLimit | None = None) -> None:
         while (items := mapping.take(last)) is not None:
             last = worker.run(items)
             mapping.count(last)
+            if worker.first_error is not None:
+                mapping.note_error(*worker.first_error)
     finally:
         worker.close()
 

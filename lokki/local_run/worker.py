@@ -80,6 +80,7 @@ class Worker:
         self._stop = stop
         self._retried = retried
         self._mark = mark
+        self.first_error: tuple[int, BaseException] | None = None
         self._index = self._position = -1
         self._tried: Tried | None = None
         self._limit = limit or TimeLimit()
@@ -149,8 +150,10 @@ class Worker:
                     self._part.add(index, handed_on, after=invocation.id)
                     self._part.flush()
             except StepFailedError as error:
+                self._note_error(error.__cause__ or error)
                 return self._failed(again, error.failure)
             except LokkiError as error:  # the result does not pickle, or not unpickle
+                self._note_error(error)
                 return self._failed(again, failure_of(invocation.id, error, 1, invocation.defined_at))
             value, again = handed_on, again_next
             position += 1
@@ -206,6 +209,9 @@ class Worker:
                 self._part.add(self._index, again(), after=self._job.inner[self._position - 1].id)
         self._part.fail(self._index, failure)
         return failure
+
+    def _note_error(self, error: BaseException) -> None:
+        self.first_error = self.first_error or (self._index, error)
 
     def _sleep(self, seconds: float) -> None:
         self._part.flush()

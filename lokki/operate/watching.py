@@ -32,6 +32,7 @@ from lokki.events import (
 )
 from lokki.failures import Failure
 from lokki.operate.machine import Machine, MapState
+from lokki.quotas import CHILDREN_AT_ONCE
 from lokki.report import MAP
 from lokki.values import Json
 
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
 
 CHILDREN = 20
 """How many failed children of a map are asked why they failed; of all others only the number is told."""
-
-_MOST_CHILDREN = 10_000
-"""How many children of a map run at one time at most.
-https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html"""
 
 type Ended = Literal["", "finished", "failed", "interrupted"]
 
@@ -128,7 +125,7 @@ def take_map_run(
     if not run.started:
         items = counts["total"] if run.items is None else run.items
         run = replace(run, succeeded=counts["succeeded"] if run.redriven else 0)
-        workers = (found["maxConcurrency"] or _MOST_CHILDREN) * max(state.batch, 1)
+        workers = (found["maxConcurrency"] or CHILDREN_AT_ONCE) * max(state.batch, 1)
         told.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
         run = replace(run, started=True, items=items)
     if counts["succeeded"] > run.succeeded:

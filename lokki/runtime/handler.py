@@ -18,15 +18,15 @@ from lokki.errors import ConfigError
 from lokki.graph import FlowParameter
 from lokki.invocation import StepFailedError
 from lokki.options import Retry
+from lokki.quotas import STATE_BYTES
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
 from lokki.runtime.log import Log
 from lokki.runtime.work import Context, Reply, Settings, Work
 from lokki.store.s3 import S3Store
 from lokki.values import INLINE_LIMIT, Json
 
-MOST_INLINE = 2**17
-"""Bytes up to which a value can travel inline, whatever LOKKI_INLINE_LIMIT says: a state holds 256 KiB in all.
-https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+MOST_INLINE = STATE_BYTES // 2
+"""Bytes up to which a value can travel inline, whatever LOKKI_INLINE_LIMIT says: a state holds more than the value."""
 
 type Handler = Callable[[object, Context], Reply]
 

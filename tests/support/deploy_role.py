@@ -16,6 +16,7 @@ import cfnlint
 from lokki.values import Json
 
 TYPES = (
+    "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Role",
     "AWS::Lambda::Function",
     "AWS::Lambda::Version",
@@ -25,7 +26,7 @@ TYPES = (
     "AWS::StepFunctions::StateMachineAlias",
     "AWS::StepFunctions::StateMachineVersion",
 )
-"""What lokki's templates are made of; a test compares this with the golden templates."""
+"""What lokki's templates are made of; a test compares this with the golden templates and one of many steps."""
 
 _SERVICES = ("iam", "lambda", "logs", "s3", "scheduler", "states")
 """Others are for what lokki's templates do not use: keys of the account's own, networks, file systems."""
@@ -41,6 +42,7 @@ RUNS = (
     "GetExecutionHistory", "ListExecutions", "ListMapRuns", "ListStateMachineVersions", "RedriveExecution",
     "StartExecution", "StopExecution", "UpdateStateMachineAlias",
 )  # fmt: skip
+ACCOUNT = ("GetAccountSettings",)
 LOGS = ("FilterLogEvents",)
 IMAGES = (
     "BatchCheckLayerAvailability", "CompleteLayerUpload", "CreateRepository", "DeleteRepository", "DescribeImages",
@@ -67,7 +69,7 @@ _S3 = {
 }
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html"""
 
-_SIGNED = {"cloudformation": "cloudformation", "logs": "logs", "stepfunctions": "states"}
+_SIGNED = {"cloudformation": "cloudformation", "lambda": "lambda", "logs": "logs", "stepfunctions": "states"}
 
 
 def policy() -> str:
@@ -79,6 +81,7 @@ def policy() -> str:
         _allow("Bucket", "s3", BUCKET, "arn:aws:s3:::my-bucket"),
         _allow("Runs", "states", RUNS),
         _allow("Logs", "logs", LOGS),
+        _allow("HowManyFunctionsRunAtOnce", "lambda", ACCOUNT),
         _allow("OnlyForImages", "ecr", IMAGES),
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2) + "\n"
@@ -91,6 +94,7 @@ def own() -> set[str]:
         *(f"s3:{each}" for each in (*OBJECTS, *BUCKET)),
         *(f"states:{each}" for each in RUNS),
         *(f"logs:{each}" for each in LOGS),
+        *(f"lambda:{each}" for each in ACCOUNT),
     }
 
 

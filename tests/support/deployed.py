@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,6 @@ from typing import cast
 import msgspec
 
 from lokki.builder.lambda_pkg import describe_calls
-from lokki.builder.names import function_placeholder
-from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
 from lokki.emulator.definition import read_definition
@@ -32,6 +29,7 @@ from lokki.results_items import LogLine, RunInfo
 from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
 from lokki.values import Json
+from support.definitions import filled_definition
 from support.emulation import FakeClock
 
 CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)
@@ -83,10 +81,7 @@ class Deployed:
                 for step in self.graph.steps
             }
         )
-        places = {function_placeholder(step.name): step.name for step in self.graph.steps}
-        places |= {"ArtifactBucket": self.s3.bucket, "FlowName": self.graph.name}
-        text = json.dumps(build_state_machine(self.graph, self.config))
-        self.machine: Json = json.loads(re.sub(r"\$\{(\w+)\}", lambda found: places[found[1]], text))
+        self.machine = filled_definition(self.graph, self.config, self.s3.bucket)
 
     def run(self, params: dict[str, Json], run_id: str = "run-1") -> Outcome:
         """Run the flow, one child execution at a time."""

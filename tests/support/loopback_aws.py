@@ -29,8 +29,8 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from lokki.emulator.services import REGION
 from support.loopback_functions import LoopbackFunctions
 from support.loopback_logs import filter_log_events
-from support.loopback_protocol import Answer, Api, ApiError, Call, error_answer, protocol_of, read_call
-from support.loopback_resources import Clients, Function, FunctionVersion, LogGroup, Resource, Role
+from support.loopback_protocol import Answer, Api, ApiError, Call, Fields, error_answer, protocol_of, read_call
+from support.loopback_resources import Clients, Function, FunctionVersion, LogGroup, ManagedPolicy, Resource, Role
 from support.loopback_runs import Runs
 from support.loopback_stacks import CloudFormation
 from support.loopback_state_resources import Schedule, StateMachine, StateMachineAlias, StateMachineVersion
@@ -48,7 +48,7 @@ _INSIDE = "cloudformation"
 _OWN = (_INSIDE, "function", "states")
 """The access keys of the account's own parts."""
 
-_SHARED = ("logs",)
+_SHARED = ("lambda", "logs")
 """Services of which moto does what is not done here."""
 
 _REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
@@ -69,6 +69,7 @@ class LoopbackAws:
     """
 
     def __init__(self, workers: int = 4) -> None:
+        self.functions_at_once = 1_000
         self._workers = workers
         self._lock = threading.Lock()
         self._calls: list[Call] = []
@@ -104,6 +105,7 @@ class LoopbackAws:
             self._apis = {
                 "stepfunctions": Api("stepfunctions", self._states.operations),
                 "cloudformation": Api("cloudformation", self._stacks.operations),
+                "lambda": Api("lambda", {"GetAccountSettings": self._account_settings}),
                 "logs": Api("logs", {"FilterLogEvents": filter_log_events}),
             }
             self._ended = ended.pop_all()
@@ -146,6 +148,10 @@ class LoopbackAws:
         """Do something right before the next call of an action from outside is answered."""
         with self._lock:
             self._before[action] = do
+
+    def _account_settings(self, request: Fields) -> Fields:
+        limit = self.functions_at_once
+        return {"AccountLimit": {"ConcurrentExecutions": limit, "UnreservedConcurrentExecutions": limit}}
 
     def wait(self) -> None:
         """Wait until no execution runs and no stack changes. Raises AssertionError for an error of this account."""
@@ -257,6 +263,7 @@ class _Handler(WSGIRequestHandler):
 def _resource_types(clients: Clients, functions: LoopbackFunctions) -> dict[str, Resource]:
     """Return all types that stacks may have."""
     return {
+        "AWS::IAM::ManagedPolicy": ManagedPolicy(clients),
         "AWS::IAM::Role": Role(clients),
         "AWS::Lambda::Function": Function(clients, functions),
         "AWS::Lambda::Version": FunctionVersion(clients, functions),

@@ -168,9 +168,54 @@ class FunctionVersion(Resource):
             client.delete_function(FunctionName=function, Qualifier=version)
 
 
+def _characters(document: object) -> int:
+    """Return what IAM counts of a policy: all but white space."""
+    return len(json.dumps(document, separators=(",", ":")))
+
+
+class ManagedPolicy(Resource):
+    """Names of its own are not taken; moto does not hold policies to IAM's limits, which this does."""
+
+    replaced_by = frozenset({"Description"})
+    known = frozenset({"Description", "PolicyDocument"})
+
+    def create(self, properties: Fields, where: Where) -> Made:
+        self._check(properties)
+        document = json.dumps(properties["PolicyDocument"])
+        client = self.client("iam")
+        made = client.create_policy(
+            PolicyName=where.name(128), PolicyDocument=document, Description=properties.get("Description", "")
+        )
+        return Made(made["Policy"]["Arn"])
+
+    def update(self, made: Made, properties: Fields) -> Made:
+        self._check(properties)
+        client = self.client("iam")
+        before = client.list_policy_versions(PolicyArn=made.physical)["Versions"]
+        document = json.dumps(properties["PolicyDocument"])
+        client.create_policy_version(PolicyArn=made.physical, PolicyDocument=document, SetAsDefault=True)
+        for each in before:
+            client.delete_policy_version(PolicyArn=made.physical, VersionId=each["VersionId"])
+        return made
+
+    def delete(self, made: Made) -> None:
+        client = self.client("iam")
+        with contextlib.suppress(client.exceptions.NoSuchEntityException):
+            client.delete_policy(PolicyArn=made.physical)
+
+    def _check(self, properties: Fields) -> None:
+        size = _characters(properties["PolicyDocument"])
+        if size > 6144:
+            raise ResourceError(f"Cannot exceed quota for PolicySize: 6144 (it has {size})")
+
+
 class Role(Resource):
     replaced_by = frozenset({"RoleName", "Path"})
-    known = frozenset({"AssumeRolePolicyDocument", "Description", "ManagedPolicyArns", "Policies", "Tags"})
+    known = frozenset(
+        {
+            "AssumeRolePolicyDocument", "Description", "ManagedPolicyArns", "PermissionsBoundary", "Policies", "Tags",
+        }
+    )  # fmt: skip
 
     def create(self, properties: Fields, where: Where) -> Made:
         name = properties.get("RoleName") or where.name()
@@ -207,6 +252,13 @@ class Role(Resource):
 
     def _put(self, name: str, properties: Fields) -> None:
         client = self.client("iam")
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+        if sum(_characters(each["PolicyDocument"]) for each in properties.get("Policies", [])) > 10_240:
+            raise ResourceError(f"Maximum policy size of 10240 bytes exceeded for role {name}")
+        if len(properties.get("ManagedPolicyArns", [])) > 10:
+            raise ResourceError("Cannot exceed quota for PoliciesPerRole: 10")
+        if "PermissionsBoundary" in properties:
+            client.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=properties["PermissionsBoundary"])
         for each in properties.get("Policies", []):
             document = json.dumps(each["PolicyDocument"])
             client.put_role_policy(RoleName=name, PolicyName=each["PolicyName"], PolicyDocument=document)

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-l
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -72,10 +73,33 @@ class Roles:
 
     def statements(self, role: str) -> list[Statement]:
         """Return what a role may do. Fails for anything in a policy that this evaluator does not know."""
-        properties = self._resource(role)["Properties"]
-        policies = cast("list[dict[str, dict[str, Json]]]", cast("Mapped", properties)["Policies"])
-        found = [each for policy in policies for each in _list(policy["PolicyDocument"]["Statement"])]
-        return [self._statement(cast("Mapped", each)) for each in found]
+        return [
+            self._statement(cast("Mapped", each))
+            for document in self.documents(role)
+            for each in _list(document["Statement"])
+        ]
+
+    def documents(self, role: str) -> list[Mapped]:
+        """Return the policies of a role: the inline one, then the managed ones that the template makes."""
+        properties = cast("dict[str, list[dict[str, Mapped]]]", self._resource(role)["Properties"])
+        managed = [
+            cast("dict[str, Mapped]", self._resource(str(each["Ref"]))["Properties"])
+            for each in properties.get("ManagedPolicyArns", [])
+        ]
+        return [policy["PolicyDocument"] for policy in (*properties["Policies"], *managed)]
+
+    def size(self, document: Mapped) -> int:
+        """Return how many characters IAM counts of a policy: all but white space."""
+        return len(json.dumps(self._filled(dict(document)), separators=(",", ":")))
+
+    def _filled(self, value: Json) -> Json:
+        if isinstance(value, list):
+            return [self._filled(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if value.keys() & {"Ref", "Fn::Sub", "Fn::GetAtt"}:
+            return self.text(value)
+        return {name: self._filled(each) for name, each in value.items()}
 
     @property
     def names(self) -> set[str]:

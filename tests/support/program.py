@@ -16,7 +16,7 @@ from typing import cast
 
 from lokki.errors import LokkiError
 from lokki.events import Event, RunFinished
-from lokki.local_run.execution import Executor
+from lokki.options import Executor
 from lokki.runner import LocalRunner, Resume, ignore
 
 

@@ -79,6 +79,15 @@ takes_any_flow(flow_with_options)
 takes_any_flow(unannotated_flow)
 
 
+def runs() -> None:
+    assert_type(weights_flow.run(3, unit="g"), float)
+    assert_type(weights_flow.run(limit=3, executor="inline"), float)
+    assert_type(weights_flow.using(workers=2, root="runs").run(3), float)
+    assert_type(weights_flow.resume("monday"), float)
+    assert_type(flow_with_options.run(3), float)
+    unannotated_flow.run(limit=5)
+
+
 def command_line() -> None:
     main(weights_flow)
     main(unannotated_flow)

@@ -9,6 +9,8 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+from inferred import weights_flow
+
 from lokki import StepNode, flow, step
 
 
@@ -112,6 +114,16 @@ def by_name(*, value: int) -> int:
 
 def plain(value: int) -> int:
     return value
+
+
+def runs_with_parameters_of_the_wrong_type() -> None:
+    weights_flow.run("3")  # E: call-overload
+    weights_flow.run()  # E: call-overload
+    weights_flow.run(3, executor="fibers")  # E: call-overload
+    weights_flow.using(root="runs").run(3, unti="g")  # E: call-arg
+    weights_flow.using(workers="two")  # E: arg-type
+    word: str = weights_flow.run(3)  # E: assignment
+    word.upper()
 
 
 @flow
