@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +47,29 @@ def load_flow(target: str) -> Flow[...]:
     if not found:
         raise FlowError(f"{source} has no flow: put @flow above the function that chains the steps.")
     raise FlowError(f"{source} has several flows, {', '.join(found)}: say which, as in {source}:{next(iter(found))}.")
+
+
+def import_again(name: str, file: str, *, is_main: bool) -> ModuleType:
+    """Import the flow's file in a worker process, which is there for nothing else, so that ``main()`` does nothing.
+
+    ``is_main``: the file is the program that was started, and values may have been pickled as of ``__main__``. Where
+    another module has its name, it gets the one that multiprocessing gives it.
+    """
+    _importing.set(True)
+    if is_main and (folder := str(import_name(Path(file))[0])) not in sys.path:
+        sys.path.append(folder)
+    spec = find_spec(name)
+    if is_main and (spec is None or spec.origin is None or Path(spec.origin).resolve() != Path(file).resolve()):
+        name = "__mp_main__"
+        spec = spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise FlowError(f"{file} cannot be imported by worker processes: name it like a module, with '.py'.")
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    module = importlib.import_module(name)
+    if is_main:
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    return module
 
 
 def import_name(path: Path) -> tuple[Path, str]:

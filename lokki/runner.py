@@ -27,6 +27,7 @@ from lokki.values import INLINE_LIMIT
 
 if TYPE_CHECKING:  # start-up: see _pool
     from lokki.local_run.processes import ProcessPool
+    from lokki.local_run.worker_process import FlowReference
 
 __all__ = ["Executor", "Listener", "LocalRunner", "Resume"]
 
@@ -105,10 +106,11 @@ class LocalRunner:
         run failed (the step's own exception is its cause).
         """
         plan = lower(graph)
+        flow = self._importable(graph, plan)
         code = {call.step.name: _checksum(call.step.fn) for call in plan.calls}
         again = RunAgain() if resume is None else _again(plan, resume)
         record = self._new(plan, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
-        with self.runs.locked(record.run_id), self._pool(graph, plan, record, again) as pool:
+        with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, again, lock) as pool:
             setup = Setup(
                 self.runs, self.executor, self.workers, self._listener, self._inline_limit, pool, self._keep_going
             )
@@ -154,20 +156,28 @@ class LocalRunner:
             raise RunFolderError(f"no run of {flow} in {self.runs.folder} needs to go on: {known}")
         return unfinished[0].run_id
 
+    def _importable(self, graph: FlowGraph, plan: Plan) -> FlowReference | None:
+        """Say where worker processes find the flow, if there are to be any; before there is a run that would fail."""
+        if self.executor != "processes" or not any(isinstance(op, FanOut) for op in plan.ops):
+            return None
+        from lokki.local_run.processes import reference  # for start-up: the other executors need no multiprocessing
+
+        return reference(graph, plan)
+
     def _pool(
-        self, graph: FlowGraph, plan: Plan, record: RunRecord, again: RunAgain
+        self, plan: Plan, flow: FlowReference | None, record: RunRecord, again: RunAgain, lock: int
     ) -> AbstractContextManager[ProcessPool | None]:
-        """Start worker processes, if there is something for them to do: first of all, while it is safe to fork."""
+        """Start worker processes, if there is something for them to do; they get ready while the first step runs."""
         folder = self.runs.folder / record.run_id
         pending = again != RunAgain() or any(
             isinstance(op, FanOut) and not (folder / op.id / "map_results" / "manifest.json").exists()
             for op in plan.ops
         )
-        if self.executor != "processes" or not pending:
+        if flow is None or not pending:
             return nullcontext()
-        from lokki.local_run.processes import ProcessPool  # for start-up: the other executors need no multiprocessing
+        from lokki.local_run.processes import ProcessPool  # for start-up, as above
 
-        return ProcessPool(graph, plan, self.workers, self._captured)
+        return ProcessPool(flow, self.workers, self._captured, lock)
 
 
 def _again(plan: Plan, resume: Resume) -> RunAgain:

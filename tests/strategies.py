@@ -3,37 +3,14 @@
 import copy
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 import steps
+from drawn_chain import Block, Chain, chained, is_mapped_at_once, segments
 from hypothesis import strategies as st
 
-from lokki import StepNode, flow
+from lokki import flow
 from lokki.graph import FlowGraph
-
-
-@dataclass(frozen=True)
-class Block:
-    """A map block: its inner steps, the step that closes it, and whether failures are tolerated."""
-
-    inner: tuple[str, ...]
-    closing: str
-    tolerant: bool
-
-
-type Segment = str | Block
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A flow: what its first step returns, and what follows it."""
-
-    kind: str
-    count: int
-    mapped_at_once: bool
-    segments: tuple[Segment, ...]
-
 
 UNARY = st.sampled_from([*steps.UNARY, "tag"])
 INNER = st.sampled_from([*steps.UNARY, "tag", "split", "fragile"])
@@ -60,24 +37,7 @@ def draw(chain: Chain) -> FlowGraph:
 
     @flow
     def random_chain(label: str, since: datetime.date):
-        def bound(name: str) -> StepNode[..., object]:
-            if name == "tag":
-                return steps.tag(label=label, since=since)
-            return getattr(steps, name)
-
-        head = steps.values(chain.kind, chain.count)
-        for number, segment in enumerate(segments(chain)):
-            if isinstance(segment, str):
-                head = head.next(bound(segment))
-                continue
-            if number or not is_mapped_at_once(chain):
-                head = head.next(steps.split)
-            first, *others = segment.inner
-            block = head.map(bound(first), tolerate=1.0 if segment.tolerant else None)
-            for name in others:
-                block = block.next(bound(name))
-            head = block.agg(bound(segment.closing))
-        return head
+        return chained(chain, label, since)
 
     return random_chain()
 
@@ -113,17 +73,6 @@ def call(chain: Chain, label: str, since: datetime.date) -> object:
                 assert segment.tolerant
         value = apply(segment.closing, results)
     return value
-
-
-def is_mapped_at_once(chain: Chain) -> bool:
-    return chain.mapped_at_once or chain.kind == "streamed"
-
-
-def segments(chain: Chain) -> tuple[Segment, ...]:
-    """Return the segments; a generator must be mapped over, since it does not pickle."""
-    if chain.kind == "streamed" and isinstance(chain.segments[0], str):
-        return (Block(("same",), "collect", False), *chain.segments)
-    return chain.segments
 
 
 def comparable(value: object) -> object:

@@ -148,6 +148,8 @@ ONLY_IN = {
 
 BROAD = {
     ("lokki.invocation", "run"): "a step may raise anything",
+    ("lokki.local_run.libraries", "import_libraries"): "a library may raise anything while it is imported",
+    ("lokki.local_run.worker_server", "work"): "the user's file may raise anything; nothing may go on in the server",
     ("lokki.codec", "_pickled"): "a value's own code for pickling may raise anything",
     ("lokki.codec", "loads"): "a value's own code for unpickling may raise anything",
     ("lokki.signatures", "hints"): "an annotation is an expression of the user's",

@@ -1004,10 +1004,8 @@ def test_without_worker_processes_nothing_of_them_is_loaded(place: Place) -> Non
 
 
 LATE = """
-import logging, threading, time
+import logging, time
 from lokki import flow, main, step
-
-threading.Thread(target=time.sleep, args=(60,), daemon=True).start()  # so that no process may be forked
 
 @step
 def numbers() -> list[int]:
@@ -1040,10 +1038,9 @@ def test_a_worker_process_that_leaves_a_late_step_behind_hands_on_what_it_wrote(
     assert (ran.code, ran.out, written) == (0, "0\n", [("log", "DEBUG late: begins"), ("stdout", "no end")])
 
 
-@pytest.mark.parametrize("env", [{}, {"SPAWN": "1"}])
-def test_a_file_without_its_guard_runs_once_on_worker_processes(place: Place, env: dict[str, str]) -> None:
+def test_a_file_without_its_guard_runs_once_on_worker_processes(place: Place) -> None:
     place.copy("unguarded.py")
-    ran = place.run("unguarded.py", "run", "--executor", "processes", "--workers", "2", env=env)
+    ran = place.run("unguarded.py", "run", "--executor", "processes", "--workers", "2")
     assert (ran.code, ran.out, len(ran.lines)) == (0, "12\n", 5)
     assert len(list((place.folder / ".lokki" / "runs").iterdir())) == 1
 

@@ -2,71 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from support.local_runs import EXECUTORS, forkable, wait_until
-
-FLOW = """
-import logging, multiprocessing, os, signal, subprocess, sys, threading, time
-from concurrent.futures import ProcessPoolExecutor
-from lokki import flow, main, step
-
-FORK = multiprocessing.get_context("fork")
-
-@step
-def numbers() -> list[int]:
-    return list(range({count}))
-
-@step
-def work(number: int) -> object:
-{body}
-
-@step
-def gather(results: list[object]) -> object:
-    return results
-
-@flow
-def forking():
-    return numbers().map(work).agg(gather)
-
-if __name__ == "__main__":
-    main(forking)
-"""
-
-
-def start(folder: Path, body: str, *options: str, count: int = 1, functions: str = "") -> subprocess.Popen[str]:
-    """Start a run of a flow whose step has this body."""
-    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    text = FLOW.format(count=count, body=lines).replace("@step\ndef numbers", f"{functions}\n@step\ndef numbers")
-    (folder / "forking.py").write_text(text)
-    return again(folder, *options)
-
-
-def again(folder: Path, *options: str) -> subprocess.Popen[str]:
-    program = [sys.executable, "-W", "ignore", "forking.py", "run", *options]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        program, cwd=folder, env=forkable(), stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    )
-
-
-def ended(program: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
-    """Wait for a run; return its exit code and what it wrote."""
-    try:
-        out, errors = program.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(program.pid, signal.SIGKILL)
-        raise
-    return program.returncode, out, errors
-
-
-def run(folder: Path, body: str, *options: str, count: int = 1, functions: str = "") -> tuple[int, str, str]:
-    return ended(start(folder, body, *options, count=count, functions=functions))
-
+from support.forking import again, ended, run, start
+from support.local_runs import EXECUTORS, wait_until
 
 PRINTS = """
 def loud(number):

@@ -1,39 +1,27 @@
-"""Map blocks on worker processes: forked and spawned, dying, late, stuck, and gone when the run is."""
+"""Map blocks on worker processes: importing the flow anew, dying, late, stuck, and gone when the run is."""
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import steps
-from support.local_runs import Local, forkable, groups, start, wait_until
+from support.local_runs import Local, groups, start, wait_until
 
 from lokki import flow, step
 from lokki.errors import RunError
 from lokki.events import ItemFailed, MapStarted, RunInterrupted, StepRetried
 from lokki.graph import FlowGraph
-from lokki.local_run.processes import _has_one_thread
 
 
-@pytest.fixture(params=["fork", "spawn"])
-def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Local]:
-    """Runs on forked and on spawned processes: with a second thread, this process may not be forked."""
-    if request.param == "fork" and not _has_one_thread():
-        pytest.skip("another library has started a thread here; run this file alone")
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
     others = set(children())  # functions that the account on loopback keeps warm
-    end = threading.Event()
-    thread = threading.Thread(target=end.wait)
-    if request.param == "spawn":
-        thread.start()
     yield Local(tmp_path, "processes")
-    end.set()
-    if request.param == "spawn":
-        thread.join()
     assert set(children()) <= others
 
 
@@ -152,37 +140,21 @@ def inside() -> FlowGraph:
     return hidden_flow()
 
 
-def test_a_flow_inside_a_function_runs_forked_and_is_refused_spawned(
-    local: Local, request: pytest.FixtureRequest
-) -> None:
-    if request.node.callspec.params["local"] == "fork":
-        assert local.run(inside()) == 10
-        return
+def test_a_flow_inside_a_function_is_refused_before_there_is_a_run(local: Local) -> None:
     with pytest.raises(RunError) as caught:
         local.run(inside())
     assert str(caught.value) == (
         "worker processes import the flow anew, but it is not at the top level of a module: "
-        "move it there, or use the executor 'threads'."
+        "move it to a file of its own, or use the executor 'threads'."
     )
+    assert not local.root.joinpath("runs").exists()
 
 
 # --- in programs of their own ---
 
 
-def test_all_of_this_holds_on_forked_processes() -> None:
-    """Where other tests' libraries have threads, forked processes are skipped above; so once more, alone."""
-    if _has_one_thread():
-        pytest.skip("they were not skipped")
-    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", "fork and not forked"]
-    program = [sys.executable, "-m", "pytest", *options, __file__]
-    done = subprocess.run(program, env=forkable(), capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "skipped" not in done.stdout
-
-
 MAIN = """
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,37 +189,34 @@ def birds_flow():
     return birds().map(flap).next(again).next(loud).next(loud).agg(join)
 
 if __name__ == "__main__":
-    if sys.argv[1] == "spawn":
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
     print(LocalRunner(executor="processes", workers=2).run(birds_flow()))
 """
 
 
-@pytest.mark.parametrize("way", ["fork", "spawn"])
 @pytest.mark.parametrize("package", [False, True])
-def test_steps_and_classes_in_main_and_in_packages_run_under_any_name(tmp_path: Path, way: str, package: bool) -> None:
+def test_steps_and_classes_in_main_and_in_packages_run_under_any_name(tmp_path: Path, package: bool) -> None:
     if package:
         (tmp_path / "farm" / "yard").mkdir(parents=True)
         (tmp_path / "farm" / "__init__.py").touch()
         (tmp_path / "farm" / "yard" / "__init__.py").touch()
         (tmp_path / "farm" / "yard" / "birds.py").write_text(MAIN)
-        program = [sys.executable, "-m", "farm.yard.birds", way]
+        program = [sys.executable, "-m", "farm.yard.birds"]
     else:
         (tmp_path / "birds-flow.py").write_text(MAIN)
-        program = [sys.executable, "birds-flow.py", way]
+        program = [sys.executable, "birds-flow.py"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "flappy flappy goose!!, flappy flappy duck!!\n", done.stderr
 
 
 def test_a_module_that_workers_cannot_import_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "import multiprocessing\n"
-        "assert multiprocessing.parent_process() is None, 'no workers here'\n"
+        "import sys\n"
+        "assert 'lokki.local_run.worker_server' not in sys.modules, 'no workers here'\n"
         "from steps import doubled as original\n"
         "from lokki import flow\nimport steps\n"
         "@flow\ndef doubled():\n    return steps.numbers(3).map(steps.double).agg(steps.total)\n"
     )
-    program = start(tmp_path, "broken:doubled", "processes", {}, "thread")
+    program = start(tmp_path, "broken:doubled", "processes", {})
     try:
         assert program.wait() == 1
     finally:
@@ -258,9 +227,8 @@ def test_a_module_that_workers_cannot_import_is_a_clear_error(tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("flags", [(), ("thread",)])
-def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    program = start(tmp_path, "slow", "processes", {"log": str(tmp_path / "log"), "count": 1000}, *flags)
+def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
+    program = start(tmp_path, "slow", "processes", {"log": str(tmp_path / "log"), "count": 1000})
     try:
         wait_until(lambda: len(steps.noted(tmp_path / "log")) > 4)
         assert len(program.members()) >= 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -42,9 +42,9 @@ class _Interrupts:
         self.pending, self.held = False, 0
         self.restore()
 
-    def install(self) -> None:
+    def install(self, numbers: Sequence[signal.Signals]) -> None:
         """Take the signals from here on, but for those that this process was told to ignore, as by ``nohup``."""
-        for number in _ENDING:
+        for number in numbers:
             before = signal.getsignal(number)
             own = before is not signal.default_int_handler if number == signal.SIGINT else before is None
             if before is not signal.SIG_IGN and not own:
@@ -63,13 +63,13 @@ _interrupts = _Interrupts()
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP interrupt a run. On another thread than the main one nothing can be done."""
+def interruptible(numbers: Sequence[signal.Signals] = _ENDING) -> Iterator[None]:
+    """Let these signals interrupt a run. On another thread than the main one nothing can be done."""
     if threading.current_thread() is not threading.main_thread() or _interrupts.handlers:
         yield
         return
     _interrupts.pending = False
-    _interrupts.install()
+    _interrupts.install(numbers)
     forks.watch(_interrupts)
     try:
         yield
@@ -83,6 +83,11 @@ def raise_interrupt() -> None:
     if _interrupts.pending and not _interrupts.held and threading.current_thread() is threading.main_thread():
         _interrupts.pending = False
         raise KeyboardInterrupt
+
+
+def is_interrupted() -> bool:
+    """Tell whether a signal came in of which nobody has learnt."""
+    return _interrupts.pending
 
 
 def acknowledge_interrupt() -> None:

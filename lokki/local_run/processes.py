@@ -1,88 +1,186 @@
 """The executor that runs items in worker processes, for steps that keep a CPU busy: starting and ending them.
 
-On Linux workers are forked before the run starts anything else, while the process has a single thread; elsewhere, and
-for workers that replace ones that died once there are threads, Python is started anew and draws the flow again from its
-module.
+A worker is forked from a process that has imported the flow's libraries (`lokki.local_run.worker_server`) and imports
+the flow's own code itself, as a Lambda sandbox does, whatever this process has made of it meanwhile.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.context import ForkContext, SpawnContext
-from multiprocessing.sharedctypes import RawArray
+from dataclasses import asdict
+from multiprocessing.connection import Pipe
 from pathlib import Path
+from types import ModuleType
 from typing import Self
 
 from lokki.errors import RunError, damaged
 from lokki.graph import FlowGraph
+from lokki.loading import import_name
+from lokki.local_run.forks import forget, hide, watch
+from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, uninterrupted
 from lokki.local_run.levels import LogLevels
+from lokki.local_run.libraries import inner_threads, libraries
 from lokki.local_run.mapping import MapRun
-from lokki.local_run.serving import Served, WorkerProcess
+from lokki.local_run.serving import Death, Served, WorkerProcess, how_ended
 from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
-from lokki.local_run.worker_process import FlowReference, worker_main
+from lokki.local_run.worker_process import MARKS, Begin, FlowReference
+from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, Settings, command
 from lokki.plan import Plan, describe
 from lokki.values import Json
 
+_NOT_IMPORTABLE = (
+    "worker processes import the flow anew, but it is not at the top level of a module: "
+    "move it to a file of its own, or use the executor 'threads'."
+)
 
-def reference(graph: FlowGraph, plan: Plan) -> FlowReference | None:
-    """Say where another process finds this flow; None when it cannot be imported (made in a function, or typed in)."""
+
+def reference(graph: FlowGraph, plan: Plan) -> FlowReference:
+    """Say where another process finds this flow.
+
+    Raises RunError when it cannot be imported: made in a function, in a cell of a notebook, or typed in.
+    """
     module = sys.modules.get(getattr(graph.origin, "__module__", ""))
+    file = getattr(module, "__file__", None)
     name = getattr(graph.origin, "__qualname__", "")
-    if module is None or getattr(module, "__file__", None) is None or getattr(module, name, None) is not graph.origin:
-        return None
-    return FlowReference(module.__name__, name, describe(plan))
+    if module is None or not isinstance(file, str) or getattr(module, name, None) is not graph.origin:
+        raise RunError(_NOT_IMPORTABLE)
+    is_main = module is sys.modules["__main__"]
+    if is_main and not Path(file).is_file():
+        raise RunError(_NOT_IMPORTABLE)
+    imported_as = _importable_name(module, file) if is_main else module.__name__
+    return FlowReference(imported_as, str(Path(file).absolute()), is_main, name, describe(plan))
+
+
+def _importable_name(main: ModuleType, file: str) -> str:
+    """Return the name under which the program that was started can be imported."""
+    spec = getattr(main, "__spec__", None)
+    return spec.name if spec is not None else import_name(Path(file))[1]
+
+
+class WorkerServer:
+    """The process that workers are forked from, as the run sees it."""
+
+    def __init__(self, flow: FlowReference, workers: int, lock: int) -> None:
+        self.control, theirs = socket.socketpair()
+        module = sys.modules["__main__" if flow.is_main else flow.module]
+        root = flow.module.partition(".")[0]
+        names = libraries(module, root, sys.modules)
+        settings = Settings(os.getpid(), theirs.fileno(), lock, names, root)
+        limits = inner_threads(workers, os.process_cpu_count() or 1, os.environ)
+        with theirs, tempfile.TemporaryFile() as stdin, _signals_blocked():
+            stdin.write(json.dumps(asdict(settings)).encode())
+            stdin.seek(0)
+            self._process = subprocess.Popen(
+                command("main()"), stdin=stdin, pass_fds=(theirs.fileno(), lock), env={**os.environ, **limits}
+            )
+        watch(self)
+
+    def let_go(self) -> None:
+        """Do not keep workers alive in a process that a step forked, which may outlive the run."""
+        hide(self.control.fileno())
+
+    def fork(self, number: int, connection: int, marks: int) -> None:
+        """Start a worker that gets these descriptors."""
+        self._ask(REQUEST.pack(FORK, number), [connection, marks])
+
+    def kill(self, number: int) -> None:
+        """Kill a worker."""
+        self._ask(REQUEST.pack(KILL, number), [])
+
+    def death(self) -> Death:
+        """Read how a worker ended. Raises RunError when the server itself has ended."""
+        notice = b""
+        while len(notice) < NOTICE.size:
+            chunk = self.control.recv(NOTICE.size - len(notice))
+            if not chunk:
+                raise RunError(
+                    f"the process that starts worker processes {how_ended(self._process.wait())}; resume the run."
+                )
+            notice += chunk
+        return Death(*NOTICE.unpack(notice))
+
+    def close(self) -> None:
+        """End the server, and with it all workers that have not ended by themselves."""
+        forget(self)
+        self.control.close()
+        try:
+            self._process.wait(3.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, request: bytes, descriptors: list[int]) -> None:
+        try:
+            socket.send_fds(self.control, [request], descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it has ended, which is noticed when a notice is waited for
 
 
 class ProcessPool:
-    """Worker processes for all map blocks of a run. Use as a context manager; leaving it ends them."""
+    """Worker processes for all map blocks of a run. Use as a context manager; leaving it ends them.
 
-    def __init__(self, graph: FlowGraph, plan: Plan, workers: int, captured: LogLevels | None) -> None:
-        self._plan = plan
-        self._reference = reference(graph, plan)
-        self._captured = captured
+    ``lock``: the descriptor of the run's lock, which they share.
+    """
+
+    def __init__(self, flow: FlowReference, workers: int, captured: LogLevels | None, lock: int) -> None:
+        self._begin = Begin(flow, captured)
         self._count = workers
+        self._lock = lock
+        self._started = 0
         self._workers: list[WorkerProcess] = []
 
     def __enter__(self) -> Self:
+        main = sys.modules["__main__"]
+        if self._begin.flow.is_main:
+            # Results name their classes as workers import them.
+            sys.modules.setdefault(self._begin.flow.module, main)
+            sys.modules.setdefault("__mp_main__", main)
         try:
-            with _without_interrupts():
-                for _ in range(self._count):
-                    self._workers.append(self._start())
+            with uninterrupted():
+                self._server = WorkerServer(self._begin.flow, self._count, self._lock)
         except OSError as error:
+            raise RunError(f"worker processes cannot be started: {error}.") from error
+        try:
+            for _ in range(self._count):
+                self._workers.append(self._start())
+        except BaseException:
             self.__exit__()
-            raise RunError(f"{self._count} worker processes cannot be started: {error}; ask for fewer.") from error
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
         for worker in self._workers:
             worker.connection.close()  # on which the worker ends itself
-        for worker in self._workers:
-            worker.process.join(1.0)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            forget(worker)
+        self._server.close()
 
     def run(self, mapping: MapRun, params: Mapping[str, Json], parts: list[str]) -> None:
         """Run a map block with a worker for each part but the last, which is for what dead workers leave.
 
-        When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 10 seconds at
+        When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 8 seconds at
         most (at a second Ctrl-C, at once); when its time is up, for 1 second; then their processes are killed.
         Raises RunError when workers cannot start, and for what one met that was no failure of a step; StoreError where
         that is a damaged file.
         """
-        served = Served(mapping, params, parts[-1], self._replace)
-        try:
-            for position, part in enumerate(parts[:-1]):
-                if not self._workers[position].process.is_alive():
-                    self._replace(self._workers[position])
-                served.begin(self._workers[position], part)
-            served.serve(lambda: mapping.deadline.remaining)
-        finally:
-            served.stop(LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS)
+        served = Served(mapping, params, parts[-1], self._replace, self._server, self._find)
+        with interruptible((signal.SIGINT,)):
+            try:
+                for position, part in enumerate(parts[:-1]):
+                    served.begin(self._workers[position], part)
+                served.serve(lambda: mapping.deadline.remaining)
+            except KeyboardInterrupt:
+                acknowledge_interrupt()
+                raise
+            finally:
+                served.stop(LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS)
         if served.interrupted:
             raise KeyboardInterrupt
         if served.damaged:
@@ -90,46 +188,52 @@ class ProcessPool:
         if served.error:
             raise RunError(served.error)
 
+    def _find(self, death: Death) -> WorkerProcess | None:
+        """Return the worker that died, unless another has its place already."""
+        for worker in self._workers:
+            if worker.number == death.number:
+                worker.death = death
+                return worker
+        return None
+
     def _replace(self, worker: WorkerProcess) -> WorkerProcess:
         """Start a worker in the place of one that ended."""
         worker.connection.close()
-        worker.process.join()
         position = self._workers.index(worker)
-        with _without_interrupts():
-            self._workers[position] = self._start()
+        self._workers[position] = self._start()
         return self._workers[position]
 
     def _start(self) -> WorkerProcess:
-        fork = sys.platform == "linux" and _has_one_thread()
-        if not fork and self._reference is None:
-            raise RunError(
-                "worker processes import the flow anew, but it is not at the top level of a module: "
-                "move it there, or use the executor 'threads'."
-            )
-        context: ForkContext | SpawnContext
-        context = multiprocessing.get_context("fork") if fork else multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        at = RawArray("q", [-1, 0, 0])
-        # A forked child has copies of the parent's ends of all pipes: its siblings would not notice a dead parent.
-        inherited = [ours, *(worker.connection for worker in self._workers)] if fork else []
-        source = self._plan if fork else self._reference
-        arguments = (theirs, at, source, inherited, self._captured)
-        process = context.Process(target=worker_main, args=arguments)
-        process.start()
-        theirs.close()
-        return WorkerProcess(process, ours, at)
+        self._started += 1
+        with uninterrupted(), _memory() as marks:
+            os.truncate(marks, MARKS.size)
+            ours, theirs = Pipe()
+            with theirs:
+                self._server.fork(self._started, theirs.fileno(), marks)
+            worker = WorkerProcess(self._started, ours, marks)
+            worker.send(self._begin)
+        return worker
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C from processes that start, until they can take it; it reaches this process afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _memory() -> Iterator[int]:
+    """Make a file without a name; yield its descriptor."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("lokki")  # not on a disk, which may be full
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Keep signals from a process that starts, until it can take them; they reach this process afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _has_one_thread() -> bool:
-    """Tell whether this process has one thread, those of libraries counted: only then is it safe to fork."""
-    return sum(1 for _ in Path("/proc/self/task").iterdir()) == 1

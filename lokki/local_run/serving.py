@@ -2,67 +2,116 @@
 
 from __future__ import annotations
 
-import ctypes
+import mmap
+import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from typing import Protocol
 
 from lokki.errors import RunError, WorkerError
 from lokki.events import StepRetried
 from lokki.failures import Failure
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local_run.forks import hide, watch
+from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted
 from lokki.local_run.journal import PartWriter
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.worker import Report
-from lokki.local_run.worker_process import Ended, Ready, Start, StopNow, end_of_items
+from lokki.local_run.worker_process import MARKS, Ended, Ready, Start, StopNow, end_of_items
 from lokki.values import Json
+
+_GLANCE = 0.5
+"""Seconds after which a thread that waits for workers looks whether the run was interrupted."""
+
+_SIGNAL_SECONDS = 0.05
+"""How long a signal that was sent to all processes of the run may take to reach this one."""
 
 UNEXPLAINED_DEATHS = 10
 """How many workers may die in a map block while they were at no item; then something else than an item is to blame."""
 
 
-class WorkerProcess:
-    """A worker process as its parent sees it: what it has to do, and what it is at."""
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker process ended: what `os.waitpid` says; or, when it never began, an errno."""
 
-    def __init__(self, process: BaseProcess, connection: Connection, at: ctypes.Array[ctypes.c_longlong]) -> None:
-        self.process = process
+    number: int
+    status: int
+    error: int
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"a worker process cannot be started: {os.strerror(self.error)}; ask for fewer"
+        code = os.waitstatus_to_exitcode(self.status)
+        hint = "; was it out of memory?" if -code == signal.SIGKILL else ""
+        return f"the worker process {how_ended(code)}{hint}"
+
+    @property
+    def by_signal_to_all(self) -> bool:
+        """Whether it was killed by a signal that is often sent to the whole process group, this process included."""
+        return not self.error and -os.waitstatus_to_exitcode(self.status) in (signal.SIGTERM, signal.SIGHUP)
+
+
+def how_ended(code: int) -> str:
+    """Say how a process ended: ``code`` is its exit code, or the number of a signal, negative."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+class WorkerProcess:
+    """A worker process as the run sees it: what it has to do, and what it is at."""
+
+    def __init__(self, number: int, connection: Connection, marks: int) -> None:
+        self.number = number
         self.connection = connection
+        self.death: Death | None = None
+        self.is_silent = False
         self.ready = False
         self.ended = True
         self.part = ""
         self.at_work: deque[Work] = deque()
         self.last: Report | None = None
-        self._at = at
+        self._marks = mmap.mmap(marks, MARKS.size)
+        watch(self)
+
+    def let_go(self) -> None:
+        """Do not answer the worker in a process that a step forked."""
+        if not self.connection.closed:
+            hide(self.connection.fileno())
 
     @property
     def at(self) -> tuple[int, int, int]:
         """The item, the position of the inner step, and the number of the try that it runs or ran last."""
-        return self._at[0], self._at[1], self._at[2]
+        index, position, attempt = MARKS.unpack(self._marks)
+        return index, position, attempt
 
     def begin(self, part: str) -> None:
         """Forget what it did in another map block."""
         self.part, self.ended, self.last = part, False, None
         self.at_work.clear()
-        self._at[0] = -1
+        MARKS.pack_into(self._marks, 0, -1, 0, 0)
 
     def send(self, message: object) -> None:
-        """Send it a message; one that died is noticed when its answer is waited for."""
+        """Send it a message; that it died is told by its parent."""
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
             return
 
-    def death(self) -> str:
-        """Say how it died."""
-        self.process.join()
-        code = self.process.exitcode or 0
-        if code < 0:
-            hint = "; was it out of memory?" if -code == signal.SIGKILL else ""
-            return f"the worker process was killed by {signal.Signals(-code).name}{hint}"
-        return f"the worker process exited with code {code}"
+
+class Parent(Protocol):
+    """The parent of worker processes, which learns how they end."""
+
+    control: socket.socket
+
+    def death(self) -> Death:
+        """Read how a worker ended; to be called when ``control`` can be read."""
+
+    def kill(self, number: int) -> None:
+        """Kill a worker."""
 
 
 class Served:
@@ -77,6 +126,8 @@ class Served:
         params: Mapping[str, Json],
         spare_part: str,
         replace: Callable[[WorkerProcess], WorkerProcess],
+        parent: Parent,
+        find: Callable[[Death], WorkerProcess | None],
     ) -> None:
         self.error = ""
         self.interrupted = False
@@ -85,18 +136,22 @@ class Served:
         self._params = params
         self._spare_part = spare_part
         self._replace = replace
+        self._parent = parent
+        self._find = find
         self._workers: list[WorkerProcess] = []
         self._crash_failures: list[tuple[int, Failure]] = []
         self._unexplained = 0
         self._replaced = 0
 
     def begin(self, worker: WorkerProcess, part: str) -> None:
-        """Start the map block on a worker."""
+        """Start the map block on a worker, or on another if it has died meanwhile."""
         job = self._mapping.job
         worker.begin(part)
         self._workers.append(worker)
         worker.send(Start(job.id, dict(self._params), part, job.pack, job.parts, job.inline_limit))
         self._send_work(worker)
+        if worker.death is not None:
+            self._take_death(worker.death)
 
     def serve(self, remaining: Callable[[], float | None]) -> None:
         """Keep the workers at work until they have ended, the run is stopped or the time is up."""
@@ -116,23 +171,45 @@ class Served:
         finally:
             for worker in self._workers:
                 if not worker.ended:
-                    worker.process.kill()
+                    self._parent.kill(worker.number)
             self._write_crash_failures()
 
     def _receive(self, seconds: float | None) -> bool:
         """Take what workers send; return False when all have ended, or none sent anything for so long."""
-        alive = {worker.connection: worker for worker in self._workers if not worker.ended}
-        ready = wait(list(alive), seconds) if alive else []
-        for connection, worker in alive.items():
-            if connection in ready:
-                self._receive_from(worker)
-        return bool(ready)
+        end = None if seconds is None else time.monotonic() + seconds
+        while any(not worker.ended for worker in self._workers):
+            raise_interrupt()
+            left = _GLANCE if end is None else min(_GLANCE, end - time.monotonic())
+            talking = {worker.connection: worker for worker in self._workers if not (worker.ended or worker.is_silent)}
+            ready = wait([*talking, self._parent.control], max(0.0, left))
+            # A signal must not tear a message: what is read of it would be lost.
+            with uninterrupted():
+                for connection, worker in talking.items():
+                    if connection in ready and not worker.ended:
+                        self._receive_from(worker)
+                if self._parent.control in ready:
+                    self._take_death(self._parent.death())
+            if ready:
+                return True
+            if end is not None and time.monotonic() >= end:
+                return False
+        return False
+
+    def _take_death(self, death: Death) -> None:
+        """Take what a worker that died had still sent, then what it had to do."""
+        worker = self._find(death)
+        if worker is None or worker.ended:
+            return
+        while not (worker.ended or worker.is_silent) and worker.connection.poll():
+            self._receive_from(worker)
+        if not worker.ended:
+            self._bury(worker, death)
 
     def _receive_from(self, worker: WorkerProcess) -> None:
         try:
             message = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            self._bury(worker)
+            worker.is_silent = True  # how it ended is told by its parent
             return
         match message:
             case Ready():
@@ -175,12 +252,15 @@ class Served:
             worker.at_work.append(work)
             worker.send(work)
 
-    def _bury(self, worker: WorkerProcess) -> None:
+    def _bury(self, worker: WorkerProcess, death: Death) -> None:
         """Take over what a worker that died had to do: blame the item that it was at, hand on the others."""
-        death = worker.death()
+        if death.by_signal_to_all and self._is_interrupted():
+            worker.ended = True
+            return
         if not worker.ready:
             worker.ended = True
-            self.error = self.error or f"{death} before it could start; what it printed above says why."
+            what = f"{death}." if death.error else f"{death} before it could start; what it printed above says why."
+            self.error = self.error or what
             self._mapping.stop.set()
             return
         given = [index for work in worker.at_work for index in work.indexes]
@@ -188,7 +268,7 @@ class Served:
         self._mapping.count(Report(len(finished), 0.0))
         index, position, attempt = worker.at
         blamed = bool(worker.at_work) and index in worker.at_work[0].indexes and index not in finished
-        again = self._blame(index, position, attempt, death) if blamed else None
+        again = self._blame(index, position, attempt, str(death)) if blamed else None
         done = finished if again is not None or not blamed else finished | {index}
         for work in worker.at_work:
             self._mapping.give_back(work, without=done, tried=again)
@@ -205,6 +285,12 @@ class Served:
             self._workers.remove(worker)
             self._replaced += 1
             self.begin(self._replace(worker), f"{worker.part}-{self._replaced}")
+
+    def _is_interrupted(self) -> bool:
+        """Tell whether the run is ending by a signal that killed a worker, too, which is then not to blame."""
+        if not self._mapping.stop.is_set():
+            time.sleep(_SIGNAL_SECONDS)
+        return self._mapping.stop.is_set() or is_interrupted()
 
     def _blame(self, index: int, position: int, attempt: int, death: str) -> Tried | None:
         """Say how an item whose worker died is tried again; None when it failed for good."""

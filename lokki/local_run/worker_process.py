@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib
+import mmap
 import os
 import queue
 import signal
+import struct
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from lokki.decorators import Flow
 from lokki.errors import LokkiError, RunError, StoreError
+from lokki.loading import import_again
 from lokki.local_run.feed import Work
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.journal import Parts
@@ -25,14 +27,36 @@ from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import FanOut, Plan, describe, lower
 from lokki.values import Json
 
+MARKS = struct.Struct("<qqq")
+"""What a worker is at, in memory that its parent reads when it has died: item, position of the inner step, try."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlowReference:
-    """Where another process finds the flow: its module, the name of its function there, and the plan it must have."""
+    """Where another process finds the flow.
+
+    * ``module``: the name under which its file is imported; ``file``: that file.
+    * ``is_main``: whether the file is the program that was started, so that values may be pickled as of ``__main__``.
+    * ``name``: that of its function in the module.
+    * ``lines``: the plan that it must have.
+    """
 
     module: str
+    file: str
+    is_main: bool
     name: str
     lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The first message to a worker process; ``captured``: which log records are handed on, with what is printed.
+
+    Without ``captured``, nothing is.
+    """
+
+    flow: FlowReference
+    captured: LogLevels | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +99,17 @@ def end_of_items() -> Work:
     return Work([], [])
 
 
-def worker_main(
-    connection: Connection,
-    at: ctypes.Array[ctypes.c_longlong],
-    source: Plan | FlowReference,
-    inherited: list[Connection],
-    captured: LogLevels | None,
-) -> None:
-    """Run map blocks as the parent says, until it is gone.
-
-    ``captured``: which log records are handed on, with what is printed; None: nothing is.
-    """
-    for end in inherited:
-        end.close()
+def worker_main(connection: int, marks: int, lock: int) -> NoReturn:
+    """Run map blocks as the parent says, until it is gone; all three are descriptors."""
     # Ctrl-C reaches the whole process group; the parent decides what to do about it. It is not ignored, since programs
     # that a step starts would ignore it too.
     signal.signal(signal.SIGINT, _leave_to_parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    worker = _WorkerMain(connection, at, source)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    worker = _WorkerMain(Connection(connection), mmap.mmap(marks, MARKS.size), lock)
+    os.close(marks)
     watch(worker)
-    worker.run(captured)
+    worker.run()
 
 
 def _leave_to_parent(number: int, frame: FrameType | None) -> None:
@@ -103,13 +117,11 @@ def _leave_to_parent(number: int, frame: FrameType | None) -> None:
 
 
 class _WorkerMain:
-    def __init__(
-        self, connection: Connection, at: ctypes.Array[ctypes.c_longlong], source: Plan | FlowReference
-    ) -> None:
+    def __init__(self, connection: Connection, marks: mmap.mmap, lock: int) -> None:
         self._connection = connection
         self._send_lock = threading.Lock()
-        self._at = at
-        self._source = source
+        self._marks = marks
+        self._lock = lock
         self._stop = threading.Event()
         self._messages: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
 
@@ -117,15 +129,21 @@ class _WorkerMain:
         """Leave the parent alone in a process that a step forked, and let Ctrl-C interrupt it."""
         self._send_lock = threading.Lock()
         hide(self._connection.fileno())
+        hide(self._lock)
         if signal.getsignal(signal.SIGINT) is _leave_to_parent:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def run(self, captured: LogLevels | None) -> None:
+    def run(self) -> NoReturn:
+        """Import the flow, then run map blocks."""
+        try:
+            begin: Begin = self._connection.recv()
+        except (EOFError, OSError):
+            os._exit(0)
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
-        plan = self._source if isinstance(self._source, Plan) else _draw(self._source)
+        plan = _draw(begin.flow)
         fan_outs = {op.id: op for op in plan.ops if isinstance(op, FanOut)}
-        if captured is not None:
-            capture_streams(self._send, captured)
+        if begin.captured is not None:
+            capture_streams(self._send, begin.captured)
         self._send(Ready())
         while True:
             message = self._messages.get()
@@ -162,9 +180,7 @@ class _WorkerMain:
         return Ended()
 
     def _mark(self, index: int, position: int, attempt: int) -> None:
-        self._at[0] = index
-        self._at[1] = position
-        self._at[2] = attempt
+        MARKS.pack_into(self._marks, 0, index, position, attempt)
 
     def _send(self, message: object) -> None:
         with self._send_lock:
@@ -192,7 +208,7 @@ def _hand_on_output() -> None:
 
 def _draw(source: FlowReference) -> Plan:
     """Import the flow and draw it as the parent did. Raises RunError when it comes out otherwise."""
-    flow = getattr(importlib.import_module(source.module), source.name)
+    flow = getattr(import_again(source.module, source.file, is_main=source.is_main), source.name, None)
     if not isinstance(flow, Flow):
         raise RunError(f"{source.module}.{source.name} is no flow when it is imported by a worker process.")
     plan = lower(flow())

@@ -1,12 +1,6 @@
 """A flow's file without the guard around main(): worker processes that import it must not run the flow again."""
 
-import os
-import threading
-
 from lokki import flow, main, step
-
-if "SPAWN" in os.environ:
-    threading.Thread(target=threading.Event().wait, daemon=True).start()  # with a second thread nothing is forked
 
 
 @step

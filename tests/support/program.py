@@ -1,8 +1,8 @@
 """Runs a flow and writes its result to a file: what `local_runs.start` starts.
 
 Arguments: the flow's name in `steps`, or ``module:name``; executor, root, parameters as JSON, and flags. ``resume``
-goes on with the flow's latest run, ``again`` with the run ``run``, finished or not; ``thread`` starts a thread;
-``killed`` kills the program when the run has finished.
+goes on with the flow's latest run, ``again`` with the run ``run``, finished or not; ``killed`` kills the program when
+the run has finished.
 """
 
 import importlib
@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import cast
 
@@ -24,8 +23,6 @@ def main() -> int:
     name, executor, root, params, *flags = sys.argv[1:]
     module, _, flow = name.rpartition(":")
     graph = getattr(importlib.import_module(module or "steps"), flow)()
-    if "thread" in flags:  # so that worker processes cannot be forked
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
     resume = Resume("run") if "again" in flags else Resume() if "resume" in flags else None
     try:
         listener = kill_when_finished if "killed" in flags else ignore

@@ -1,16 +1,21 @@
-"""The law of the local runner on random chains, as a function and as a program: a process with one thread may fork."""
+"""The law of the local runner on random chains, as a function and as a program."""
 
 import datetime
+import os
+import pickle
 import sys
 import tempfile
 from pathlib import Path
 
 import steps
+from drawn_chain import DESCRIPTION, Chain, drawn_chain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import CHAINS, Chain, call, comparable, draw
+from strategies import CHAINS, call, comparable, draw
 
+from lokki import Flow
 from lokki.errors import RunError
+from lokki.graph import FlowGraph
 from lokki.runner import Executor
 from support.local_runs import Local
 
@@ -27,17 +32,26 @@ def check(executor: Executor, examples: int) -> None:
             local = Local(Path(folder), executor, workers=2, inline_limit=inline_limit)
             steps.TRIP[:] = []
             expected = comparable(call(chain, LABEL, SINCE))
-            steps.TRIP[:] = [trip_at] if trip_at else []
             params = {"label": LABEL, "since": SINCE}
             try:
-                result = local.run(draw(chain), params)
+                result = local.run(drawn(chain, [trip_at] if trip_at else [], executor, Path(folder)), params)
             except RunError:
                 assert trip_at
-                steps.TRIP[:] = []
-                result = local.resume(draw(chain))
+                result = local.resume(drawn(chain, [], executor, Path(folder)))
             assert comparable(result) == expected
 
     law()
+
+
+def drawn(chain: Chain, trip: list[int], executor: Executor, folder: Path) -> FlowGraph:
+    """Draw a chain, where worker processes find it if there are to be any, and say when its steps trip."""
+    if executor != "processes":
+        steps.TRIP[:] = trip
+        return draw(chain)
+    (folder / "chain").write_bytes(pickle.dumps((chain, trip)))
+    os.environ[DESCRIPTION] = str(folder / "chain")
+    flow: Flow[..., object] = drawn_chain  # its parameters are those of the run
+    return flow()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+"""Which modules a flow imports are libraries, and how worker processes share one import of them.
+
+A worker imports the flow's own code anew, as a Lambda sandbox does: a generator of random numbers, a connection or an
+open file that is made there is the worker's own. Importing libraries anew would only take time (a second, for
+scikit-learn), so they are imported once, by the process that workers are forked from. The generators of random numbers
+that libraries made and the system seeded are seeded again in each worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from weakref import WeakSet
+
+_PYTHON = f"{PurePath(os.__file__).parent}{os.sep}"
+_LOKKI = f"{PurePath(__file__).parent.parent}{os.sep}"
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What libraries read to know how many threads they may use, as joblib sets them:
+https://joblib.readthedocs.io/en/stable/parallel.html#avoiding-over-subscription-of-cpu-resources
+"""
+
+
+def inner_threads(workers: int, cpus: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep the libraries in all workers from using more threads than there are CPUs.
+
+    What the user has set is left as it is.
+
+    >>> inner_threads(2, 8, {"OMP_NUM_THREADS": "1"})["MKL_NUM_THREADS"]
+    '4'
+    """
+    threads = str(max(1, cpus // workers))
+    return {name: threads for name in THREAD_VARIABLES if name not in environment}
+
+
+def is_of_project(module: ModuleType, root: str) -> bool:
+    """Tell whether a module is the user's own code; the package ``root`` of the flow is, wherever it is installed."""
+    if module.__name__.partition(".")[0] == root:
+        return True
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or file.startswith((_PYTHON, _LOKKI)):
+        return False
+    return not any(folder in file for folder in _INSTALLED)
+
+
+def libraries(module: ModuleType, root: str, modules: Mapping[str, ModuleType]) -> list[str]:
+    """Return the libraries that a module and the project's modules that it uses have imported, in order.
+
+    With all modules of theirs that are imported (``modules`` is `sys.modules`). What only lokki uses is none of them.
+    """
+    roots: set[str] = set()
+    seen: set[str] = set()
+    pending = [module]
+    while pending:
+        for name in _named_in(pending.pop()) - seen:
+            seen.add(name)
+            used = modules.get(name)
+            if used is None:
+                continue
+            if is_of_project(used, root):
+                pending.append(used)
+            elif _is_installed(used):
+                roots.add(name.partition(".")[0])
+    return [name for name in modules if name.partition(".")[0] in roots and not name.endswith(".__main__")]
+
+
+def _is_installed(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and any(folder in file for folder in _INSTALLED)
+
+
+def _named_in(module: ModuleType) -> set[str]:
+    """Return the modules that a module's global names come from; asks values nothing that is code of theirs."""
+    names: set[object] = set()
+    for value in list(vars(module).values()):
+        if type(value) is ModuleType:
+            names.add(value.__name__)
+        elif type(value) in (FunctionType, BuiltinFunctionType, type):
+            names.add(value.__module__)
+        else:
+            names.add(type(value).__module__)
+    return {name for name in names if isinstance(name, str)}
+
+
+class Generators:
+    """The generators of random numbers that libraries made and the system seeded: a fork would make them repeat."""
+
+    def __init__(self) -> None:
+        self._unseeded: WeakSet[random.Random] = WeakSet()
+
+    @contextmanager
+    def noticed(self) -> Iterator[None]:
+        """Notice each generator of Python's that is made meanwhile and given no seed."""
+        seed, unseeded = random.Random.seed, self._unseeded
+
+        def noticing(generator: random.Random, a: object = None, version: int = 2) -> None:
+            (unseeded.discard if a is not None else unseeded.add)(generator)
+            seed(generator, a, version)  # type: ignore[arg-type]  # whatever the caller gave
+
+        random.Random.seed = noticing  # type: ignore[assignment, method-assign]
+        try:
+            yield
+        finally:
+            random.Random.seed = seed  # type: ignore[method-assign]
+
+    def seed_again(self) -> None:
+        """Let each go on with numbers of its own."""
+        for generator in self._unseeded:
+            generator.seed()
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            _seed_numpy(numpy_random)
+
+
+def _seed_numpy(numpy_random: ModuleType) -> None:
+    """Seed numpy's generators again: the one that all share, and those whose entropy is the system's, 128 bits."""
+    numpy_random.seed()
+    for generator in gc.get_objects():
+        if type(generator) is numpy_random.Generator:
+            bits = generator.bit_generator
+            entropy = getattr(bits.seed_seq, "entropy", None)
+            if isinstance(entropy, int) and entropy.bit_length() > 64:
+                bits.state = type(bits)().state
+
+
+def import_libraries(names: Sequence[str]) -> None:
+    """Import libraries, as far as they can be: a worker that needs one which cannot be imported says why."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception:  # a library may raise anything while it is imported
+            continue
+
+
+def forget_project(root: str) -> None:
+    """Let modules of the project that a library imported be imported anew by each worker."""
+    for name, module in list(sys.modules.items()):
+        if name != "__main__" and is_of_project(module, root):
+            del sys.modules[name]
