@@ -31,7 +31,7 @@ from lokki.local_run.runs import new_run_id
 from lokki.naming import check_run_id
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
-from lokki.plan import bind_parameters
+from lokki.plan import bind_parameters, started_by_aws
 from lokki.report import RunReport, fold
 from lokki.values import Json
 
@@ -134,7 +134,8 @@ def _check_equal(account: Account, run_id: str, bound: Mapping[str, Json]) -> No
     """Raise AwsError for a run that was started with other parameters than these."""
     before = account.runs.describe(run_id).params
     try:
-        is_equal = bind_parameters(account.graph.params, before) == dict(bound)
+        params = account.graph.params
+        is_equal = bind_parameters(params, started_by_aws(params, before)) == dict(bound)
     except ParameterError:
         is_equal = False
     if not is_equal:

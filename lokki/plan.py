@@ -18,6 +18,12 @@ from lokki.graph import FlowGraph, FlowParameter, MapCloseEntry, MapOpenEntry, P
 from lokki.options import FlowOptions, MapOptions
 from lokki.values import Json
 
+PARAMETERS_BYTES = 180_000
+"""Most bytes of a run's parameters as JSON. A state's 256 KiB hold them beside a value, and the 200,000 bytes of a
+batch beside its largest item."""
+
+_ADDED_BY_AWS = {"Comment", "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"}
+
 
 @dataclass(frozen=True, slots=True)
 class ParamRef:
@@ -162,7 +168,27 @@ def bind_parameters(params: tuple[FlowParameter, ...], given: Mapping[str, objec
             problems.append(f"{param.name!r} is {error}")
     if problems:
         raise ParameterError("; ".join(problems) + ".")
+    _check_size(bound)
     return bound
+
+
+def started_by_aws(params: tuple[FlowParameter, ...], given: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the parameters in an execution's input: without what AWS's own tools add and the flow does not take.
+
+    The console fills in a comment, and a state machine that starts another one says which execution it is:
+    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-nested-workflows.html
+    """
+    added = _ADDED_BY_AWS - {param.name for param in params}
+    return {name: value for name, value in given.items() if name not in added}
+
+
+def _check_size(bound: Mapping[str, Json]) -> None:
+    size = len(msgspec.json.encode(bound))
+    if size > PARAMETERS_BYTES:
+        raise ParameterError(
+            f"the parameters have {size:,} bytes as JSON, and a run takes {PARAMETERS_BYTES:,}: Step Functions hands "
+            "them from state to state. Put what is large into a file or an object, and pass where that is."
+        )
 
 
 def fill(template: Template, params: Mapping[str, Json]) -> Json:

@@ -14,7 +14,7 @@ from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.failures import Failure, failure_of
 from lokki.graph import FlowParameter
 from lokki.invocation import Attempts, Invocation, StepFailedError, prepare, run
-from lokki.plan import Call, bind_parameters
+from lokki.plan import Call, bind_parameters, started_by_aws
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
 from lokki.runtime.log import Log
 from lokki.store import Store, load, reader, save
@@ -67,7 +67,7 @@ class Work(msgspec.Struct, frozen=True):
         """Do what was asked for and return the answer. Raises StepFailedError when the step failed, or LokkiErrors."""
         call, params = self.request.call, self.request.params
         if self.handled.first:
-            params = bind_parameters(self.flow_params, params)
+            params = bind_parameters(self.flow_params, started_by_aws(self.flow_params, params))
         invocation = prepare(call, params)
         value: object = None
         match self.request.input:
