@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, Generic, Never, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from dataclasses import Field, dataclass, field, replace
+from typing import Any, ClassVar, Concatenate, Generic, Never, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
 from lokki.errors import FlowError
 from lokki.options import MapOptions, StepOptions
@@ -46,33 +47,116 @@ type AnyBlock = MapBlock[Any]
 type Chain = AnyStep | AnyBlock
 
 
+class NoAttributeError(FlowError, AttributeError):
+    """A chain was asked for an attribute that it does not have, such as a method of the value that it will have."""
+
+
+_PACKAGE = f"{__file__.rpartition('/')[0]}/"
+
+_USES = {
+    "<": "__lt__", ">": "__gt__", "<=": "__le__", ">=": "__ge__",
+    "+": "__add__ __radd__ __pos__", "-": "__sub__ __rsub__ __neg__",
+    "*": "__mul__ __rmul__", "/": "__truediv__ __rtruediv__", "//": "__floordiv__ __rfloordiv__",
+    "%": "__mod__ __rmod__", "**": "__pow__ __rpow__", "@": "__matmul__ __rmatmul__", "&": "__and__ __rand__",
+    "|": "__or__ __ror__", "^": "__xor__ __rxor__", "~": "__invert__", "<<": "__lshift__ __rlshift__",
+    ">>": "__rshift__ __rrshift__", "if": "__bool__", "for": "__iter__", "in": "__contains__", "len()": "__len__",
+    "[…]": "__getitem__ __setitem__ __delitem__", "next()": "__next__", "reversed()": "__reversed__",
+    "int()": "__int__ __index__ __trunc__", "float()": "__float__", "complex()": "__complex__", "bytes()": "__bytes__",
+    "abs()": "__abs__", "round()": "__round__ __floor__ __ceil__", "divmod()": "__divmod__ __rdivmod__",
+    "open()": "__fspath__", "await": "__await__", "async for": "__aiter__ __anext__",
+}  # fmt: skip
+"""What a user writes, and the methods that Python calls for it."""
+
+
+class _Refused:
+    """A method that cannot even be looked up: ``with`` looks up two before it calls one."""
+
+    def __init__(self, use: str) -> None:
+        self._use = use
+
+    def __get__(self, chain: _NoValue | None, kind: type) -> Self:
+        if chain is not None:
+            raise chain._no_value(self._use)
+        return self
+
+
+def _refusal(use: str) -> Callable[..., Never]:
+    def refuse(chain: _NoValue, *args: object) -> Never:
+        raise chain._no_value(use)
+
+    return refuse
+
+
+def _refuse_attribute(chain: _NoValue, name: str) -> Never:
+    # What Python and notebooks probe for; and what an instance that is being unpickled does not have yet.
+    if name.startswith("_") or name in chain.__dataclass_fields__:
+        raise AttributeError(name)
+    raise chain._no_attribute(name)
+
+
+def _refusing[C: type](kind: C) -> C:
+    """Give a class methods that refuse all operators. Written out they would tell type checkers that there are some."""
+    methods = {name: _refusal(use) for use, names in _USES.items() for name in names.split()}
+    entered = {"__enter__": _Refused("with"), "__aenter__": _Refused("async with")}
+    for name, method in {**methods, **entered, "__getattr__": _refuse_attribute}.items():
+        setattr(kind, name, method)
+    return kind
+
+
+@_refusing
 class _NoValue:
     """What is drawn has no value yet: whatever would look at one raises FlowError."""
 
-    def __bool__(self) -> Never:
-        raise self._no_value("if")
-
-    def __iter__(self) -> Never:
-        raise self._no_value("for")
-
-    def __len__(self) -> Never:
-        raise self._no_value("len()")
-
-    def __getitem__(self, key: object) -> Never:
-        raise self._no_value("[…]")
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __eq__(self, other: object) -> bool:
-        """Compare by identity; refuse ``if step() == 5`` in a flow, which would always be false."""
-        if _DRAWING.get() is not None and not isinstance(other, _NoValue):
+        """Compare by identity; refuse comparing with a value, which could never be equal."""
+        if not isinstance(other, _NoValue) and (_DRAWING.get() is not None or self._is_begun()):
             raise self._no_value("==")
         return self is other
 
     __hash__ = object.__hash__
 
+    def __str__(self) -> str:
+        if _DRAWING.get() is not None and not _is_called_by_lokki():
+            raise self._no_value("str()")
+        return self._text()
+
+    def __format__(self, spec: str) -> str:
+        if spec or (_DRAWING.get() is not None and not _is_called_by_lokki()):
+            raise self._no_value("format()")
+        return self._text()
+
+    def _text(self) -> str:
+        """Write the chain as the user did."""
+        raise NotImplementedError
+
+    def _is_begun(self) -> bool:
+        """Tell whether this is a chain, and not a step that was only defined."""
+        return True
+
+    def _function(self) -> str:
+        """Name the function that a test would call instead."""
+        raise NotImplementedError
+
     def _no_value(self, use: str) -> FlowError:
+        if _DRAWING.get() is None:
+            return FlowError(
+                f"{self._text()} has no value, so `{use}` cannot use it: calling a step runs nothing. In a test, call "
+                f"its function: {self._function()}.fn(…). To run a whole flow, call its .run(…)."
+            )
         return FlowError(
-            f"{self} has no value while the flow is drawn, so `{use}` cannot use it: steps run later. "
+            f"{self._text()} has no value while the flow is drawn, so `{use}` cannot use it: steps run later. "
             "Put the decision inside a step, or use .map() to run a step per item."
+        )
+
+    def _no_attribute(self, name: str) -> NoAttributeError:
+        verbs = [verb for verb in ("next", "map", "agg") if hasattr(type(self), verb)]
+        close = difflib.get_close_matches(name, verbs, 1)
+        hint = f"Did you mean .{close[0]}?" if close else "Use the value inside the next step, which gets it."
+        return NoAttributeError(
+            f"{self._text()} has no attribute {name!r}: it is a chain of steps, whose value is there when they run. "
+            f"{hint}"
         )
 
 
@@ -157,12 +241,18 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
             f"Use {self}.next({_name(step)}) to run {_name(step)} on its result."
         )
 
-    def __str__(self) -> str:
+    def _is_begun(self) -> bool:
+        return self.arguments is not None or self.upstream is not None
+
+    def _function(self) -> str:
+        return self.name
+
+    def _text(self) -> str:
         call = f"{self.name}()" if self.arguments is not None else self.name
         return call if self.upstream is None else f"{self.upstream}.{_verb(self.upstream)}({call})"
 
     def __repr__(self) -> str:
-        return f"<step {self}>"
+        return f"<step {self._text()}>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +289,10 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         """Close the block: ``step`` gets the list of all items' results, in the order of the items."""
         return _append(self, step, "agg")
 
-    def __str__(self) -> str:
+    def _function(self) -> str:
+        return self.inner_steps[-1].name
+
+    def _text(self) -> str:
         inner = "".join(
             f".{verb}({step.name}{'()' if step.arguments is not None else ''})"
             for verb, step in zip(self.joined, self.inner_steps, strict=True)
@@ -207,7 +300,7 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         return f"{self.source}{inner}"
 
     def __repr__(self) -> str:
-        return f"<map block {self}>"
+        return f"<map block {self._text()}>"
 
 
 @dataclass(slots=True)
@@ -314,6 +407,11 @@ def _verb(upstream: Chain) -> str:
 def _name(value: object) -> str:
     name = getattr(value, "__name__", None)
     return name if isinstance(name, str) else repr(value)
+
+
+def _is_called_by_lokki() -> bool:
+    """Tell whether lokki's own code called the method that asks, for the text of an error."""
+    return sys._getframe(2).f_code.co_filename.startswith(_PACKAGE)
 
 
 def _caller() -> str:

@@ -155,6 +155,18 @@ class FlowGraph:
     def __repr__(self) -> str:
         return f"<flow {self.name}: {self.head}>"
 
+    def __eq__(self, other: object) -> bool:
+        """Compare by identity; refuse comparing with a value, as in a test that takes calling a flow for running it."""
+        if not isinstance(other, FlowGraph):
+            function = getattr(self.origin, "__name__", "the flow")
+            raise FlowError(
+                f"{function}(…) only draws the flow, so `==` cannot use its result. "
+                f"Run it: {function}.run(…) returns the result."
+            )
+        return self is other
+
+    __hash__ = object.__hash__
+
     @property
     def steps(self) -> tuple[AnyStep, ...]:
         """The flow's steps, one occurrence of each name, in the order in which they first run."""

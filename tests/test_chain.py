@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import copy
+import doctest
 import inspect
+import math
+import operator
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki import FlowError, FlowGraph, MapBlock, Retry, StepNode, step
+from lokki import FlowError, FlowGraph, MapBlock, Retry, StepNode, flow, step
 from lokki.chain import Arguments
 
 
@@ -130,28 +137,181 @@ def test_the_place_of_a_step_is_the_line_of_the_user_that_joined_it() -> None:
     assert {each.where.rpartition(":")[0] for each in (called, *block.inner_steps, closed, last)} == {__file__}
 
 
-@pytest.mark.parametrize(
-    ("use", "shown"),
-    [
-        (bool, "if"),
-        (list, "for"),
-        (len, "len()"),
-        (lambda chain: chain[0], "[…]"),
-    ],
-)
-@pytest.mark.parametrize(("chain", "text"), [(birds(), "birds()"), (birds().map(flap), "birds().map(flap)")])
-def test_a_chain_has_no_value_while_it_is_drawn(
-    use: Callable[[Any], object], shown: str, chain: Any, text: str
-) -> None:
-    with pytest.raises(FlowError) as error:
-        use(chain)
-    if shown == "for":
-        assert str(error.value).startswith(f"{text} has no value while the flow is drawn, so `")
-    else:
-        assert str(error.value) == (
+def enter(chain: Any) -> None:
+    with chain:
+        pass
+
+
+async def enter_async(chain: Any) -> None:
+    async with chain:
+        pass
+
+
+async def wait_for(chain: Any) -> None:
+    await chain
+
+
+async def iterate(chain: Any) -> None:
+    async for _ in chain:
+        pass
+
+
+USES: list[tuple[str, Callable[[Any], object]]] = [
+    ("if", bool),
+    ("if", lambda chain: 1 if not chain else 2),
+    ("for", lambda chain: [*chain]),
+    ("for", lambda chain: list(map(str, chain))),
+    ("len()", len),
+    ("[…]", lambda chain: chain[0]),
+    ("[…]", lambda chain: operator.setitem(chain, 0, 1)),
+    ("in", lambda chain: 1 in chain),
+    ("==", lambda chain: chain == 5),
+    ("==", lambda chain: chain != 5),
+    ("<", lambda chain: chain < 5),
+    (">", lambda chain: chain > 0),
+    (">", lambda chain: operator.lt(0, chain)),
+    ("<=", lambda chain: chain <= 0),
+    (">=", lambda chain: chain >= 0),
+    ("+", lambda chain: chain + 1),
+    ("+", lambda chain: 1 + chain),
+    ("+", lambda chain: sum([chain])),
+    ("+", lambda chain: operator.iadd(chain, 1)),
+    ("-", lambda chain: -chain),
+    ("*", lambda chain: 2 * chain),
+    ("/", lambda chain: chain / 2),
+    ("//", lambda chain: chain // 2),
+    ("%", lambda chain: chain % 2),
+    ("**", lambda chain: chain**2),
+    ("@", lambda chain: chain @ 2),
+    ("&", lambda chain: chain & 1),
+    ("|", lambda chain: 1 | chain),
+    ("^", lambda chain: chain ^ 1),
+    ("~", lambda chain: ~chain),
+    ("<<", lambda chain: chain << 1),
+    (">>", lambda chain: chain >> 1),
+    ("int()", int),
+    ("int()", lambda chain: [1, 2][chain]),
+    ("int()", range),
+    ("float()", float),
+    ("complex()", complex),
+    ("bytes()", bytes),
+    ("abs()", abs),
+    ("round()", round),
+    ("round()", math.floor),
+    ("divmod()", lambda chain: divmod(chain, 2)),
+    ("reversed()", reversed),
+    ("next()", next),
+    ("open()", open),
+    ("format()", lambda chain: f"{chain:>10}"),
+    ("with", enter),
+    ("async with", lambda chain: asyncio.run(enter_async(chain))),
+    ("await", lambda chain: asyncio.run(wait_for(chain))),
+    ("async for", lambda chain: asyncio.run(iterate(chain))),
+]
+
+
+@pytest.mark.parametrize(("shown", "use"), USES)
+def test_a_chain_has_no_value_while_it_is_drawn(shown: str, use: Callable[[Any], object]) -> None:
+    @flow
+    def using() -> StepNode[..., Any]:
+        use(birds().next(join))
+        return birds()
+
+    @flow
+    def using_block() -> StepNode[..., Any]:
+        use(birds().map(flap))
+        return birds()
+
+    for draw, text in ((using, "birds().next(join)"), (using_block, "birds().map(flap)")):
+        with pytest.raises(FlowError) as error:
+            draw()
+        place, message = str(error.value).split(": ", 1)
+        assert place.startswith(f"{__file__}:")
+        assert message == (
             f"{text} has no value while the flow is drawn, so `{shown}` cannot use it: steps run later. "
             "Put the decision inside a step, or use .map() to run a step per item."
         )
+
+
+@pytest.mark.parametrize(("shown", "use"), USES)
+def test_outside_of_a_flow_a_step_says_how_it_is_tested(shown: str, use: Callable[[Any], object]) -> None:
+    with pytest.raises(FlowError) as error:
+        use(flap("goose"))
+    assert str(error.value) == (
+        f"flap() has no value, so `{shown}` cannot use it: calling a step runs nothing. In a test, call its function: "
+        "flap.fn(…). To run a whole flow, call its .run(…)."
+    )
+
+
+def test_the_text_of_a_chain_is_no_value_of_a_flow() -> None:
+    @flow
+    def naming() -> StepNode[..., str]:
+        return flap(f"{birds()}.csv")
+
+    @flow
+    def naming_by_str() -> StepNode[..., str]:
+        return flap(str(birds()))
+
+    with pytest.raises(FlowError, match=r"birds\(\) has no value while the flow is drawn, so `format\(\)` cannot"):
+        naming()
+    with pytest.raises(FlowError, match=r"birds\(\) has no value while the flow is drawn, so `str\(\)` cannot"):
+        naming_by_str()
+    assert f"{birds()} {birds().map(flap)!s}" == "birds() birds().map(flap)"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("append", "Use the value inside the next step, which gets it."),
+        ("result", "Use the value inside the next step, which gets it."),
+        ("mapp", "Did you mean .map?"),
+        ("nxt", "Did you mean .next?"),
+    ],
+)
+def test_a_chain_has_no_attributes_of_its_value(name: str, hint: str) -> None:
+    chain: Any = birds()
+    message = f"birds() has no attribute {name!r}: it is a chain of steps, whose value is there when they run. {hint}"
+
+    @flow
+    def using() -> StepNode[..., Any]:
+        getattr(birds(), name)
+        return birds()
+
+    with pytest.raises(FlowError) as error:
+        using()
+    assert str(error.value).split(": ", 1)[1] == message
+    with pytest.raises(AttributeError) as plain:
+        getattr(chain, name)
+    assert str(plain.value) == message
+    assert (hasattr(chain, name), getattr(chain, name, None)) == (False, None)
+
+
+def test_calling_a_flow_only_draws_it() -> None:
+    @flow
+    def drawn() -> StepNode[..., Any]:
+        return birds()
+
+    with pytest.raises(FlowError, match=r"drawn\(…\) only draws the flow.*drawn\.run\(…\) returns the result"):
+        assert drawn() == ["goose"]
+
+
+def test_tools_that_look_at_steps_see_ordinary_objects() -> None:
+    chain = flap("goose")
+    copied, deep = copy.copy(chain), copy.deepcopy(chain)
+    assert (repr(copied), copied.arguments, repr(deep), deep.arguments) == (
+        "<step flap()>",
+        chain.arguments,
+        "<step flap()>",
+        chain.arguments,
+    )
+    assert [isinstance(chain, kind) for kind in (str, int, dict, contextlib.AbstractContextManager)] == [False] * 4
+    assert (callable(flap), hash(chain) == hash(chain), inspect.isfunction(inspect.unwrap(flap))) == (True, True, True)
+    probes = ("_repr_html_", "_ipython_display_", "__array__", "__rich_repr__", "__test__", "pytestmark")
+    assert [hasattr(chain, name) for name in probes] == [False] * 6
+    assert (chain in [chain], flap in [birds, flap], [birds, flap].index(flap)) == (True, True, 1)
+    examples = doctest.DocTestFinder().find(sys.modules[__name__])
+    assert "flap" in {example.name.rpartition(".")[2] for example in doctest.DocTestFinder().find(flap, "flap")}
+    assert len(examples) > 1
 
 
 def test_a_chain_is_equal_to_itself_only() -> None:
