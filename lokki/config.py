@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from errno import EINVAL
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
@@ -195,6 +196,8 @@ def load_config(
     ):
         place = _Place(shown, (), problems)
         try:
+            if path.is_fifo():  # which would be waited for for ever
+                raise OSError(EINVAL, "It is a pipe")
             content = path.read_bytes()
         except FileNotFoundError:
             if path.is_symlink():

@@ -1,5 +1,6 @@
 """lokki.config: what the files and the environment say, in which order, and every mistake that they can hold."""
 
+import os
 import re
 import subprocess
 import sys
@@ -516,6 +517,11 @@ def test_a_directory_in_place_of_a_file_is_a_mistake(project: Project) -> None:
         "shared: cannot be read: Not a directory; make it a file that you may read, or remove it",
         "local: cannot be read: Is a directory; make it a file that you may read, or remove it",
     ]
+
+
+def test_a_pipe_is_not_waited_for(project: Project) -> None:
+    os.mkfifo(project.local)
+    assert project.problems() == ["local: cannot be read: It is a pipe; make it a file that you may read, or remove it"]
 
 
 def test_links_that_lead_nowhere_are_mistakes(project: Project) -> None:

@@ -155,6 +155,7 @@ def test_odd_names_are_packed_as_they_are(folder: Path) -> None:
     assert included(folder, "data")[0] == sorted(names)
     for name in names:
         assert included(folder, name)[0] == [name]
+    assert included(folder, ".")[0] == included(folder, "./")[0] == included(folder, "**")[0] == sorted(names)
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:

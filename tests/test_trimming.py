@@ -78,6 +78,8 @@ def test_a_package_changes_only_with_what_its_step_has_in_it() -> None:
         "def read(name, reader=flap_bird):\n    return reader\n",
         "__all__ = ['flap_bird']\n",
         "found = resolve('birds:flap_bird')\n",
+        "found = '{0.flap_bird.fn}'.format\n",
+        "found = loads(b'cbirds\\nflap_bird\\n.')\n",
         "if True:\n    READERS = {'bird': flap_bird}\n",
         "@step\ndef other(bird):\n    return flap_bird(bird)\n",
     ],

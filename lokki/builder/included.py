@@ -182,6 +182,8 @@ def _below(pattern: str, base: Base, bases: Sequence[Base]) -> str | None:
     Raises ConfigError for one that leads to none of the folders, which nothing on Lambda could find.
     """
     plain = pattern.removeprefix("./").rstrip("/")
+    if plain in ("", "."):
+        return "**"
     if not plain.startswith("/") and ".." not in plain.split("/"):
         return plain
     place = os.path.normpath(bases[0].folder / plain)

@@ -93,8 +93,10 @@ def mentions(tree: ast.Module, names: LokkiNames) -> frozenset[str]:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 found.add(name)
-            case ast.Constant(value=str(text)) if _PATH.fullmatch(text):  # as for getattr, or flow:read_csv
-                found.update(re.split(r"\W+", text))
+            case ast.Constant(value=str(text)) if _PATH.fullmatch(text) or "{" in text:
+                found.update(re.split(r"\W+", text))  # as for getattr, flow:read_csv, "{0.read_csv}".format(flow)
+            case ast.Constant(value=bytes(content)):  # such as what pickle reads
+                found.update(re.split(r"\W+", content.decode("latin-1")))
             case ast.ImportFrom(names=aliases) | ast.Import(names=aliases):
                 found.update(alias.name for alias in aliases if alias.asname is not None)  # used by another name
     return frozenset(found)

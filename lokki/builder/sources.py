@@ -36,7 +36,8 @@ RESERVED = re.compile(r"Dockerfile|handler\.py|requirements(-\d+)?\.txt|lokki/.*
 """Files that lokki puts into a package's folder."""
 
 _NOT_ON_LAMBDA = re.compile(
-    "__main__|builder/|causes|cli|deploy|drawing|emulator/|estimate|measured|operate|prices|progress|replay|results|run_log"
+    "__main__|builder/|causes|cli|deploy|drawing|emulator/|estimate|launching|measured|operate|prices|progress|replay|"
+    "results|run_log"
 )
 _LIMITS = {"zip": 262_144_000, "image": 10 * 2**30}
 """Bytes that Lambda takes. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
