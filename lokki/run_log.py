@@ -14,6 +14,7 @@ from lokki.local_run.forks import hide, watch
 from lokki.local_run.output import Emit, finish_lines
 from lokki.progress import Display, JsonLines, Nothing
 from lokki.report import RunReport, fold
+from lokki.store.local import open_to_append
 
 LOG = "events.jsonl"
 """Its name."""
@@ -71,7 +72,9 @@ class Recorder:
     def _take(self, event: Event) -> None:
         self.report = fold(self.report, event)
         if isinstance(event, RunStarted) and self._file is None:
-            self._file = _appended(Path(event.folder).absolute() / LOG)
+            # Only its owner may read it: steps print parameters and results.
+            descriptor = open_to_append(Path(event.folder).absolute() / LOG)
+            self._file = os.fdopen(descriptor, "a", encoding="utf-8", newline="\n")
             self._log = JsonLines(self._file)
             self._started(self)
         try:
@@ -85,9 +88,3 @@ class Recorder:
             self._display.show(event, self.report)
         except OSError:
             self._display = Nothing()  # the terminal has gone; the run goes on
-
-
-def _appended(path: Path) -> TextIO:
-    """Open a file to append to, which only its owner may read: steps print parameters and results."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "a", encoding="utf-8", newline="\n")

@@ -84,6 +84,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> list[Written]:
             new.mkdir()
             archives = _write_files(bundle, content, new, folder, previous or {})
             manifest: dict[str, Json] = {**content, "archives": archives}
+            _write(new, ".gitignore", b"*\n")
             _write(new, MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
             _open_to_all(new)
             _replace(folder, new, Path(temporary) / "old")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -30,7 +30,7 @@ from lokki.emulator.worker import FunctionSpec, Surroundings
 from lokki.errors import RunError, RunFolderError, StoreError
 from lokki.events import Event, StepOutput
 from lokki.store import load
-from lokki.store.local import LocalStore
+from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store
 from lokki.values import Json, Stored, ref_from_json
 
@@ -88,9 +88,10 @@ class Emulation:
             self.built = read_bundle(self._bundle, code, self._options.images)
             kept = self._folder / OBJECTS
             self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), kept, secret))
-            shutil.copyfile(self._bundle / DEFINITION, self._folder / DEFINITION)
-            self._history = ended.enter_context((self._folder / HISTORY).open("ab", buffering=0))
-            self._logs = ended.enter_context((self._folder / FUNCTION_LOGS).open("a", 1, encoding="utf-8"))
+            LocalStore(self._folder).write(DEFINITION, [(self._bundle / DEFINITION).read_bytes()])
+            self._history = ended.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
+            logs = open_to_append(self._folder / FUNCTION_LOGS)
+            self._logs = ended.enter_context(os.fdopen(logs, "a", 1, encoding="utf-8"))
             self._teller = Teller(self.built.machine, self.built.calls, self._emit)
             functions = self._functions(scratch)
             ended.callback(functions.close)

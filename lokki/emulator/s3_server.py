@@ -162,6 +162,7 @@ def _announce(port: int) -> None:
 
 def main() -> None:
     """Run the server as a program."""
+    os.umask(0o077)  # what it keeps may be secret
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerOptions)
     serve(options, _announce)
     failed = ""

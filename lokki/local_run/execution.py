@@ -180,6 +180,8 @@ class Execution:
                 return self._folder.map_outcome(op.id) is not None
             outcome = self._folder.outcome(op.id)
         except StoreError:  # damaged: it runs again
+            if isinstance(op, FanOut):
+                self._folder.forget_map_outcome(op.id)
             return False
         return outcome is not None and ("items" in outcome) is op.fans_out
 
@@ -210,7 +212,7 @@ class Execution:
     def _failed_items(self, op: FanOut) -> int:
         """Return how many items of a finished map block failed; 0 for one that is not finished."""
         with self._folder.reading(op.inner[0].id):
-            return int(cast("int", (self._folder.map_outcome(op.id) or {}).get("failed", 0)))
+            return self._folder.failed_items(op.id)
 
     def _clean(self, kept: list[Op]) -> list[CodeChanged]:
         """Remove what a killed run left half, and what was computed from something that will be computed anew.
@@ -377,7 +379,7 @@ class Execution:
         with self._folder.reading(source_id, resumable=True):
             items = self._folder.items(source_id)
         with self._folder.reading(block.inner[0].id, resumable=True):
-            return journal.results(self._folder.parts(source_id), items, self._failed_items(block))
+            return journal.results(self._folder.parts(source_id), items, self._folder.failed_items(source_id))
 
     def _result(self, step_id: str) -> object:
         with self._folder.reading(step_id, resumable=True):

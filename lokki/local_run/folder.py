@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,17 +65,21 @@ class RunFolder:
         """Return how many items of a map block succeeded and failed; None while it has not ended."""
         return self._read(f"{source_id}/map_results/manifest.json")
 
+    def failed_items(self, source_id: str) -> int:
+        """Return how many items of a finished map block failed; 0 for one that is not finished."""
+        return int(cast("int", (self.map_outcome(source_id) or {}).get("failed", 0)))
+
     def write_map_outcome(self, source_id: str, outcome: bytes) -> None:
         """Write that a map block has ended."""
         self._write(f"{source_id}/map_results/manifest.json", outcome)
 
     def forget_outcome(self, step_id: str) -> None:
         """Remove what a step handed on, so that it runs again."""
-        (self.path / step_id / "output.json").unlink(missing_ok=True)
+        _remove(self.path / step_id / "output.json")
 
     def forget_map_outcome(self, source_id: str) -> None:
         """Remove the mark that a map block has ended, so that items without a result run again."""
-        (self.path / source_id / "map_results" / "manifest.json").unlink(missing_ok=True)
+        _remove(self.path / source_id / "map_results" / "manifest.json")
 
     def parts(self, source_id: str) -> Parts:
         """Return where the results of a map block are."""
@@ -167,6 +172,14 @@ class RunFolder:
 
     def _write(self, key: str, outcome: bytes) -> None:
         self._runs.store.write(f"{self._record.run_id}/{key}", [self._record.seal.close(key, outcome)])
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, whatever stands in its place."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _checksum(path: Path) -> int:

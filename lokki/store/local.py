@@ -119,6 +119,11 @@ def make_directory(path: Path, existing: Path | None = None) -> None:
     flush_directory(path.parent)
 
 
+def open_to_append(path: Path) -> int:
+    """Open a file to append to, and return its descriptor; one that is made may be read by its owner alone."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
 def flush_directory(path: Path) -> None:
     """Force to disk which files a directory holds."""
     descriptor = os.open(path, os.O_RDONLY)
