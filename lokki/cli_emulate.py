@@ -167,7 +167,9 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
         Builder(write=report).build(graph, config)
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)
-    settings = EmulationOptions(workers, options.chaos, options.slow_start, account_concurrency=concurrency)
+    settings = EmulationOptions(
+        workers, options.chaos, options.slow_start, account_concurrency=concurrency, note=report
+    )
     session = Session(Path(config.build_dir), recorder, settings)
     if options.resume is not None:
         return session.resume(graph, options.resume or None)

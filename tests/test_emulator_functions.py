@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from lokki.emulator.functions import LambdaFunctions, make_runtime
+from lokki.emulator.functions import LambdaFunctions
+from lokki.emulator.rooms import Room, SharedRoom, make_room
 from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 from lokki.emulator.worker import FunctionSpec, Surroundings
 from lokki.values import Json
@@ -32,6 +34,11 @@ HANDLER = """
             return {"variables": dict(os.environ), "path": sys.path, "folder": os.getcwd(), "stdin": sys.stdin.read()}
         if do == "pid":
             return [os.getpid(), COUNT]
+        if do == "try":
+            try:
+                return repr(eval(event["expression"]))
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
         if do == "print":
             print("honk"); print("honk", file=sys.stderr)
         if do == "exit":
@@ -67,7 +74,7 @@ HANDLER = """
 
 @contextmanager
 def functions(
-    folder: Path, *, most: int = 4, stop: threading.Event | None = None, **handlers: str
+    folder: Path, *, most: int = 4, stop: threading.Event | None = None, room: Room | None = None, **handlers: str
 ) -> Iterator[tuple[LambdaFunctions, list[str]]]:
     """Run functions: each of these handlers, by name; yield them and what they write."""
     lines: list[str] = []
@@ -79,7 +86,7 @@ def functions(
         (package / "handler.py").write_text(textwrap.dedent(source))
         specs.append(FunctionSpec(name, package, "handler.lambda_handler", 2.0, 256, {"BIRD": "goose"}))
     around = Surroundings(
-        make_runtime(folder / "runtime"),
+        room or make_room(folder / "room"),
         folder / "scratch",
         {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
         lambda spec, caller, text: lines.append(f"{spec.name}/{caller.state if caller else ''}: {text}"),
@@ -114,7 +121,15 @@ def arn(name: str) -> str:
     return f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
 
 
-def test_a_function_sees_its_own_environment_and_nothing_of_this_one(one: LambdaFunctions, tmp_path: Path) -> None:
+@pytest.fixture(params=["own", "shared"])
+def everywhere(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LambdaFunctions]:
+    """Functions where Linux lets a user have a root of their own, and where it does not."""
+    room = None if request.param == "own" else SharedRoom.made(tmp_path / "shared", "for a test")
+    with functions(tmp_path, room=room, one=HANDLER) as (running, _):
+        yield running
+
+
+def test_a_function_sees_its_own_environment_and_nothing_of_this_one(one: LambdaFunctions) -> None:
     os.environ["LOKKI_TEST_LEAK"] = "leaked"
     try:
         seen = invoke(one, {"do": "environment"})
@@ -125,7 +140,6 @@ def test_a_function_sees_its_own_environment_and_nothing_of_this_one(one: Lambda
     assert isinstance(variables, dict)
     assert variables.pop("AWS_LAMBDA_LOG_STREAM_NAME").startswith("[$LATEST]")  # type: ignore[union-attr]
     assert variables.pop("AWS_LAMBDA_RUNTIME_API").startswith("127.0.0.1:")  # type: ignore[union-attr]
-    assert variables.pop("TMPDIR").startswith(str(tmp_path / "scratch"))  # type: ignore[union-attr]
     variables.pop("LC_CTYPE", None)  # Python sets it itself where there is no such locale (PEP 538)
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert variables == {
@@ -139,24 +153,128 @@ def test_a_function_sees_its_own_environment_and_nothing_of_this_one(one: Lambda
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/one",
         "AWS_REGION": "us-east-1",
         "BIRD": "goose",
-        "LAMBDA_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "LAMBDA_TASK_ROOT": str(tmp_path / "one"),
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "LAMBDA_TASK_ROOT": "/var/task",
         "LANG": "en_US.UTF-8",
-        "PATH": os.defpath,
+        "LD_LIBRARY_PATH": (
+            "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
+        ),
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "PYTHONPATH": "/var/runtime",
         "TZ": ":UTC",
         "_HANDLER": "handler.lambda_handler",
     }
     path = seen["path"]
     assert isinstance(path, list)
-    assert (path[0], path[-1]) == (str(tmp_path / "one"), str(tmp_path / "runtime"))
+    assert (path[0], path[-1]) == ("/var/task", "/var/runtime")
     assert not any("site-packages" in str(each) for each in path)
-    assert (seen["folder"], seen["stdin"]) == (str(tmp_path / "one"), "")
+    assert (seen["folder"], seen["stdin"]) == ("/var/task", "")
 
 
-def test_a_package_that_misses_a_dependency_fails_as_on_aws(one: LambdaFunctions) -> None:
+def test_a_package_that_misses_a_dependency_fails_as_on_aws(everywhere: LambdaFunctions) -> None:
     modules = ["lokki", "moto", "msgspec", "obstore", "pytest", "yaml"]
     found = ["boto3", "json", "s3transfer"]  # what Lambda's own Python has
-    assert invoke(one, {"do": "find", "modules": [*modules, *found]}) == found
+    assert invoke(everywhere, {"do": "find", "modules": [*modules, *found]}) == found
+
+
+def test_a_program_that_a_step_starts_sees_what_the_step_sees(everywhere: LambdaFunctions) -> None:
+    for module, told in (("pytest", "no"), ("msgspec", "no"), ("boto3", "yes"), ("handler", "yes"), ("sqlite3", "yes")):
+        program = f"import importlib.util; print('yes' if importlib.util.find_spec('{module}') else 'no')"
+        assert invoke(everywhere, {"do": "run", "python": ["-c", program]}) == told, module
+
+
+def tried(running: LambdaFunctions, expression: str) -> str:
+    return str(invoke(running, {"do": "try", "expression": expression}))
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LambdaFunctions]:
+    """Functions of which one process serves many tests."""
+    with functions(tmp_path_factory.mktemp("lasting"), one=HANDLER) as (running, _):
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("os.environ.get('HOME')", "None"),
+        ("os.path.expanduser('~')", "'/home/sbx_user1051'"),
+        (
+            "os.makedirs(os.path.expanduser('~/.cache'))",
+            "OSError: [Errno 30] Read-only file system: '/home/sbx_user1051'",
+        ),
+        ("open('/var/task/made.txt', 'w')", "OSError: [Errno 30] Read-only file system: '/var/task/made.txt'"),
+        ("open('made.txt', 'w')", "OSError: [Errno 30] Read-only file system: 'made.txt'"),
+        ("open('/var/lang/lib/made.txt', 'w')", "OSError: [Errno 30] Read-only file system: '/var/lang/lib/made.txt'"),
+        ("os.mkdir('/made')", "OSError: [Errno 30] Read-only file system: '/made'"),
+        ("open('/tmp/made.txt', 'w').write('x')", "1"),
+        ("open('/dev/null', 'w').write('x')", "1"),
+        ("__import__('tempfile').gettempdir()", "'/tmp'"),
+        ("os.path.exists('/dev/shm')", "False"),
+        ("__import__('multiprocessing').Lock()", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("__import__('multiprocessing').Pool(2)", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("len(__import__('multiprocessing').Pipe())", "2"),
+        ("sys.executable", f"'/var/lang/bin/python{sys.version_info[0]}.{sys.version_info[1]}'"),
+        ("sys.prefix", "'/var/lang'"),
+        ("[each for each in ('sh', 'cat', 'sed') if not __import__('shutil').which(each)]", "[]"),
+        ("[each for each in ('git', 'gcc', 'uv', 'pip', 'tar') if __import__('shutil').which(each)]", "[]"),
+        ("subprocess.run(['bash', '-c', 'echo $0 | sed s/b/d/'], capture_output=True, text=True).stdout", "'dash\\n'"),
+        ("(os.getuid(), os.getgid(), __import__('getpass').getuser())", "(993, 990, 'sbx_user1051')"),
+        (f"os.path.exists({str(Path(__file__))!r})", "False"),
+        ("os.path.isdir('/root') or os.path.isdir('/home/sbx_user1051')", "False"),
+        ("os.listdir('/home')", "[]"),
+        ("__import__('ssl').create_default_context().cert_store_stats()['x509_ca'] > 0", "True"),
+        ("str(__import__('zoneinfo').ZoneInfo('Europe/Helsinki'))", "'Europe/Helsinki'"),
+        ("__import__('ctypes').CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None)", "-1"),
+    ],
+)
+def test_a_function_sees_of_a_machine_what_lambda_shows(lasting: LambdaFunctions, expression: str, told: str) -> None:
+    assert tried(lasting, expression) == told
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("os.makedirs(os.path.expanduser('~/.cache'))", "NotADirectoryError: "),
+        ("__import__('multiprocessing').Lock()", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("__import__('multiprocessing').Pool(2)", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("__import__('concurrent.futures').futures.ProcessPoolExecutor().submit(abs, 1)", "FileNotFoundError: "),
+        ("open(__import__('tempfile').gettempdir() + '/made.txt', 'w').write('x')", "1"),
+    ],
+)
+def test_where_functions_share_the_machine_what_can_be_hidden_is(tmp_path: Path, expression: str, told: str) -> None:
+    room = SharedRoom.made(tmp_path / "shared", "for a test")
+    with functions(tmp_path, room=room, one=HANDLER) as (running, _):
+        assert tried(running, expression).startswith(told)
+
+
+def test_tmp_has_the_functions_size_and_each_process_its_own(one: LambdaFunctions) -> None:
+    one.put(replace(one.spec(arn("one")), disk=16))
+    assert tried(one, "open('/tmp/small', 'wb').write(bytes(2 ** 20))") == "1048576"
+    assert tried(one, "open('/tmp/large', 'wb').write(bytes(2 ** 25))") == "OSError: [Errno 28] No space left on device"
+    assert tried(one, "sorted(os.listdir('/tmp'))") == "['large', 'small']", "a warm process keeps its files"
+    failed(one, {"do": "kill"})
+    assert tried(one, "os.listdir('/tmp')") == "[]"
+
+
+def test_a_machine_that_gives_no_root_is_shared_and_says_why(tmp_path: Path) -> None:
+    program = f"""
+    import os, sys
+    sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
+    from pathlib import Path
+    user, group = os.getuid(), os.getgid()
+    os.unshare(os.CLONE_NEWUSER)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {{user}} 1"), ("gid_map", f"0 {{group}} 1")):
+        Path("/proc/self", name).write_text(text)
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    import test_emulator_functions as this
+    room = this.make_room(Path({str(tmp_path / "room")!r}))
+    with this.functions(Path({str(tmp_path)!r}), room=room, one=this.HANDLER) as (running, _):
+        print(room.problem, this.tried(running, "os.environ['LAMBDA_TASK_ROOT']"), sep="\\n")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    problem = "OSError: [Errno 28] No space left on device"
+    assert done.stdout.splitlines() == [problem, repr(str(tmp_path / "one"))], done.stderr
 
 
 def test_a_worker_is_kept_warm(one: LambdaFunctions) -> None:
@@ -220,10 +338,11 @@ def test_an_unknown_function_is_refused(one: LambdaFunctions) -> None:
 
 
 def test_a_function_goes_on_when_its_caller_no_longer_waits(one: LambdaFunctions) -> None:
+    invoke(one, {"do": "pid"})
     with pytest.raises(InvocationTimeoutError):
         invoke(one, {"do": "sleep", "seconds": 0.8}, timeout=0.4)
-    time.sleep(1.0)
-    assert invoke(one, {"do": "pid"})[1] == 2  # type: ignore[index]
+    time.sleep(1.5)
+    assert invoke(one, {"do": "pid"})[1] == 3  # type: ignore[index]
 
 
 def test_invocations_run_at_one_time_in_processes_of_their_own(one: LambdaFunctions) -> None:

@@ -201,7 +201,8 @@ def test_ten_thousand_items_without_batches_cost_no_requests_to_s3(project: Proj
 def test_a_failed_execution_succeeds_when_it_is_redriven(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "tries"
     events: list[Event] = []
-    with Emulation(project.build("retried"), tmp_path, events.append, EmulationOptions(workers=1)) as emulation:
+    options = EmulationOptions(workers=1, shared=[tmp_path])
+    with Emulation(project.build("retried"), tmp_path, events.append, options) as emulation:
         execution = emulation.start("redriven", {"folder": str(folder)})
         assert execution.run().error == "States.ExceedToleratedFailureThreshold"
         folder.mkdir()

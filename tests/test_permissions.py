@@ -175,7 +175,7 @@ def record(bundle: Path, run: Path, tries: list[tuple[str, str]], damage: str) -
     ends that somebody removes before the last redrive.
     """
     run.mkdir()
-    with Emulation(bundle, run, lambda event: None, EmulationOptions(workers=2)) as emulation:
+    with Emulation(bundle, run, lambda event: None, EmulationOptions(workers=2, shared=[run])) as emulation:
         execution = emulation.start("recorded", {"folder": str(run)})
         outcome = execution.run()
         for number, (error, heals) in enumerate(tries):

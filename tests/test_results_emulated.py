@@ -18,6 +18,8 @@ import os
 from dataclasses import dataclass
 from lokki import flow, main, step
 
+WINGED = False  # a wing of duck's is put on by mending the step: no file of this machine is seen by an emulated one
+
 @dataclass
 class Bird:
     name: str
@@ -35,7 +37,7 @@ def feed_bird(bird: Bird) -> Bird:
 def flap_bird(bird: Bird, wings: str) -> str:
     assert isinstance(bird, Bird), type(bird)
     wing = bird.name.upper()
-    if bird.name == "duck" and not os.path.exists(wings):
+    if bird.name == "duck" and not (WINGED or os.path.exists(wings)):
         raise ValueError(f"no wing on {wing}")
     print("flapping")
     return f"flappy {bird.name} of {bird.weight}"
@@ -63,11 +65,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     wings = made.folder / "wings"
     for run_id in ("failed", "redriven"):
         assert emulate(made, "--run-id", run_id, "--wings", str(wings)) == (1, "")
-    wings.touch()
+    made.write("birds_emulated.py", PROGRAM.replace("WINGED = False", "WINGED = True"))
     assert emulate(made, "--resume", "redriven") == (0, f"{', '.join(FLAPPED)}\n")
     assert emulate(made, "--run-id", "finished", "--wings", str(wings)) == (0, f"{', '.join(FLAPPED)}\n")
     assert made.run("birds_emulated.py", "run", "--run-id", "here", "--wings", str(wings), "--quiet").code == 0
-    wings.unlink()
+    made.write("birds_emulated.py", PROGRAM)
     return made
 
 
@@ -164,7 +166,7 @@ def test_a_failed_item_fails_again_and_others_give_what_they_gave(place: Place) 
     assert told[0] == "flap_bird() runs again on item 1 as in failed"
     assert told[-2:] == [
         "ValueError: no wing on DUCK",
-        "error: flap_bird() raised ValueError: no wing on DUCK at birds_emulated.py:24",
+        "error: flap_bird() raised ValueError: no wing on DUCK at birds_emulated.py:26",
     ]
     for run_id in ("failed", "redriven", "finished"):
         assert replay(place, run_id, "--step", "flap_bird", "--item", "0") == (

@@ -1,7 +1,8 @@
-"""The first program of a function's process: makes it as Lambda's, then hands over to Lambda's own runtime client.
+"""The program of a function's process: makes it as Lambda's, then hands over to Lambda's own runtime client.
 
 It is run by its path and imports Python's library only. Arguments: the folder with awslambdaric, the most bytes of
-address space, the handler. The process's standard input is a pipe from the emulator, which ends when that does.
+address space, the handler, folders that come before Python's library. The process's standard input is a pipe from the
+emulator, which ends when that does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def die_with_emulator(pipe: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main(runtime: str, address_space: int, handler: str) -> None:
+def main(runtime: str, address_space: int, handler: str, *hiding: str) -> None:
     """Set up the process and run the handler's loop."""
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -29,10 +30,10 @@ def main(runtime: str, address_space: int, handler: str) -> None:
     threading.Thread(target=die_with_emulator, args=(pipe,), daemon=True).start()
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     # As on Lambda: the function's code, Python's library, and last the runtime. Nothing of the emulator's environment.
-    sys.path = [os.environ["LAMBDA_TASK_ROOT"], *sys.path, runtime]
+    sys.path = [os.environ["LAMBDA_TASK_ROOT"], *hiding, *sys.path, runtime]
     sys.argv = ["awslambdaric", handler]
     runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

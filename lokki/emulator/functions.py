@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
-from pathlib import Path
 
 from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 from lokki.emulator.worker import FunctionSpec, Surroundings, Worker
-from lokki.errors import EmulatorError
 
 _SLICE = 0.2
 """Seconds between two looks at whether the emulation was stopped."""
@@ -45,6 +41,10 @@ class LambdaFunctions:
     def put(self, spec: FunctionSpec) -> None:
         """Add a function, or have another one in the place of that with the same ARN from its next invocation on."""
         self._specs[spec.arn] = spec
+
+    def spec(self, arn: str) -> FunctionSpec:
+        """Return a function by its ARN. Raises KeyError."""
+        return self._specs[arn]
 
     def invoke(
         self, function: str, payload: bytes, timeout: float, caller: Caller, stop: threading.Event | None = None
@@ -151,30 +151,3 @@ class LambdaFunctions:
                 working = [each for each in self._all if each.pending is not None]
             for worker in working:
                 worker.check()
-
-
-def make_runtime(folder: Path) -> Path:
-    """Fill a folder with links to what Lambda's Python has beside its library, and to nothing else of this environment.
-
-    That is the runtime client and boto3, with what they need; the versions are those that are installed here.
-    https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
-    Raises EmulatorError if it is not installed.
-    """
-    folder.mkdir()
-    wanted, seen = ["awslambdaric", "boto3"], set[str]()
-    while wanted:
-        name = wanted.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            found = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise EmulatorError(f"the emulator needs {name}: install lokki with its extra, lokki[emulator].") from None
-        tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
-        for top in tops:
-            if not top.endswith((".dist-info", ".pth")) and not (folder / top).exists():
-                (folder / top).symlink_to(Path(str(found.locate_file(top))))
-        needed = (each for each in found.requires or () if "extra ==" not in each)
-        wanted += (re.split(r"[^A-Za-z0-9._-]", each, maxsplit=1)[0] for each in needed)
-    return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,11 @@ import msgspec
 from lokki.emulator.chaos import ChaosFunctions
 from lokki.emulator.execution import Execution
 from lokki.emulator.faults import S3Faults
-from lokki.emulator.functions import LambdaFunctions, make_runtime
+from lokki.emulator.functions import LambdaFunctions
 from lokki.emulator.history import HistoryEvent, to_json
 from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
 from lokki.emulator.outcome import Identity, Outcome
+from lokki.emulator.rooms import make_room
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.scratch import Scratch, Secret
 from lokki.emulator.services import Caller, Functions, RealClock, Services, Settings
@@ -34,10 +35,16 @@ from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store
 from lokki.values import Json, Stored, ref_from_json
 
+ROOMS_PAGE = "docs/emulator.md, What functions see"
+
 _COLD_START = 2.0
 _SMALL_FILES = 4096
 _MOST_CHILDREN = 1000
 """Where AWS starts up to 10,000 children: each is a thread here."""
+
+
+def _note_nothing(line: str) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class EmulationOptions:
     ``chaos``: a seed; invocations are throttled, doubled and crash, S3 refuses and is late, results come in small
     files, and waits between tries are skipped. ``images``: for packages that are images, what is in their /var/task.
     ``account_concurrency``: how many invocations Lambda takes at one time; more are throttled. None: as many as come.
+    ``shared``: folders of this machine that functions see; ``note``: gets what a user should know before the run.
     """
 
     workers: int = 4
@@ -54,6 +62,8 @@ class EmulationOptions:
     slow_start: bool = False
     images: Mapping[str, Path] | None = None
     account_concurrency: int | None = None
+    shared: Sequence[Path] = ()
+    note: Callable[[str], None] = _note_nothing
 
     @property
     def children(self) -> int:
@@ -149,11 +159,13 @@ class Emulation:
         return Services(used, self.s3, clock, self._listen, settings, stop=self.stop)
 
     def _functions(self, scratch: Path) -> LambdaFunctions:
-        runtime = make_runtime(scratch / "runtime")
+        room = make_room(scratch / "room", self._options.shared)
+        if room.problem:
+            self._options.note(f"functions see more of this machine than on Lambda: {room.problem} ({ROOMS_PAGE})")
         temporary = scratch / "tmp"
         temporary.mkdir()
         delay = _COLD_START if self._options.slow_start else 0.0
-        around = Surroundings(runtime, temporary, self.s3.variables("function"), self._log, delay)
+        around = Surroundings(room, temporary, self.s3.variables("function"), self._log, delay)
         return LambdaFunctions(self.built.functions, around, self._options.workers * 2, self.stop)
 
     def _s3_faults(self) -> S3Faults:

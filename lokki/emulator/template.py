@@ -29,10 +29,14 @@ _MACHINE = "AWS::StepFunctions::StateMachine"
 _FIRST = "1"
 """What version each function has here: the state machine invokes versions, and a new function's first is 1."""
 
+_DISK = 512
+"""MB of /tmp where the template says nothing: https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html"""
+
 _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
 _KNOWN = {
-    "Architectures", "Code", "Description", "Environment", "FunctionName", "Handler", "ImageConfig", "LoggingConfig",
-    "MemorySize", "PackageType", "Role", "Runtime", "Tags", "Timeout", "TracingConfig",
+    "Architectures", "Code", "Description", "Environment", "EphemeralStorage", "FunctionName", "Handler", "ImageConfig",
+    "KmsKeyArn", "LoggingConfig", "MemorySize", "PackageType", "Role", "Runtime", "SnapStart", "Tags", "Timeout",
+    "TracingConfig",
 }  # fmt: skip
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
@@ -176,6 +180,7 @@ def _function(stack: Stack, properties: Mapped, packages: _Packages) -> Function
         cast("int", properties["MemorySize"]),
         {key: str(value) for key, value in cast("dict[str, Json]", stack.resolve(variables)).items()},
         _FIRST,
+        cast("dict[str, int]", properties.get("EphemeralStorage", {})).get("Size", _DISK),
     )
 
 

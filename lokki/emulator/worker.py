@@ -25,6 +25,7 @@ from typing import Literal
 import msgspec
 
 from lokki.emulator.peers import belongs_to
+from lokki.emulator.rooms import Room
 from lokki.emulator.runtime_api import Invocation, RuntimeApi
 from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply
 
@@ -38,14 +39,12 @@ RESPONSE_LIMIT = 6 * 2**20
 _HEADROOM = 4 * 2**30
 """Address space beyond the memory: threads and allocators reserve much that they never use."""
 
-_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
-
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB.
 
-    ``version``: the number of a published version; without it the function is ``$LATEST``.
+    ``disk``: MB of /tmp. ``version``: the number of a published version; without it the function is ``$LATEST``.
     """
 
     name: str
@@ -55,6 +54,7 @@ class FunctionSpec:
     memory: int
     environment: Mapping[str, str]
     version: str = ""
+    disk: int = 512
 
     @property
     def arn(self) -> str:
@@ -87,12 +87,12 @@ def _follow_nothing(event: LogEvent) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all workers share: the folder with awslambdaric, a folder for scratch, variables for AWS, the log.
+    """What all workers share: where they run, a folder for scratch, variables for AWS, the log.
 
     ``start_delay``: seconds that each start takes longer; ``follow``: gets events for a log as Lambda keeps it.
     """
 
-    runtime: Path
+    room: Room
     scratch: Path
     variables: Mapping[str, str]
     log: Log
@@ -223,21 +223,17 @@ class Worker:
             "AWS_LAMBDA_LOG_STREAM_NAME": self._stream,
             "AWS_LAMBDA_RUNTIME_API": self._api.address,
             "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info[0]}.{sys.version_info[1]}",
-            "LAMBDA_TASK_ROOT": str(spec.folder),
-            "LAMBDA_RUNTIME_DIR": str(self._around.runtime),
             "_HANDLER": spec.handler,
             "LANG": "en_US.UTF-8",
-            "PATH": os.defpath,
-            "TMPDIR": str(self._temporary),
             "TZ": ":UTC",
+            **self._around.room.variables(spec.folder, self._temporary),
             **self._around.variables,
             "AWS_ACCESS_KEY_ID": spec.name,
             **spec.environment,
         }
         space = spec.memory * 2**20 + _HEADROOM
-        options = ["-I", "-S", "-B", "-X", "utf8", str(_BOOTSTRAP), str(self._around.runtime), str(space), spec.handler]
         return subprocess.Popen(
-            [sys.executable, *options],
+            self._around.room.command(spec.folder, spec.disk, space, spec.handler),
             cwd=spec.folder,
             env=variables,
             stdin=subprocess.PIPE,

@@ -198,7 +198,7 @@ class Project:
         return folder
 
     def session(self, name: str, root: Path, emit: Callable[[Event], None]) -> Session:
-        return Session(self.build(name), emit, EmulationOptions(workers=2), root)
+        return Session(self.build(name), emit, EmulationOptions(workers=2, shared=[root]), root)
 
 
 def make_project(folder: Path) -> Project:

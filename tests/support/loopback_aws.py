@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -65,12 +65,14 @@ class _Refusal:
 class LoopbackAws:
     """The account; a context manager. After its end no process, thread or folder of it is left.
 
-    ``workers``: child executions of a map, and function processes, at one time.
+    ``workers``: child executions of a map, and function processes, at one time; ``shared``: folders that functions see,
+    for steps that tests tell by a file what to do.
     """
 
-    def __init__(self, workers: int = 4) -> None:
+    def __init__(self, workers: int = 4, shared: Sequence[Path] = ()) -> None:
         self.functions_at_once = 1_000
         self._workers = workers
+        self._shared = shared
         self._lock = threading.Lock()
         self._calls: list[Call] = []
         self._refusals: list[_Refusal] = []
@@ -94,7 +96,7 @@ class LoopbackAws:
             ended.callback(server.server_close)
             ended.callback(server.shutdown)
             ended.callback(self._close_clients)
-            self._functions = LoopbackFunctions(scratch, self._variables("function"), self._workers * 2)
+            self._functions = LoopbackFunctions(scratch, self._variables("function"), self._workers * 2, self._shared)
             ended.callback(self._functions.close)
             self._runs = Runs(self._functions, lambda: self._variables("states"), self._workers)
             ended.callback(self._runs.close)
@@ -288,6 +290,6 @@ def _send(answer: Answer, start_response: StartResponse) -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
-def account() -> Iterator[LoopbackAws]:
-    with LoopbackAws() as made:
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackAws]:
+    with LoopbackAws(shared=[tmp_path_factory.getbasetemp()]) as made:
         yield made

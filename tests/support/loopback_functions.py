@@ -7,7 +7,7 @@ import io
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import lambda_backends
 from moto.logs.models import logs_backends
 
-from lokki.emulator.functions import LambdaFunctions, make_runtime
+from lokki.emulator.functions import LambdaFunctions
+from lokki.emulator.rooms import make_room
 from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply, ServiceError
 from lokki.emulator.worker import FunctionSpec, LogEvent, Surroundings
 
@@ -32,7 +33,7 @@ _GROUP = "AWS_LAMBDA_LOG_GROUP_NAME"
 class LoopbackFunctions:
     """Invokes functions by ARN with the code and configuration that moto has at that moment, of that version."""
 
-    def __init__(self, folder: Path, variables: Mapping[str, str], workers: int) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], workers: int, shared: Sequence[Path]) -> None:
         self.logs = FunctionLogs()
         self._folder = folder / "code"
         self._folder.mkdir()
@@ -42,8 +43,8 @@ class LoopbackFunctions:
         self._lock = threading.Lock()
         temporary = folder / "tmp"
         temporary.mkdir()
-        runtime = make_runtime(folder / "runtime")
-        around = Surroundings(runtime, temporary, variables, lambda *told: None, follow=self.logs.follow)
+        room = make_room(folder / "room", shared)
+        around = Surroundings(room, temporary, variables, lambda *told: None, follow=self.logs.follow)
         self._pool = LambdaFunctions((), around, workers, threading.Event())
 
     def close(self) -> None:
