@@ -8,6 +8,7 @@ import enum
 import inspect
 import uuid
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -46,7 +47,7 @@ class StepFailedError(Exception):
 class Invocation:
     """A call with the arguments of one run; ``make_arguments`` makes them anew where a step could change them.
 
-    ``defined_at``: ``file:line`` of the step's function.
+    ``defined_at``: ``file:line`` of the step's function. ``sets_decimals``: the flow's file has used decimal's context.
     """
 
     id: str
@@ -57,11 +58,31 @@ class Invocation:
     timeout: float | None
     env: Mapping[str, str]
     defined_at: str = ""
+    sets_decimals: bool = False
 
     def __call__(self, value: object) -> object:
-        """Call the step once; ``value`` is what comes down the chain, unused by a first step."""
+        """Call the step once; ``value`` is what comes down the chain, unused by a first step.
+
+        Each call has a context of its own (`contextvars`, decimal's context, numpy's error handling): it begins as it
+        was when the flow's file had been imported, and what the step changes in it ends with the call. So no result
+        depends on which items a worker ran before.
+        """
+        return copy_context().run(self._call, value)
+
+    def _call(self, value: object) -> object:
+        if self.sets_decimals:
+            copy_decimals()
         args, kwargs = self.make_arguments()
         return self.fn(value, *args, **kwargs) if self.takes_value else self.fn(*args, **kwargs)
+
+
+def copy_decimals() -> None:
+    """Give the current context a decimal context of its own: copies of a context share it, and it can be changed."""
+    decimal.setcontext(decimal.getcontext().copy())
+
+
+def _has_decimals() -> bool:
+    return any(isinstance(value, decimal.Context) for value in copy_context().values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +133,7 @@ def prepare(call: Call, params: Mapping[str, Json]) -> Invocation:
         options.timeout,
         options.env,
         _place_of(call.step.fn),
+        _has_decimals(),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 
+from lokki.invocation import copy_decimals
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.limits import TimeLimit
 from lokki.local_run.mapping import MapRun
@@ -22,21 +24,30 @@ LATE_SECONDS = 1.0
 
 
 class ThreadWorker(threading.Thread):
-    """A worker on a thread; keeps what went wrong for the thread that waits for it."""
+    """A worker on a thread; keeps what went wrong for the thread that waits for it.
+
+    It begins with a copy of the context of the thread that makes it, which imported the flow's file; what the file set
+    in a ``threading.local`` stays with that thread.
+    """
 
     def __init__(self, mapping: MapRun, part: str) -> None:
         super().__init__(name=f"lokki-{part}", daemon=True)  # a stuck step must not keep the process from ending
         self._mapping = mapping
         self._part = part
+        self._context = copy_context()
         self.error: BaseException | None = None
 
     def run(self) -> None:
         """Run items until there are none; see `work`."""
         try:
-            work(self._mapping, self._part)
+            self._context.run(self._work)
         except BaseException as error:  # raised again by the thread that waits
             self.error = error
             self._mapping.stop.set()
+
+    def _work(self) -> None:
+        copy_decimals()
+        work(self._mapping, self._part)
 
 
 def work(mapping: MapRun, part: str, limit: TimeLimit | None = None) -> None:
