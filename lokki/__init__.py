@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lokki.chain import MapBlock, StepNode
-from lokki.decorators import Flow, flow, step
-from lokki.errors import FlowError, LokkiError, ParameterError, RunError
-from lokki.graph import FlowGraph
-from lokki.options import Retry
+try:
+    from lokki.chain import MapBlock, StepNode
+    from lokki.decorators import Flow, flow, step
+    from lokki.errors import FlowError, LokkiError, ParameterError, RunError
+    from lokki.graph import FlowGraph
+    from lokki.options import Retry
+except (ImportError, AttributeError):
+    # The user's program may be called as a module of Python that is imported here, which finds the program instead.
+    _file = str(getattr(sys.modules.get("__main__"), "__file__", "")).rpartition("/")[2]
+    _name = _file.removesuffix(".py")
+    if _name not in sys.stdlib_module_names:
+        raise
+    raise ImportError(f"{_file} hides the module {_name!r} of Python: rename the file.") from None
 
 if TYPE_CHECKING:
     from lokki.operate import remote

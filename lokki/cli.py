@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import NoReturn, cast
 
@@ -29,7 +29,7 @@ from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.failures import first_line, place_in_users_files, text_of, trace_of, users_place
 from lokki.graph import FlowGraph
-from lokki.loading import hides_standard_library, is_importing, load_flow
+from lokki.loading import check_hides_nothing, hides_standard_library, is_importing, load_flow
 from lokki.plan import lower
 
 
@@ -45,6 +45,10 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
 
     def make() -> click.Command:
         _check_flows(flows)
+        for flow in flows:
+            file = getattr(sys.modules.get(flow.__module__), "__file__", None)
+            if isinstance(file, str):
+                check_hides_nothing(Path(file))
         return flow_group(flows[0](), again) if len(flows) == 1 else flows_group(flows, again)
 
     _end(make, arguments, again, alone=argv is None and is_called_by_script_alone())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Buffer, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from isal import igzip_lib, isal_zlib
@@ -38,6 +39,12 @@ _TINY = 256  # bytes, up to which compressing wins nothing that is worth its tim
 _SAMPLED = 2**20  # bytes, from which samples tell whether compressing is worth its time
 _SAMPLES = 8
 _SAMPLE_BYTES = 2**14
+
+MAINS = ("__main__", "__mp_main__")
+"""What the module of a program is called in its own process, and in one that multiprocessing starts anew."""
+
+own_module: ContextVar[str | None] = ContextVar("own_module", default=None)
+"""The module of the flow that runs, where values name a class of a file that ran as ``__main__``."""
 
 _SPEAKING = (pickle.PicklingError, AttributeError, TypeError)
 """What pickle raises for values that it cannot handle, with a text that needs no name of a class before it."""
@@ -100,16 +107,26 @@ def loads(
     if crc32 is not None and crc32 != checksum([member]):
         raise damaged(f"{name} holds another value than it should", "Run the step that wrote it again.")
     try:
-        if modules:
-            return _Renaming(_Pieces(pieces), modules).load()
-        if len(pieces) == 1:
-            return pickle.loads(pieces[0])
-        return pickle.Unpickler(_Pieces(pieces)).load()
+        return _unpickled(pieces, modules)
     except (KeyboardInterrupt, StopSignal):
         raise
     # The code of a value's class may raise anything.
     except BaseException as error:
         raise _not_unpickled(name, error) from error
+
+
+def _unpickled(pieces: list[memoryview], modules: Mapping[str, str] | None) -> object:
+    if modules:
+        return _Renaming(_Pieces(pieces), modules).load()
+    try:
+        if len(pieces) == 1:
+            return pickle.loads(pieces[0])
+        return pickle.Unpickler(_Pieces(pieces)).load()
+    except (ImportError, AttributeError):
+        flow_module = own_module.get()
+        if flow_module is None:
+            raise
+        return _Renaming(_Pieces(pieces), dict.fromkeys(MAINS, flow_module)).load()
 
 
 def _not_unpickled(name: str, error: BaseException) -> StoreError:

@@ -6,13 +6,14 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from lokki.codec import MAINS
 from lokki.decorators import Flow
 from lokki.errors import FlowError
 from lokki.graph import FlowGraph
@@ -81,6 +82,47 @@ def import_name(path: Path) -> tuple[Path, str]:
     return folder, ".".join(part for part in parts if part != "__init__")
 
 
+def check_hides_nothing(path: Path) -> None:
+    """Raise FlowError for a file that Python's library, or lokki, would get in the place of a module of its own."""
+    name = import_name(path)[1]
+    if name in sys.stdlib_module_names and name != "test":  # Python's own tests, which nobody imports
+        raise FlowError(f"{path.name} hides the module {name!r} of Python: rename the file.")
+
+
+def name_main() -> None:
+    """Give classes of the file that runs as ``__main__`` the name by which others import that file.
+
+    Pickled objects name the module of their class, and only this program finds it by ``__main__``. So a class of
+    ``flow.py`` becomes ``flow.Bird``, as with ``lokki run flow.py``, and ``flow`` stands for the module that runs,
+    which is not imported a second time. Does nothing where no other program could import the file: at a prompt, in a
+    notebook.
+    """
+    module = sys.modules["__main__"]
+    name = _name_elsewhere(module)
+    if name is not None and sys.modules.setdefault(name, module) is module:
+        _rename_classes(vars(module), name)
+
+
+def _name_elsewhere(main: ModuleType) -> str | None:
+    """Return the name by which other programs import the file that runs as ``__main__``."""
+    file = getattr(main, "__file__", None)
+    if hasattr(sys, "ps1") or not isinstance(file, str):
+        return None
+    spec = main.__spec__
+    if spec is not None:  # python -m package.flow
+        return spec.name
+    path = Path(file)
+    return import_name(path)[1] if path.suffix == ".py" and "." not in path.stem and path.is_file() else None
+
+
+def _rename_classes(namespace: Mapping[str, object], name: str) -> None:
+    for value in list(namespace.values()):
+        if issubclass(type(value), type) and getattr(value, "__module__", None) in MAINS:
+            with suppress(AttributeError, TypeError):  # a metaclass of the user's may refuse
+                value.__module__ = name
+            _rename_classes(vars(value), name)
+
+
 def _named(source: str, name: str, flows: dict[str, Flow[...]]) -> Flow[...]:
     if name in flows:
         return flows[name]
@@ -104,6 +146,7 @@ def _import_file(path: Path) -> ModuleType:
     folder, name = import_name(path)
     if "." in path.stem or path.suffix != ".py":
         raise FlowError(f"{path} cannot be imported: name it like a module, with one dot, before 'py'.")
+    check_hides_nothing(path)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     module = importlib.import_module(name)
@@ -146,3 +189,11 @@ def file_of(graph: FlowGraph) -> Path | None:
     module = sys.modules.get(getattr(graph.origin, "__module__", ""))
     file = getattr(module, "__file__", None)
     return Path(file) if isinstance(file, str) else None
+
+
+def path_from(folder: Path, file: Path | None) -> str:
+    """Name a file from a folder if it is below it, so that both can be moved together; else by its whole path."""
+    if file is None:
+        return ""
+    file = file.absolute()
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)

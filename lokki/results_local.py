@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -15,29 +15,23 @@ from typing import cast
 
 import msgspec
 
+from lokki.codec import MAINS, MISSING
 from lokki.emulator.kept import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.failures import Failure
 from lokki.local_run import journal
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import Record
-from lokki.local_run.runs import RECORD, RunRecord, Runs
+from lokki.local_run.runs import RunRecord, Runs
 from lokki.results_emulated import emulated_run
 from lokki.results_items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.results_log import log_lines
-from lokki.results_modules import MAINS, MainModule
-from lokki.store.keys import shown
+from lokki.results_modules import MainModule
 from lokki.values import Json, Ref, Stored
 
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 _NOWHERE = 2**16 - 1
 _CACHED_LINES = 64
-
-
-class _Origin(msgspec.Struct, frozen=True):
-    """What a run's record may also say: the flow's file, where it ran as ``__main__``."""
-
-    file: str = ""
 
 
 class LocalCatalog:
@@ -59,7 +53,7 @@ class LocalCatalog:
     def kept(self, run_id: str) -> Kept:
         """Return what a run keeps."""
         record = self._record(run_id)
-        file = self._file or _file_of(self._runs.folder / run_id / RECORD)
+        file = self._file or self._file_of(record)
         if record.flow != self._flow:
             return emulated_run(self._runs, self._flow, record, file)
         return LocalRun(self._runs, record, file)
@@ -69,6 +63,11 @@ class LocalCatalog:
         if not self._is_own(record):
             raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {self._flow}.")
         return record
+
+    def _file_of(self, record: RunRecord) -> Path | None:
+        """Return the flow's file as the run's record has it, if it is still there."""
+        file = self._runs.folder.parent.absolute().parent / record.file
+        return file if record.file and file.is_file() else None
 
     def _is_own(self, record: RunRecord) -> bool:
         return record.flow in (self._flow, emulated_name(self._flow))
@@ -84,6 +83,7 @@ class LocalRun:
     def __init__(self, runs: Runs, record: RunRecord, file: Path | None) -> None:
         self._record = record
         self._folder = RunFolder(runs, record)
+        self._file = file
         self._modules = MainModule(file) if file is not None else None
 
     def places(self) -> Mapping[str, Place]:
@@ -128,12 +128,19 @@ class LocalRun:
         try:
             return self._folder.load(ref, self._modules)
         except StoreError as error:
-            if self._modules is None and isinstance(ref, Stored) and _is_of_main(error):
-                raise StoreError(
-                    f"{shown(ref)} holds an object of a class in the flow's file, which is not known here. "
-                    f'Name it: lokki.local("{self._record.flow}", file="flow.py").'
-                ) from error
-            raise
+            if error.damage or not (hint := self._hint(str(error))):
+                raise
+            raise StoreError(f"{error}{hint}") from error
+
+    def _hint(self, problem: str) -> str:
+        """Say how to name the flow's file, where a class may be missing because it is not known here."""
+        if self._file is not None:
+            return "" if self._file.is_file() else f" (there is no file {self._file})"
+        if MISSING not in problem and not any(name in problem for name in MAINS):
+            return ""
+        return (
+            f' If it is of a class in the flow\'s file, name that: lokki.local("{self._record.flow}", file="flow.py").'
+        )
 
 
 class CheckedItems:
@@ -284,18 +291,6 @@ def places(plan: list[str]) -> dict[str, Place]:
         inner = tuple(call.partition(" = ")[0] for call in _STRING.sub("", inner_calls).split(" -> "))
         found.update({step_id: Place(step_id, source, inner) for step_id in inner})
     return found
-
-
-def _is_of_main(error: StoreError) -> bool:
-    return not error.damage and any(name in str(error) for name in MAINS)
-
-
-def _file_of(record: Path) -> Path | None:
-    """Return the flow's file as the run's record has it, if it does."""
-    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-        file = msgspec.json.decode(record.read_bytes(), type=_Origin).file
-        return Path(file) if file else None
-    return None
 
 
 def _info(record: RunRecord, flow: str) -> RunInfo:

@@ -6,28 +6,32 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lokki.codec import MAINS
 from lokki.errors import FlowError
 from lokki.loading import import_name, load_flow
 
-MAINS = ("__main__", "__mp_main__")
-
 
 class MainModule(Mapping[str, str]):
-    """Says under which name the flow's file, which ran as ``__main__``, is imported here; imports it when asked."""
+    """Says under which name the flow's file is imported here, whatever it was called where it ran.
+
+    That is ``__main__``, ``__mp_main__`` in a worker process, or the name by which others import it. Imports it when
+    asked.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._names = {*MAINS, import_name(file)[1]}
 
     def __getitem__(self, name: str) -> str:
-        if name not in MAINS:
+        if name not in self._names:
             raise KeyError(name)
         return module_of(self._file)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(MAINS)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(MAINS)
+        return len(self._names)
 
 
 class PackagedModule(Mapping[str, str]):

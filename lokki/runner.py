@@ -7,16 +7,18 @@ import hashlib
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lokki.codec import own_module
 from lokki.errors import RunError, RunFolderError
 from lokki.events import Event
 from lokki.graph import FlowGraph
+from lokki.loading import file_of, name_main, path_from
 from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.execution import Execution, Listener, Setup
 from lokki.local_run.levels import LogLevels
@@ -105,11 +107,19 @@ class LocalRunner:
         for parameters that do not fit, RunFolderError for a run that cannot be made or gone on with, RunError when the
         run failed (the step's own exception is its cause).
         """
+        if getattr(graph.origin, "__module__", None) == "__main__":
+            name_main()
+        with reading_for(graph):
+            return self._run(graph, params, run_id, resume)
+
+    def _run(
+        self, graph: FlowGraph, params: Mapping[str, object] | None, run_id: str | None, resume: Resume | None
+    ) -> object:
         plan = lower(graph)
         flow = self._importable(graph, plan)
         code = {call.step.name: _checksum(call.step.fn) for call in plan.calls}
         again = RunAgain() if resume is None else _again(plan, resume)
-        record = self._new(plan, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
+        record = self._new(graph, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
         with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, again, lock) as pool:
             setup = Setup(
                 self.runs, self.executor, self.workers, self._listener, self._inline_limit, pool, self._keep_going
@@ -117,12 +127,18 @@ class LocalRunner:
             return Execution(setup, plan, record, code).execute(None if resume is None else again)
 
     def _new(
-        self, plan: Plan, code: dict[str, str], params: Mapping[str, object] | None, run_id: str | None
+        self, graph: FlowGraph, code: dict[str, str], params: Mapping[str, object] | None, run_id: str | None
     ) -> RunRecord:
-        bound = bind_parameters(plan.params, params or {})
-        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        plan = lower(graph)
         record = RunRecord(
-            run_id or new_run_id(), plan.flow, dict(bound), describe(plan), code, status="running", started=started
+            run_id or new_run_id(),
+            plan.flow,
+            dict(bind_parameters(plan.params, params or {})),
+            describe(plan),
+            code,
+            status="running",
+            started=datetime.now(UTC).isoformat(timespec="microseconds"),
+            file=path_from(self.runs.folder.parent.absolute().parent, file_of(graph)),
         )
         self.runs.new(record)
         return record
@@ -183,6 +199,16 @@ class LocalRunner:
 def _again(plan: Plan, resume: Resume) -> RunAgain:
     position = None if resume.from_step is None else operation_of(plan, resume.from_step)
     return RunAgain(position, resume.retry_failed)
+
+
+@contextmanager
+def reading_for(graph: FlowGraph) -> Iterator[None]:
+    """Let values be read that name a class of the flow's file as one of ``__main__``, for as long as a run goes on."""
+    token = own_module.set(getattr(graph.origin, "__module__", None))
+    try:
+        yield
+    finally:
+        own_module.reset(token)
 
 
 def _default_workers(executor: Executor) -> int:

@@ -122,13 +122,13 @@ def test_a_main_without_its_guard_does_not_run_the_flow_when_it_is_imported() ->
         ("empty.py", "empty.py has no flow: put @flow above the function that chains the steps."),
         ("empty.py:f", "empty.py has no flow 'f'; it has: none."),
         ("two.dots.py", "two.dots.py cannot be imported: name it like a module, with one dot, before 'py'."),
-        ("json.py", "json.py cannot be imported as 'json': there is another module of that name. Rename the file."),
-        ("sys.py", "sys.py cannot be imported as 'sys': there is another module of that name. Rename the file."),
+        ("json.py", "json.py hides the module 'json' of Python: rename the file."),
+        ("sys.py", "sys.py hides the module 'sys' of Python: rename the file."),
     ],
 )
 def test_what_cannot_be_loaded_is_said(target: str, text: str) -> None:
     written("geese.py", BIRDS + DUCKS)
-    for name in ("two.dots.py", "json.py", "sys.py"):
+    for name in ("two.dots.py", "json.py", "sys.py", "lokki.py"):
         written(name, BIRDS)
     written("empty.py", "birds_flow = 3\n")
     assert problem(target) == text

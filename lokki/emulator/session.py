@@ -14,6 +14,7 @@ from lokki.emulator.run import Emulation, EmulationOptions, failure_text
 from lokki.errors import RunError, RunFolderError
 from lokki.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.graph import FlowGraph
+from lokki.loading import file_of, path_from
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.plan import bind_parameters, describe, lower
 from lokki.values import Json
@@ -39,7 +40,14 @@ class Session:
         given = {name: bound[name] for name in params}  # defaults are the first function's to add
         started = datetime.now(UTC).isoformat(timespec="microseconds")
         record = RunRecord(
-            run_id or new_run_id(), emulated_name(plan.flow), dict(bound), describe(plan), {}, "running", started
+            run_id or new_run_id(),
+            emulated_name(plan.flow),
+            dict(bound),
+            describe(plan),
+            {},
+            "running",
+            started,
+            file=path_from(self._runs.folder.parent.absolute().parent, file_of(graph)),
         )
         self._runs.new(record)
         return self._follow(plan.flow, record, given, redriven=False)

@@ -54,6 +54,7 @@ class RunRecord:
     resumed; ``code`` holds a checksum of each step's source, as it was when the step gave its first result that is
     kept; ``changed_code`` has, by map block, what came after that. ``failed``: how many items failed. ``format``: that
     of the run's files.
+    ``file``: the flow's, from the folder that ``.lokki`` is in; empty for a flow that is in none.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class RunRecord:
     failed: int = 0
     changed_code: dict[str, list[CodeOfParts]] = field(default_factory=dict)
     format: int = FORMAT
+    file: str = ""
 
     @property
     def seal(self) -> Seal:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from lokki.codec import own_module
 from lokki.decorators import Flow
 from lokki.errors import LokkiError, RunError, StoreError
 from lokki.loading import import_again
@@ -211,6 +212,7 @@ def _draw(source: FlowReference) -> Plan:
     flow = getattr(import_again(source.module, source.file, is_main=source.is_main), source.name, None)
     if not isinstance(flow, Flow):
         raise RunError(f"{source.module}.{source.name} is no flow when it is imported by a worker process.")
+    own_module.set(flow.__module__)
     plan = lower(flow())
     if describe(plan) != source.lines:
         raise RunError(f"{source.module}.{source.name} draws another flow when a worker process imports it.")
