@@ -43,6 +43,8 @@ _SAMPLE_BYTES = 2**14
 MAINS = ("__main__", "__mp_main__")
 """What the module of a program is called in its own process, and in one that multiprocessing starts anew."""
 
+MISSING = "holds an object of code that is missing here"
+
 own_module: ContextVar[str | None] = ContextVar("own_module", default=None)
 """The module of the flow that runs, where values name a class of a file that ran as ``__main__``."""
 
@@ -137,7 +139,7 @@ def _not_unpickled(name: str, error: BaseException) -> StoreError:
         )
     if isinstance(error, ImportError | AttributeError):
         return StoreError(
-            f"{name} holds an object of code that is missing here: {text_of(error)}. "
+            f"{name} {MISSING}: {text_of(error)}. "
             "Install what the step that wrote it has installed, or run that step again with today's code."
         )
     return StoreError(
