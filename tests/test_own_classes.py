@@ -137,14 +137,11 @@ exec(compile(open("own.py").read(), "own.py", "exec"))
 
 def test_runs_that_name_the_module_main_are_read(place: Place) -> None:
     place.write("old.py", OLD)
-    place.run("old.py", "run", "--run-id", "r")
-    part = place.folder / ".lokki" / "runs" / "r" / "numbers" / "items.pkl.gz"
-    assert b"__main__" in part.read_bytes()
-    place.write("go", "")
     for executor in ("threads", "processes"):
-        shutil.copytree(part.parent.parent, part.parent.parent.parent / executor)
-        record = part.parent.parent.parent / executor / "run.json"
-        record.write_text(record.read_text().replace('"run_id": "r"', f'"run_id": "{executor}"'))
+        (place.folder / "go").unlink(missing_ok=True)
+        place.run("old.py", "run", "--run-id", executor)
+        assert b"__main__" in (place.folder / ".lokki" / "runs" / executor / "numbers" / "items.pkl.gz").read_bytes()
+        place.write("go", "")
         ran = place.run("lokki", "run", "own.py", "--resume", executor, "--executor", executor)
         assert (ran.code, ran.out) == (0, "Bird(number=3)\n"), ran.err
 
