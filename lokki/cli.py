@@ -250,6 +250,7 @@ FLOW_COMMANDS = (
     FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli_deploy"),
     FlowCommand("rollback", "Let new runs on AWS use the version before.", "lokki.cli_deploy"),
     FlowCommand("destroy", "Remove a flow from AWS.", "lokki.cli_deploy"),
+    FlowCommand("doctor", "Check what a deployment needs: account, bucket, permissions.", "lokki.cli_doctor"),
     FlowCommand("prune", "Delete old versions on AWS that nothing needs.", "lokki.cli_deploy"),
     FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli_estimate"),
     FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli_operate"),

@@ -16,7 +16,7 @@ from lokki.deploy import deployment, removal
 from lokki.deploy.aws import Aws, connect
 from lokki.deploy.deployed import find_deployed
 from lokki.deploy.live import plan_rollback, point_live_at
-from lokki.deploy.own_bucket import with_bucket
+from lokki.deploy.own_bucket import with_bucket, with_key
 from lokki.deploy.pruning import plan_pruning, prune, pruning_in_words
 from lokki.errors import AwsError
 from lokki.graph import FlowGraph
@@ -139,7 +139,7 @@ def prune_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comma
 def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
     """Build a flow and deploy it as the command line says; return the exit code. ``invoke``: how to run it then."""
     aws = connect(options.region)
-    config = with_bucket(aws, _settings(options))
+    config = with_key(aws, with_bucket(aws, _settings(options)), _tell)
     bundle = Builder(_tell).build(graph, config)
     plan = deployment.plan(aws, deployment.Wanted(bundle, config, options.stack))
     try:

@@ -127,8 +127,8 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
         (
             ["launch"],
             (
-                "Error: No such command 'launch'. There are: build, deploy, destroy, emulate, estimate, invoke, "
-                "logs, prune, redrive, replay, rollback, run, runs, show, stop."
+                "Error: No such command 'launch'. There are: build, deploy, destroy, doctor, emulate, estimate, "
+                "invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop."
             ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
@@ -226,6 +226,7 @@ Commands:
   build     Write Lambda packages, state machine and template.
   deploy    Build, show what would change on AWS, and change it.
   destroy   Remove a flow from AWS.
+  doctor    Check what a deployment needs: account, bucket, permissions.
   emulate   Build, and run what was built as AWS would.
   estimate  Estimate cost, time and limits of a run on AWS.
   invoke    Run a deployed flow on AWS and print its result.

@@ -278,9 +278,11 @@ def _change(before: Json, now: Json) -> str:
 def shown_size(size: int) -> str:
     """Write a number of bytes for people.
 
-    >>> shown_size(512), shown_size(6592), shown_size(17_531_355)
-    ('512 B', '6.4 KiB', '16.7 MiB')
+    >>> shown_size(512), shown_size(6592), shown_size(17_531_355), shown_size(80_530_636_800)
+    ('512 B', '6.4 KiB', '16.7 MiB', '75.0 GiB')
     """
     if size < 1024:
         return f"{size} B"
-    return f"{size / 1024:.1f} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"
+    if size < 2**20:
+        return f"{size / 1024:.1f} KiB"
+    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,9 @@ _WITHOUT_NAMESPACES: Final = frozenset({"me-south-1", "me-central-1"})
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/gpbucketnamespaces.html"""
 
 _DAYS_OF_UPLOADS: Final = 7
+
+KEY_ARN: Final = re.compile(r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:key/[A-Za-z0-9-]+")
+"""What a policy takes for a key: https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-overview.html"""
 
 _ALL_BLOCKED: Final[PublicAccessBlockConfigurationTypeDef] = {
     "BlockPublicAcls": True,
@@ -106,6 +110,39 @@ def with_bucket(aws: Aws, config: LokkiConfig, bootstrap: str = "lokki bootstrap
             "name one in lokki.yml: artifact_bucket: my-bucket"
         )
     return replace(config, artifact_bucket=own.name)
+
+
+def bucket_key(aws: Aws, bucket: str) -> str:
+    """Return the ARN or the id of the customer's key under which a bucket encrypts, "" where it is S3's own.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
+    """
+    with aws_errors(f"read the encryption of the bucket {bucket}"):
+        try:
+            rules = aws.s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+        except ClientError as error:
+            if code_of(error) == "ServerSideEncryptionConfigurationNotFoundError":
+                return ""
+            raise
+    defaults = [rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules]
+    return next((default["KMSMasterKeyID"] for default in defaults if "KMSMasterKeyID" in default), "")
+
+
+def with_key(aws: Aws, config: LokkiConfig, tell: Tell) -> LokkiConfig:
+    """Return settings that name the customer's key of the bucket, which steps must be allowed to use, if it has one.
+
+    A key that policies cannot name (an id, an alias, one that AWS manages) is left to the setting ``kms_key``.
+    """
+    if config.kms_key:
+        return config
+    try:
+        key = bucket_key(aws, config.artifact_bucket)
+    except AwsError:
+        return config  # whoever deploys may not be allowed to look; doctor says so
+    if not KEY_ARN.fullmatch(key):
+        return config
+    tell(f"the bucket {config.artifact_bucket} encrypts by {key}, which the roles may use")
+    return replace(config, kms_key=key)
 
 
 def make_bucket(aws: Aws, bucket: OwnBucket, tell: Tell) -> None:

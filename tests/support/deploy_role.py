@@ -36,7 +36,7 @@ STACKS = (
     "DescribeStackResource", "DescribeStacks", "ExecuteChangeSet", "GetTemplate", "ListStackResources",
 )  # fmt: skip
 OBJECTS = ("DeleteObject", "DeleteObjectVersion", "GetObject", "PutObject")
-BUCKET = ("ListBucket", "ListBucketVersions")
+BUCKET = ("GetEncryptionConfiguration", "ListBucket", "ListBucketVersions")
 RUNS = (
     "DescribeExecution", "DescribeMapRun", "DescribeStateMachineAlias", "DescribeStateMachineForExecution",
     "GetExecutionHistory", "ListExecutions", "ListMapRuns", "ListStateMachineVersions", "RedriveExecution",
@@ -60,6 +60,7 @@ _S3 = {
     "CompleteMultipartUpload": ("PutObject",),
     "CreateMultipartUpload": ("PutObject",),
     "DeleteObjects": ("DeleteObject", "DeleteObjectVersion"),
+    "GetBucketEncryption": ("GetEncryptionConfiguration",),
     "GetObject": ("GetObject",),
     "HeadBucket": ("ListBucket",),
     "HeadObject": ("GetObject", "ListBucket"),

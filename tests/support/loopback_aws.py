@@ -48,7 +48,7 @@ _INSIDE = "cloudformation"
 _OWN = (_INSIDE, "function", "states")
 """The access keys of the account's own parts."""
 
-_SHARED = ("lambda", "logs")
+_SHARED = ("iam", "lambda", "logs")
 """Services of which moto does what is not done here."""
 
 _REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
@@ -71,6 +71,8 @@ class LoopbackAws:
 
     def __init__(self, workers: int = 4, shared: Sequence[Path] = ()) -> None:
         self.functions_at_once = 1_000
+        self.code_size = 0
+        self.denied: set[str] = set()
         self._workers = workers
         self._shared = shared
         self._lock = threading.Lock()
@@ -108,6 +110,7 @@ class LoopbackAws:
                 "stepfunctions": Api("stepfunctions", self._states.operations),
                 "cloudformation": Api("cloudformation", self._stacks.operations),
                 "lambda": Api("lambda", {"GetAccountSettings": self._account_settings}),
+                "iam": Api("iam", {"SimulatePrincipalPolicy": self._simulate}),
                 "logs": Api("logs", {"FilterLogEvents": filter_log_events}),
             }
             self._ended = ended.pop_all()
@@ -153,7 +156,26 @@ class LoopbackAws:
 
     def _account_settings(self, request: Fields) -> Fields:
         limit = self.functions_at_once
-        return {"AccountLimit": {"ConcurrentExecutions": limit, "UnreservedConcurrentExecutions": limit}}
+        return {
+            "AccountLimit": {
+                "ConcurrentExecutions": limit,
+                "UnreservedConcurrentExecutions": limit,
+                "TotalCodeSize": 80_530_636_800,
+            },
+            "AccountUsage": {"TotalCodeSize": self.code_size, "FunctionCount": 1},
+        }
+
+    def _simulate(self, request: Fields) -> Fields:
+        """Tell what whoever deploys may do: all but ``denied``."""
+        results = [
+            {
+                "EvalActionName": action,
+                "EvalResourceName": request["ResourceArns"][0],
+                "EvalDecision": "implicitDeny" if action in self.denied else "allowed",
+            }
+            for action in request["ActionNames"]
+        ]
+        return {"EvaluationResults": results, "IsTruncated": False}
 
     def wait(self) -> None:
         """Wait until no execution runs and no stack changes. Raises AssertionError for an error of this account."""

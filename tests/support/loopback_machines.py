@@ -91,6 +91,7 @@ class StateMachines:
             "DeleteStateMachineAlias": self.delete_alias,
             "ListStateMachineAliases": self.list_aliases,
             "ListTagsForResource": self.list_tags,
+            "ValidateStateMachineDefinition": self.validate,
         }
 
     # state machines
@@ -109,6 +110,15 @@ class StateMachines:
                 known = Machine(arn, name, request["definition"], request["roleArn"], now(), settings)
                 self._machines[arn] = known
             return {"stateMachineArn": arn, "creationDate": known.created}
+
+    def validate(self, request: Fields) -> Fields:
+        """Say whether a definition would be taken."""
+        try:
+            _check_definition(request["definition"], "validated")
+        except ApiError as error:
+            problem = {"severity": "ERROR", "code": "SCHEMA_VALIDATION_FAILED", "message": error.message}
+            return {"result": "FAIL", "diagnostics": [problem], "truncated": False}
+        return {"result": "OK", "diagnostics": [], "truncated": False}
 
     def update_machine(self, request: Fields) -> Fields:
         machine = self.machine(request["stateMachineArn"])

@@ -1,0 +1,41 @@
+"""The command ``doctor``: what stands between a flow and its deployment, each with a remedy."""
+
+from __future__ import annotations
+
+import click
+
+from lokki.cli_account import env_option
+from lokki.cli_flow import DONE, EPILOG, FAILED, SETTINGS
+from lokki.config import load_config
+from lokki.deploy.aws import connect
+from lokki.deploy.doctor import examine
+from lokki.graph import FlowGraph
+
+
+def doctor_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
+    """Make the command that checks an account; it is called as ``<program> doctor [<flow>]``."""
+
+    def callback(env: str | None, region: str | None) -> int:
+        return examine_account(graph, env, region)
+
+    return click.Command(
+        "doctor",
+        params=[
+            env_option(),
+            click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION or the profile's)."),
+        ],
+        help=f"Check what a deployment of {graph.name} needs: credentials, the bucket, quotas, the state machine, "
+        "permissions. Changes nothing. Exit code 1 where a deployment would fail.",
+        callback=callback,
+        epilog=EPILOG,
+        context_settings=SETTINGS,
+    )
+
+
+def examine_account(graph: FlowGraph, environment: str | None, region: str | None) -> int:
+    """Print each check as it is made; return the exit code."""
+    failed = False
+    for check in examine(connect(region), graph, load_config(environment=environment)):
+        click.echo(str(check))
+        failed = failed or check.state == "failed"
+    return FAILED if failed else DONE
