@@ -87,6 +87,7 @@ LAYERS = {
     "lokki.builder.distributions": 3,
     "lokki.builder.import_check": 3,
     "lokki.builder.included": 3,
+    "lokki.builder.mentioned": 3,
     "lokki.builder.origins": 3,
     "lokki.builder.own_metadata": 3,
     "lokki.builder.requirements": 3,

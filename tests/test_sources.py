@@ -477,6 +477,26 @@ def test_secrets_beside_modules_of_a_package_are_not_packed(project: Project) ->
     assert "team/prod.env" in included(project, "team/prod.env")[0]
 
 
+def test_files_that_code_names_and_no_package_has_are_notes(project: Project) -> None:
+    project.write(
+        {
+            "my_flow.py": flow("import team.birds", "DATA = 'a.csv'"),
+            "a.csv": "",
+            "top/b.csv": "",
+            "prod.env": "",
+            "team/birds.py": "from pathlib import Path\nhere = Path(__file__).parent / 'data' / 'c.csv'\nx = 'c.csv'\n"
+            "y = open('top/b.csv'), 'gone.csv', 'prod.env', Path(x) / x / 'z.csv', '*.csv', 'my_flow.py', 'a\\nb.csv'",
+            "team/data/c.csv": "",
+        }
+    )
+    assert project.collect("my_flow.py", config={"exclude": ["team/data"]})["notes"] == [
+        "my_flow.py:4 names a.csv, which no package has; if the flow reads it, include a.csv",
+        "team/birds.py:2 names data/c.csv, which no package has; if the flow reads it, include team/data/c.csv",
+        "team/birds.py:4 names top/b.csv, which no package has; if the flow reads it, include top/b.csv",
+    ]
+    assert project.collect("my_flow.py", config={"include": ["a.csv", "top"]})["notes"] == []
+
+
 # Names of Python's modules
 
 

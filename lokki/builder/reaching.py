@@ -39,6 +39,22 @@ class LokkiNames:
     modules: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class CodeOfModule:
+    """A module, read once: its path, its tree, what of lokki it has, and the nodes that run on Lambda."""
+
+    path: str
+    tree: ast.Module
+    names: LokkiNames
+    nodes: tuple[ast.AST, ...]
+
+
+def read_code(path: str, tree: ast.Module) -> CodeOfModule:
+    """Read what `mentions` and `reason_to_keep` look at."""
+    names = lokki_names(tree)
+    return CodeOfModule(path, tree, names, tuple(_executed(tree, names)))
+
+
 def module_name(path: str) -> str:
     """Return the name of the module at a path of a package: ``team.steps`` of ``team/steps.py``."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -86,10 +102,10 @@ def is_decorated_by(function: ast.FunctionDef, member: str, names: LokkiNames) -
     return len(called) == 1 and _is_of_lokki(called[0], member, names)
 
 
-def mentions(tree: ast.Module, names: LokkiNames) -> frozenset[str]:
+def mentions(code: CodeOfModule) -> frozenset[str]:
     """Return the names, and the parts of texts, that a module uses anywhere but to draw its flows."""
     found: set[str] = set()
-    for node in _executed(tree, names):
+    for node in code.nodes:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 found.add(name)
@@ -102,21 +118,20 @@ def mentions(tree: ast.Module, names: LokkiNames) -> frozenset[str]:
     return frozenset(found)
 
 
-def reason_to_keep(trees: Mapping[str, ast.Module]) -> str:
-    """Say where modules do what may reach any step, "" if none does; ``trees``: the modules by path."""
-    modules = {module_name(path) for path in trees}
-    names = {path: lokki_names(tree) for path, tree in trees.items()}
-    flows = frozenset(name for path, tree in trees.items() for name in _flows(tree, names[path]))
+def reason_to_keep(modules: Iterable[CodeOfModule]) -> str:
+    """Say where modules do what may reach any step, "" if none does."""
+    ordered = sorted(modules, key=lambda code: code.path)
+    known = {module_name(code.path) for code in ordered}
+    flows = frozenset(name for code in ordered for name in _flows(code.tree, code.names))
     weaker, objects = "", False
-    for path, tree in sorted(trees.items()):
-        nodes = list(_executed(tree, names[path]))
-        plain = set(_with_plain_names(nodes)) | set(_arguments_of_main(tree, names[path]))
-        for node in nodes:
+    for code in ordered:
+        plain = {*_with_plain_names(code.nodes), *_arguments_of_main(code.tree, code.names)}
+        for node in code.nodes:
             if way := _way_to_all(node, plain) or _way_by_flow(node, flows, plain):
-                return f"{path}:{_line(node)} uses {way}"
+                return f"{code.path}:{_line(node)} uses {way}"
             if not weaker and (way := _way_by_text(node, plain)):
-                weaker = f"{path}:{_line(node)} uses {way}"
-            objects = objects or any(name in modules for name in _imported_objects(node, path))
+                weaker = f"{code.path}:{_line(node)} uses {way}"
+            objects = objects or any(name in known for name in _imported_objects(node, code.path))
     # The attribute of a computed name is a step only where there is a module to ask for it.
     return weaker if objects else ""
 

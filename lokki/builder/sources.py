@@ -22,6 +22,7 @@ from types import ModuleType
 from lokki.builder.imports import ModuleImport
 from lokki.builder.included import Choice, Chosen, read_file
 from lokki.builder.lambda_pkg import Importable
+from lokki.builder.mentioned import unpacked_files
 from lokki.builder.package_types import BuildError
 from lokki.builder.reaching import module_name
 from lokki.builder.trimming import parse
@@ -102,7 +103,7 @@ def collect(
         walk.foreign({name, *(importable.module for importable in steps.values())}),
         walk.imports,
         walk.trees,
-        (*walk.links(), *chosen.notes),
+        (*walk.links(), *chosen.notes, *unpacked_files(walk.trees, walk.sources, files)),
     )
 
 

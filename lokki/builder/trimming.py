@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.reaching import (
+    CodeOfModule,
     LokkiNames,
     is_decorated_by,
-    lokki_names,
     mentions,
+    read_code,
     reason_to_keep,
 )
 
@@ -67,11 +68,11 @@ def trim(
     What a step has around its body stays: its name, its parameters, its decorator. Line numbers in tracebacks are those
     of the user's file. ``trees``: what is parsed of the files already.
     """
-    parsed = dict(_parsed(files, trees or {}))
-    reason = reason_to_keep(parsed)
+    parsed = {path: read_code(path, tree) for path, tree in _parsed(files, trees or {})}
+    reason = reason_to_keep(parsed.values())
     if reason:
         return Trimmed(dict.fromkeys(steps, files), reason)
-    modules = {path: _read(files[path], tree) for path, tree in parsed.items()}
+    modules = {path: _read(files[path], code) for path, code in parsed.items()}
     mentioned = frozenset[str]().union(*(module.mentioned for module in modules.values()))
     data = [content for path, content in files.items() if path not in parsed and not path.startswith(_OWN)]
     unmentioned = [step for step in steps.values() if step.name not in mentioned and not _is_in_data(step, data)]
@@ -138,15 +139,14 @@ def _without(lines: Iterable[str], bodies: Iterable[_Body]) -> bytes:
     return "\n".join(kept).encode()
 
 
-def _read(source: bytes, tree: ast.Module) -> _Module:
-    names = lokki_names(tree)
+def _read(source: bytes, code: CodeOfModule) -> _Module:
     try:
         lines = source.decode("utf-8").split("\n")
     except UnicodeDecodeError:
         lines = []
     if not lines or any("\r" in line.removesuffix("\r") for line in lines):  # where Python counts other lines
-        return _Module((), {}, mentions(tree, names))
-    return _Module(tuple(lines), dict(_bodies(tree, lines, names)), mentions(tree, names))
+        return _Module((), {}, mentions(code))
+    return _Module(tuple(lines), dict(_bodies(code.tree, lines, code.names)), mentions(code))
 
 
 def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[tuple[str, _Body]]:

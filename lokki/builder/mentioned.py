@@ -1,0 +1,63 @@
+"""Which files the project's code names that no package has: a ``birds.csv`` beside the flow that nobody included."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from lokki.builder.included import shown
+from lokki.builder.sensitive import is_named_like_secret
+
+_FILE = re.compile(r"[^\0\n*?<>|:]{1,200}\.[A-Za-z][A-Za-z0-9]{0,9}")
+
+
+def unpacked_files(
+    trees: Mapping[str, ast.Module], sources: Mapping[str, Path], packed: Iterable[str]
+) -> Iterator[str]:
+    """Yield a note on each file that code names in plain text, that is here, and that no package has.
+
+    ``trees``: the modules by their paths in packages, ``sources``: where each is on this machine. A file is looked for
+    beside the module, and where its imports begin, which is the current directory on Lambda.
+    """
+    told = {*packed}
+    for path, tree in sorted(trees.items()):
+        folders = {PurePosixPath(path).parent: sources[path].parent, PurePosixPath(): _top(path, sources[path])}
+        for line, name in sorted(set(_files_named(tree))):
+            for above, folder in folders.items():
+                place = (above / name).as_posix()
+                if place not in told and not is_named_like_secret(place) and (folder / name).is_file():
+                    told.add(place)
+                    remedy = f"if the flow reads it, include {shown(place)}"
+                    yield f"{path}:{line} names {shown(name)}, which no package has; {remedy}"
+
+
+def _top(path: str, source: Path) -> Path:
+    return source.parents[path.count("/")]
+
+
+def _files_named(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the relative paths of files in a module's texts, with their lines; ``data / "birds" / "a.csv"`` is one."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)):
+                name = text
+            case ast.BinOp(op=ast.Div()):
+                name = _divided(node)
+            case _:
+                continue
+        if _FILE.fullmatch(name) and not name.startswith("/") and ".." not in name and not name.endswith(".py"):
+            yield node.lineno, name
+
+
+def _divided(path: ast.BinOp) -> str:
+    """Return the texts that a path ends with, joined, "" for one that ends with anything else."""
+    texts: list[str] = []
+    left: ast.expr = path
+    while isinstance(left, ast.BinOp) and isinstance(left.op, ast.Div):
+        if not isinstance(left.right, ast.Constant) or not isinstance(left.right.value, str):
+            break
+        texts.append(left.right.value)
+        left = left.left
+    return "/".join(reversed(texts))
