@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
@@ -184,15 +185,86 @@ def test_a_forked_worker_takes_over_from_its_parents_capture() -> None:
     assert parent.events == []
 
 
-def test_programs_may_treat_the_stream_as_pythons_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_programs_may_ask_the_stream_for_its_descriptor() -> None:
     real = sys.stdout
-    with captured() as capture:
-        sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)  # type: ignore[union-attr]
-        assert sys.stdout.encoding == real.encoding
+    with captured():
         assert sys.stdout.fileno() == real.fileno()
         assert not sys.stdout.isatty()
-        assert sys.stdout.writable()
-        sys.stdout.buffer.write(b"bytes\n")
         sys.stdout.flush()
-    assert capture.events == []
-    assert capfd.readouterr().out == "bytes\n"  # in a run, the descriptor is captured too
+
+
+# ---- as files do
+
+
+def test_the_streams_answer_as_pythons_own_do() -> None:
+    real = sys.stdout
+    with captured() as capture:
+        out, err = sys.stdout, sys.stderr
+        assert (out.name, out.mode, out.encoding, out.errors) == ("<stdout>", "w", real.encoding, real.errors)
+        assert (err.name, err.line_buffering) == ("<stderr>", True)
+        assert (out.newlines, out.closed, out.seekable(), out.readable(), out.writable()) == (
+            None, False, False, False, True
+        )  # fmt: skip
+        assert (out.buffer.name, out.buffer.mode, out.buffer.seekable()) == ("<stdout>", "wb", False)
+        out.writelines(["a\n", "b\n"])
+        assert isinstance(out, io.TextIOBase)
+        out.reconfigure(encoding="utf-8", line_buffering=True)
+        for number in (b"bytes", 5, None):
+            with pytest.raises(TypeError, match=r"write\(\) argument must be str"):
+                out.write(number)  # type: ignore[arg-type]
+    assert capture.lines == ["a", "b"]
+
+
+def test_bytes_become_lines_of_the_item_that_wrote_them() -> None:
+    with captured() as capture:
+        at_item("a", 3)
+        assert sys.stdout.buffer.write("na\u00efve\n".encode()) == 7
+        sys.stdout.buffer.write(b"\xc3")
+        sys.stdout.buffer.write(memoryview(b"\xaf\n\xff\xfe\n"))
+        print("text", file=sys.stdout)
+        sys.stdout.buffer.raw.write(b"raw\n")
+    assert [(event.id, event.index, event.text) for event in capture.events] == [
+        ("a", 3, "na\u00efve"), ("a", 3, "\u00ef"), ("a", 3, "\\xff\\xfe"), ("a", 3, "text"), ("a", 3, "raw")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["buffer", "detach"])
+def test_a_wrapper_around_the_bytes_writes_and_may_be_forgotten(part: str) -> None:
+    with captured() as capture:
+        for number in range(2):
+            below = sys.stdout.buffer if part == "buffer" else sys.stdout.detach()
+            wrapper = io.TextIOWrapper(below, encoding="utf-8", line_buffering=number == 0)
+            print("na\u00efve", number, file=wrapper)
+            del wrapper  # which closes what is below it
+        print("and on")
+    assert capture.lines == ["na\u00efve 0", "na\u00efve 1", "and on"]
+
+
+def test_a_wrapper_in_the_place_of_a_stream_is_emptied_at_the_end() -> None:
+    with captured() as capture:
+        sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+        print("held back", end="")
+    assert capture.lines == ["held back"]
+
+
+def test_streams_that_are_closed_stay_open_for_other_steps() -> None:
+    with captured() as capture:
+        sys.stdout.close()
+        sys.stdout.buffer.close()
+        print("and on")
+        with contextlib.redirect_stdout(io.StringIO()) as hidden:
+            print("hidden")
+    assert (capture.lines, hidden.getvalue()) == (["and on"], "hidden\n")
+
+
+class Shouting(str):
+    __slots__ = ()
+
+    def split(self, *arguments: object) -> list[str]:  # type: ignore[override]
+        raise ValueError
+
+
+def test_text_of_a_class_of_the_users_is_text() -> None:
+    with captured() as capture:
+        sys.stdout.write(Shouting("loud\n"))
+    assert capture.lines == ["loud"]

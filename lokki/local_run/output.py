@@ -10,9 +10,9 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Buffer, Callable
 from contextlib import suppress
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from lokki.events import StepOutput
 from lokki.local_run.context import place
@@ -20,6 +20,8 @@ from lokki.local_run.forks import hide, watch
 from lokki.local_run.levels import LogLevels
 
 type Emit = Callable[[StepOutput], None]
+
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
 _LINE_BUFFERED = 1
 """C's _IOLBF."""
@@ -80,10 +82,17 @@ class Lines:
 class LineStream(io.TextIOBase):
     """Stands in for stdout or stderr: hands on whole lines, kept apart by thread, step and item.
 
-    ``through``: a stream that everything is written to at once as well, for debuggers that talk with the user.
+    It answers as Python's own stream does, but stays open: it is the stream of other steps too. ``replaced``: None in a
+    program that was started without the stream. ``through``: a stream that everything is written to at once as well,
+    for debuggers that talk with the user.
     """
 
-    def __init__(self, name: str, emit: Emit, replaced: TextIO, through: TextIO | None) -> None:
+    mode = "w"
+    newlines = None
+    line_buffering = True
+    write_through = False
+
+    def __init__(self, name: str, emit: Emit, replaced: TextIO | None, through: TextIO | None) -> None:
         super().__init__()
         self._name = name
         self._emit = emit
@@ -91,21 +100,27 @@ class LineStream(io.TextIOBase):
         self._through = through
         self._begun: dict[int, tuple[tuple[str, int | None], Lines]] = {}
         self._is_plain = False
+        self.buffer = LineBytes(self)
         watch(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the stream that this one stands in for: ``<stdout>``."""
+        return f"<{self._name}>"
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute that cannot be overridden otherwise
         """The encoding of the stream that this one stands in for."""
-        return self._replaced.encoding
+        return getattr(self._replaced, "encoding", None) or "utf-8"
 
     @property
-    def buffer(self) -> BinaryIO:
-        """Where bytes can be written; they arrive like those of a program that a step starts."""
-        return self._replaced.buffer
+    def errors(self) -> str:  # type: ignore[override]  # as above
+        """What the stream that this one stands in for does about text that it cannot encode."""
+        return getattr(self._replaced, "errors", None) or ("strict" if self._name == "stdout" else "backslashreplace")
 
     def fileno(self) -> int:
         """Return the descriptor of the stream that this one stands in for, for programs that a step starts."""
-        return self._replaced.fileno()
+        return self._replaced.fileno() if self._replaced is not None else _DESCRIPTORS[self._name]
 
     def isatty(self) -> bool:
         """Tell whether what is written is seen at once on a terminal: only for a debugger."""
@@ -115,12 +130,29 @@ class LineStream(io.TextIOBase):
         """Return True."""
         return True
 
-    def reconfigure(self, **options: object) -> None:
-        """Leave everything as it is: programs call this to set an encoding."""
+    def reconfigure(
+        self,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        line_buffering: bool | None = None,
+        write_through: bool | None = None,
+    ) -> None:
+        """Leave everything as it is: programs call this to set an encoding, and lines have none yet."""
+
+    def detach(self) -> LineBytes:  # type: ignore[override]  # typeshed has BinaryIO, which is no class of io's
+        """Return ``buffer``, for programs that put a stream of their own around it."""
+        return self.buffer
+
+    def close(self) -> None:
+        """Write out what is held back, and stay open."""
+        self.flush()
 
     def flush(self) -> None:
-        """Write out bytes that went to ``buffer``."""
-        self._replaced.flush()
+        """Write out what went to the stream that this one stands in for."""
+        if self._replaced is not None and not self._replaced.closed:
+            self._replaced.flush()
 
     def let_go(self) -> None:
         """Write plainly to the descriptor in a process that a step forked, where nobody takes lines."""
@@ -133,7 +165,10 @@ class LineStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text; whole lines are handed on at once."""
-        if self._is_plain:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        text = str.__str__(text)  # no subclass of str, whose methods would be the user's
+        if self._is_plain and self._replaced is not None:
             return self._replaced.write(text)
         if self._through is not None:
             self._through.write(text)
@@ -161,6 +196,69 @@ class LineStream(io.TextIOBase):
 
     def _hand_on(self, at: tuple[str, int | None], line: str) -> None:
         self._emit(StepOutput(*at, self._name, line))
+
+
+class LineBytes(io.BufferedIOBase):
+    """The ``buffer`` of a `LineStream`: bytes become text, with the step and the item that they came from.
+
+    Bytes that are no UTF-8 are shown in hexadecimal. Like its stream it stays open: a wrapper that a step puts around
+    it closes it when it is collected.
+    """
+
+    mode = "wb"
+
+    def __init__(self, stream: LineStream) -> None:
+        super().__init__()
+        self._text = stream
+        self._name = stream.name
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the stream."""
+        return self._name
+
+    @property
+    def raw(self) -> LineBytes:
+        """Nothing is held back, so that it is the same object."""
+        return self
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream, for programs that a step starts."""
+        return self._text.fileno()
+
+    def isatty(self) -> bool:
+        """Tell what the stream tells."""
+        return self._text.isatty()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Buffer) -> int:
+        """Take bytes; whole lines are handed on at once."""
+        content = bytes(data)
+        thread = threading.get_ident()
+        decoder = self._decoders.get(thread)
+        if decoder is None:
+            decoder = self._decoders[thread] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._text.write(decoder.decode(content))
+        return len(content)
+
+    def detach(self) -> LineBytes:  # type: ignore[override]  # as above
+        """Return this object, which has nothing below it."""
+        return self
+
+    def close(self) -> None:
+        """Write out what is held back, and stay open."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def finish(self) -> None:
+        """Hand on a line that was begun and not ended."""
+        self._text.finish()
 
 
 class LogHandler(logging.Handler):
@@ -199,10 +297,10 @@ def _write_plainly(output: StepOutput) -> None:
     sys.stderr.write(f"{output.text}\n")
 
 
-def _plain(name: str, like: TextIO) -> TextIO:
+def _plain(name: str, like: TextIO | None) -> TextIO:
     """Open descriptor 1 or 2 anew, with locks of its own: another thread may have held those of the old stream."""
-    descriptor = 1 if name == "stdout" else 2
-    return open(descriptor, "w", buffering=1, encoding=like.encoding, errors=like.errors, closefd=False)
+    encoding, errors = (like.encoding, like.errors) if like is not None else ("utf-8", "backslashreplace")
+    return open(_DESCRIPTORS[name], "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
 
 
 def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | None = None) -> Callable[[], None]:
@@ -233,6 +331,7 @@ def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | N
             root.setLevel(min(levels.own, levels.libraries))
 
     def end() -> None:
+        finish_lines()  # of what a step has put in the place of these streams, too
         out.finish()
         err.finish()
         sys.stdout, sys.stderr = before
@@ -251,6 +350,10 @@ def finish_lines() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, LineStream):
             stream.finish()
+        elif isinstance(buffer := getattr(stream, "buffer", None), LineBytes):  # a step has put its own stream around
+            with suppress(OSError, ValueError):
+                stream.flush()
+                buffer.finish()
 
 
 class Descriptors:
