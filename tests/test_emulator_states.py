@@ -362,7 +362,7 @@ PASS: dict[str, Json] = {"Type": "Pass", "End": True}
         ),
         (
             machine({"A": task(Retry=[{"ErrorEquals": ["E"], "BackoffRate": 0.5}])}),
-            "the state A: Retry[0]: BackoffRate is 0.5, not a number from 1 to 1e+08.",
+            "the state A: Retry[0]: BackoffRate is 0.5, not a number from 1 to 99,999,999.",
         ),
         (
             machine({"A": task(Retry=[{"ErrorEquals": ["E"], "IntervalSeconds": 5, "MaxDelaySeconds": 5}])}),

@@ -22,6 +22,7 @@ GET_OBJECT = "arn:aws:states:::s3:getObject"
 PUT_OBJECT = "arn:aws:states:::s3:putObject"
 
 _LONGEST_TIMEOUT = 99_999_999
+_LONGEST_NAME = 80
 _LABEL = re.compile(r"[^\s?*<>{}\[\]:;,\\|^~$#%&`\"\x00-\x1f\x7f-\x9f]{1,40}")
 
 
@@ -157,9 +158,10 @@ class StateMachine:
 def read_definition(definition: object, name: str) -> StateMachine:
     """Read a definition. Raises EmulatorError, with state and field, for what the emulator or AWS does not take."""
     fields = Fields(definition, "the state machine")
-    fields.ignore("Comment", "Version")
+    fields.comment()
+    fields.one_of("Version", ("1.0",), default="1.0")
     _check_language(fields, required=True)
-    timeout = fields.number("TimeoutSeconds", 1, _LONGEST_TIMEOUT)
+    timeout = fields.number("TimeoutSeconds")
     seen: set[str] = set()
     states = _read_states(fields, seen)
     fields.end()
@@ -202,7 +204,7 @@ def _read_state(name: str, described: Json, seen: set[str], *, nested: bool) -> 
         raise EmulatorError(f"{where}: names of states have 1 to 80 characters and are unique in the state machine.")
     seen.add(name)
     fields = Fields(described, where)
-    fields.ignore("Comment")
+    fields.comment()
     _check_language(fields)
     kind = fields.one_of("Type", ("Task", "Pass", "Succeed", "Fail", "Map"))
     state: State
@@ -218,7 +220,7 @@ def _read_state(name: str, described: Json, seen: set[str], *, nested: bool) -> 
         case "Succeed":
             state = Succeed(name, After(None, fields.optional("Output")))
         case _:
-            state = Fail(name, fields.value("Error", None), fields.value("Cause", None))
+            state = _read_fail(name, fields)
     fields.end()
     return state
 
@@ -230,15 +232,31 @@ def _check_language(fields: Fields, *, required: bool = False) -> None:
 
 
 def _read_after(fields: Fields) -> After:
-    following, end = fields.value("Next", None), fields.value("End", False)
-    if (isinstance(following, str)) == (end is True):
+    following = fields.text("Next") if "Next" in fields else None
+    if (following is not None) == fields.flag("End"):
         raise EmulatorError(f"{fields.where}: it needs either Next, the name of a state, or End: true.")
-    assign = fields.value("Assign", None)
-    return After(
-        following if isinstance(following, str) else None,
-        fields.optional("Output"),
-        assign if isinstance(assign, dict) else None,
-    )
+    return After(following, fields.optional("Output"), _read_assign(fields))
+
+
+def _read_assign(fields: Fields) -> dict[str, Json] | None:
+    """Read ``Assign``. https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html"""
+    if "Assign" not in fields:
+        return None
+    assign = fields.mapping("Assign")
+    for name in assign:
+        if name == "states" or not name.isidentifier() or len(name) > _LONGEST_NAME:
+            raise EmulatorError(
+                f"{fields.where}: Assign: {name!r} is no name of a variable: those are identifiers of up to "
+                f"{_LONGEST_NAME} characters, and 'states' is Step Functions' own."
+            )
+    return assign
+
+
+def _read_fail(name: str, fields: Fields) -> Fail:
+    error, cause = fields.text_template("Error", None), fields.text_template("Cause", None)
+    if isinstance(error, str) and error.startswith("States."):
+        raise EmulatorError(f"{fields.where}: Error is {error!r}; names that begin with 'States.' are Step Functions'.")
+    return Fail(name, error, cause)
 
 
 def _read_task(name: str, fields: Fields) -> Task:
@@ -246,14 +264,14 @@ def _read_task(name: str, fields: Fields) -> Task:
     if resource != LAMBDA_INVOKE:
         raise EmulatorError(f"{fields.where}: Resource is {resource!r}; the emulator knows {LAMBDA_INVOKE} only.")
     arguments = fields.inside("Arguments")
-    function = arguments.value("FunctionName")
+    function = arguments.text_template("FunctionName")
     payload = arguments.optional("Payload")
     arguments.end()
     return Task(
         name,
         function,
         payload,
-        fields.value("TimeoutSeconds", _LONGEST_TIMEOUT),
+        fields.number_template("TimeoutSeconds", _LONGEST_TIMEOUT),
         read_retriers(fields),
         read_catchers(fields, _read_after),
         _read_after(fields),
@@ -265,7 +283,7 @@ def _read_map(name: str, fields: Fields, seen: set[str]) -> Map:
     if not isinstance(label, str) or not _LABEL.fullmatch(label):
         raise EmulatorError(f"{fields.where}: Label is {label!r}; AWS takes up to 40 characters without separators.")
     processor = fields.inside("ItemProcessor")
-    processor.ignore("Comment")
+    processor.comment()
     config = processor.inside("ProcessorConfig")
     config.one_of("Mode", ("DISTRIBUTED",))
     express = config.one_of("ExecutionType", ("STANDARD", "EXPRESS")) == "EXPRESS"
@@ -282,9 +300,9 @@ def _read_map(name: str, fields: Fields, seen: set[str]) -> Map:
         reader if reader is not None else (items if items is not None else ("{% $states.input %}",)),
         fields.optional("ItemSelector"),
         _read_batcher(fields.inside("ItemBatcher")) if "ItemBatcher" in fields else None,
-        fields.value("MaxConcurrency", 0),
-        fields.value("ToleratedFailureCount", None),
-        fields.value("ToleratedFailurePercentage", None),
+        fields.number_template("MaxConcurrency", 0),
+        fields.number_template("ToleratedFailureCount"),
+        fields.number_template("ToleratedFailurePercentage"),
         express,
         inner,
         _read_writer(fields),
@@ -298,10 +316,10 @@ def _read_reader(fields: Fields) -> Reader:
     fields.one_of("Resource", (GET_OBJECT,))
     config = fields.inside("ReaderConfig")
     kind = config.one_of("InputType", ("JSON", "JSONL"))
-    most = config.value("MaxItems", None)
+    most = config.number_template("MaxItems")
     config.end()
     arguments = fields.inside("Arguments")
-    bucket, key = arguments.value("Bucket"), arguments.value("Key")
+    bucket, key = arguments.text_template("Bucket"), arguments.text_template("Key")
     arguments.end()
     fields.end()
     return Reader("JSONL" if kind == "JSONL" else "JSON", bucket, key, most)
@@ -309,8 +327,8 @@ def _read_reader(fields: Fields) -> Reader:
 
 def _read_batcher(fields: Fields) -> Batcher:
     batcher = Batcher(
-        fields.value("MaxItemsPerBatch", None),
-        fields.value("MaxInputBytesPerBatch", None),
+        fields.number_template("MaxItemsPerBatch"),
+        fields.number_template("MaxInputBytesPerBatch"),
         fields.optional("BatchInput"),
     )
     if batcher.max_items is None and batcher.max_bytes is None:
@@ -328,7 +346,7 @@ def _read_writer(fields: Fields) -> Writer:
     if "Resource" in writer or "Arguments" in writer:
         writer.one_of("Resource", (PUT_OBJECT,))
         arguments = writer.inside("Arguments")
-        destination = (arguments.value("Bucket"), arguments.value("Prefix", ""))
+        destination = (arguments.text_template("Bucket"), arguments.text_template("Prefix", ""))
         arguments.end()
     elif "WriterConfig" not in writer:
         raise EmulatorError(f"{writer.where}: it cannot be empty.")

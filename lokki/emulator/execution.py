@@ -26,7 +26,7 @@ from lokki.emulator.failures import (
 )
 from lokki.emulator.history import Child, HistoryEvent
 from lokki.emulator.map_run import MapRun, MapWork, map_run_id, read_shares
-from lokki.emulator.outcome import Identity, Outcome, check_size, timestamp
+from lokki.emulator.outcome import Identity, Outcome, check_size, check_variables, timestamp
 from lokki.emulator.services import ACCOUNT, REGION, Services
 from lokki.emulator.task import TaskTry
 from lokki.values import Json
@@ -175,7 +175,9 @@ class Execution:
         for name, template in (after.assign or {}).items():
             assigned[name] = fill(template, scope, f"{state.name}.Assign.{name}")
         check_size(assigned, f"What the state '{state.name}' assigns")
-        self._variables |= assigned
+        kept = {**self._variables, **assigned}
+        check_variables(kept, state.name)
+        self._variables = kept
         return output
 
     def _invoke(self, task: Task, frame: _Frame, attempt: int) -> Json:
@@ -185,7 +187,7 @@ class Execution:
 
     def _map(self, state: Map, frame: _Frame, attempt: int) -> Json:
         """Run a map's children; a retried map is a new map run, a redriven one goes on."""
-        work = MapWork(state, self._services, self._scope(frame), self._start)
+        work = MapWork(state, self._services, self._scope(frame), self._start, self._left)
         machine = self.identity.machine
         if self._map_snapshot is not None:
             self._map_run, self._map_snapshot = MapRun.restored(work, machine, self._map_snapshot), None
@@ -200,8 +202,6 @@ class Execution:
             self._tell("MapRunRedriven", state.name, **self._map_run.described())
         try:
             result = self._map_run.run()
-            if self._left() <= 0:
-                raise ExecutionTimeoutError(f"The execution took longer than it may, in '{state.name}'.")
             check_size(result, f"The result of the state '{state.name}'")
         except StatesError as error:
             self._tell("MapRunFailed", state.name, error=error.error, cause=error.cause, **self._map_run.counts())

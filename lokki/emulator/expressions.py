@@ -29,6 +29,15 @@ _HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha38
 _LARGEST = 2**53
 
 
+def is_expression(value: Json) -> bool:
+    """Tell whether a value of a definition is an expression.
+
+    >>> [is_expression(value) for value in ("{% 1 + 1 %}", "{% 1", "1 + 1", 2)]
+    [True, False, False, False]
+    """
+    return isinstance(value, str) and _DELIMITED.fullmatch(value) is not None
+
+
 class Scope:
     """What expressions see: ``$states`` and variables. Converted for the library once, however many read it."""
 

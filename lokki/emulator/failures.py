@@ -25,7 +25,8 @@ https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
 HISTORY_LIMIT = 25_000
 """Most events of one STANDARD execution. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
 
-_TERMINAL = (DATA_LIMIT, RUNTIME)
+VARIABLES_LIMIT = 10 * 2**20
+"""Most bytes of all variables of an execution. https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html"""
 
 
 class StatesError(Exception):
@@ -47,14 +48,14 @@ class ExecutionTimeoutError(StatesError):
 def matches(error: StatesError, names: Sequence[str]) -> bool:
     """Tell whether a rule for these names is for this error.
 
-    ``States.ALL`` matches all but ``States.DataLimitExceeded`` and ``States.Runtime``, ``States.TaskFailed`` all but
-    these and ``States.Timeout``; other names are compared with case.
+    ``States.ALL`` matches all but ``States.DataLimitExceeded``, ``States.TaskFailed`` all but that and
+    ``States.Timeout``; other names are compared with case. Nothing matches ``States.Runtime``.
     """
-    if isinstance(error, ExecutionTimeoutError):
+    if isinstance(error, ExecutionTimeoutError) or error.error == RUNTIME:
         return False
     if error.error in names:
         return True
-    if error.error in _TERMINAL:
+    if error.error == DATA_LIMIT:
         return False
     return ALL in names or (TASK_FAILED in names and error.error != TIMEOUT)
 

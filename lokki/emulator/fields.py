@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from lokki.emulator.expressions import is_expression
+from lokki.emulator.ranges import RANGES
 from lokki.errors import EmulatorError
 from lokki.values import Json
 
@@ -49,14 +51,45 @@ class Fields:
             raise EmulatorError(f"{self.where}: {name} is {value!r}; the emulator knows {', '.join(words)}.")
         return cast("str", value)
 
-    def number(self, name: str, least: float, most: float) -> float | None:
-        """Return a number, or None where there is none."""
-        value = self.value(name, None)
-        if value is None:
+    def number(self, name: str) -> float | None:
+        """Return a number of the field's range, or None where there is no such field."""
+        if name not in self._fields:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise EmulatorError(f"{self.where}: {name} is {value!r}, not a number from {least:g} to {most:g}.")
+        value = self.value(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not RANGES[name].has(value):
+            raise EmulatorError(f"{self.where}: {name} is {value!r}, not {RANGES[name]}.")
         return value
+
+    def whole(self, name: str, default: int) -> int:
+        """Return a whole number of the field's range, or the default where there is no such field."""
+        value = self.number(name)
+        return default if value is None else int(value)
+
+    def number_template(self, name: str, default: Json = None) -> Json:
+        """Return a number of the field's range or an expression, or the default where there is no such field."""
+        if name not in self._fields:
+            return default
+        value = self.value(name)
+        return value if is_expression(value) else self.number(name)
+
+    def text_template(self, name: str, default: object = _REQUIRED) -> Json:
+        """Return a string, which may be an expression."""
+        value = self.value(name, default)
+        if name in self._fields and not isinstance(value, str):
+            raise EmulatorError(f"{self.where}: {name} is {value!r}, not a string.")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return whether a field is true; False where there is none."""
+        value = self.value(name, False)
+        if not isinstance(value, bool):
+            raise EmulatorError(f"{self.where}: {name} is {value!r}, not true or false.")
+        return value
+
+    def comment(self) -> None:
+        """Know the field that changes nothing."""
+        if "Comment" in self._fields:
+            self.text("Comment")
 
     def mapping(self, name: str) -> dict[str, Json]:
         """Return an object."""
@@ -75,10 +108,6 @@ class Fields:
     def inside(self, name: str) -> Fields:
         """Return the fields of an object in this one."""
         return Fields(self.value(name), f"{self.where}: {name}")
-
-    def ignore(self, *names: str) -> None:
-        """Know fields that change nothing."""
-        self._known.update(names)
 
     def end(self) -> None:
         """Raise EmulatorError if there are fields that nobody asked for."""

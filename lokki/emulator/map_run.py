@@ -18,10 +18,17 @@ import msgspec
 
 from lokki.emulator.definition import Map, Reader
 from lokki.emulator.expressions import Scope
-from lokki.emulator.failures import ITEM_READER_FAILED, RESULT_WRITER_FAILED, RUNTIME, THRESHOLD, StatesError
+from lokki.emulator.failures import (
+    ITEM_READER_FAILED,
+    RESULT_WRITER_FAILED,
+    RUNTIME,
+    THRESHOLD,
+    ExecutionTimeoutError,
+    StatesError,
+)
 from lokki.emulator.history import Child
 from lokki.emulator.items import Share, as_items, batches, read_items, single
-from lokki.emulator.outcome import Outcome, timestamp
+from lokki.emulator.outcome import Outcome, in_range, timestamp
 from lokki.emulator.results import KINDS, Kind, Result, files, manifest, transformed
 from lokki.emulator.services import ACCOUNT, REGION, Services, StoppedError
 from lokki.errors import StoreError
@@ -62,25 +69,24 @@ type Start = Callable[[Map, Json, str, Child], ChildExecution]
 
 @dataclass(frozen=True, slots=True)
 class MapWork:
-    """What a map run works with in one try: its state, services, the scope of its fields, and how children start."""
+    """What a map run works with in one try: its state, services, the scope of its fields, and how children start.
+
+    ``left``: the seconds that the whole execution has left.
+    """
 
     state: Map
     services: Services
     scope: Scope
     start: Start
+    left: Callable[[], float]
 
     def fill(self, template: Json, name: str) -> Json:
         """Return the value of a field."""
         return self.services.expressions.fill(template, self.scope, f"{self.state.name}.{name}")
 
     def number(self, template: Json, name: str) -> float | None:
-        """Return the value of a field that is a number, at least 0, or missing."""
-        value = self.fill(template, name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise StatesError(RUNTIME, f"{name} of '{self.state.name}' is no number of at least 0.")
-        return value
+        """Return the value of a field that is a number, or missing. Raises StatesError for one out of its range."""
+        return None if template is None else in_range(self.fill(template, name), name, self.state.name)
 
     def whole(self, template: Json, name: str) -> int | None:
         """Return the value of a field that is a whole number, or missing."""
@@ -271,6 +277,10 @@ class MapRun:
             self._run_threads(pending, min(threads, len(pending)))
         if self._work.services.stop.is_set():
             raise StoppedError  # between two children: what is left must not be taken for done
+        if self._work.left() <= 0:
+            # Children that ended with the execution are no failures that could be tolerated: it times out, and AWS
+            # aborts the map run: https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html
+            raise ExecutionTimeoutError(f"The execution took longer than it may, in '{self._work.state.name}'.")
         result = self._write()
         if self._exceeded:
             raise StatesError(THRESHOLD, "The specified tolerated failure threshold was exceeded")
@@ -294,7 +304,7 @@ class MapRun:
     def _run_pending(self, pending: deque[_ChildRun]) -> None:
         while True:
             with self._lock:
-                if self._exceeded or not pending or self._work.services.stop.is_set():
+                if self._exceeded or not pending or self._work.services.stop.is_set() or self._work.left() <= 0:
                     return
                 child = pending.popleft()
             self._run_child(child)

@@ -8,8 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from lokki.emulator.failures import DATA_LIMIT, PAYLOAD_LIMIT, StatesError
+from lokki.emulator.failures import DATA_LIMIT, PAYLOAD_LIMIT, QUERY_FAILED, VARIABLES_LIMIT, StatesError
 from lokki.emulator.history import Child
+from lokki.emulator.ranges import RANGES
 from lokki.emulator.services import ACCOUNT, REGION
 from lokki.values import Json
 
@@ -46,6 +47,21 @@ class Identity:
 def timestamp(moment: datetime) -> str:
     """Write a time as Step Functions does: ``2026-11-23T00:00:00.000Z``."""
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def in_range(value: Json, name: str, state: str) -> float:
+    """Return the number that an expression gave for a field. Raises StatesError for one that the field cannot have."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not RANGES[name].has(value):
+        raise StatesError(QUERY_FAILED, f"{name} of '{state}' is {_encode(value).decode()[:80]}, not {RANGES[name]}.")
+    return value
+
+
+def check_variables(variables: dict[str, Json], state: str) -> None:
+    """Raise StatesError if variables are more than an execution may have."""
+    size = sum(len(_encode(value)) for value in variables.values())
+    if size > VARIABLES_LIMIT:
+        problem = f"After the state '{state}' the execution's variables have {size} bytes"
+        raise StatesError(DATA_LIMIT, f"{problem}, more than the {VARIABLES_LIMIT} that Step Functions takes.")
 
 
 def check_size(value: Json, what: str) -> bytes:

@@ -23,9 +23,9 @@ from typing import Protocol
 
 from lokki.errors import EmulatorError
 
-TASK_ROOT = "/var/task"
-RUNTIME = "/var/runtime"
-LANGUAGE = "/var/lang"
+_TASK_ROOT = "/var/task"
+_RUNTIME_ROOT = "/var/runtime"
+_LANGUAGE_ROOT = "/var/lang"
 
 _PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 _OPTIONS = ("-I", "-S", "-B", "-X", "utf8")
@@ -49,7 +49,9 @@ _COMMANDS = (
 _DEVICES = ("full", "null", "random", "urandom", "zero")
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _TRUSTED = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/share/zoneinfo")
-_LIBRARY_PATH = f"{LANGUAGE}/lib:/lib64:/usr/lib64:{RUNTIME}:{RUNTIME}/lib:{TASK_ROOT}:{TASK_ROOT}/lib:/opt/lib"
+_LIBRARY_PATH = (
+    f"{_LANGUAGE_ROOT}/lib:/lib64:/usr/lib64:{_RUNTIME_ROOT}:{_RUNTIME_ROOT}/lib:{_TASK_ROOT}:{_TASK_ROOT}/lib:/opt/lib"
+)
 _USERS = """root:x:0:0:root:/root:/bin/bash
 sbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin
 """
@@ -110,28 +112,35 @@ class OwnRoom:
         """Go into the room once; return why that is not possible here, "" where it is."""
         if not hasattr(os, "unshare"):
             return "this is not Linux"
-        command = (*self._entering(folder, 1), f"{LANGUAGE}/bin/{_PYTHON}", "-I", "-S", "-c", "pass")
+        command = (*self._entering(folder, 1), f"{_LANGUAGE_ROOT}/bin/{_PYTHON}", "-I", "-S", "-c", "pass")
         environment = {"LD_LIBRARY_PATH": _LIBRARY_PATH}
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         return (done.stderr.strip().splitlines() or ["it ended without a word"])[-1] if done.returncode else ""
 
     def command(self, code: Path, disk: int, space: int, handler: str) -> Sequence[str]:
         """Return the program: it makes the root, goes in and becomes Lambda's Python."""
-        inside = (f"{LANGUAGE}/bin/{_PYTHON}", *_OPTIONS, f"{RUNTIME}/{_BOOTSTRAP.name}", RUNTIME, str(space), handler)
+        inside = (
+            f"{_LANGUAGE_ROOT}/bin/{_PYTHON}",
+            *_OPTIONS,
+            f"{_RUNTIME_ROOT}/{_BOOTSTRAP.name}",
+            _RUNTIME_ROOT,
+            str(space),
+            handler,
+        )
         return (*self._entering(code, disk), *inside)
 
     def variables(self, code: Path, temporary: Path) -> Mapping[str, str]:
         """Return Lambda's own."""
         return {
-            "LAMBDA_TASK_ROOT": TASK_ROOT,
-            "LAMBDA_RUNTIME_DIR": RUNTIME,
+            "LAMBDA_TASK_ROOT": _TASK_ROOT,
+            "LAMBDA_RUNTIME_DIR": _RUNTIME_ROOT,
             "LD_LIBRARY_PATH": _LIBRARY_PATH,
-            "PATH": f"{LANGUAGE}/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-            "PYTHONPATH": RUNTIME,
+            "PATH": f"{_LANGUAGE_ROOT}/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+            "PYTHONPATH": _RUNTIME_ROOT,
         }
 
     def _entering(self, code: Path, disk: int) -> Sequence[str]:
-        mounts = (("r", str(code), TASK_ROOT), *self.mounts)
+        mounts = (("r", str(code), _TASK_ROOT), *self.mounts)
         lines = "\n".join("\t".join(each) for each in mounts)
         return (sys.executable, *_OPTIONS, str(_ENTER), str(self.root), str(disk * 2**20), lines)
 
@@ -196,12 +205,12 @@ def _system(root: Path) -> Iterator[tuple[str, str, str]]:
 
 def _python(root: Path) -> Iterator[tuple[str, str, str]]:
     """Yield this Python, where Lambda has its own, without the packages that are installed in it."""
-    base, library = Path(sys.base_prefix).resolve(), f"{LANGUAGE}/lib/{_PYTHON}"
-    yield ("r", str(_executable()), f"{LANGUAGE}/bin/{_PYTHON}")
+    base, library = Path(sys.base_prefix).resolve(), f"{_LANGUAGE_ROOT}/lib/{_PYTHON}"
+    yield ("r", str(_executable()), f"{_LANGUAGE_ROOT}/bin/{_PYTHON}")
     if base == Path("/usr"):
         yield ("r", sysconfig.get_path("stdlib"), library)
     else:
-        yield ("r", str(base / "lib"), f"{LANGUAGE}/lib")
+        yield ("r", str(base / "lib"), f"{_LANGUAGE_ROOT}/lib")
     empty = root.with_name("no-packages")
     empty.mkdir()
     if (Path(sysconfig.get_path("stdlib")) / "site-packages").is_dir():
@@ -218,7 +227,7 @@ def _runtime() -> Iterator[tuple[str, str, str]]:
 
     The versions are those that are installed here. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
     """
-    yield ("r", str(_BOOTSTRAP), f"{RUNTIME}/{_BOOTSTRAP.name}")
+    yield ("r", str(_BOOTSTRAP), f"{_RUNTIME_ROOT}/{_BOOTSTRAP.name}")
     wanted, seen = ["awslambdaric", "boto3"], set[str]()
     while wanted:
         name = wanted.pop()
@@ -232,6 +241,6 @@ def _runtime() -> Iterator[tuple[str, str, str]]:
         tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
         for top in sorted(tops):
             if not top.endswith((".dist-info", ".pth")):
-                yield ("r", str(found.locate_file(top)), f"{RUNTIME}/{top}")
+                yield ("r", str(found.locate_file(top)), f"{_RUNTIME_ROOT}/{top}")
         needed = (each for each in found.requires or () if "extra ==" not in each)
         wanted += (re.split(r"[^A-Za-z0-9._-]", each, maxsplit=1)[0] for each in needed)

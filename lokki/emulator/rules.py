@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lokki.emulator.failures import ALL, Retrier
+from lokki.emulator.failures import ALL, RUNTIME, Retrier
 from lokki.emulator.fields import Fields
 from lokki.errors import EmulatorError
 
-_MOST = 99_999_999
-_LONGEST_DELAY = 31_622_399
+_STATES_ERRORS = {
+    "States.ALL", "States.BranchFailed", "States.DataLimitExceeded", "States.ExceedToleratedFailureThreshold",
+    "States.HeartbeatTimeout", "States.Http.Socket", "States.IntrinsicFailure", "States.ItemReaderFailed",
+    "States.NoChoiceMatched", "States.ParameterPathFailure", "States.Permissions", "States.QueryEvaluationError",
+    "States.ResultPathMatchFailure", "States.ResultWriterFailed", "States.TaskFailed", "States.Timeout",
+}  # fmt: skip
+"""The names of Step Functions' own errors; others may not begin with ``States.``, and no rule is for States.Runtime:
+"States.Runtime errors are not retriable, and will always cause the execution to fail"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +34,13 @@ def read_retriers(fields: Fields) -> tuple[Retrier, ...]:
     """Read ``Retry``. Raises EmulatorError for values that AWS refuses."""
     rules = []
     for each in fields.objects("Retry"):
-        each.ignore("Comment")
-        interval, attempts = each.number("IntervalSeconds", 1, _MOST), each.number("MaxAttempts", 0, _MOST)
-        backoff, longest = each.number("BackoffRate", 1, _MOST), each.number("MaxDelaySeconds", 1, _LONGEST_DELAY)
+        each.comment()
+        backoff, longest = each.number("BackoffRate"), each.number("MaxDelaySeconds")
         jitter = each.one_of("JitterStrategy", ("FULL", "NONE"), default="NONE")
         rule = Retrier(
             _errors(each),
-            1 if interval is None else int(interval),
-            3 if attempts is None else int(attempts),
+            each.whole("IntervalSeconds", 1),
+            each.whole("MaxAttempts", 3),
             2.0 if backoff is None else float(backoff),
             None if longest is None else int(longest),
             jitter == "FULL",
@@ -52,8 +57,10 @@ def read_catchers[After](fields: Fields, read_after: Callable[[Fields], After]) 
     """Read ``Catch``. Raises EmulatorError for values that AWS refuses."""
     rules = []
     for each in fields.objects("Catch"):
-        each.ignore("Comment")
+        each.comment()
         each.text("Next")
+        if "End" in each:
+            raise EmulatorError(f"{each.where}: a rule of Catch has Next, and no End.")
         rules.append(Catcher(_errors(each), read_after(each)))
         each.end()
     _check_all([rule.errors for rule in rules], fields.where)
@@ -64,6 +71,11 @@ def _errors(fields: Fields) -> tuple[str, ...]:
     names = fields.value("ErrorEquals")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise EmulatorError(f"{fields.where}: ErrorEquals is {names!r}, not a list of names of errors.")
+    for name in map(str, names):
+        if name == RUNTIME:
+            raise EmulatorError(f"{fields.where}: no rule is for {RUNTIME}: it always fails the execution.")
+        if name.startswith("States.") and name not in _STATES_ERRORS:
+            raise EmulatorError(f"{fields.where}: ErrorEquals has {name!r}, which is no error of Step Functions.")
     return tuple(map(str, names))
 
 

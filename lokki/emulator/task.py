@@ -12,8 +12,8 @@ import msgspec
 
 from lokki.emulator.definition import Task
 from lokki.emulator.expressions import Scope
-from lokki.emulator.failures import RUNTIME, TIMEOUT, ExecutionTimeoutError, StatesError
-from lokki.emulator.outcome import Identity, check_size
+from lokki.emulator.failures import QUERY_FAILED, TIMEOUT, ExecutionTimeoutError, StatesError
+from lokki.emulator.outcome import Identity, check_size, in_range
 from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, Services
 from lokki.values import Json
 
@@ -63,9 +63,9 @@ class TaskTry:
         if task.payload is not None:
             payload = fill(task.payload[0], self.scope, f"{task.name}.Arguments.Payload")
         seconds = fill(task.timeout, self.scope, f"{task.name}.TimeoutSeconds")
-        if not isinstance(function, str) or isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise StatesError(RUNTIME, f"FunctionName or TimeoutSeconds of '{task.name}' are of the wrong type.")
-        return function, payload, seconds
+        if not isinstance(function, str):
+            raise StatesError(QUERY_FAILED, f"FunctionName of '{task.name}' is no string.")
+        return function, payload, in_range(seconds, "TimeoutSeconds", task.name)
 
     def _reply(self, function: str, text: bytes, seconds: float, caller: Caller) -> Reply:
         try:

@@ -29,6 +29,9 @@ _MACHINE = "AWS::StepFunctions::StateMachine"
 _FIRST = "1"
 """What version each function has here: the state machine invokes versions, and a new function's first is 1."""
 
+_MOST_BYTES = 2**20
+"""Of a definition. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
 _DISK = 512
 """MB of /tmp where the template says nothing: https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html"""
 
@@ -70,6 +73,8 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
         raise EmulatorError(f"{folder} is not what a build writes: {error}. Build the flow again.") from None
     stack = Stack(template)
     [machine] = stack.of_type(_MACHINE).values()
+    if len(text.encode()) > _MOST_BYTES:
+        raise EmulatorError(f"{folder}: the state machine has {len(text.encode()):,} bytes; AWS takes {_MOST_BYTES:,}.")
     if json.loads(cast("str", machine["DefinitionString"])) != json.loads(text):
         raise EmulatorError(f"{folder}: template.yaml and statemachine.json hold different definitions. Build again.")
     substitutions = cast("dict[str, str]", stack.resolve(machine["DefinitionSubstitutions"]))
