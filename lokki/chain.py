@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -151,6 +150,8 @@ class _NoValue:
         )
 
     def _no_attribute(self, name: str) -> NoAttributeError:
+        import difflib  # for start-up: Lambda functions begin without it
+
         verbs = [verb for verb in ("next", "map", "agg") if hasattr(type(self), verb)]
         close = difflib.get_close_matches(name, verbs, 1)
         hint = f"Did you mean .{close[0]}?" if close else "Use the value inside the next step, which gets it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import decimal
 import difflib
@@ -27,7 +28,7 @@ PREFIX = "parameter_"
 
 _NUMBERS = (int, float, bool)
 _TIMES = (datetime.date, datetime.datetime, datetime.time)
-_FROM_TEXT = (*_NUMBERS, *_TIMES, str, datetime.timedelta, decimal.Decimal, uuid.UUID)
+_FROM_TEXT = (*_NUMBERS, *_TIMES, str, bytes, datetime.timedelta, decimal.Decimal, uuid.UUID)
 
 
 class ParameterType(click.ParamType[object]):
@@ -208,7 +209,13 @@ def metavar(annotation: object) -> str:
         return "|".join(map(_literal_text, typing.get_args(kind)))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return "|".join(str(member.value) for member in kind)
-    names = {int: "INTEGER", str: "TEXT", datetime.datetime: "DATETIME", datetime.timedelta: "DURATION"}
+    names = {
+        int: "INTEGER",
+        str: "TEXT",
+        bytes: "BASE64",
+        datetime.datetime: "DATETIME",
+        datetime.timedelta: "DURATION",
+    }
     if _is_path(kind):
         return "PATH"
     if kind in _FROM_TEXT and isinstance(kind, type):
@@ -303,9 +310,15 @@ def _checked(param: FlowParameter, value: object, option: str) -> object:
     return value
 
 
+def _decoded(content: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 as PowerShell writes it, which begins with a mark that says so."""
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+
+
 def _read(file: str) -> dict[str, object]:
     try:
-        content = msgspec.json.decode(Path(file).read_bytes())
+        content = msgspec.json.decode(_decoded(Path(file).read_bytes()))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{file} cannot be read as JSON: {error}.", param_hint="--params") from None
     if not isinstance(content, dict):

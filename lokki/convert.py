@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
 import math
 from pathlib import PurePath
 
@@ -9,6 +12,7 @@ import msgspec
 
 from lokki.failures import described
 from lokki.signatures import UNKNOWN, accepts, describe
+from lokki.unknown_keys import unknown_key
 from lokki.values import Json
 
 LARGEST_INTEGER = 2**53
@@ -22,6 +26,10 @@ class ConversionError(ValueError):
     """A value is not what its annotation says, or has no form in JSON; the text completes ``… is …``."""
 
 
+class ChangeError(ConversionError):
+    """A value is what its annotation says, but would arrive as another one."""
+
+
 def to_json(value: object, annotation: object) -> Json:
     """Return the JSON form of a value: what it is in JSON already, or what msgspec makes of it by its annotation.
 
@@ -33,14 +41,15 @@ def to_json(value: object, annotation: object) -> Json:
     try:
         expected: object = msgspec.convert(value, annotation, dec_hook=_decode, str_keys=True)
     except msgspec.ValidationError as error:
-        raise ConversionError(_mismatch(value, annotation, error)) from None
+        return _json_for_own_kind(value, annotation, error)
     except _UNSUPPORTED as error:
         return _json_for_unsupported(value, annotation, error)
     except Exception as error:  # a class of the user's may raise anything while it is made
         raise _not_made(value, annotation, error) from error
     made = _encoded(value)
-    if not _equal(from_json(made, annotation), expected):
-        raise ConversionError(f"{_kind(value)}, which would not arrive as it is but as {_shown(made)}")
+    arriving = from_json(made, annotation)
+    if not is_same(arriving, expected) or not _is_faithful(arriving, value):
+        raise ChangeError(_changed(value, arriving))
     return made
 
 
@@ -60,13 +69,32 @@ def from_json(value: Json, annotation: object) -> object:
         return _json_for_unsupported(value, annotation, error)
     except Exception as error:  # a class of the user's may raise anything while it is made
         raise _not_made(value, annotation, error) from error
+    key = unknown_key(value, annotation)
+    if key is not None:
+        raise ChangeError(f"{_shown(value)}, with {key}")
     return made
+
+
+def parameter_json(value: object, annotation: object) -> Json:
+    """Return the JSON form of a flow's parameter, as Step Functions hands it on.
+
+    Raises ConversionError for a value that would not arrive as it is. Without an annotation a number alone counts:
+    ``1.0`` arrives as ``1``.
+    """
+    made = to_json(value, annotation)
+    handed_on = as_states_hands_on(made)
+    if annotation is not UNKNOWN and annotation is not object:
+        arriving = from_json(handed_on, annotation)
+        if not is_same(arriving, from_json(made, annotation)):
+            raise ChangeError(f"{_changed(value, arriving)}; annotate its numbers as float")
+    return handed_on
 
 
 def as_states_hands_on(value: Json) -> Json:
     """Return the value as it is after Step Functions handed it on: integral numbers are integers.
 
-    Raises ConversionError for integers that JSONata would change.
+    A double stays what it is, however large. Raises ConversionError for what JSONata, whose numbers are doubles, would
+    change: integers above 2**53, and the sign of a zero.
 
     >>> as_states_hands_on({"share": 1.0, "half": 0.5})
     {'share': 1, 'half': 0.5}
@@ -77,9 +105,25 @@ def as_states_hands_on(value: Json) -> Json:
         return [as_states_hands_on(member) for member in value]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    if abs(value) > LARGEST_INTEGER and value == int(value):
+    if isinstance(value, float):
+        if value == 0.0 and math.copysign(1.0, value) < 0:
+            raise ChangeError("-0.0, whose sign Step Functions would drop; pass 0.0")
+        return int(value) if abs(value) <= LARGEST_INTEGER and value.is_integer() else value
+    if abs(value) > LARGEST_INTEGER:
         raise ConversionError(f"{value}, a number that Step Functions would round (above 2**53); pass it as a string")
-    return int(value) if value == int(value) else value
+    return value
+
+
+def _json_for_own_kind(value: object, annotation: object, error: msgspec.ValidationError) -> Json:
+    """Return the JSON of a value that msgspec does not take for its own kind, as members of enums of numbers."""
+    try:
+        made = _encoded(value)
+        arriving = from_json(made, annotation)
+    except ConversionError:
+        raise ConversionError(_mismatch(value, annotation, error)) from None
+    if not is_same(arriving, value):
+        raise ConversionError(_mismatch(value, annotation, error))
+    return made
 
 
 def _json_for_unsupported(value: object, annotation: object, error: BaseException) -> Json:
@@ -147,11 +191,66 @@ def _not_made(value: object, annotation: object, error: Exception) -> Conversion
     return ConversionError(f"{_shown(value)}, of which no {describe(annotation)} can be made ({described(error)})")
 
 
+def is_same(one: object, other: object) -> bool:
+    """Tell whether two values are the same in every respect: types, time zones, signs of zeros, digits of decimals."""
+    if isinstance(other, enum.Enum) and isinstance(other, str | int) and not isinstance(one, enum.Enum):
+        return _equal(one, other)  # it is a string or a number, and is taken for one
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return is_same([*one], [*other]) and is_same([*one.values()], [*other.values()])
+    if isinstance(one, set | frozenset) and isinstance(other, set | frozenset):
+        return one == other and sorted(map(repr, one)) == sorted(map(repr, other))
+    names = _fields(type(one))
+    if names:
+        return all(is_same(getattr(one, name, None), getattr(other, name, None)) for name in names)
+    if isinstance(one, _NEVER_EQUAL_ENOUGH):
+        return repr(one) == repr(other)
+    return _equal(one, other)
+
+
+_NEVER_EQUAL_ENOUGH = (float, decimal.Decimal, datetime.datetime, datetime.time)
+"""Kinds of which equal values may differ: ``0.0 == -0.0``, ``Decimal("1.0") == Decimal("1")``, time zones."""
+
+
+def _is_faithful(arriving: object, value: object) -> bool:
+    """Tell whether values that are no JSON arrive as they are. JSON may be made into what it stands for.
+
+    A tuple for ``list[int]`` would arrive as a list, and a set in some order.
+    """
+    if isinstance(value, list) and isinstance(arriving, list):
+        return all(map(_is_faithful, arriving, value))
+    if isinstance(value, dict) and isinstance(arriving, dict):
+        return all(map(_is_faithful, arriving.values(), value.values()))
+    return type(value) in _JSON_KINDS or is_same(arriving, value)
+
+
+_JSON_KINDS = (type(None), bool, int, float, str, list, dict)
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    """Name the fields of a dataclass, an attrs class or a Struct; none of other classes."""
+    found = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__struct_fields__", None)
+    return tuple(found or (attribute.name for attribute in getattr(kind, "__attrs_attrs__", ())))
+
+
 def _equal(one: object, other: object) -> bool:
     try:
         return bool(one == other)
     except Exception:  # a value's own comparison may raise anything, and arrays answer with an array
         return False
+
+
+def _changed(value: object, arriving: object) -> str:
+    zone = getattr(value, "tzinfo", None)
+    if zone is not None and not isinstance(zone, datetime.timezone):
+        return (
+            f"{value}, whose time zone {zone} would arrive as a fixed offset; "
+            "give an offset (datetime.timezone), and the zone's name as a string"
+        )
+    return f"{_shown(value)}, which would not arrive as it is but as {_shown(arriving)}"
 
 
 def _mismatch(value: object, annotation: object, error: msgspec.ValidationError) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from lokki import signatures
 from lokki.chain import AnyStep
-from lokki.convert import ConversionError, as_states_hands_on, from_json, to_json
+from lokki.convert import ChangeError, ConversionError, from_json, parameter_json, to_json
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph, FlowParameter, MapCloseEntry, MapOpenEntry, Param, TaskEntry, parameter_name
 from lokki.options import FlowOptions, MapOptions
@@ -163,7 +163,7 @@ def bind_parameters(params: tuple[FlowParameter, ...], given: Mapping[str, objec
             problems.append(f"{param.name!r} is required{_wanted(param)}")
             continue
         try:
-            bound[param.name] = as_states_hands_on(_parameter_json(value, param))
+            bound[param.name] = _parameter_json(value, param)
         except ConversionError as error:
             problems.append(f"{param.name!r} is {error}")
     if problems:
@@ -213,18 +213,23 @@ def _wanted(param: FlowParameter) -> str:
 def _parameter_json(value: object, param: FlowParameter) -> Json:
     """Return the parameter's JSON: a value of the annotated type, or JSON that makes one."""
     try:
-        return to_json(value, param.annotation)
-    except ConversionError:
-        # JSON of the annotated type, such as "2026-01-01" for a date, or 3.0 for an int
-        plain = as_states_hands_on(to_json(value, signatures.UNKNOWN))
-        return to_json(from_json(plain, param.annotation), param.annotation)
+        return parameter_json(value, param.annotation)
+    except ChangeError:
+        raise
+    except ConversionError as error:
+        try:
+            # JSON of the annotated type, such as "2026-01-01" for a date, or 3.0 for an int
+            plain = parameter_json(value, signatures.UNKNOWN)
+            return parameter_json(from_json(plain, param.annotation), param.annotation)
+        except ConversionError:
+            raise error from None
 
 
 def _check_defaults(graph: FlowGraph) -> None:
     for param in graph.params:
         if not param.required:
             try:
-                as_states_hands_on(to_json(param.default, param.annotation))
+                parameter_json(param.default, param.annotation)
             except ConversionError as error:
                 raise FlowError(f"the default of {graph.name}'s parameter {param.name!r} is {error}.") from None
 

@@ -140,7 +140,7 @@ def element(annotation: object) -> object | None:
     ('int | str', typing.Any, None, None)
     """
     elements: list[object] = []
-    for part in _parts(annotation):
+    for part in parts(annotation):
         kind = typing.get_origin(part) or part
         if part is object or not isinstance(kind, type) or _is_elastic(kind):
             elements.append(UNKNOWN)
@@ -170,10 +170,10 @@ def _accepts(target: object, source: object, assumed: frozenset[tuple[int, int]]
         if pair in assumed:
             return True  # a recursive alias: it fits unless something on the way does not
         assumed |= {pair}
-    targets = _parts(target)
+    targets = parts(target)
     return all(
         any(_accepts_part(wanted, given, assumed) for wanted in targets) or _accepts_members(targets, given)
-        for given in _parts(source)
+        for given in parts(source)
     )
 
 
@@ -254,11 +254,11 @@ def _element_of(annotation: object) -> object:
     return arguments[0] if kind in _COLLECTIONS or kind in _MAPPINGS else UNKNOWN
 
 
-def _parts(annotation: object) -> list[object]:
+def parts(annotation: object) -> list[object]:
     """Return the alternatives of a union, each value of a Literal alone, or the annotation itself, unwrapped."""
     annotation = _plain(annotation)
     if _is_union(annotation):
-        return [part for argument in typing.get_args(annotation) for part in _parts(argument)]
+        return [part for argument in typing.get_args(annotation) for part in parts(argument)]
     if _is_literal(annotation):
         return [typing.Literal[value] for value in typing.get_args(annotation)]
     return [annotation]

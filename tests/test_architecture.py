@@ -24,6 +24,7 @@ LAYERS = {
     "lokki.options": 0,
     "lokki.signatures": 0,
     "lokki.convert": 0,
+    "lokki.unknown_keys": 0,
     "lokki.chain": 0,
     "lokki.graph": 0,
     "lokki.store.keys": 0,
