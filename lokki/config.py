@@ -77,6 +77,7 @@ AtOnce = Annotated[int, _Between(0, quotas.CHILDREN_AT_ONCE, "items")]
 LogLevel = Annotated[str, _OneOf(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))]
 PackageType = Annotated[str, _OneOf(("", "zip", "image"))]
 Architecture = Annotated[str, _OneOf(("x86_64", "arm64"))]
+Dependencies = Annotated[str, _OneOf(("imported", "all"))]
 ExecutionType = Annotated[str, _OneOf(("", "STANDARD", "EXPRESS"))]
 # docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 _RETENTIONS = (
@@ -136,6 +137,7 @@ class LokkiConfig(_Settings):
     architecture: Architecture = "x86_64"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    dependencies: Dependencies = "imported"
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     log_retention: RetentionDays = 30
     execution_type: ExecutionType = ""

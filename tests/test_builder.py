@@ -25,12 +25,13 @@ from lokki.builder.dependencies import Resolved
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.settings import check_settings
 from lokki.builder.sources import collect
-from lokki.builder.vendoring import InstalledFile, Vendored, vendor
+from lokki.builder.step_requirements import Available
+from lokki.builder.vendoring import Installation, InstalledFile, install_once
 from lokki.cli_build import build_command
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError
 
-ZIP = LokkiConfig(artifact_bucket="acme-artifacts")
+ZIP = LokkiConfig(artifact_bucket="acme-artifacts", dependencies="all")
 IMAGE = replace(ZIP, ecr_repo_prefix="123456789012.dkr.ecr.eu-north-1.amazonaws.com/acme")
 BIRDS = BUILDS["birds"].graph
 RESOLVED = Resolved(("helper==1.0",), "x86_64-manylinux_2_34")
@@ -128,22 +129,29 @@ def test_builds_under_twenty_hash_seeds_have_equal_bytes(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def vendored(tmp_path_factory: pytest.TempPathFactory) -> Vendored:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     folder = tmp_path_factory.mktemp("vendored")
     make_wheel(folder / "wheels", "helper", {"helper.py": "x = 1\n"})
-    return vendor(RESOLVED, offline_uv(folder / "wheels", folder / "uv"), folder / "cache")
+    return install_once(RESOLVED, offline_uv(folder / "wheels", folder / "uv"), folder / "cache")
 
 
-def contents(vendored: Vendored | None, name: str = "birds", **files: bytes) -> Contents:
+def contents(installed: Installation | None, name: str = "birds", **files: bytes) -> Contents:
     build = BUILDS[name]
     project = collect(build.graph, LokkiConfig())
     steps = [step.name for step in build.graph.steps]
     more = {path.replace("__", "/"): content for path, content in files.items()}
     return Contents(
         replace(project, files={**project.files, **more}),
-        dict.fromkeys(steps, RESOLVED),
-        dict.fromkeys(steps, vendored) if vendored else {},
+        Available(
+            dict.fromkeys(steps, RESOLVED),
+            dict.fromkeys(steps, installed) if installed else {},
+            dict.fromkeys(steps, installed) if installed else {},
+        ),
     )
+
+
+def with_files(installed: Installation, files: Mapping[str, InstalledFile]) -> Installation:
+    return replace(installed, index=replace(installed.index, files=files))
 
 
 def keys(bundle: Bundle) -> dict[str, str]:
@@ -156,8 +164,8 @@ def folder_digest(folder: Path) -> str:
     )
 
 
-def test_a_bundle_names_every_file_and_its_template_the_packages(vendored: Vendored) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+def test_a_bundle_names_every_file_and_its_template_the_packages(installed: Installation) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     own = ["birds_flow_example.py", "handler.py", "requirements.txt"]
     assert sorted(bundle.files) == sorted(
         ["statemachine.json", "template.yaml"]
@@ -168,12 +176,12 @@ def test_a_bundle_names_every_file_and_its_template_the_packages(vendored: Vendo
         assert key.encode() in bundle.files["template.yaml"]
 
 
-def test_changed_code_has_another_key_and_unchanged_code_the_same(vendored: Vendored) -> None:
-    before = keys(compile_flow(BIRDS, ZIP, contents(vendored)))
-    assert keys(compile_flow(BIRDS, ZIP, contents(vendored))) == before
+def test_changed_code_has_another_key_and_unchanged_code_the_same(installed: Installation) -> None:
+    before = keys(compile_flow(BIRDS, ZIP, contents(installed)))
+    assert keys(compile_flow(BIRDS, ZIP, contents(installed))) == before
     changes = [
-        contents(vendored, birds__py=b"x"),
-        contents(replace(vendored, files={**vendored.files, "new.py": InstalledFile("00", 1)})),
+        contents(installed, birds__py=b"x"),
+        contents(with_files(installed, {**installed.index.files, "new.py": InstalledFile("00", 1)})),
     ]
     for changed in changes:
         after = keys(compile_flow(BIRDS, ZIP, changed))
@@ -193,31 +201,31 @@ def test_images_have_the_hash_of_their_folder_as_tag_unless_a_tag_is_set() -> No
     assert b"Default: v7" in bundle.files["template.yaml"]
 
 
-def test_a_zip_holds_what_the_folder_has_what_it_requires_and_bytecode(vendored: Vendored, tmp_path: Path) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+def test_a_zip_holds_what_the_folder_has_what_it_requires_and_bytecode(installed: Installation, tmp_path: Path) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     write_bundle(bundle, tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "out" / "lambdas" / "flap_bird.zip") as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     plain = {path: content for path, content in files.items() if not path.endswith(".pyc")}
     own = {path: (tmp_path / "out" / "lambdas" / "flap_bird" / path).read_bytes() for path in bundle.packages[1].own}
     assert own.items() <= plain.items()
-    assert sorted(plain) == sorted([*own, *(path for path in vendored.paths if not path.endswith(".pyc"))])
+    assert sorted(plain) == sorted([*own, *(path for path in installed.taken().paths if not path.endswith(".pyc"))])
     assert {path for path in files if path.endswith(".pyc")} == {
         f"__pycache__/{name}.cpython-313.pyc" for name in ("birds_flow_example", "handler", "helper")
     }
 
 
-def test_a_file_that_the_project_and_a_package_both_have_is_refused(vendored: Vendored) -> None:
+def test_a_file_that_the_project_and_a_package_both_have_is_refused(installed: Installation) -> None:
     with pytest.raises(BuildError, match=r"^helper\.py is in the project and in a package that it requires"):
         compile_flow(
             BIRDS,
             ZIP,
-            replace(contents(vendored), project=replace(contents(vendored).project, files={"helper.py": b""})),
+            replace(contents(installed), project=replace(contents(installed).project, files={"helper.py": b""})),
         )
 
 
-def test_a_package_over_the_limit_is_refused_and_names_its_step(vendored: Vendored) -> None:
-    large = replace(vendored, files={"large/file": InstalledFile("00", 262_144_000)})
+def test_a_package_over_the_limit_is_refused_and_names_its_step(installed: Installation) -> None:
+    large = with_files(installed, {"large/file": InstalledFile("00", 262_144_000)})
     with pytest.raises(BuildError, match=r"the zip package of get_birds\(\) has 250\.0 MiB unzipped"):
         compile_flow(BIRDS, ZIP, contents(large))
 
@@ -229,9 +237,9 @@ def changes(bundle: Bundle, folder: Path) -> dict[str, str]:
     return {each.path: each.change for each in write_bundle(bundle, folder)}
 
 
-def test_what_changed_is_told_and_what_did_not_is_not_made_again(vendored: Vendored, tmp_path: Path) -> None:
+def test_what_changed_is_told_and_what_did_not_is_not_made_again(installed: Installation, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     zips = [f"lambdas/{step}.zip" for step in ("get_birds", "flap_bird", "join_birds")]
     documents = ["statemachine.json", "template.yaml"]
     assert changes(bundle, out) == dict.fromkeys([*documents, *zips], "new")
@@ -249,9 +257,9 @@ def test_what_changed_is_told_and_what_did_not_is_not_made_again(vendored: Vendo
 
 
 @pytest.mark.parametrize("damage", ["edited", "lost", "zip lost", "zip cut"])
-def test_a_damaged_folder_is_made_whole_again(vendored: Vendored, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_folder_is_made_whole_again(installed: Installation, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     write_bundle(bundle, out)
     whole = folder_digest(out)
     match damage:
@@ -267,12 +275,14 @@ def test_a_damaged_folder_is_made_whole_again(vendored: Vendored, tmp_path: Path
     assert folder_digest(out) == whole
 
 
-def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(vendored: Vendored, tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(
+    installed: Installation, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     write_bundle(bundle, out)
     whole = folder_digest(out)
-    gone = replace(vendored, archive=tmp_path / "gone.zip")
+    gone = replace(installed, archive=tmp_path / "gone.zip")
     broken = compile_flow(BIRDS, ZIP, contents(gone, birds__py=b"x"))
     with pytest.raises(
         BuildError, match=r"out cannot be written: No such file or directory\. The last build is as it was"
@@ -282,8 +292,8 @@ def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(vend
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_folder_that_no_build_wrote_is_not_replaced(vendored: Vendored, tmp_path: Path) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+def test_a_folder_that_no_build_wrote_is_not_replaced(installed: Installation, tmp_path: Path) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     (tmp_path / "mine.txt").write_text("mine")
     for precious in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(ConfigError, match=r"holds files that lokki did not write, and a build replaces the whole"):
@@ -291,10 +301,10 @@ def test_a_folder_that_no_build_wrote_is_not_replaced(vendored: Vendored, tmp_pa
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_a_link_to_a_folder_stays_a_link(vendored: Vendored, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_stays_a_link(installed: Installation, tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "out").symlink_to("target")
-    write_bundle(compile_flow(BIRDS, ZIP, contents(vendored)), tmp_path / "out")
+    write_bundle(compile_flow(BIRDS, ZIP, contents(installed)), tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "target" / "build.json").is_file()
 
@@ -435,8 +445,8 @@ def test_the_command_builds_and_its_check_finds_nothing(
     assert (tmp_path / "prod" / "build.json").is_file()
 
 
-def test_each_limit_that_a_build_exceeds_is_a_finding(vendored: Vendored) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+def test_each_limit_that_a_build_exceeds_is_a_finding(installed: Installation) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     assert list(limits(BIRDS, ZIP, bundle)) == []
     large = replace(
         bundle, files={**bundle.files, "statemachine.json": b" " * 1_048_577, "template.yaml": b" " * 1_048_577}
@@ -445,7 +455,9 @@ def test_each_limit_that_a_build_exceeds_is_a_finding(vendored: Vendored) -> Non
         "statemachine.json: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
         "template.yaml: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
     ]
-    heavy = replace(bundle.packages[0], vendored=replace(vendored, files={"x": InstalledFile("00", 262_144_000)}))
+    heavy = replace(
+        bundle.packages[0], vendored=replace(installed.taken(), files={"x": InstalledFile("00", 262_144_000)})
+    )
     assert list(limits(BIRDS, ZIP, replace(bundle, packages=(heavy,)))) == [
         "lambdas/get_birds.zip: has 250.0 MiB unzipped, Lambda takes 250 MiB; require less"
     ]
@@ -459,10 +471,10 @@ def test_each_limit_that_a_build_exceeds_is_a_finding(vendored: Vendored) -> Non
     assert all("is longer than 64 characters" in line for line in found[1:])
 
 
-def test_a_map_whose_tries_may_take_longer_than_express_is_a_finding(vendored: Vendored) -> None:
+def test_a_map_whose_tries_may_take_longer_than_express_is_a_finding(installed: Installation) -> None:
     graph = BUILDS["inner-chain"].graph
     config = replace(ZIP, execution_type="EXPRESS", lambda_defaults=LambdaDefaultsConfig(timeout=100))
-    bundle = compile_flow(graph, config, contents(vendored, "inner-chain"))
+    bundle = compile_flow(graph, config, contents(installed, "inner-chain"))
     [line] = limits(graph, config, bundle)
     assert re.fullmatch(
         r"statemachine\.json: an item of the map over fetch\(\) may take \d+ s with all tries, but an EXPRESS "
@@ -472,8 +484,8 @@ def test_a_map_whose_tries_may_take_longer_than_express_is_a_finding(vendored: V
 
 
 @pytest.mark.slow
-def test_what_cfn_lint_finds_is_a_finding(vendored: Vendored, tmp_path: Path) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(vendored))
+def test_what_cfn_lint_finds_is_a_finding(installed: Installation, tmp_path: Path) -> None:
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
     write_bundle(bundle, tmp_path / "out")
     assert check_build(BIRDS, ZIP, bundle, tmp_path / "out") == ([], [])
     template = tmp_path / "out" / "template.yaml"

@@ -85,6 +85,7 @@ def test_without_files_and_variables_there_are_the_defaults(project: Project) ->
         provided=(),
         tags={},
         log_retention=30,
+        dependencies="imported",
         execution_type="",
         tracing=True,
     )
@@ -105,6 +106,7 @@ def test_every_setting_can_be_given(project: Project) -> None:
         architecture: ARM64
         include: ["data/*.csv"]
         exclude: [a, b]
+        dependencies: ALL
         tags: {team: birds}
         log_retention: 3653
         execution_type: express
@@ -115,8 +117,8 @@ def test_every_setting_can_be_given(project: Project) -> None:
     """)
     assert project.load() == LokkiConfig(
         "bucket", "prefix", "out", "birds", "ERROR", 0, RolesConfig("p", "l"), {"A": "a"},
-        LambdaDefaultsConfig(1, 128, "v1", 1024), "zip", "arm64", ("data/*.csv",), ("a", "b"), {"team": "birds"}, 3653,
-        "EXPRESS", False, 100, "k", "b",
+        LambdaDefaultsConfig(1, 128, "v1", 1024), "zip", "arm64", ("data/*.csv",), ("a", "b"), "all", {"team": "birds"},
+        3653, "EXPRESS", False, 100, "k", "b",
     )  # fmt: skip
 
 

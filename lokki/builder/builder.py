@@ -23,10 +23,11 @@ from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.settings import check_settings
 from lokki.builder.sources import Project, collect, lokki_files
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.step_requirements import Available, Chosen, choose
 from lokki.builder.template_text import dump_template
 from lokki.builder.trimming import Trimmed, trim
 from lokki.builder.uv import Uv
-from lokki.builder.vendoring import Vendored, check_size, sizes_with, vendor, vendored_files
+from lokki.builder.vendoring import Installation, Vendored, check_size, install_once, sizes_with, vendored_files
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import lower
@@ -37,14 +38,10 @@ _DIGEST_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What packages are made of beyond the flow itself: its project, and for each step what it requires.
-
-    ``vendored``: what is installed here, for a zip all of that, for an image what no index has.
-    """
+    """What packages are made of beyond the flow itself: its project, and what is required."""
 
     project: Project
-    resolved: Mapping[str, Resolved]
-    vendored: Mapping[str, Vendored]
+    available: Available
 
 
 def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> Bundle:
@@ -58,7 +55,10 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
     packages = []
     steps = contents.project.steps
     trimmed = trim(contents.project.files, steps, contents.project.trees)
+    chosen = choose(graph, plan, config, contents.project, trimmed.files, contents.available)
+    missing = _check_zips(contents.project, chosen, config) if config.packages == "zip" else []
     for step in graph.steps:
+        requirement = chosen.requirements[step.name]
         code = StepCode(
             plan.flow,
             step.name,
@@ -66,11 +66,9 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             steps[step.name],
             calls[step.name],
             trimmed.files[step.name],
-            contents.resolved[step.name].files_for(config.packages),
+            requirement.resolved.files_for(config.packages),
         )
-        packages.append(
-            _package(name, step.name, generate_lambda_dir(code, config), contents.vendored.get(step.name), config)
-        )
+        packages.append(_package(name, step.name, generate_lambda_dir(code, config), requirement.vendored, config))
     definition = build_state_machine(graph, config)
     template = build_template(graph, config, {package.step: package.code for package in packages})
     return Bundle(
@@ -85,7 +83,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             },
         },
         tuple(packages),
-        tuple(_notes(trimmed, contents.project)),
+        (*_notes(trimmed, contents.project), *missing, *chosen.notes),
     )
 
 
@@ -97,6 +95,18 @@ def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
             f"{trimmed.reason}, which may reach any step, so every package has the code of all steps, "
             "and a change of one changes all"
         )
+
+
+def _check_zips(project: Project, chosen: Chosen, config: LokkiConfig) -> list[str]:
+    """Check that zips have all that their modules import, and return notes on what may be missing."""
+    elsewhere = standard_library(LAMBDA_PYTHON) | ON_LAMBDA_MODULES | {*config.provided}
+    targets = [
+        Target(step, frozenset(project.files) | one.vendored.paths, elsewhere)
+        for step, one in chosen.requirements.items()
+        if one.vendored is not None
+    ]
+    starts = frozenset({project.flow.module, *(importable.module for importable in project.steps.values())})
+    return check_packages(project.imports, starts, targets, config.exclude)
 
 
 def _package(
@@ -158,7 +168,8 @@ class Builder:
         project = collect(graph, config, frozenset({Path(config.build_dir).resolve(), cache.resolve()}))
         requirements = find_requirements(project.flow_file, uv, cache)
         resolved: dict[str, Resolved] = {}
-        vendored: dict[str, Vendored] = {}
+        installed: dict[str, Installation] = {}
+        packed: dict[str, Installation] = {}
         for extra in dict.fromkeys(step.options.dependencies for step in graph.steps):
             names = [step.name for step in graph.steps if step.options.dependencies == extra]
             found = resolve(requirements, extra, config.architecture, uv, cache)
@@ -167,25 +178,16 @@ class Builder:
                 check_imports(foreign, found, names[0])
             resolved |= dict.fromkeys(names, found)
             if config.packages == "zip":
-                vendored |= dict.fromkeys(names, vendor(found, uv, cache))
-            elif (local := found.of_index("")).pins:
-                vendored |= dict.fromkeys(names, vendor(local, uv, cache))
+                packed |= dict.fromkeys(names, install_once(found, uv, cache))
+                installed |= {name: packed[name] for name in names}
+                continue
+            if config.dependencies != "all":
+                installed |= dict.fromkeys(names, install_once(found, uv, cache, packed=False))
+            if (local := found.of_index("")).pins:
+                packed |= dict.fromkeys(names, install_once(local, uv, cache))
         metadata = own_metadata(sys.path, project.files, project.flow_file)
         files = {**project.files, **metadata, **lokki_files()}
-        notes = project.notes
-        if config.packages == "zip":
-            notes += tuple(_check_zips(project, frozenset(files), vendored, config))
-        return Contents(replace(project, files=files, notes=notes), resolved, vendored), requirements
-
-
-def _check_zips(
-    project: Project, files: frozenset[str], vendored: Mapping[str, Vendored], config: LokkiConfig
-) -> list[str]:
-    """Check that zips have all that their modules import, and return notes on what may be missing."""
-    elsewhere = standard_library(LAMBDA_PYTHON) | ON_LAMBDA_MODULES | {*config.provided}
-    targets = [Target(step, files | one.paths, elsewhere) for step, one in vendored.items()]
-    starts = frozenset({project.flow.module, *(importable.module for importable in project.steps.values())})
-    return check_packages(project.imports, starts, targets, config.exclude)
+        return Contents(replace(project, files=files), Available(resolved, installed, packed)), requirements
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
@@ -197,8 +199,8 @@ def _report(bundle: Bundle, config: LokkiConfig, requirements: Requirements, con
     count = len(bundle.packages)
     kind = f"{config.packages} package{'s' if count > 1 else ''}"
     lines = [f"{bundle.flow}: {count} {kind} for {config.architecture}, requirements from {requirements.source}"]
-    kinds = (contents.resolved, contents.vendored)
-    notes = sorted({each.note for kind in kinds for each in kind.values()} - {""})
+    packed = {package.vendored.note for package in bundle.packages if package.vendored is not None}
+    notes = sorted(({resolved.note for resolved in contents.available.resolved.values()} | packed) - {""})
     if config.packages == "zip" and not bytecode_kind():
         version = ".".join(map(str, sys.version_info[:2]))
         notes.append(f"built by Python {version}, so without bytecode for Lambda's 3.13: cold starts take longer")

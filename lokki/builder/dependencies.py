@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -60,10 +60,16 @@ class Resolved:
 
     def of_index(self, index: str | None) -> Resolved:
         """Return only what comes from an index: None is the public one, "" this machine."""
-        pins = tuple(pin for pin in self.pins if self.elsewhere.get(pin) == index)
+        return self._with(tuple(pin for pin in self.pins if self.elsewhere.get(pin) == index))
+
+    def only(self, names: Container[str]) -> Resolved:
+        """Return only the packages of these names."""
+        return self._with(tuple(pin for pin in self.pins if requirement_name(pin) in names))
+
+    def _with(self, pins: tuple[str, ...]) -> Resolved:
         elsewhere = {pin: place for pin, place in self.elsewhere.items() if pin in pins}
-        built = tuple(name for name in self.built if name in map(requirement_name, pins))
-        return replace(self, pins=pins, built=built, elsewhere=elsewhere)
+        names = {requirement_name(pin) for pin in pins}
+        return replace(self, pins=pins, built=tuple(name for name in self.built if name in names), elsewhere=elsewhere)
 
     def files_for(self, packages: str) -> dict[str, bytes]:
         """Return the files of requirements of a package of a type: for an image one for each index, for a zip one."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -67,7 +68,7 @@ class Index:
     tests: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vendored:
     """What a package takes of an installation.
 
@@ -82,12 +83,12 @@ class Vendored:
     records: Mapping[str, bytes] = field(default_factory=dict)
     note: str = ""
 
-    @property
+    @cached_property
     def paths(self) -> frozenset[str]:
         """The paths of all files."""
         return frozenset(self.files)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash of the content, which does not depend on how it is packed."""
         return digest_of((path, file.digest, file.is_program) for path, file in self.files.items())
@@ -134,9 +135,7 @@ class Installation:
         """
         wanted = frozenset(self.distributions if names is None else names)
         tests = _without_imported(self.index.tests, imported)
-        left_out = self._paths(self.distributions.keys() - wanted) - self._paths(wanted)
-        left_out |= {path for path in self.index.files if path.endswith(".py") and tests & set(test_folders(path))}
-        files = {path: file for path, file in self.index.files.items() if _source_of(path) not in left_out}
+        files = self._files(wanted, tests)
         sources = {path: file for path, file in files.items() if not path.endswith(".pyc")}
         spare = {path for path in sources if path.endswith(_FOR_COMPILERS) or tests & set(test_folders(path))}
         note = ""
@@ -149,6 +148,13 @@ class Installation:
         records = dict(self._records(wanted, sources))
         hashed = {path: InstalledFile(hashlib.sha256(each).hexdigest(), len(each)) for path, each in records.items()}
         return Vendored(self.archive, dict(sorted((files | hashed).items())), records, note)
+
+    def _files(self, wanted: frozenset[str], tests: set[str]) -> dict[str, InstalledFile]:
+        """Return the files of packages, without the modules in folders of tests."""
+        left_out = self._paths(self.distributions.keys() - wanted) - self._paths(wanted)
+        if tests:
+            left_out |= {path for path in self.index.files if path.endswith(".py") and tests & set(test_folders(path))}
+        return {path: file for path, file in self.index.files.items() if _source_of(path) not in left_out}
 
     def _paths(self, names: Iterable[str]) -> set[str]:
         return {path for name in names for path in self.distributions[name].paths}
@@ -168,17 +174,21 @@ def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
     return install_once(resolved, uv, cache).taken()
 
 
-def install_once(resolved: Resolved, uv: Uv, cache: Path) -> Installation:
-    """Install pins, unless the cache has what they install. Raises BuildError when uv cannot install them."""
+def install_once(resolved: Resolved, uv: Uv, cache: Path, *, packed: bool = True) -> Installation:
+    """Install pins, unless the cache has what they install; ``packed``: for a zip, so that there is an archive.
+
+    Raises BuildError when uv cannot install them.
+    """
     key = cache_key(_FORMAT, resolved.pins, resolved.platform, bytecode_kind(), *_elsewhere(resolved))
     archive, about = cache / "vendored" / f"{key}.zip", cache / "vendored" / f"{key}.json"
-    kept = read_kept(about) if archive.exists() else None
+    kept = read_kept(about) if archive.exists() or not packed else None
     if kept is None:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=archive.parent) as temporary:
-            made = Path(temporary) / "archive"
+            made = Path(temporary) / "archive" if packed else None
             kept = msgspec.json.encode(_make(resolved, uv, Path(temporary) / "site", made))
-            made.replace(archive)
+            if made is not None:
+                made.replace(archive)
         write_whole(about, kept)
     return Installation(archive, msgspec.json.decode(kept, type=Index))
 
@@ -217,19 +227,12 @@ def check_size(sizes: Mapping[str, int], step: str) -> None:
     )
 
 
-def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path) -> Index:
-    """Install the pins into a folder, pack it, and return what is kept about it."""
+def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path | None) -> Index:
+    """Install the pins into a folder, pack it if there is to be an archive, and return what is kept about it."""
     install(resolved, site, uv) if resolved.pins else site.mkdir()
     files = read_site(site)
     tests = unimported_tests(files)
-    with ThreadPoolExecutor() as pool:  # zlib packs on other cores while this one compiles
-        packed = [
-            pool.submit(pack, path, content, executable=is_program(path, content)) for path, content in files.items()
-        ]
-        compiled = dict(filter(None, (bytecode(*entry) for entry in files.items() if _is_compiled(entry[0], tests))))
-        packed += [pool.submit(pack, path, content) for path, content in compiled.items()]
-        with archive.open("wb") as file:
-            write_archive(file, (member.result() for member in packed))
+    compiled = _pack_all(files, tests, archive) if archive is not None else {}
     return Index(
         {
             path: InstalledFile(hashlib.sha256(content).hexdigest(), len(content), is_program(path, content))
@@ -238,6 +241,19 @@ def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path) -> Index:
         find_distributions(files, marker_environment(resolved.platform)),
         tuple(tests),
     )
+
+
+def _pack_all(files: Mapping[str, bytes], tests: Sequence[str], archive: Path) -> dict[str, bytes]:
+    """Pack files and what modules compile to, which is returned."""
+    with ThreadPoolExecutor() as pool:  # zlib packs on other cores while this one compiles
+        packed = [
+            pool.submit(pack, path, content, executable=is_program(path, content)) for path, content in files.items()
+        ]
+        compiled = dict(filter(None, (bytecode(*entry) for entry in files.items() if _is_compiled(entry[0], tests))))
+        packed += [pool.submit(pack, path, content) for path, content in compiled.items()]
+        with archive.open("wb") as file:
+            write_archive(file, (member.result() for member in packed))
+    return compiled
 
 
 def _is_compiled(path: str, tests: Sequence[str]) -> bool:

@@ -1,0 +1,310 @@
+"""Which of the installed packages each step needs: what is left out is provably not imported by its code.
+
+A step needs what its package's own files import, or name in a text, since names of modules, plugins and programs travel
+as texts; what that leads to (`distributions`); and what is needed to read the values that come to it, since results
+travel pickled. Where code imports by a name that it computes, everything stays.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from lokki.builder.distributions import Distribution, Providers, closure, providers
+from lokki.builder.lambda_pkg import Importable
+from lokki.builder.origins import normalized
+from lokki.builder.plain_results import hands_on_plain_values, import_aliases, imported_name
+from lokki.plan import Call, FanOut, Item, Output, Plan, Results
+
+_WORD = re.compile(r"[A-Za-z_][\w.-]*\w|[A-Za-z_]")
+_TEXT_FILES: Final = (
+    ".yml",
+    ".yaml",
+    ".toml",
+    ".ini",
+    ".cfg",
+    ".conf",
+    ".json",
+    ".txt",
+    ".xml",
+    ".ipynb",
+    ".pyi",
+    ".sh",
+)
+_PYTHON: Final = ".py"
+
+_BY_NAME: Final = frozenset(
+    {"import_module", "__import__", "run_module", "run_path", "resolve_name", "locate", "find_spec", "exec", "eval"}
+)
+"""What imports by a text, or runs one; a constant is read as any text, anything else may be any name."""
+
+_UNPICKLES: Final = frozenset(
+    {
+        *(f"{module}.{name}" for module in ("pickle", "_pickle", "dill", "cloudpickle") for name in ("load", "loads")),
+        *("pickle.Unpickler", "shelve.open", "joblib.load", "torch.load", "jsonpickle.decode", "yaml.unsafe_load"),
+        *("pandas.read_pickle", "lokki.s3.read", "lokki.local", "lokki.remote"),
+    }
+)
+_LOOKS_FOR_PLUGINS: Final = frozenset(
+    {
+        *("importlib.metadata.entry_points", "importlib_metadata.entry_points", "pkg_resources.iter_entry_points"),
+        *("pkgutil.iter_modules", "pkgutil.walk_packages", "importlib.metadata.distributions"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """What files name of other packages.
+
+    - ``imports``: modules with the names that are imported from them
+    - ``words``: of the texts in them
+    - ``reason``: where it is said by code alone what else is imported, or ""
+    """
+
+    imports: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+    words: frozenset[str] = frozenset()
+    reason: str = ""
+
+    def joined(self, other: Mentions) -> Mentions:
+        """Return what either mentions."""
+        return Mentions(self.imports | other.imports, self.words | other.words, self.reason or other.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a step needs: packages by name.
+
+    - ``modules``: those that it imports
+    - ``reason``: where its code hides what else it imports, so that nothing is left out; or ""
+    - ``received``: packages that are needed for nothing but values, by the steps that may send them
+    """
+
+    packages: frozenset[str]
+    modules: frozenset[str] = frozenset()
+    reason: str = ""
+    received: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSources:
+    """What is known of a step's package before packages are chosen: its files, and where the step is.
+
+    - ``texts``: those of the environment of its function
+    - ``required``: names of packages that it requires by itself
+    """
+
+    files: Mapping[str, bytes]
+    step: Importable
+    texts: tuple[str, ...] = ()
+    required: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What is installed, indexed: packages by name, who provides modules, which packages have programs."""
+
+    distributions: Mapping[str, Distribution]
+    providers: Providers
+    programs: Mapping[str, str]
+
+    @staticmethod
+    def of(distributions: Mapping[str, Distribution]) -> Installed:
+        """Index packages."""
+        programs = {
+            path.removeprefix("bin/"): name
+            for name, distribution in distributions.items()
+            for path in distribution.paths
+            if path.startswith("bin/")
+        }
+        return Installed(distributions, providers(distributions), programs)
+
+    def mentioned(self, mentions: Mentions) -> frozenset[str]:
+        """Return the packages that are mentioned."""
+        found: set[str] = set()
+        for module, names in mentions.imports:
+            found |= self._imported(module, names)
+        for word in mentions.words:
+            found |= self._named(word)
+        return frozenset(found)
+
+    def _imported(self, module: str, names: Iterable[str]) -> frozenset[str]:
+        """Return who provides what is imported: of a bare namespace, who has the parts of it."""
+        parts = [self.providers.of(f"{module}.{name}") for name in names]
+        if all(parts) and module in self.providers.folders and not self._is_regular(module):
+            return frozenset[str]().union(*parts) if parts else self.providers.of(module)
+        return self.providers.of(module).union(*parts)
+
+    def _is_regular(self, module: str) -> bool:
+        names = module.split(".")
+        return any(".".join(names[: count + 1]) in self.providers.modules for count in range(len(names)))
+
+    def _named(self, word: str) -> frozenset[str]:
+        found = {name for name in (normalized(word), self.programs.get(word, "")) if name in self.distributions}
+        names = word.split(".")
+        above = (".".join(names[:count]) for count in range(len(names), 0, -1))
+        return next((owners for name in above if (owners := self.providers.of(name))), frozenset()) | found
+
+
+def step_needs(
+    plan: Plan, sources: Mapping[str, StepSources], installed: Mapping[str, Installed], runtime: Iterable[str]
+) -> dict[str, Needs]:
+    """Return what each step needs of what is installed for it; ``runtime``: what lokki needs in every package."""
+    reader = _Reader({})
+    mentions = {name: reader.mentions(step) for name, step in sources.items()}
+    own = {name: _own(installed[name], mentions[name], step) for name, step in sources.items()}
+    received = _received(plan, sources, own)
+    return {name: _needs(installed[name], mentions[name], own[name], received[name], runtime) for name in sources}
+
+
+def _own(installed: Installed, mentions: Mentions, step: StepSources) -> frozenset[str]:
+    """Return the packages that a step's own code leads to."""
+    if mentions.reason:
+        return frozenset(installed.distributions)
+    direct = (installed.mentioned(mentions) | step.required) & installed.distributions.keys()
+    return closure(direct, lambda name: installed.distributions[name].uses)
+
+
+def _needs(
+    installed: Installed,
+    mentions: Mentions,
+    own: frozenset[str],
+    received: Mapping[str, frozenset[str]],
+    runtime: Iterable[str],
+) -> Needs:
+    """Join what a step's code leads to, what it receives, by the steps that may send it, and what lokki needs."""
+    always = closure(
+        installed.distributions.keys() & set(runtime), lambda package: installed.distributions[package].requires
+    )
+    packages = own.union(always, *received.values()).intersection(installed.distributions)
+    modules = frozenset(
+        name for module, names in mentions.imports for name in (module, *(f"{module}.{part}" for part in names))
+    )
+    alone = {sender: names - own - always for sender, names in received.items()}
+    return Needs(
+        packages, modules | mentions.words, mentions.reason, {sender: names for sender, names in alone.items() if names}
+    )
+
+
+def _received(
+    plan: Plan, sources: Mapping[str, StepSources], own: Mapping[str, frozenset[str]]
+) -> dict[str, dict[str, frozenset[str]]]:
+    """Return for each step which packages values may need that come to it, by the steps that may send them."""
+    sent: dict[str, dict[str, frozenset[str]]] = {}
+    received: dict[str, dict[str, frozenset[str]]] = {name: {} for name in sources}
+    last = {op.id: op.inner[-1].id for op in plan.ops if isinstance(op, FanOut)}
+    for op in plan.ops:
+        for call in op.inner if isinstance(op, FanOut) else (op,):
+            incoming = sent.get(_sender(call, op.id, last), {})
+            name = call.step.name
+            received[name] |= incoming
+            outgoing = incoming | ({name: own[name]} if own[name] else {})
+            step = sources[name]
+            sent[call.id] = {} if not outgoing or _is_plain(step, plain_input=not incoming) else outgoing
+    return received
+
+
+def _sender(call: Call, op: str, last: Mapping[str, str]) -> str:
+    """Return the id of the call whose result comes to a call, "" for none."""
+    match call.reads:
+        case Output(id=identifier):
+            return identifier
+        case Results(id=identifier):
+            return last[identifier]
+        case Item():
+            return op
+    return ""
+
+
+def _is_plain(step: StepSources, *, plain_input: bool) -> bool:
+    base = step.step.module.replace(".", "/")
+    for path in (f"{base}.py", f"{base}/__init__.py"):
+        if path in step.files:
+            try:
+                return hands_on_plain_values(step.files[path], step.step.name, plain_input=plain_input)
+            except SyntaxError:
+                return False
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads each file once, however many packages have it."""
+
+    known: dict[tuple[str, bytes], Mentions]
+
+    def mentions(self, step: StepSources) -> Mentions:
+        found = Mentions(words=frozenset(word for text in step.texts for word in _WORD.findall(text)))
+        for path, content in sorted(step.files.items()):
+            if not path.startswith("lokki/") and ".dist-info/" not in path:
+                found = found.joined(self._of_file(path, content))
+        return found
+
+    def _of_file(self, path: str, content: bytes) -> Mentions:
+        if (path, content) not in self.known:
+            self.known[path, content] = _mentions_of(path, content)
+        return self.known[path, content]
+
+
+def _mentions_of(path: str, content: bytes) -> Mentions:
+    if path.endswith(_PYTHON):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
+                return _mentions_of_module(path, ast.parse(content))
+        except (SyntaxError, ValueError):
+            pass  # such as a template for code
+    elif not path.endswith(_TEXT_FILES):
+        return Mentions()
+    return Mentions(words=frozenset(_WORD.findall(content.decode("utf-8", "replace"))))
+
+
+def _mentions_of_module(path: str, tree: ast.Module) -> Mentions:
+    imports: set[tuple[str, tuple[str, ...]]] = set()
+    words: set[str] = set()
+    descriptions = {id(text) for text in _descriptions(tree)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                imports.update((alias.name, ()) for alias in aliases)
+            case ast.ImportFrom(module=str(module), names=aliases, level=0):
+                imports.add((module, tuple(alias.name for alias in aliases if alias.name != "*")))
+            case ast.Constant(value=str(text)) if id(node) not in descriptions:
+                words.update(_WORD.findall(text))
+    reason = next((f"{path}:{line} {what}" for line, what in sorted(_unsaid(tree))), "")
+    return Mentions(frozenset(imports), frozenset(words), reason)
+
+
+def _descriptions(tree: ast.Module) -> Iterator[ast.expr]:
+    """Yield the texts that stand by themselves, such as docstrings."""
+    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+
+
+def _unsaid(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the lines where only a run tells what is imported, and what they do."""
+    aliases = import_aliases(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            is_builtin = name in ("exec", "eval")
+            if (
+                name in _BY_NAME
+                and not (is_builtin and isinstance(node.func, ast.Attribute))
+                and not _is_constant(node)
+            ):
+                yield node.lineno, "runs or imports what it computes"
+            if any(keyword.arg == "allow_pickle" for keyword in node.keywords):
+                yield node.lineno, "unpickles"
+        elif isinstance(node, ast.Name | ast.Attribute):
+            name = imported_name(node, aliases)
+            if name in _UNPICKLES:
+                yield node.lineno, "unpickles"
+            elif name in _LOOKS_FOR_PLUGINS:
+                yield node.lineno, "looks for plugins"
+
+
+def _is_constant(call: ast.Call) -> bool:
+    return bool(call.args) and isinstance(call.args[0], ast.Constant)
