@@ -141,7 +141,7 @@ def contents(installed: Installation | None, name: str = "birds", **files: bytes
     steps = [step.name for step in build.graph.steps]
     more = {path.replace("__", "/"): content for path, content in files.items()}
     return Contents(
-        replace(project, files={**project.files, **more}),
+        replace(project, files={**project.files, **more}, imports={}),  # these packages are without lokki
         Available(
             dict.fromkeys(steps, RESOLVED),
             dict.fromkeys(steps, installed) if installed else {},
