@@ -32,12 +32,22 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
         frames = described.get("stackTrace")
         if isinstance(frames, list):
             trace = "".join(map(str, frames)).replace(_CODE, "")
+    message += _advice(error, message)
     users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
     places = _FRAME.findall(users)
     where = f"{places[-1][0]}:{places[-1][1]}" if places else ""
     last = f"{error}: {message}\n"
     shown, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
     return Failure(step, error, message, where, shown, full)
+
+
+def _advice(error: str, message: str) -> str:
+    """Say what to do about a function that died of memory, or by a signal as that of memory is."""
+    if error == "Runtime.OutOfMemory":
+        return " (out of memory: give the step a larger memory=, or memory_max= for another try)"
+    if error == "Lambda.Unknown" or (error == "Runtime.ExitError" and "signal: killed" in message):
+        return " (perhaps out of memory: give the step a larger memory=, or memory_max= for another try)"
+    return ""
 
 
 def _entries(trace: str) -> list[str]:

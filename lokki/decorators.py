@@ -33,6 +33,7 @@ def step[**P, R](
     env: Mapping[str, str] | None = None,
     dependencies: Iterable[str] = (),
     disk: int | None = None,
+    memory_max: int | None = None,
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -44,6 +45,7 @@ def step[**P, R](
     env: Mapping[str, str] | None = None,
     dependencies: Iterable[str] = (),
     disk: int | None = None,
+    memory_max: int | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows; as ``@step`` or ``@step(timeout=60, …)``.
 
@@ -51,6 +53,8 @@ def step[**P, R](
       machine has. Default: ``lambda_defaults.memory``.
     * ``disk``: megabytes of the function's ``/tmp``, 512 to 10240. No local meaning. Default:
       ``lambda_defaults.disk``.
+    * ``memory_max``: megabytes of a second function, in which a call, an item or a batch runs again that ran out of
+      memory in the first one. No local meaning. Default: none, and it fails.
     * ``timeout``: seconds that one try may take, at most 1,800. Locally a step that runs longer fails the same way; on
       threads Python cannot stop it, so it is left behind and its result is dropped. Default: none locally,
       ``lambda_defaults.timeout`` deployed.
@@ -62,7 +66,7 @@ def step[**P, R](
 
     Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
     """
-    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies), disk)
+    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies), disk, memory_max)
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
         return _make_step(function, options)

@@ -12,6 +12,11 @@ FLOW_NAME_LENGTH = 64
 """Longest flow name: leaves room for suffixes in the 80 characters of a state machine's name.
 https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html"""
 
+LARGER_SUFFIX = "-XL"
+"""Ends the name of the state in which a call runs again that ran out of memory: ``FlapBird-XL``.
+
+No step's state has a ``-`` in its name."""
+
 MAP_SUFFIX = "Map"
 """What the state of a map block has after the name of its source: ``GetBirds`` and ``GetBirdsMap``."""
 

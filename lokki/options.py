@@ -83,6 +83,7 @@ class StepOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     dependencies: tuple[str, ...] = ()
     disk: int | None = None
+    memory_max: int | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -114,6 +115,7 @@ class StepOptions:
     def _check_sizes(self) -> None:
         for name, least, most in (
             ("memory", LEAST_MEMORY, MOST_MEMORY),
+            ("memory_max", LEAST_MEMORY, MOST_MEMORY),
             ("disk", LEAST_DISK, MOST_DISK),
         ):
             size = getattr(self, name)
@@ -121,6 +123,11 @@ class StepOptions:
                 raise FlowError(
                     f"@step({name}={size!r}): give whole megabytes, {least} to {most}, as AWS Lambda offers."
                 )
+        if self.memory is not None and self.memory_max is not None and self.memory_max <= self.memory:
+            raise FlowError(
+                f"@step(memory={self.memory}, memory_max={self.memory_max}): memory_max is for another try after one "
+                "that ran out of memory: give more than memory."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import msgspec
 from lokki.emulator.kept import DEFINITION, HISTORY, OBJECTS
 from lokki.errors import StoreError
 from lokki.local_run.runs import RunRecord, Runs
+from lokki.naming import LARGER_SUFFIX
 from lokki.results_items import LogLine
 from lokki.results_log import log_lines
 from lokki.results_modules import PackagedModule
@@ -90,12 +91,14 @@ class KeptHistory:
 
         For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
         """
-        map_run = ""
+        map_run = last = ""
         output: msgspec.Raw | None = None
         for event in self._events():  # of several of a kind, the last counts: the run was redriven
-            if event.state == state and event.child is None:
-                if event.type.endswith("StateExited"):
+            if event.state in (state, f"{state}{LARGER_SUFFIX}") and event.child is None:
+                # One that is left after a failure goes on in the larger function, and has no output of its own.
+                if event.type.endswith("StateExited") and last not in ("TaskFailed", "TaskTimedOut"):
                     output = event.output
+                last = event.type
                 map_run = event.map_run or map_run
         if output is not None:
             found: Json = msgspec.json.decode(output)

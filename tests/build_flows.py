@@ -64,6 +64,11 @@ def predict(value: int) -> int:
     return value
 
 
+@step(retry=Retry(attempts=2), memory=256, memory_max=2048, disk=1024, timeout=20)
+def unpack(value: int) -> int:
+    return value
+
+
 @step
 def read_days(since: datetime.date, days: int) -> list[str]:
     return [str(since + datetime.timedelta(days=day)) for day in range(days)]
@@ -114,6 +119,11 @@ def reports_flow(
     since: datetime.date = datetime.date(2026, 1, 1), days: int = 7, bird: str = "goose", limit: int = 100
 ):
     return read_days(since, days).map(count_birds(bird, limit)).agg(report(title="Birds"))
+
+
+@flow
+def memory_flow():
+    return fetch().next(tidy).map(unpack).agg(add_up).next(unpack)
 
 
 @flow
@@ -186,6 +196,7 @@ BUILDS: Mapping[str, Build] = {
     "linear": Build(linear_flow),
     "inner-chain": Build(inner_chain_flow),
     "two-maps": Build(two_maps_flow),
+    "memory": Build(memory_flow),
     "repeated": Build(repeated_flow),
     "parameters-and-schedule": Build(
         reports_flow,

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from support.command import Place
 from support.deployed import Deployed as InProcess
+from support.deployed import DyingFirst, Handlers
 from support.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, deployed
 from support.moto_server import Aws as Moto
 
@@ -158,6 +159,33 @@ def test_items_are_counted_and_not_the_batches_they_are_in(s3: S3Server) -> None
     [started] = [event for event in events if isinstance(event, MapStarted)]
     [finished] = [event for event in events if isinstance(event, MapFinished)]
     assert (started.items, finished.succeeded, finished.failed) == (4, 4, 0)  # AWS knows of children only
+
+
+@step(memory_max=1024)
+def growing(values: list[int]) -> list[int]:
+    return values * 2
+
+
+@flow
+def growing_flow():
+    return numbers(3).map(same).agg(growing).next(growing)
+
+
+def test_a_step_that_ran_again_in_a_larger_function_is_one_that_was_tried_twice(s3: S3Server) -> None:
+    operated = Operated(growing_flow(), s3)
+    in_process = operated.states.flow
+    assert isinstance(in_process.functions, Handlers)
+    in_process.functions = DyingFirst(in_process.functions, {"growing"})
+    operated.account.runs.start("grown", {})
+    events = operated.events("grown")
+    assert kinds(events) == [
+        *("RunStarted", "StepStarted", "StepFinished", "MapStarted", "ItemsFinished", "MapFinished"),
+        *("StepStarted", "StepRetried", "StepFinished", "StepStarted", "StepRetried", "StepFinished", "RunFinished"),
+    ]
+    tries = [(each.id, each.attempt, each.failure.error) for each in events if isinstance(each, StepRetried)]
+    assert tries == [("growing", 1, "Runtime.OutOfMemory"), ("growing_2", 1, "Runtime.OutOfMemory")]
+    assert operated.account.runs.output("grown", "Growing") == {"result": [0, 1, 2, 0, 1, 2]}
+    assert operated.account.results.run("grown").result() == [0, 1, 2, 0, 1, 2] * 2
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 7])

@@ -73,6 +73,7 @@ def test_good_options_are_kept() -> None:
         "env": {},
         "dependencies": ("pandas>=2",),
         "disk": None,
+        "memory_max": None,
     }
     assert FlowOptions("cron(0 6 * * ? *)", "Europe/Helsinki", 3600).timezone == "Europe/Helsinki"
     assert FlowOptions("rate(5 minutes)").schedule == "rate(5 minutes)"
@@ -100,6 +101,18 @@ def test_good_options_are_kept() -> None:
             "Retry(on=(<class 'KeyboardInterrupt'>,)): give classes of exceptions, such as on=(ConnectionError,).",
         ),
         (lambda: StepOptions(memory=64), "@step(memory=64): give whole megabytes, 128 to 10240, as AWS Lambda offers."),
+        (
+            lambda: StepOptions(memory=1024, memory_max=1024),
+            (
+                "@step(memory=1024, memory_max=1024): memory_max is for another try after one that ran out of memory: "
+                "give more than memory."
+            ),
+        ),
+        (
+            lambda: StepOptions(memory_max=10241),
+            "@step(memory_max=10241): give whole megabytes, 128 to 10240, as AWS Lambda offers.",
+        ),
+        (lambda: StepOptions(disk=511), "@step(disk=511): give whole megabytes, 512 to 10240, as AWS Lambda offers."),
         (lambda: StepOptions(timeout=0), "@step(timeout=0): give seconds, above 0 and at most 1800, Lambda's longest."),
         (
             lambda: StepOptions(timeout=1801),

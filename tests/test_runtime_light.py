@@ -56,7 +56,7 @@ def test_a_cold_start_loads_only_what_runs_a_step() -> None:
         f"lokki.{name}"
         for name in (
             "chain", "codec", "convert", "decorators", "errors", "events", "failures", "graph", "invocation",
-            "naming", "options", "plan", "runtime", "signatures", "store", "values",
+            "naming", "options", "plan", "quotas", "runtime", "signatures", "store", "values",
         )
     } == set()  # fmt: skip
 

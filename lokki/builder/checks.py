@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lokki.builder.build_folder import Bundle, shown_size
 from lokki.builder.environment import function_environment
-from lokki.builder.names import function_suffixes
+from lokki.builder.names import deployed_functions, function_suffixes
 from lokki.builder.package_types import ZipCode
 from lokki.builder.timing import execution_type, longest_item
 from lokki.builder.vendoring import UNZIPPED_LIMIT
@@ -70,7 +70,8 @@ def _functions(graph: FlowGraph, config: LokkiConfig, bundle: Bundle) -> Iterato
     """Check names, and variables with the values that deploying fills in."""
     if len(bundle.flow) > MACHINE_NAME_LENGTH:
         yield f"template.yaml: the state machine's name {bundle.flow!r} is longer than {MACHINE_NAME_LENGTH} characters"
-    suffixes = function_suffixes(bundle.flow, [step.name for step in graph.steps])
+    functions = deployed_functions(graph.steps)
+    suffixes = function_suffixes(bundle.flow, [each.name for each in functions])
     for step in graph.steps:
         name = f"{bundle.flow}-{suffixes[step.name]}"
         if len(name) > FUNCTION_NAME_LENGTH:

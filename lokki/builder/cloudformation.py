@@ -12,6 +12,8 @@ from typing import cast
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
+    DeployedFunction,
+    deployed_functions,
     deployed_name,
     function_id,
     function_placeholder,
@@ -42,7 +44,6 @@ from lokki.builder.state_machine import (
     map_substitutions,
 )
 from lokki.builder.timing import at_once, function_timeout
-from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph
@@ -70,16 +71,19 @@ def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str,
     """
     plan = lower(graph)
     name = deployed_name(plan.flow, config)
-    suffixes = function_suffixes(name, [step.name for step in graph.steps])
+    functions = deployed_functions(graph.steps)
+    suffixes = function_suffixes(name, [each.name for each in functions])
     resources: dict[str, Json] = {}
     versions: dict[str, str] = {}
-    for step in graph.steps:
-        resources[log_group_id(step.name)] = _log_group(f"/aws/lambda/${{FlowName}}-{suffixes[step.name]}", config)
-        function = _function(plan, step, suffixes[step.name], packages[step.name], config)
-        version = version_id(step.name, _content(function, packages[step.name], config))
-        versions[step.name] = version
-        resources[function_id(step.name)] = function
-        resources[version] = _version(step.name)
+    for each in functions:
+        code = packages[each.step.name]
+        if not each.larger:  # the larger one writes to the same group
+            resources[log_group_id(each.name)] = _log_group(f"/aws/lambda/${{FlowName}}-{suffixes[each.name]}", config)
+        function = _function(plan, each, suffixes[each.name], code, config)
+        version = version_id(each.name, _content(function, code, config))
+        versions[each.name] = version
+        resources[function_id(each.name)] = function
+        resources[version] = _version(each.name)
     resources |= _roles(plan, graph, config)
     resources["StateMachineLogs"] = _log_group("/aws/vendedlogs/states/${FlowName}", config)
     resources["StateMachine"] = _state_machine(graph, plan, config, versions)
@@ -137,14 +141,15 @@ def _parameter(description: str, default: str) -> Mapped:
     return parameter | ({"Default": default} if default else {"MinLength": 1})
 
 
-def _function(plan: Plan, step: AnyStep, suffix: str, code: Code, config: LokkiConfig) -> Mapped:
+def _function(plan: Plan, function: DeployedFunction, suffix: str, code: Code, config: LokkiConfig) -> Mapped:
     """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html"""
+    step = function.step
     properties: Mapped = {
         "FunctionName": sub(f"${{FlowName}}-{suffix}"),
-        "Description": sub(f"The step {step.name} of ${{FlowName}}"),
+        "Description": sub(f"The step {step.name} of ${{FlowName}}{', with more memory' if function.larger else ''}"),
         **_code(code),
         "Architectures": [config.architecture],
-        "MemorySize": step.options.memory or config.lambda_defaults.memory,
+        "MemorySize": _memory(function, config),
         "Timeout": function_timeout(plan, step, config),
         "Role": config.roles.lambda_ or attribute("LambdaExecutionRole"),
         "Environment": {"Variables": function_environment(step, config)},
@@ -158,6 +163,20 @@ def _function(plan: Plan, step: AnyStep, suffix: str, code: Code, config: LokkiC
         properties["TracingConfig"] = {"Mode": "Active"}
     properties["Tags"] = _tags(config)
     return {"Type": "AWS::Lambda::Function", "Properties": properties}
+
+
+def _memory(function: DeployedFunction, config: LokkiConfig) -> int:
+    """Return the megabytes of a function. Raises FlowError for a larger one that is not larger by these settings."""
+    step = function.step
+    first, largest = step.options.memory or config.lambda_defaults.memory, step.options.memory_max
+    if not function.larger or largest is None:
+        return first
+    if largest <= first:
+        raise FlowError(
+            f"@step(memory_max={largest}) of {step.name}(): its function has {first} MB by lambda_defaults.memory, and "
+            "memory_max is for another try with more. Give more, or give @step(memory=…)."
+        )
+    return largest
 
 
 def _content(function: Mapped, code: Code, config: LokkiConfig) -> str:
@@ -190,13 +209,12 @@ def _code(code: Code) -> Mapped:
 
 def _roles(plan: Plan, graph: FlowGraph, config: LokkiConfig) -> Mapped:
     """Make the roles that the settings do not give. A given role of the state machine starts scheduled runs, too."""
-    names = [step.name for step in graph.steps]
     settings = RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
     roles: Mapped = {}
     if not config.roles.lambda_:
-        roles |= lambda_role("LambdaExecutionRole", [log_group_id(name) for name in names], settings)
+        roles |= lambda_role("LambdaExecutionRole", [log_group_id(step.name) for step in graph.steps], settings)
     if not config.roles.pipeline:
-        functions = [function_id(name) for name in names]
+        functions = [function_id(each.name) for each in deployed_functions(graph.steps)]
         roles |= step_functions_role("StepFunctionsExecutionRole", functions, settings, maps=_has_maps(plan))
         if plan.options.schedule is not None:
             roles |= schedule_role("ScheduleRole", settings)
@@ -225,7 +243,7 @@ def _state_machine(graph: FlowGraph, plan: Plan, config: LokkiConfig, versions: 
     Log groups under /aws/vendedlogs/ need no resource policy of their own, of which a region has ten:
     https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html
     """
-    functions = {function_placeholder(step.name): ref(versions[step.name]) for step in graph.steps}
+    functions = {function_placeholder(name): ref(version) for name, version in versions.items()}
     destination: Mapped = {"CloudWatchLogsLogGroup": {"LogGroupArn": attribute("StateMachineLogs")}}
     properties: Mapped = {
         "StateMachineName": ref("FlowName"),

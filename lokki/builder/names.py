@@ -6,7 +6,9 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
 from lokki.naming import state_name
@@ -105,6 +107,34 @@ def version_id(step: str, content: str) -> str:
 def tolerated_placeholder(fan_out_id: str) -> str:
     """Return the name under which the definition asks how many items of a map may fail: ``GetBirdsTolerated``."""
     return f"{state_name(shortened(fan_out_id, _LONGEST_ID))}Tolerated"
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedFunction:
+    """A function of a step: its only one, or the larger one for calls that ran out of memory in the other.
+
+    ``name``: the step's, or one that no step has, from which all names of the function are made.
+    """
+
+    name: str
+    step: AnyStep
+    larger: bool = False
+
+
+def deployed_functions(steps: Iterable[AnyStep]) -> list[DeployedFunction]:
+    """Return the functions of all steps, a larger one behind its step's own."""
+    known = list(steps)
+    taken = {state_name(step.name) for step in known}
+    functions: list[DeployedFunction] = []
+    for step in known:
+        functions.append(DeployedFunction(step.name, step))
+        if step.options.memory_max is not None:
+            name = f"{step.name}_xl"
+            while state_name(name) in taken:
+                name += "_xl"
+            taken.add(state_name(name))
+            functions.append(DeployedFunction(name, step, larger=True))
+    return functions
 
 
 def function_placeholder(step: str) -> str:

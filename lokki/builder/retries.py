@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.htm
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lokki.errors import StepTimeoutError, WorkerError
 from lokki.options import Retry
@@ -37,6 +37,8 @@ UNKNOWN = "Lambda.Unknown"
 """Names that the death of a function's process has: the first of memory, the second of anything and in older runtimes
 of memory too, the third where Lambda says nothing more.
 https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html"""
+
+DEATHS = (OUT_OF_MEMORY, EXIT_ERROR, UNKNOWN)
 
 _SERVICE_RETRIES = 6
 """Up to a minute."""
@@ -101,6 +103,11 @@ def step_rule(retry: Retry | None) -> RetryRule | None:
     return RetryRule(error_names(retry.on), interval, retry.attempts - 1, backoff, max_delay)
 
 
+def without_deaths(rule: RetryRule) -> RetryRule:
+    """Return a rule for a function that has a larger one for what it dies of: there, a death ends its tries."""
+    return replace(rule, errors=tuple(error for error in rule.errors if error not in DEATHS))
+
+
 def error_names(kinds: tuple[type[Exception], ...]) -> tuple[str, ...]:
     """Return the names under which Step Functions sees errors that are instances of these classes.
 
@@ -111,7 +118,7 @@ def error_names(kinds: tuple[type[Exception], ...]) -> tuple[str, ...]:
     if issubclass(StepTimeoutError, kinds):
         names += ["Sandbox.Timedout", "States.Timeout"]
     if issubclass(WorkerError, kinds):
-        names += [EXIT_ERROR, OUT_OF_MEMORY, UNKNOWN]
+        names += DEATHS
     return tuple(dict.fromkeys(names))
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from itertools import zip_longest
+from typing import cast
 
-from lokki.builder.names import function_placeholder, map_label, tolerated_placeholder
-from lokki.builder.retries import map_rules
+from lokki.builder.names import deployed_functions, function_placeholder, map_label, tolerated_placeholder
+from lokki.builder.retries import DEATHS, map_rules
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.naming import MAP_SUFFIX, state_name
+from lokki.naming import LARGER_SUFFIX, MAP_SUFFIX, state_name
 from lokki.plan import Call, FanOut, Op, Plan, lower
 from lokki.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
 from lokki.store.keys import Keys
@@ -56,10 +57,14 @@ def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json
     }
     if plan.options.timeout is not None:
         machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
+    larger = _larger_functions(graph)
     states: dict[str, Json] = {}
     for op, following in zip_longest(plan.ops, plan.ops[1:]):
-        state = _map_state(plan, op, config) if isinstance(op, FanOut) else _outer_task(plan, op, config)
-        states[_state_of(op)] = state | _next(_state_of(following) if following else None)
+        then = _next(_state_of(following) if following else None)
+        if isinstance(op, FanOut):
+            states[_state_of(op)] = _map_state(plan, op, config, larger) | then
+        else:
+            states |= _tries(_outer_task(plan, op, config), op, larger, then, batch=False, express=False)
     machine["States"] = states
     return machine
 
@@ -92,7 +97,7 @@ def _outer_task(plan: Plan, call: Call, config: LokkiConfig) -> State:
         kept["Assign"] = {"params": "{% $states.result.Payload.params %}"}
     output = "{% $sift($states.result.Payload, function($value, $name) { $name != 'params' }) %}"
     kept["Output"] = output if first else "{% $states.result.Payload %}"
-    return _task(plan, call, payload, config) | kept | _retry(call, batch=False, express=False)
+    return _task(plan, call, payload, config) | kept
 
 
 def _task(plan: Plan, call: Call, payload: State, config: LokkiConfig) -> State:
@@ -105,8 +110,34 @@ def _task(plan: Plan, call: Call, payload: State, config: LokkiConfig) -> State:
     }
 
 
-def _retry(call: Call, *, batch: bool, express: bool) -> State:
-    return {"Retry": [rule.to_asl() for rule in retry_rules(call, batch=batch, express=express)]}
+def _larger_functions(graph: FlowGraph) -> dict[str, str]:
+    """Return the name of the larger function of each step that has one."""
+    return {each.step.name: each.name for each in deployed_functions(graph.steps) if each.larger}
+
+
+def _tries(
+    task: State, call: Call, larger: Mapping[str, str], then: State, *, batch: bool, express: bool
+) -> dict[str, Json]:
+    """Return the states of a call: its task, and one in a larger function for what runs out of memory in the first.
+
+    It gets what the first got, and all that follows takes the one's result for the other's.
+    """
+    name, function = state_name(call.id), larger.get(call.step.name)
+    rules = retry_rules(call, batch=batch, express=express)
+    last: State = {"Retry": [rule.to_asl() for rule in rules], **then}
+    if function is None:
+        return {name: task | last}
+    first = retry_rules(call, batch=batch, express=express, last=False)
+    catch: Json = {
+        "ErrorEquals": list(DEATHS),
+        "Output": "{% $states.input %}",
+        "Next": f"{name}{LARGER_SUFFIX}",
+    }
+    arguments = cast("State", task["Arguments"]) | {"FunctionName": f"${{{function_placeholder(function)}}}"}
+    return {
+        name: task | {"Retry": [rule.to_asl() for rule in first], "Catch": [catch], **then},
+        f"{name}{LARGER_SUFFIX}": task | {"Arguments": arguments} | last,
+    }
 
 
 def _params(calls: Iterable[Call]) -> State:
@@ -114,7 +145,7 @@ def _params(calls: Iterable[Call]) -> State:
     return {name: f"{{% $params.{name} %}}" for name in sorted({name for call in calls for name in call.params})}
 
 
-def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
+def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping[str, str]) -> State:
     """Make the distributed Map of a map block; its items are in the manifest that the source's task wrote.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html
@@ -130,7 +161,7 @@ def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
         },
         **_hand_on(fan_out),
         **_bounds(fan_out),
-        "ItemProcessor": _processor(plan, fan_out, config),
+        "ItemProcessor": _processor(plan, fan_out, config, larger),
         # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
         "ResultWriter": {
             "Resource": f"${{{WRITE_PLACEHOLDER}}}",
@@ -204,13 +235,14 @@ def map_substitutions(plan: Plan) -> dict[str, str]:
     return counts
 
 
-def _processor(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> State:
+def _processor(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping[str, str]) -> State:
     kind = execution_type(plan, fan_out, config)
     states: dict[str, Json] = {}
     for call, following in zip_longest(fan_out.inner, fan_out.inner[1:]):
-        made = _inner_task(plan, fan_out, call, config)
-        retry = _retry(call, batch=fan_out.options.batch is not None, express=kind == "EXPRESS")
-        states[state_name(call.id)] = made | retry | _next(state_name(following.id) if following else None)
+        task = _inner_task(plan, fan_out, call, config)
+        then = _next(state_name(following.id) if following else None)
+        batch, express = fan_out.options.batch is not None, kind == "EXPRESS"
+        states |= _tries(task, call, larger, then, batch=batch, express=express)
     return {
         "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": kind},
         "StartAt": state_name(fan_out.inner[0].id),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 
-from lokki.builder.retries import THROTTLING_RESERVE, RetryRule, service_rule, step_rule, throttling_rule
+from lokki.builder.retries import (
+    THROTTLING_RESERVE,
+    RetryRule,
+    service_rule,
+    step_rule,
+    throttling_rule,
+    without_deaths,
+)
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
@@ -48,9 +55,14 @@ def task_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     return function_timeout(plan, step, config) + _TASK_MARGIN
 
 
-def retry_rules(call: Call, *, batch: bool, express: bool) -> list[RetryRule]:
-    """Return the rules of a call's task. In a batch, items have the step's own tries inside the function."""
+def retry_rules(call: Call, *, batch: bool, express: bool, last: bool = True) -> list[RetryRule]:
+    """Return the rules of a call's task. In a batch, items have the step's own tries inside the function.
+
+    ``last``: whether no larger function follows.
+    """
     own = None if batch else step_rule(call.step.options.retry)
+    if own is not None and not last:
+        own = without_deaths(own)
     return [*([own] if own else []), service_rule(), throttling_rule(express=express)]
 
 
@@ -63,7 +75,8 @@ def longest_item(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> float:
     for call in fan_out.inner:
         rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)[:-1]
         tries = 1 + sum(rule.retries for rule in rules[:-1])
-        total += tries * task_timeout(plan, call.step, config) + sum(rule.longest_wait for rule in rules)
+        once = tries * task_timeout(plan, call.step, config) + sum(rule.longest_wait for rule in rules)
+        total += once if call.step.options.memory_max is None else 2 * once  # again in the larger function
     return total
 
 

@@ -20,7 +20,7 @@ _IMPLIED = {
 }
 """What changes whenever a function or the state machine does; said in one line of its own."""
 
-_STEP = re.compile(r"The step (\w+) of \$\{FlowName\}")
+_STEP = re.compile(r"The step (\w+) of \$\{FlowName\}(, with more memory)?")
 _SHORT = 60
 
 
@@ -97,7 +97,7 @@ def _step(function: Mapped) -> str:
     described = _properties(function).get("Description")
     text = described.get("Fn::Sub") if isinstance(described, dict) else described
     found = _STEP.fullmatch(str(text))
-    return found[1] if found else str(text)
+    return f"{found[1]}{found[2] or ''}" if found else str(text)
 
 
 def _one(change: ResourceChange, templates: Templates) -> str:

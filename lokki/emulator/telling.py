@@ -25,7 +25,7 @@ from lokki.events import (
     StepStarted,
 )
 from lokki.failures import Failure
-from lokki.naming import MAP_SUFFIX
+from lokki.naming import LARGER_SUFFIX, MAP_SUFFIX
 from lokki.values import Json
 
 
@@ -43,6 +43,7 @@ class Teller:
         self._entered: dict[str, float] = {}
         self._failed_inside: dict[str, int] = {}
         self._last: dict[str, tuple[str, Failure]] = {}
+        self._tries: dict[str, int] = {}
         self._current = ""
         self._items: int | None = None
 
@@ -67,15 +68,21 @@ class Teller:
         match event.type:
             case "TaskStateEntered":
                 self._current, self._items = state, None
+                if state.endswith(LARGER_SUFFIX):  # the same call, which goes on
+                    self._entered[state] = self._entered[state.removesuffix(LARGER_SUFFIX)]
+                    return []
                 self._entered[state] = event.seconds
                 return [StepStarted(self._calls[state])]
             case "MapStateEntered":
                 self._current = state
                 self._entered[state] = event.seconds
             case "TaskSucceeded":
+                self._last.pop(event.execution, None)
                 output = details["output"]
                 counted = isinstance(output, dict) and "map_manifest_key" in output
                 self._items = cast("int", cast("dict[str, Json]", output)["items"]) if counted else None
+            case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
+                return [StepRetried(self._calls[state], None, self._tries.pop(state, 0) + 1, 0.0, caught[1])]
             case "TaskStateExited":
                 size = len(msgspec.json.encode(details["output"]))
                 seconds = event.seconds - self._entered[state]
@@ -99,6 +106,10 @@ class Teller:
                 self._last[event.execution] = (event.state, self._failure(event))
             case "TaskRetried":
                 return self._retried(event, child)
+            case "TaskSucceeded":
+                self._last.pop(event.execution, None)
+            case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
+                return [StepRetried(self._calls[event.state], child.index, 1, 0.0, caught[1])]
             case "ExecutionSucceeded":
                 self._last.pop(event.execution, None)
                 return self._finished(event, child)
@@ -148,6 +159,8 @@ class Teller:
         details = event.details
         index = None if child is None else child.index
         attempt, wait = cast("int", details["attempt"]), cast("float", details["wait"])
+        if child is None:
+            self._tries[event.state] = attempt
         return [StepRetried(self._calls[event.state], index, attempt, wait, self._failure(event))]
 
     def _failure_of(self, event: HistoryEvent, state: str, last: tuple[str, Failure] | None = None) -> Failure:

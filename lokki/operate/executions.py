@@ -17,6 +17,7 @@ from lokki.causes import reported_failure
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.deploy.deployed import Deployed
 from lokki.errors import AwsError, RunFolderError
+from lokki.naming import LARGER_SUFFIX
 from lokki.operate.logs import LogWindow, run_lines
 from lokki.operate.machine import execution_arn, read_machine, results_folder
 from lokki.results import FlowResults
@@ -131,13 +132,15 @@ class DeployedRuns:
         """
         map_run = current = ""
         found: Json = None
+        failed = False
         for event in self.history(run_id):
+            was_failed, failed = failed, event["type"] in ("TaskFailed", "TaskTimedOut")
             current = event.get("stateEnteredEventDetails", {}).get("name", current)
             started = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails")
             if started is not None and current == state:
                 map_run = started.get("mapRunArn", "")
             left = event.get("stateExitedEventDetails")
-            if left is not None and left["name"] == state:
+            if left is not None and left["name"] in (state, f"{state}{LARGER_SUFFIX}") and not was_failed:
                 found = msgspec.json.decode(left.get("output", "null"))
         return self._written(run_id, state, map_run) if found is None and map_run else found
 

@@ -43,6 +43,10 @@ def read_machine(definition: Json) -> Machine:
                 maps[name] = MapState(previous, inner, batcher.get("MaxItemsPerBatch", 0))
             else:
                 previous = calls[name] = _call(state)
+                # Where a call runs again in a larger function, it is the same call.
+                calls |= {
+                    str(catch["Next"]): previous for catch in cast("list[dict[str, Json]]", state.get("Catch", []))
+                }
     except (KeyError, TypeError) as error:
         raise StoreError(f"the run's state machine is none that lokki builds: {error!r}.") from None
     return Machine(tuple(order), calls, maps)

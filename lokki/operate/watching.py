@@ -31,6 +31,7 @@ from lokki.events import (
     StepStarted,
 )
 from lokki.failures import Failure
+from lokki.naming import LARGER_SUFFIX
 from lokki.operate.machine import Machine, MapState
 from lokki.quotas import CHILDREN_AT_ONCE
 from lokki.report import MAP
@@ -169,6 +170,8 @@ def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
             return _redriven(watch, at)
         case "TaskStateEntered" | "MapStateEntered":
             state = event["stateEnteredEventDetails"]["name"]
+            if state.endswith(LARGER_SUFFIX):
+                return replace(watch, current=state), []
             watch = replace(watch, current=state, entered=at, tries=0, failed_at=None, running=True)
             return watch, [StepStarted(watch.machine.calls[state])] if state in watch.machine.calls else []
         case "TaskScheduled":
@@ -213,6 +216,10 @@ def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
 
 def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
     left = event["stateExitedEventDetails"]
+    if watch.failed_at is not None and watch.failure is not None:
+        # It goes on in the larger function: that is another try.
+        step = watch.machine.calls.get(left["name"], left["name"])
+        return replace(watch, failed_at=None), [StepRetried(step, None, watch.tries, 0.0, watch.failure)]
     text = left.get("output", "null")
     output = msgspec.json.decode(text)
     counted = isinstance(output, dict) and "map_manifest_key" in output

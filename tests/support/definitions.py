@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lokki.builder.names import function_placeholder
+from lokki.builder.names import deployed_functions, function_placeholder
 from lokki.builder.state_machine import build_state_machine, map_substitutions
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
@@ -26,7 +26,7 @@ def filled_definition(graph: FlowGraph, config: LokkiConfig, bucket: str) -> Jso
         "FlowName": graph.name,
         **ACTIONS,
         **map_substitutions(lower(graph)),
-        **{function_placeholder(step.name): step.name for step in graph.steps},
+        **{function_placeholder(each.name): each.name for each in deployed_functions(graph.steps)},
     }
     return filled(build_state_machine(graph, config), values)
 
