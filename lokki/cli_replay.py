@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import click
 
-from lokki.cli_flow import DONE, FAILED, from_here
+from lokki.cli_flow import DONE, FAILED, Called, from_here
 from lokki.cli_output import shown
 from lokki.cli_runs import ROOT
-from lokki.errors import RunFolderError
+from lokki.errors import DamagedError, RunFolderError, StoreError
 from lokki.graph import FlowGraph
 from lokki.invocation import StepFailedError
 from lokki.loading import file_of
@@ -39,6 +39,9 @@ def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
             return replay(graph, find_account(graph, program, flow, values).results, request)
         try:
             return replay(graph, local(graph.name, ROOT, file=file_of(graph)), request)
+        except DamagedError as error:
+            called = f"{Called(program, 'run', flow)} {error.command.removeprefix('run ')}"
+            raise StoreError(str(error).replace(error.command, called)) from error
         except RunFolderError as error:
             raise RunFolderError(f"{str(error).rstrip('.')}. For a run on AWS, add --deployed.") from None
 

@@ -34,9 +34,13 @@ class StoreError(LokkiError):
 
 
 class DamagedError(StoreError):
-    """A file of a local run is gone, or is not what lokki wrote. ``step``: the one that writes it anew."""
+    """A file of a local run is gone, or is not what lokki wrote.
+
+    ``step``: the one that writes it anew. ``command``: of lokki's, that does so; it stands in the text.
+    """
 
     step = ""
+    command = ""
 
 
 def damaged(problem: str, advice: str = "") -> StoreError:

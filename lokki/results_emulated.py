@@ -12,6 +12,7 @@ import msgspec
 
 from lokki.emulator.kept import DEFINITION, HISTORY, OBJECTS
 from lokki.errors import StoreError
+from lokki.local_run.checksums import Checksums, read_checksums
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.naming import LARGER_SUFFIX
 from lokki.results_items import LogLine
@@ -29,15 +30,18 @@ def emulated_run(runs: Runs, flow: str, record: RunRecord, file: Path | None) ->
     """Return what an emulated run of a flow keeps; ``file``: the flow's, for values of classes that are its own."""
     folder = runs.folder / record.run_id
     modules = PackagedModule(file) if file is not None else None
-    return RemoteRun(KeptObjects(folder / OBJECTS), KeptHistory(folder), flow, record.run_id, modules)
+    checksums = read_checksums(folder, record.seal)
+    objects, history = KeptObjects(folder / OBJECTS, checksums), KeptHistory(folder, checksums)
+    return RemoteRun(objects, history, flow, record.run_id, modules)
 
 
 class KeptObjects:
     """A store of what was in S3, which is there by key: the one bucket that there was, whatever its name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checksums: Checksums) -> None:
         self._folder = folder
         self._files = LocalStore(folder)
+        self._checksums = checksums
 
     def url(self, key: str) -> str:
         """Return a URL for a key."""
@@ -53,9 +57,12 @@ class KeptObjects:
         if not (place.result_url.startswith(_SCHEME) and bucket and key):
             raise StoreError(f"{place.result_url} is no URL of an object in S3.")
         try:
-            return self._files.read(Stored(self._files.url(key), place.range))
+            content = self._files.read(Stored(self._files.url(key), place.range))
         except StoreError as error:
             raise StoreError(f"{shown(place)} is not kept in {self._folder}: {error}") from None
+        if place.range is None:  # a value in a pack has a checksum where it is named
+            self._checksums.check(f"{OBJECTS}/{key}", content)
+        return content
 
     def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
         """Yield the bytes of each place."""
@@ -75,14 +82,17 @@ class _Event(msgspec.Struct, frozen=True):
 class KeptHistory:
     """What the history of one emulated run says of its execution."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checksums: Checksums) -> None:
         self._folder = folder
+        self._checksums = checksums
 
     def definition(self, run_id: str) -> Json:
         """Return the state machine's definition as the run has it."""
         try:
-            found: Json = msgspec.json.decode((self._folder / DEFINITION).read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
+            content = (self._folder / DEFINITION).read_bytes()
+            self._checksums.check(DEFINITION, content)
+            found: Json = msgspec.json.decode(content)
+        except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise StoreError(f"the run {run_id} keeps no state machine that can be read: {error}.") from None
         return found
 
@@ -120,9 +130,10 @@ class KeptHistory:
         """Yield the events, but for one that was being written when the run was killed."""
         decode = msgspec.json.Decoder(_Event).decode
         try:
-            with (self._folder / HISTORY).open("rb") as lines:
-                for line in lines:
-                    if line.endswith(b"\n"):
-                        yield decode(line)
-        except (OSError, msgspec.DecodeError) as error:
+            content = (self._folder / HISTORY).read_bytes()
+            self._checksums.check(HISTORY, content)
+            for line in content.splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    yield decode(line)
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"the history of the run cannot be read: {error}.") from error

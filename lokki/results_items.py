@@ -9,7 +9,7 @@ from datetime import datetime
 from mmap import mmap
 from typing import Protocol, overload
 
-from lokki.errors import RunError
+from lokki.errors import RunError, damaged
 from lokki.failures import Failure, described
 from lokki.manifest import entries
 from lokki.results_html import table
@@ -183,7 +183,10 @@ class ManifestItems:
         """Load an item."""
         start = self._starts[index]
         end = self._content.find(b"\n", start)
-        [entry] = entries([self._content[start : end if end >= 0 else None].rstrip(b",\r\n")])
+        try:
+            [entry] = entries([self._content[start : end if end >= 0 else None].rstrip(b",\r\n")])
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            raise damaged(f"the list of items is damaged at item {index}: {error}") from None
         return self._load(entry.ref)
 
     def failures(self) -> Mapping[int, Failure]:

@@ -7,23 +7,29 @@ from pathlib import Path
 
 import msgspec
 
+from lokki.errors import StoreError
 from lokki.results_items import LogLine
 
 
 def log_lines(folder: Path) -> Iterator[LogLine]:
     """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
     path = folder / "events.jsonl"
-    if not path.exists():
+    try:
+        with path.open("rb") as lines:
+            yield from filter(None, map(_log_line, map(_event, lines)))
+    except FileNotFoundError:
         return
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                event = msgspec.json.decode(line)
-            except msgspec.DecodeError:
-                return  # the line that was being written when the run was killed
-            found = _log_line(event)
-            if found is not None:
-                yield found
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}. Start a new run.") from error
+
+
+def _event(line: bytes) -> dict[str, object]:
+    """Read a line; one that is damaged, or was being written when the run was killed, is an event that says nothing."""
+    try:
+        event: object = msgspec.json.decode(line)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 def _log_line(event: dict[str, object]) -> LogLine | None:

@@ -207,7 +207,7 @@ def read_results(store: Store, key: str | None, inner: tuple[str, ...]) -> dict[
         for entry in _entries(store, [store.url(file.Key) for file in files.FAILED]):
             failure = _failure(entry, inner)
             found.update(dict.fromkeys(_indexes(entry), failure))
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # msgspec's are ValueErrors
         raise StoreError(f"{url} is not what Step Functions writes for a map of lokki: {error}.") from None
     return found
 
@@ -226,7 +226,7 @@ def places(definition: Json) -> dict[str, Place]:
             else:
                 previous = _call(state)
                 found[previous] = Place(previous)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"the run's state machine is none that lokki builds: {error!r}.") from None
     return found
 

@@ -1,16 +1,19 @@
 """Emulated runs, by the real command, read in Python and replayed as local ones are."""
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.command import Place
+from support.damage import DAMAGES
 
 from lokki import local
 from lokki.emulator.kept import HISTORY
 from lokki.emulator.s3 import S3Server
 from lokki.errors import EmulatorError, LokkiError
+from lokki.local_run.checksums import CHECKSUMS
 from lokki.results import FlowResults, Items, Run
 
 PROGRAM = """
@@ -206,6 +209,7 @@ def test_reading_needs_nothing_of_the_extra(place: Place) -> None:
 def test_what_a_killed_run_left_is_read_up_to_a_line_cut_short(place: Place, tmp_path: Path) -> None:
     shutil.copytree(place.folder / ".lokki", tmp_path / ".lokki")
     history = tmp_path / ".lokki/runs/finished" / HISTORY
+    (history.parent / CHECKSUMS).unlink()  # written when a run ends
     history.write_bytes(history.read_bytes()[:-5])
     run = local("birds-flow", tmp_path / ".lokki").run("finished")
     assert run.result() == ", ".join(FLAPPED)
@@ -250,3 +254,52 @@ def test_objects_that_cannot_be_kept_are_said_but_hide_no_other_error(
 
     with pytest.raises(seen, match=message):
         use()
+
+
+def answers(run: Callable[[], Run]) -> dict[str, object]:
+    """Return what each step of a finished run gave, and its result, or the errors."""
+    found: dict[str, object] = {}
+    for name in ("get_birds", "flap_bird", "join_birds", "result"):
+        try:
+            value = run().result() if name == "result" else run().step(name)
+            found[name] = [str(each) for each in value] if isinstance(value, Items) else value
+        except LokkiError as error:
+            found[name] = "error" if "\n" not in str(error) else str(error)
+    return found
+
+
+def test_a_damaged_file_of_an_emulated_run_gives_the_right_value_or_one_line(place: Place, tmp_path: Path) -> None:
+    original = place.folder / ".lokki" / "runs" / "finished"
+    expected = answers(lambda: results(place).run("finished"))
+    assert "error" not in expected.values()
+    files = sorted(path.relative_to(original) for path in original.rglob("*") if path.is_file() and path.stat().st_size)
+    others = sorted(path for path in (original.parent / "redriven").rglob("*") if path.is_file())
+    damaged = 0
+    for seed in range(150):
+        chance = random.Random(seed)
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        shutil.copytree(original, tmp_path / "runs" / "finished")
+        file = chance.choice(files)
+        done = chance.choice(DAMAGES)(chance, tmp_path / "runs" / "finished" / file, others)
+        flow = local("birds-flow", tmp_path, file=place.folder / "birds_emulated.py")
+        for name, value in answers(lambda flow=flow: flow.run("finished")).items():  # type: ignore[misc]
+            assert value in (expected[name], "error"), f"seed {seed}: {file} {done}"
+            damaged += value == "error"
+    assert damaged > 20
+
+
+def test_an_emulated_run_is_its_owners_alone(place: Place) -> None:
+    paths = [place.folder / ".lokki", *(place.folder / ".lokki" / "runs").rglob("*")]
+    assert len(paths) > 30
+    assert [str(path) for path in paths if path.stat().st_mode & 0o077] == []
+
+
+def test_a_damaged_run_is_not_redriven(place: Place, tmp_path: Path) -> None:
+    shutil.copytree(place.folder, tmp_path / "copy")
+    copy = Place(tmp_path / "copy")
+    [manifest] = (copy.folder / ".lokki/runs/failed/objects").rglob("map_manifest.json")
+    manifest.write_bytes(manifest.read_bytes().replace(b'"index":0', b'"index":7'))
+    done = copy.run("birds_emulated.py", "emulate", "--quiet", "--resume", "failed")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: ") or "map_manifest.json is damaged" in done.err
+    assert "map_manifest.json is damaged: it was changed" in done.err

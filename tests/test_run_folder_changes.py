@@ -1,5 +1,6 @@
 """Folders of runs that change under a run: never a wrong result, nothing written into another run, one clear line."""
 
+import shlex
 import shutil
 import stat
 import subprocess
@@ -300,6 +301,7 @@ def test_nobody_but_the_owner_may_read_anything_of_a_run_whatever_the_umask(tmp_
     program = f"import os, runpy, sys; os.umask(0); sys.argv = {['flow.py', 'run', '--run-id', 'one']!r}; "
     program += "runpy.run_path('flow.py', run_name='__main__')"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env=forkable(), capture_output=True)
+    assert stat.S_IMODE((tmp_path / "flow.py").stat().st_mode) & 0o044
     readable = [
         f"{path.relative_to(tmp_path)} {stat.S_IMODE(path.stat().st_mode):o}"
         for path in [tmp_path / ".lokki", *(tmp_path / ".lokki").rglob("*")]
@@ -308,6 +310,44 @@ def test_nobody_but_the_owner_may_read_anything_of_a_run_whatever_the_umask(tmp_
     assert readable == []
     assert (tmp_path / ".lokki" / "runs" / "one" / "events.jsonl").exists()
     assert (tmp_path / ".lokki" / ".gitignore").read_text() == "*\n"
+
+
+def python(folder: Path, command: str) -> tuple[int, str, list[str]]:
+    """Run a command as it is typed, ``python flow.py …``; return its exit code, stdout and the lines of stderr."""
+    program, *arguments = shlex.split(command)
+    assert program == "python"
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, check=False, env=forkable(), capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+def test_the_command_that_an_error_about_a_damaged_file_names_works(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(PRIVATE)
+    assert python(tmp_path, "python flow.py run --quiet --run-id one") == (0, "2\n", [])
+    gathered = tmp_path / ".lokki" / "runs" / "one" / "gather" / "output.pkl.gz"
+    gathered.write_bytes(gathered.read_bytes()[:-1])
+    replay = "python flow.py replay one --step count"
+    code, _, [line] = python(tmp_path, replay)
+    problem, _, command = line.partition(" again, and what follows it: ")
+    assert (code, command) == (1, "python flow.py run --resume one --from gather")
+    assert problem.startswith("error: .lokki/runs/one/gather/output.pkl.gz is damaged or no gzip: it ends too early.")
+    assert python(tmp_path, f"{command} --quiet") == (0, "2\n", [])
+    assert python(tmp_path, replay)[:2] == (0, "2\n")
+
+
+def test_the_command_that_a_run_names_which_met_a_damaged_file_works(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(PRIVATE)
+    assert python(tmp_path, "python flow.py run --quiet --run-id one")[0] == 0
+    folder = tmp_path / ".lokki" / "runs" / "one"
+    (folder / "gather" / "output.pkl.gz").unlink()
+    (folder / "count" / "output.json").unlink()
+    code, _, [line, hint] = python(tmp_path, "python flow.py run --quiet --resume one")
+    assert code == 1
+    assert line.startswith("error: .lokki/runs/one/gather/output.pkl.gz is not there: no such file under ")
+    assert line.endswith("gather() runs again when the run is resumed.")
+    command = hint.removeprefix("fix it and resume with: ")
+    assert python(tmp_path, f"{command} --quiet") == (0, "2\n", [])
 
 
 PRIVATE = """
@@ -326,9 +366,13 @@ def same(item: object) -> object:
 def gather(results: list[object]) -> tuple[object, ...]:
     return tuple(results)
 
+@step
+def count(results: tuple[object, ...]) -> int:
+    return len(results)
+
 @flow
 def private():
-    return source().map(same).agg(gather)
+    return source().map(same).agg(gather).next(count)
 
 if __name__ == "__main__":
     main(private)

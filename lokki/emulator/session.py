@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import cast
 
 from lokki.emulator.kept import emulated_name
 from lokki.emulator.run import Emulation, EmulationOptions, failure_text
-from lokki.errors import RunError, RunFolderError
+from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, path_from
+from lokki.local_run.checksums import take_checksums, write_checksums
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.plan import bind_parameters, describe, lower
 from lokki.values import Json
@@ -88,7 +90,7 @@ class Session:
             folder = self._runs.folder / record.run_id
             self.emit(RunStarted(flow, record.run_id, given, redriven, str(folder)))
             try:
-                result = self._emulate(folder, record.run_id, given, redriven=redriven)
+                result = self._emulate(folder, record, given, redriven=redriven)
             except BaseException as error:
                 ended = time.monotonic() - began
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -100,7 +102,15 @@ class Session:
             self.emit(RunFinished(ended))
             return result
 
-    def _emulate(self, folder: Path, run_id: str, given: Mapping[str, Json], *, redriven: bool) -> object:
+    def _emulate(self, folder: Path, record: RunRecord, given: Mapping[str, Json], *, redriven: bool) -> object:
+        take_checksums(folder, record.seal)
+        try:
+            return self._execute(folder, record.run_id, given, redriven=redriven)
+        finally:
+            with suppress(LokkiError, OSError):  # what ended the run is told, not that its folder is gone
+                write_checksums(folder, record.seal)
+
+    def _execute(self, folder: Path, run_id: str, given: Mapping[str, Json], *, redriven: bool) -> object:
         with Emulation(self.bundle, folder, self.emit, self.options) as emulation:
             execution = emulation.revive(run_id, given) if redriven else emulation.start(run_id, given)
             try:

@@ -137,13 +137,12 @@ class RunFolder:
             if not error.damage or isinstance(error, DamagedError):
                 raise
             problem = error.damage.replace("local:///", f"{self._runs.folder}/")
-            again = (
-                f"{step_id}() runs again when the run is resumed."
-                if resumable
-                else f"Run {step_id}() again, and what follows it: run --resume {self._record.run_id} --from {step_id}"
-            )
+            command = "" if resumable else f"run --resume {self._record.run_id} --from {step_id}"
+            again = f"{step_id}() runs again when the run is resumed."
+            if command:
+                again = f"Run {step_id}() again, and what follows it: {command}"
             described = DamagedError(f"{problem}. {again}")
-            described.step = step_id
+            described.step, described.command = step_id, command
             raise described from error
 
     def _existing_outcome(self, step_id: str) -> Outcome:

@@ -16,9 +16,11 @@ from lokki.errors import LokkiError
 from lokki.events import Event, ItemsFinished
 from lokki.local_run.runs import Runs
 from lokki.plan import lower
+from lokki.progress import Nothing
 from lokki.replay import fetch
 from lokki.results import Items, local
-from lokki.runner import LocalRunner, Resume, ignore
+from lokki.run_log import Recorder
+from lokki.runner import LocalRunner, Resume
 
 COUNT = 9
 BROKEN: set[str] = set()
@@ -126,19 +128,23 @@ def make(root: Path, kind: Kind, salt: int) -> None:
     """Make a run of a kind."""
     finished: list[Event] = []
 
-    def interrupt(event: Event) -> None:
-        if isinstance(event, ItemsFinished):
+    recorder = Recorder(Nothing(), lambda emit: None)
+
+    def listen(event: Event) -> None:
+        recorder(event)
+        if kind.interrupted and isinstance(event, ItemsFinished):
             finished.append(event)
             if len(finished) == 4:
                 raise KeyboardInterrupt
 
     BROKEN.update(kind.broken)
     try:
-        runner = LocalRunner(root=root, executor="inline", listener=interrupt if kind.interrupted else ignore)
+        runner = LocalRunner(root=root, executor="inline", listener=listen)
         with suppress(LokkiError, KeyboardInterrupt):
             runner.run(kind.flow(), {"salt": salt}, run_id=kind.name)
     finally:
         BROKEN.clear()
+        recorder.close()
 
 
 def resume(root: Path, kind: Kind, from_step: str | None = None) -> object:
