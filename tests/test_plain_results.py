@@ -91,6 +91,8 @@ def test_a_plain_input_gives_plain_sums_of_it() -> None:
     assert proved("return x * 2", plain_input=True)
     assert not proved("return x * 2")
     assert not proved("return make(x)", plain_input=True)
+    assert proved("return x + y", "@step\ndef f(x, y=1, *, z='a'):", plain_input=True)
+    assert not proved("return x + y", "@step\ndef f(x, y=table):", plain_input=True)
 
 
 def test_lists_of_arrays_are_plain_where_the_annotation_says_numbers() -> None:

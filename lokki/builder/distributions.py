@@ -42,8 +42,8 @@ _SOURCES: Final = (".py", ".pyi", ".pyx", ".pxd")
 
 # Extras that are for who develops a package, and no backends of it.
 _FOR_DEVELOPERS = re.compile(
-    r"(tests?|testing|dev.*|docs?|documentation|lint.*|typ.*|mypy|check|cover|enabler|build|bench.*|maint.*|ci|cov.*"
-    r"|style|pre-?commit|examples?)(-.*)?"
+    r"(tests?|testing|dev(elop(er|ment)?)?|docs?|documentation|lint(ers|ing)?|typ(e|es|ing)|type-?check(ing)?|mypy|check"
+    r"|cover|cov(erage)?|enabler|build|bench(mark)?s?|maint(enance)?|ci|style|pre-?commit|examples?)"
 )
 _PROGRAM_GROUPS: Final = {"console_scripts", "gui_scripts"}
 

@@ -125,7 +125,8 @@ def hands_on_plain_values(source: bytes, name: str, *, plain_input: bool = False
     )
     if not all(scope.is_step(decorator) for decorator in function.decorator_list):
         return False
-    plain = frozenset(parameters if plain_input else ()) | frozenset(stored - parameters - module_names)
+    inputs = parameters if plain_input and _has_plain_defaults(function) else set[str]()
+    plain = frozenset(inputs) | frozenset(stored - parameters - module_names)
     while True:  # from all names down to those of which nothing says otherwise
         rest = plain - {*scope.tainted(function, plain)}
         if rest == plain:
@@ -254,6 +255,11 @@ def _parameters(function: ast.FunctionDef) -> list[str]:
         each.arg
         for each in (*every.posonlyargs, *every.args, *every.kwonlyargs, *filter(None, [every.vararg, every.kwarg]))
     ]
+
+
+def _has_plain_defaults(function: ast.FunctionDef) -> bool:
+    defaults = [*function.args.defaults, *filter(None, function.args.kw_defaults)]
+    return all(isinstance(default, ast.Constant) for default in defaults)
 
 
 def _stored_names(function: ast.FunctionDef) -> Iterator[ast.Name]:
