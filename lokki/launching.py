@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -35,6 +35,9 @@ class LaunchOptions:
     root: PurePath | str = ".lokki"
     progress: bool = True
     keep_going: bool = False
+
+
+_OPTIONS = frozenset(field.name for field in fields(LaunchOptions))
 
 
 class Launcher[**P, R]:
@@ -103,6 +106,10 @@ class Launcher[**P, R]:
 def _by_name(fn: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
     """Return arguments by name; unknown and missing names are left to the binding of parameters, which says more."""
     signature = inspect.signature(fn)
+    for name in kwargs:
+        if name not in signature.parameters and name in _OPTIONS:
+            hint = f"{fn.__name__}.using({name}=…).run(…)"
+            raise ParameterError(f"{name!r} is no parameter of {fn.__name__}() but an option of its runs: {hint}.")
     known = {name: value for name, value in kwargs.items() if name in signature.parameters}
     try:
         bound = signature.bind_partial(*args, **known).arguments

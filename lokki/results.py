@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lokki.errors import ParameterError, RunError, RunFolderError
 from lokki.results_html import table
@@ -113,7 +114,8 @@ class Run:
         """The ids of its steps, in order."""
         return list(self.kept.places())
 
-    def result(self) -> object:
+    # Any, not object: what it is only the reader knows, and indexing or iterating it must pass type checkers.
+    def result(self) -> Any:
         """Return what the flow's last step returned.
 
         Raises RunError for a run that has no result, StoreError for one whose result cannot be read.
@@ -123,7 +125,7 @@ class Run:
             raise RunError(f"the run {self.id} has no result; it is {self.status}{why}")
         return self.kept.output(self.steps[-1])
 
-    def step(self, step_id: str) -> object:
+    def step(self, step_id: str) -> Any:
         """Return what a step returned: its value where it ran once, a sequence of `Items` where it ran on items.
 
         The source of a map block gives its items, as such a sequence too. Raises ParameterError for a step that the

@@ -114,6 +114,10 @@ def test_a_parameter_named_as_the_option_is_the_parameter() -> None:
             lambda: sums_flow.run(limt=3),
             "unknown parameter 'limt' (the flow takes limit, since); 'limit' is required (int).",
         ),
+        (
+            lambda: sums_flow.run(limit=3, workers=2),
+            "'workers' is no parameter of sums_flow() but an option of its runs: sums_flow.using(workers=…).run(…).",
+        ),
         (lambda: sums_flow.run(3, limit=3), "sums_flow(): multiple values for argument 'limit'."),
         (lambda: sums_flow.run(1, date(2026, 1, 1), 3), "sums_flow(): too many positional arguments."),
         (lambda: sums_flow.run("three"), "'limit' is 'three', not int (Expected `int`, got `str`)."),

@@ -20,7 +20,7 @@ from lokki.plan import lower
 
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "tests" / "typing"
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "docs" / "testing.md"]
 
 
 def load(name: str) -> ModuleType:
@@ -109,8 +109,11 @@ class Pyright:
 def pyright(tmp_path_factory: pytest.TempPathFactory) -> Pyright:
     folder = tmp_path_factory.mktemp("pyright")
     texts = {name: (FILES / name).read_text() for name in ("accepted.py", "rejected.py", "inferred.py")}
-    texts |= dict(re.findall(r"^```python (\S+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+    for page in PAGES:
+        named = re.findall(r"^```python (\S+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        texts |= {f"{page.stem}/{name}": text for name, text in named}
     for name, text in texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     run = subprocess.run(
         [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable],
