@@ -258,6 +258,7 @@ class Execution:
             with environment(invocation.env):
                 finished = (self._run_source if call.fans_out else self._run_step)(call, invocation, began)
         except StepFailedError as error:
+            raise_interrupt()  # Ctrl-C ended what the step had started, too: the step has not failed
             raise self._failed(call.id, error.failure) from error.__cause__
         except ResultError as error:
             raise self._failed(call.id, failure_of(call.id, error, 1, invocation.defined_at)) from error
@@ -387,6 +388,7 @@ class Execution:
 
     def _attempts(self) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
+            raise_interrupt()
             self._emit(StepRetried(step_id, None, attempt, wait, failure))
 
         def sleep(seconds: float) -> None:

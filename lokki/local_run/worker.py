@@ -19,6 +19,7 @@ from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import guarded
+from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter, partial_value
 from lokki.local_run.limits import TimeLimit
 from lokki.manifest import Entry, entries
@@ -204,6 +205,7 @@ class Worker:
 
     def _failed(self, again: Callable[[], object], failure: Failure) -> Failure:
         """Write down why an item failed, and what the failed step got, so that the item goes on there."""
+        raise_interrupt()  # Ctrl-C ended what the step had started: the run is interrupted, the step has not failed
         if self._position > 0:
             with suppress(ResultError, StoreError):  # a value that cannot be read again: its steps run again instead
                 self._part.add(self._index, again(), after=self._job.inner[self._position - 1].id)
@@ -222,6 +224,7 @@ class Worker:
             raise StoppedError
 
     def _tell_of_retry(self, step_id: str, attempt: int, wait: float, failure: Failure) -> None:
+        raise_interrupt()
         self._tried = Tried(self._index, self._position, attempt, wait)
         if self._mark is not None:
             self._mark(self._index, self._position, attempt + 1)

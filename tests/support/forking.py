@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from support.local_runs import forkable
 
@@ -48,22 +49,28 @@ def start(
     functions: str = "",
     main: str = "main(forking)",
     env: Mapping[str, str] | None = None,
+    output: BinaryIO | None = None,
 ) -> subprocess.Popen[str]:
-    """Start a run of a flow whose step has this body; ``functions`` stand above it, ``main`` at the file's end."""
+    """Start a run of a flow whose step has this body; ``functions`` stand above it, ``main`` at the file's end.
+
+    ``output``: a file for what the run writes; else it is read from pipes.
+    """
     lines = textwrap.indent(body.strip(), "    ")
     text = FLOW.replace("{functions}", functions.strip()).replace("{body}", lines)
     (folder / "forking.py").write_text(text.replace("{count}", str(count)).replace("{main}", main))
-    return again(folder, *options, env=env)
+    return again(folder, *options, env=env, output=output)
 
 
-def again(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def again(
+    folder: Path, *options: str, env: Mapping[str, str] | None = None, output: BinaryIO | None = None
+) -> subprocess.Popen[str]:
     """Start another run of the flow that was written there."""
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "forking.py", "run", *options],
         cwd=folder,
         env={**forkable(), **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output or subprocess.PIPE,
+        stderr=output or subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
