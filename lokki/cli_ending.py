@@ -21,10 +21,15 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import NoReturn, cast
 
+from lokki.cli_flow import INTERRUPTED
+
 _owned = ContextVar("owned", default=False)
 
 _DOORS = ("lokki", "lokki.cli", __name__)
 """The modules that a call from the user's script comes through."""
+
+_INTERRUPTED_SECONDS = 1.0
+"""How long an interrupted run waits at its very end for threads and processes of the user's."""
 
 _RUN_STEPS_HERE = {"run", "replay"}
 
@@ -71,18 +76,30 @@ def leave(code: int, command: str) -> NoReturn:
     """End the process, or raise SystemExit where it is not there for the command alone."""
     if not owns_process():
         sys.exit(code)
-    if not any(thread.daemon for thread in threading.enumerate()):
+    interrupted = code == INTERRUPTED
+    if not interrupted and not any(thread.daemon for thread in threading.enumerate()):
         if command not in _RUN_STEPS_HERE:
             atexit.register(_spare_the_collector)
         sys.exit(code)
     # Imported here so that commands that leave no threads behind start without it.
     from lokki.local_run.output import flush_all
 
-    # As Python does at its end: idle pools of the user's are told to end, and threads that are no daemons waited for.
-    threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
-    atexit._run_exitfuncs()
+    if interrupted:
+        # A step that was left behind may wait for ever, for a thread or a process that it started.
+        waiting = threading.Thread(target=_wait_for_others, daemon=True)
+        waiting.start()
+        with suppress(KeyboardInterrupt):
+            waiting.join(_INTERRUPTED_SECONDS)
+    else:
+        _wait_for_others()
     flush_all()
     os._exit(code)
+
+
+def _wait_for_others() -> None:
+    """Do what Python does at its end: idle pools of the user's are told to end, threads that are no daemons awaited."""
+    threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
+    atexit._run_exitfuncs()
 
 
 def _is_guarded(frame: FrameType) -> bool:

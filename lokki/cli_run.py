@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, cast
+from typing import NoReturn, TextIO, cast
 
 import click
 
@@ -32,7 +33,7 @@ from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunError, RunFolderError
 from lokki.graph import FlowGraph
-from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, raise_interrupt
+from lokki.local_run.interrupts import acknowledge_interrupt, given_up_by, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import BorrowedStreams, Descriptors, capture_streams
 from lokki.naming import check_run_id
@@ -168,7 +169,7 @@ def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: 
     recorder = Recorder(_display(options, descriptors.terminal), descriptors.start)
     ending = _Ending(options, descriptors, recorder)
     try:
-        with ExitStack() as ended:
+        with given_up_by(ending.give_up) if owns_process() else nullcontext(), ExitStack() as ended:
             # In this order, whatever happens on the way: what is held back is shown before the display ends.
             ended.callback(recorder.close)
             ended.callback(descriptors.end, recorder)
@@ -216,6 +217,14 @@ class _Ending:
         """Say that the run was interrupted."""
         self._say(f"interrupted{f'; resume with: {self._resume}' if self._resume else ''}", event="interrupted")
         return INTERRUPTED
+
+    def give_up(self) -> NoReturn:
+        """End the process of a run that was interrupted while a step keeps the main thread for ever."""
+        # On a thread: the main one may have the recorder's lock.
+        closing = threading.Thread(target=self._recorder.close, daemon=True)
+        closing.start()
+        closing.join(0.3)
+        os._exit(self.interrupted())
 
     def failed(self, error: LokkiError) -> int:
         """Say what failed: the traceback of the user's step, one line of what and where, and how to go on."""

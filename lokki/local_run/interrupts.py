@@ -4,10 +4,14 @@ Each raises KeyboardInterrupt in the main thread, wherever that is. Python drops
 from which none can be raised: a ``__del__``, a callback of the collector, a function called at a fork. Some code of
 users' catches everything. So the signal is remembered, too, and `raise_interrupt` raises it where a run looks for it:
 between two operations, two messages, two glances at threads.
+
+A step may still keep the main thread, waiting for processes that the same Ctrl-C broke. So a run can also say what to
+do when it has not ended some seconds after a signal: `give_up_by`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +21,9 @@ from types import FrameType
 from lokki.local_run import forks
 
 type _Handler = Callable[[int, FrameType | None], object] | int | None
+
+GIVE_UP_SECONDS = 9.0
+"""How long after a signal a run may take to end: the 8 seconds for what is running, and a little for the rest."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """SIGTERM is how containers and CI end a job, SIGHUP comes when a terminal is closed."""
@@ -29,17 +36,20 @@ class _Interrupts:
         self.pending = False
         self.held = 0
         self.handlers: dict[int, _Handler] = {}
+        self.wake: int | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         self.pending = True
+        if self.wake is not None:
+            os.write(self.wake, b".")
         # An exception in what runs at a fork would be dropped with a complaint.
         if not self.held and (frame is None or frame.f_globals.get("__name__") != forks.__name__):
             raise KeyboardInterrupt
 
     def let_go(self) -> None:
         """Treat signals in a process that a step forked as they were treated before the run."""
-        self.pending, self.held = False, 0
+        self.pending, self.held, self.wake = False, 0, None
         self.restore()
 
     def install(self, numbers: Sequence[signal.Signals]) -> None:
@@ -76,6 +86,34 @@ def interruptible(numbers: Sequence[signal.Signals] = _ENDING) -> Iterator[None]
     finally:
         forks.forget(_interrupts)
         _interrupts.restore()
+
+
+@contextmanager
+def given_up_by(give_up: Callable[[], object]) -> Iterator[None]:
+    """Call a function, on a thread of its own, when what is done meanwhile goes on long after a signal."""
+    if not _interrupts.handlers or _interrupts.wake is not None:
+        yield
+        return
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    ended = threading.Event()
+
+    def wait() -> None:
+        os.read(awake, 1)
+        if not ended.wait(GIVE_UP_SECONDS):
+            give_up()
+        os.close(awake)
+
+    # Not started by the handler: what it interrupts may hold the locks that starting a thread needs.
+    threading.Thread(target=wait, name="lokki-interrupts", daemon=True).start()
+    _interrupts.wake = wake
+    try:
+        yield
+    finally:
+        _interrupts.wake = None
+        os.write(wake, b".")  # closing it would not do: a process that a step forked may have it, too
+        ended.set()
+        os.close(wake)
 
 
 def raise_interrupt() -> None:
