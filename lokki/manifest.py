@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 from lokki.codec import Pack, checksum
-from lokki.errors import ResultError
+from lokki.errors import ResultError, damaged
 from lokki.values import Inline, Json, Ref, Stored, inline_json
 
 _QUOTE = msgspec.json.encode
@@ -32,8 +32,10 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> Ref:
-        """Where the item is."""
+        """Where the item is. Raises StoreError for a line that has no item."""
         if isinstance(self.result_url, msgspec.UnsetType):
+            if self.item is msgspec.UNSET:
+                raise damaged(f"the list of items is damaged: item {self.index} is not there")
             return Inline(cast("Json", self.item))
         return Stored(self.result_url, self.range, self.crc32)
 

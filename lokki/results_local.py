@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
+from os import SEEK_END
 from pathlib import Path
 from typing import cast
 
@@ -101,8 +102,9 @@ class LocalRun:
         with self._folder.reading(step_id):
             self._check_ended(step_id)  # written last: without it the manifest may not belong to this run
             self._folder.check_items(step_id)
-            with self._folder.manifest(step_id).open("rb") as file:
-                items = ManifestItems(mmap(file.fileno(), 0, access=ACCESS_READ), self._load)
+            items = ManifestItems(_mapped(self._folder.manifest(step_id)), self._load)
+            if len(items) != self._folder.items(step_id):
+                raise damaged(f"{self._folder.manifest(step_id)} is damaged: it lists {len(items)} items")
         return CheckedItems(items, self._folder, step_id)
 
     def results(self, place: Place) -> JournalItems:
@@ -119,6 +121,8 @@ class LocalRun:
 
     def _check_ended(self, step_id: str) -> None:
         if self._folder.outcome(step_id) is None:
+            if self._record.status == "finished":
+                raise damaged(f"{self._folder.path / step_id / 'output.json'} is not there any more")
             raise StoreError(
                 f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
                 f"Go on with it by --resume {self._record.run_id}."
@@ -244,11 +248,13 @@ class JournalItems:
     def _check_complete(self, finished: bytearray) -> None:
         """Raise StoreError when a map block that has ended lacks results, or reasons of failures."""
         outcome = self._folder.map_outcome(str(self._place.source))
+        if outcome is None and self._record.status == "finished":
+            raise damaged(f"{self._journals.folder / 'manifest.json'} is not there any more", "Run the map again.")
         found = [finished.count(1), len(self._failures)]
-        if outcome is not None and found != [outcome["succeeded"], outcome["failed"]]:
+        if outcome is not None and found != [outcome.succeeded, outcome.failed]:
             raise damaged(
                 f"{self._journals.folder} holds {found[0]} results and {found[1]} failures where "
-                f"{outcome['succeeded']} and {outcome['failed']} should be",
+                f"{outcome.succeeded} and {outcome.failed} should be",
                 "Run the map again.",
             )
 
@@ -286,11 +292,20 @@ def places(plan: list[str]) -> dict[str, Place]:
             step_id = line.partition(" = ")[0]
             found[step_id] = Place(step_id)
             continue
+        if source not in found:
+            raise StoreError(f"the run's plan cannot be read: {line!r} follows no step. Start a new run.")
         found[source] = replace(found[source], fans_out=True)
         # Texts among the arguments may hold anything; without them an arrow is an arrow.
         inner = tuple(call.partition(" = ")[0] for call in _STRING.sub("", inner_calls).split(" -> "))
         found.update({step_id: Place(step_id, source, inner) for step_id in inner})
     return found
+
+
+def _mapped(path: Path) -> bytes | mmap:
+    with path.open("rb") as file:
+        if file.seek(0, SEEK_END) == 0:
+            return b""
+        return mmap(file.fileno(), 0, access=ACCESS_READ)
 
 
 def _info(record: RunRecord, flow: str) -> RunInfo:

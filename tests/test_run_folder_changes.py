@@ -172,11 +172,13 @@ def test_only_items_whose_results_are_damaged_run_again(tmp_path: Path) -> None:
     assert resumed.of(StepSkipped) == [StepSkipped("source")]
 
 
-def test_damage_that_a_map_could_tolerate_as_a_failure_is_none(tmp_path: Path) -> None:
-    @flow
-    def tolerant() -> StepNode[..., list[object]]:
-        return source().map(twice, tolerate=4).agg(gather)
+@flow
+def tolerant() -> StepNode[..., list[object]]:
+    return source().map(twice, tolerate=4).agg(gather)
 
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_damage_that_a_map_could_tolerate_as_a_failure_is_none(tmp_path: Path, executor: Executor) -> None:
     pack = tmp_path / "runs" / "run" / "source" / "items.pkl.gz"
 
     def spoil() -> None:
@@ -185,7 +187,7 @@ def test_damage_that_a_map_could_tolerate_as_a_failure_is_none(tmp_path: Path) -
         pack.write_bytes(content)
 
     with pytest.raises(DamagedError, match=r"items\.pkl\.gz at \d+ is damaged.*source\(\) runs again when"):
-        Local(tmp_path, "inline", also=after(StepFinished, spoil)).run(tolerant(), run_id="run")
+        Local(tmp_path, executor, also=after(StepFinished, spoil)).run(tolerant(), run_id="run")
     assert Local(tmp_path, "inline").run(tolerant(), resume=Resume("run")) == [1, ((2, 2), (2, 2)), 3, ((4, 4), (4, 4))]
 
 

@@ -37,7 +37,7 @@ from lokki.local_run import journal
 from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import Feed
-from lokki.local_run.folder import RunFolder
+from lokki.local_run.folder import MapOutcome, RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.limits import Deadline, TimeLimit
@@ -333,9 +333,8 @@ class Execution:
                 finally:
                     self._record = replace(self._record, failed=self._record.failed + mapping.failed)
         self._check_finished(op, mapping, items - finished_before)
-        text = msgspec.json.encode({"items": items, "succeeded": items - mapping.failed, "failed": mapping.failed})
         self._check_folder()
-        self._folder.write_map_outcome(op.id, text)
+        self._folder.write_map_outcome(op.id, MapOutcome(items, items - mapping.failed, mapping.failed))
         self._emit(MapFinished(op.id, items - mapping.failed, mapping.failed, time.monotonic() - began))
 
     def _run_workers(self, mapping: MapRun, first_part: int, workers: int) -> None:

@@ -23,7 +23,15 @@ _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."
 
 type Outcome = dict[str, object]
-"""What is written of an operation that has ended: a reference to a step's result, or numbers of items."""
+"""What is written of a step that runs once and has ended: a reference to its result, or what is known of its items."""
+
+
+class MapOutcome(msgspec.Struct, frozen=True):
+    """What is written of a map block that has ended: how many items it had, and what became of them."""
+
+    items: int
+    succeeded: int
+    failed: int
 
 
 class RunFolder:
@@ -61,17 +69,23 @@ class RunFolder:
         """Load what a step that runs once returned; ``load``: default `RunFolder.load`."""
         return (load or self.load)(ref_from_json(self._existing_outcome(step_id)))
 
-    def map_outcome(self, source_id: str) -> Outcome | None:
+    def map_outcome(self, source_id: str) -> MapOutcome | None:
         """Return how many items of a map block succeeded and failed; None while it has not ended."""
-        return self._read(f"{source_id}/map_results/manifest.json")
+        key = f"{source_id}/map_results/manifest.json"
+        outcome = self._read(key)
+        try:
+            return None if outcome is None else msgspec.convert(outcome, MapOutcome)
+        except msgspec.ValidationError as error:
+            raise damaged(f"{self.path / key} is damaged: {error}", _AGAIN) from None
 
     def failed_items(self, source_id: str) -> int:
         """Return how many items of a finished map block failed; 0 for one that is not finished."""
-        return int(cast("int", (self.map_outcome(source_id) or {}).get("failed", 0)))
+        outcome = self.map_outcome(source_id)
+        return 0 if outcome is None else outcome.failed
 
-    def write_map_outcome(self, source_id: str, outcome: bytes) -> None:
+    def write_map_outcome(self, source_id: str, outcome: MapOutcome) -> None:
         """Write that a map block has ended."""
-        self._write(f"{source_id}/map_results/manifest.json", outcome)
+        self._write(f"{source_id}/map_results/manifest.json", msgspec.json.encode(outcome))
 
     def forget_outcome(self, step_id: str) -> None:
         """Remove what a step handed on, so that it runs again."""
