@@ -186,8 +186,16 @@ class Flow[**P, R = Any]:
         * ``progress``: show on stderr, or below a notebook's cell, how far the run is.
         * ``keep_going``: run all items of a map although more fail than it tolerates.
         """
-        # Imported here so that Lambda, where flows are only drawn, does not load what runs them.
-        from lokki.launching import Launcher, LaunchOptions
+        try:
+            # Imported here so that Lambda, where flows are only drawn, does not load what runs them.
+            from lokki.launching import Launcher, LaunchOptions
+        except ModuleNotFoundError as error:
+            if error.name != "lokki.launching":
+                raise
+            raise FlowError(
+                f"{self.fn.__name__}.run() runs a flow on a machine of yours, and Lambda has none of it. "
+                'Put the call below: if __name__ == "__main__":'
+            ) from None
 
         options = LaunchOptions(executor, workers, run_id, root, progress, keep_going)
         return Launcher(self.fn, self, options)

@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import cast
 
 from lokki.chain import StepNode
-from lokki.errors import ParameterError, RunError
+from lokki.errors import FlowError, ParameterError, RunError
 from lokki.failures import is_own_file
 from lokki.graph import FlowGraph
+from lokki.loading import is_importing
+from lokki.local_run.context import place
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.own_thread import call_on_thread
 from lokki.naming import check_run_id
@@ -73,6 +75,12 @@ class Launcher[**P, R]:
         return cast("R", self._execute({}, resume))
 
     def _execute(self, params: Mapping[str, object], resume: Resume | None) -> object:
+        if is_importing() and not place()[0]:
+            # Each worker process would start the run again.
+            raise FlowError(
+                f"{self._fn.__name__} is run while its file is imported, as worker processes and the command line do. "
+                'Put the call below: if __name__ == "__main__":'
+            )
         options = self._options
         recorder = Recorder(_display(options.progress), lambda emit: None)
         runner = LocalRunner(

@@ -295,3 +295,64 @@ def test_ctrl_c_interrupts_a_run_that_can_then_be_resumed(tmp_path: Path, where:
 def test_types_say_what_a_run_returns() -> None:
     untyped: Flow[...] = sums_flow
     assert isinstance(untyped.run(limit=1), float)
+
+
+UNGUARDED = """
+from lokki import flow, step
+
+@step
+def numbers() -> list[int]:
+    return [1, 2]
+
+@step
+def double(number: int) -> int:
+    return 2 * number
+
+@step
+def total(values: list[int]) -> int:
+    return sum(values)
+
+@flow
+def sums_flow():
+    return numbers().map(double).agg(total)
+
+print(sums_flow.run(executor=EXECUTOR))
+"""
+
+
+def test_a_script_that_runs_its_flow_whoever_imports_it_is_refused_by_its_workers(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED.replace("EXECUTOR", '"processes"'))
+    run = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 1
+    assert 'Put the call below: if __name__ == "__main__":' in run.stderr
+    assert len(list((tmp_path / ".lokki" / "runs").iterdir())) == 1
+
+
+def test_a_script_that_runs_its_flow_whoever_imports_it_is_refused_by_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED.replace("EXECUTOR", '"inline"'))
+    command = [sys.executable, "-m", "lokki", "run", "script.py"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert 'Put the call below: if __name__ == "__main__":' in run.stderr
+    assert not (tmp_path / ".lokki").exists()
+    assert subprocess.run([sys.executable, "script.py"], capture_output=True, text=True).stdout == "6\n"
+
+
+@step
+def run_another(number: int) -> float:
+    return sums_flow.using(progress=False).run(number)
+
+
+@step
+def one_and_two() -> list[int]:
+    return [1, 2]
+
+
+@flow
+def nesting_flow() -> StepNode[..., float]:
+    return one_and_two().map(run_another).agg(total)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_step_may_run_another_flow(executor: lokki.options.Executor) -> None:
+    assert nesting_flow.run(executor=executor) == 1 + 1 + 1 / 2
