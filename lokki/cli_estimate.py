@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import click
 import msgspec
@@ -12,12 +13,14 @@ from lokki import prices
 from lokki.cli_params import PREFIX, given_parameters, options_for
 from lokki.cli_runs import ROOT
 from lokki.config import LokkiConfig, load_config
+from lokki.errors import AwsError
 from lokki.estimate import Estimate, Measure, Workload, estimate
 from lokki.estimate_limits import Problem, problems
 from lokki.graph import FlowGraph
 from lokki.measured import Measured, measured
 from lokki.plan import FanOut, Plan, lower
 from lokki.progress import seconds as duration
+from lokki.quotas import NEW_ACCOUNT_FUNCTIONS
 
 _NOTES = (
     f"Prices of us-east-1, on demand, as of {prices.READ}, without free tiers.",
@@ -62,10 +65,36 @@ def _estimate(graph: FlowGraph, options: dict[str, object]) -> int:
     before = measured(plan, ROOT)
     numbers = {name: parsed(plan, _texts(options[name]), f"--{name}") for name in ("items", "seconds")}
     workload = workload_of(plan, before, config, Given(numbers["items"], numbers["seconds"], _sizes(plan, options)))
+    functions, why = _functions_at_once(config) if workload.items else (workload.functions_at_once, "")
+    workload = replace(workload, functions_at_once=functions)
     found = estimate(plan, config, workload)
     size = len(msgspec.json.encode(given))
     click.echo(report(plan, workload, before, found, problems(plan, config, workload, found, size)))
+    if why:
+        click.echo(why)
     return 0
+
+
+def _functions_at_once(config: LokkiConfig) -> tuple[int, str]:
+    """Return how many functions the account runs at one time, and a line that says where that is from."""
+    if config.map_concurrency:
+        return config.map_concurrency, f"Functions at one time: {config.map_concurrency:,}, by map_concurrency."
+    # Only here: boto3 takes longer to import than all else that an estimate does.
+    from lokki.deploy.aws import connect
+    from lokki.deploy.deployment import functions_at_once
+
+    try:
+        aws = connect()
+        known = functions_at_once(aws, patient=False)
+    except AwsError:
+        known = 0
+    if known:
+        return known, f"Functions at one time: {known:,}, as the account in {aws.region} says."
+    assumed = prices.FUNCTIONS_AT_ONCE.value
+    return assumed, (
+        f"Functions at one time: {assumed:,}, AWS's default, since no account could be asked. A new one may have "
+        f"{NEW_ACCOUNT_FUNCTIONS}: set map_concurrency in lokki.yml."
+    )
 
 
 class Given(msgspec.Struct, frozen=True):

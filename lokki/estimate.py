@@ -42,10 +42,14 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is estimated: the number of items of each map, by its source's id, and a measure of each step, by its id."""
+    """What is estimated: the number of items of each map, by its source's id, and a measure of each step, by its id.
+
+    ``functions_at_once``: how many functions the account runs at one time.
+    """
 
     items: Mapping[str, int]
     measures: Mapping[str, Measure] = field(default_factory=dict)
+    functions_at_once: int = prices.FUNCTIONS_AT_ONCE.value
 
     def measure(self, call: Call) -> Measure:
         """Return the measure of a call: its own, else a second and a small result."""
@@ -179,9 +183,9 @@ def estimate_map(plan: Plan, op: FanOut, config: LokkiConfig, workload: Workload
     child_seconds = batch * sum(workload.measure(call).seconds for call in op.inner)
     rate = (prices.EXPRESS_STARTS if express else prices.STANDARD_STARTS).value
     at_once = min(
-        op.options.concurrency or prices.CHILDREN_AT_ONCE.value,
+        op.options.concurrency or workload.functions_at_once,
         prices.CHILDREN_AT_ONCE.value,
-        prices.FUNCTIONS_AT_ONCE.value,
+        workload.functions_at_once,
         max(children, 1),
     )
     dispatch = children / rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lokki import prices
 from lokki.builder.timing import function_timeout
@@ -126,24 +126,25 @@ def _map(plan: Plan, op: FanOut, each: MapEstimate, config: LokkiConfig, workloa
         ways += [] if each.express or each.child_seconds > prices.EXPRESS_SECONDS.value else [_SHORT]
         text = f"starting {each.children:,} children of the map over {op.id}() takes {each.dispatch:.0f} s"
         yield Problem(limit, text, f"set {' or '.join(ways)}" if ways else "ask AWS for a higher quota", breaks=False)
-    yield from _at_once(op, each)
+    yield from _at_once(op, each, workload.functions_at_once)
     yield from _put_rate(op, each, workload)
 
 
-def _at_once(op: FanOut, each: MapEstimate) -> Iterator[Problem]:
-    """Tell of children, or functions, that have to wait for others: as many as start while the first one runs."""
+def _at_once(op: FanOut, each: MapEstimate, functions: int) -> Iterator[Problem]:
+    """Tell of items that have to wait for others: as many as could start while the first one runs.
+
+    Those of a map without a bound of its own wait in the map; beyond the bound of a user's, they wait for a function.
+    """
     rate = (prices.EXPRESS_STARTS if each.express else prices.STANDARD_STARTS).value
     wanted = min(each.children, math.ceil(rate * each.child_seconds))
     bound = op.options.concurrency
-    if bound is not None and bound <= prices.FUNCTIONS_AT_ONCE.value:
+    if bound is not None and bound <= functions:
         return
-    for limit, advice in (
-        (prices.CHILDREN_AT_ONCE, "nothing: the others wait"),
-        (prices.FUNCTIONS_AT_ONCE, f"set concurrency={prices.FUNCTIONS_AT_ONCE.value}, or ask AWS for a higher quota"),
-    ):
-        if wanted > limit.value:
-            text = f"the map over {op.id}() would run {wanted:,} children at one time"
-            yield Problem(limit, text, advice, breaks=False)
+    limit = replace(prices.FUNCTIONS_AT_ONCE, value=functions)
+    if wanted > functions:
+        text = f"the map over {op.id}() would run {wanted:,} children at one time"
+        lower_it = "" if bound is None else f"set concurrency={functions}, or "
+        yield Problem(limit, text, f"{lower_it}ask AWS for a higher quota", breaks=False)
 
 
 def _put_rate(op: FanOut, each: MapEstimate, workload: Workload) -> Iterator[Problem]:

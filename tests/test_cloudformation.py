@@ -281,7 +281,7 @@ def test_whatever_changes_a_function_makes_a_version_of_it_and_leaves_the_last_o
     before = template_of(fetch())
     [(name, version)] = of_type(before, "AWS::Lambda::Version").items()
     assert version == {"FunctionName": {"Ref": "FetchFunction"}}
-    kept = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
     for each in (name, "StateMachineVersion"):
         assert kept.items() <= before["Resources"][each].items()
     changed = [

@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.deployed import Deployed
+from support.loopback_aws import LoopbackAws
 
 from lokki import flow, prices, step
 from lokki.cli_estimate import Given, estimate_command, parsed, workload_of
@@ -419,6 +421,9 @@ def test_an_express_child_that_takes_more_than_five_minutes_breaks() -> None:
 def test_more_functions_than_an_account_has_wait() -> None:
     found = limits(one_map(slow), 5000, {"slow": Measure(30)})
     assert found == [
+        ("waits 1000: the map over values() would run 3,000 children at one time | ask AWS for a higher quota")
+    ]
+    assert limits(one_map(slow, concurrency=2000), 5000, {"slow": Measure(30)}) == [
         (
             "waits 1000: the map over values() would run 3,000 children at one time | set concurrency=1000, or ask AWS "
             "for a higher quota"
@@ -467,6 +472,9 @@ def run(graph: FlowGraph, *arguments: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))  # whatever this machine's user has
     return tmp_path
 
 
@@ -494,8 +502,29 @@ breaks: total() gets 50,000 results, about 2,862 MB, and has 512 MB; the limit i
 
 Prices of us-east-1, on demand, as of 2026-11-23, without free tiers.
 Not counted: retries, cold starts, logs, traces, data that stays stored.
+Functions at one time: 1,000, AWS's default, since no account could be asked. A new one may have 10: set \
+map_concurrency in lokki.yml.
 """
     )
+
+
+def test_the_command_asks_the_account_how_many_functions_it_runs(
+    folder: Path, account: LoopbackAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in account.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(account, "functions_at_once", 50)
+    told = run(steps.doubled(), "--items", "500", "--seconds", "double=10")
+    assert "500 STANDARD children of 1, started in 5.00 s, 50 at one time" in told
+    assert "time: at least 1 min 42 s\nwaits: the map over numbers() would run 500 children at one time; " in told
+    assert told.endswith("Functions at one time: 50, as the account in us-east-1 says.\n")
+
+
+def test_a_setting_says_how_many_functions_run_without_an_account(folder: Path) -> None:
+    (folder / "lokki.yml").write_text("map_concurrency: 20")
+    told = run(steps.doubled(), "--items", "500", "--seconds", "double=10")
+    assert "20 at one time" in told
+    assert told.endswith("Functions at one time: 20, by map_concurrency.\n")
 
 
 def test_the_command_uses_the_latest_run(folder: Path) -> None:
@@ -555,4 +584,4 @@ def test_the_command_says_what_is_missing_or_wrong(folder: Path, arguments: list
 
 def test_the_command_takes_the_flows_parameters(folder: Path) -> None:
     found = run(steps.chained(), "--items", "5", "--log", "x" * 270_000)
-    assert "breaks: numbers() has 270010 bytes of parameters and result in its state" in found
+    assert "the parameters have 270,010 bytes as JSON, and a run takes 180,000" in found

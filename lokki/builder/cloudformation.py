@@ -59,7 +59,9 @@ _CONCURRENCY = "MapConcurrency"
 LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
 
-_KEPT: Mapped = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+_KEPT: Mapped = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
+"""Of versions: they outlive their place in the template, unless the deployment that made them fails.
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-deletionpolicy.html"""
 
 
 def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code]) -> dict[str, Json]:

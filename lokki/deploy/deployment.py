@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import yaml
+from botocore.config import Config
 
 from lokki.builder.archive import content_digest
 from lokki.builder.build_folder import Bundle, archive_path, shown_size
@@ -35,6 +36,7 @@ from lokki.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
 from lokki.values import Json
 
 _DIGEST_LENGTH = 32
+_HASTY = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,17 @@ def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> D
     return Deployment(wanted, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint)
 
 
-def functions_at_once(aws: Aws) -> int:
+def functions_at_once(aws: Aws, *, patient: bool = True) -> int:
     """Ask how many functions the account may run at one time that are not reserved for others; 0 if it may not tell.
+
+    ``patient``: whether a network that does not answer is waited for.
 
     https://docs.aws.amazon.com/lambda/latest/api/API_GetAccountSettings.html
     """
     try:
         with aws_errors("ask how many functions the account runs"):
-            limit = aws.functions.get_account_settings().get("AccountLimit", {})
+            client = aws.functions if patient else aws.session.client("lambda", region_name=aws.region, config=_HASTY)
+            limit = client.get_account_settings().get("AccountLimit", {})
     except AwsError:
         return 0  # whoever deploys may not be allowed to ask; what is assumed then is said
     return limit.get("UnreservedConcurrentExecutions", limit.get("ConcurrentExecutions", 0))

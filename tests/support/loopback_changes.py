@@ -48,7 +48,7 @@ class Plan:
         for name in self.existing:
             if name not in self.template.resources:
                 known = self.existing[name]
-                retained = known.deletion == "Retain"
+                retained = known.deletion.startswith("Retain")
                 action = {"PolicyAction": "Retain" if retained else "Delete"}
                 self._add("Remove", name, known.type, known, action)
         order = {"Add": 0, "Modify": 1, "Remove": 2}

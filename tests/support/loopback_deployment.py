@@ -243,7 +243,7 @@ class Stack:
             self.set_status("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
         for was, new in reversed(changed):
             if was is None:
-                self._remove(new, new.deletion if self.retains_new else "Delete")
+                self._remove(new, "Retain" if self.retains_new and new.deletion == "Retain" else "Delete")
             elif was.made.physical != new.made.physical:
                 self._remove(new, "Delete", replaced=True)
         self.resources = {} if create else old
@@ -271,7 +271,7 @@ class Stack:
         name = known.logical
         if not replaced:
             self.resources.pop(name, None)
-        if policy == "Retain":
+        if policy in ("Retain", "RetainExceptOnCreate"):
             self._tell(name, known.made.physical, known.type, "DELETE_SKIPPED")
             if not replaced:
                 self._note(name, known.type, "DELETE_SKIPPED", known.made.physical, "")
