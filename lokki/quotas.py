@@ -11,6 +11,10 @@ FUNCTION_SECONDS = 1_800
 """Longest timeout of a function: 30 minutes since November 2026.
 https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html#lambda-CreateFunction-request-Timeout"""
 
+PYTHONS = ((3, 13), (3, 14), (3, 15))
+"""The versions of Python that functions may have and lokki runs on.
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html"""
+
 LEAST_MEMORY = 128
 MOST_MEMORY = 10_240
 """Megabytes of a function's memory. More is for functions on instances of one's own, which lokki does not use."""

@@ -513,8 +513,9 @@ def test_the_command_asks_the_account_how_many_functions_it_runs(
 ) -> None:
     for name, value in account.environ.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(account, "functions_at_once", 50)
+    account.functions_at_once = 50
     told = run(steps.doubled(), "--items", "500", "--seconds", "double=10")
+    account.functions_at_once = 1_000
     assert "500 STANDARD children of 1, started in 5.00 s, 50 at one time" in told
     assert "time: at least 1 min 42 s\nwaits: the map over numbers() would run 500 children at one time; " in told
     assert told.endswith("Functions at one time: 50, as the account in us-east-1 says.\n")

@@ -17,10 +17,7 @@ from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER, source_hash
 from typing import BinaryIO, Final
 
-from lokki.builder.package_types import BuildError
-
-LAMBDA_PYTHON: Final = (3, 13)
-"""The Python of the Lambda functions. https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html"""
+from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 
 TASK_ROOT: Final = "/var/task"
 """Where Lambda unpacks a function's code. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lokki.builder.archive import LAMBDA_PYTHON, bytecode_kind, content_digest
+from lokki.builder.archive import bytecode_kind, content_digest
 from lokki.builder.build_folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, shown_size, write_bundle
 from lokki.builder.cloudformation import build_template
 from lokki.builder.dependencies import Resolved, check_imports, resolve
@@ -18,7 +18,7 @@ from lokki.builder.import_check import ON_LAMBDA_MODULES, Target, check_packages
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
 from lokki.builder.own_metadata import own_metadata
-from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
 from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.settings import check_settings
 from lokki.builder.sources import Project, collect, lokki_files
@@ -203,7 +203,9 @@ def _report(bundle: Bundle, config: LokkiConfig, requirements: Requirements, con
     notes = sorted(({resolved.note for resolved in contents.available.resolved.values()} | packed) - {""})
     if config.packages == "zip" and not bytecode_kind():
         version = ".".join(map(str, sys.version_info[:2]))
-        notes.append(f"built by Python {version}, so without bytecode for Lambda's 3.13: cold starts take longer")
+        notes.append(
+            f"built by Python {version}, so without bytecode for Lambda's {LAMBDA_PYTHON_TEXT}: cold starts take longer"
+        )
     return [*lines, *(f"  note: {note}" for note in [*notes, *bundle.notes])]
 
 

@@ -21,7 +21,7 @@ from lokki.builder.names import (
     log_group_id,
     version_id,
 )
-from lokki.builder.package_types import Code, ImageCode, ZipCode
+from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, Code, ImageCode, ZipCode
 from lokki.builder.permissions import (
     Mapped,
     RoleSettings,
@@ -51,7 +51,7 @@ from lokki.plan import FanOut, Plan, bind_parameters, lower
 from lokki.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.values import Json
 
-RUNTIME = "python3.13"
+RUNTIME = f"python{LAMBDA_PYTHON_TEXT}"
 HANDLER = "handler.lambda_handler"
 
 _CONCURRENCY = "MapConcurrency"

@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from lokki.builder.archive import LAMBDA_PYTHON
 from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.origins import (
     Origins,
@@ -24,7 +23,7 @@ from lokki.builder.origins import (
     reference_of,
     requirement_name,
 )
-from lokki.builder.package_types import BuildError
+from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError
 from lokki.builder.requirements import Requirements
 from lokki.builder.uv import NO_WHEEL, Uv
 
@@ -237,8 +236,8 @@ def _check_built(answer: Resolved, uv: Uv) -> None:
             if not all(tag.endswith("-any") for tag in tags):
                 name, _, version = wheel.parent.name.removesuffix(".dist-info").rpartition("-")
                 raise BuildError(
-                    f"{name} {version} has no wheel for Lambda's Python 3.13 on this architecture, and what was built "
-                    f"of it here runs only on machines like this one. {NO_WHEEL}"
+                    f"{name} {version} has no wheel for Lambda's Python {LAMBDA_PYTHON_TEXT} on this architecture, and "
+                    f"what was built of it here runs only on machines like this one. {NO_WHEEL}"
                 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType
 
+from lokki.builder.package_types import LAMBDA_PYTHON_TEXT
 from lokki.config import LokkiConfig
 from lokki.plan import FanOut, Item, Output, Plan, Results, Template
 from lokki.values import Json
@@ -15,7 +16,7 @@ from lokki.values import Json
 UV_VERSION = "0.13.9"
 """The uv that images are built with: one version, so that equal input gives equal Dockerfiles."""
 
-BASE_IMAGE = "public.ecr.aws/lambda/python:3.13"
+BASE_IMAGE = f"public.ecr.aws/lambda/python:{LAMBDA_PYTHON_TEXT}"
 """https://docs.aws.amazon.com/lambda/latest/dg/python-image.html"""
 
 NETRC = "netrc"

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Final
 
 from lokki.errors import LokkiError
+from lokki.quotas import PYTHONS
+
+
+def lambda_python(here: tuple[int, int]) -> tuple[int, int]:
+    """Return the Python that functions get: the one that builds, if Lambda has it, else the newest of Lambda's below.
+
+    >>> lambda_python((3, 14)), lambda_python((3, 16))
+    ((3, 14), (3, 15))
+    """
+    return max((each for each in PYTHONS if each <= here), default=PYTHONS[0])
+
+
+LAMBDA_PYTHON: Final = lambda_python(sys.version_info[:2])
+LAMBDA_PYTHON_TEXT: Final = ".".join(map(str, LAMBDA_PYTHON))
 
 
 class BuildError(LokkiError):

@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from lokki.builder.archive import LAMBDA_PYTHON
 from lokki.builder.build_backend import BuiltMetadata, backend_metadata, poetry_metadata
 from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.origins import (
@@ -27,7 +26,7 @@ from lokki.builder.origins import (
     requirement_name,
     script_origins,
 )
-from lokki.builder.package_types import BuildError
+from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 from lokki.builder.requirements_file import absolute_file, requirement_lines
 from lokki.builder.uv import Uv
 

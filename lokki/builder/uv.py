@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lokki.builder.package_types import BuildError
+from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, BuildError
 
 NO_WHEEL = "Require another version of it, set architecture in lokki.yml, or publish a wheel of it where uv finds it."
 """What to do about a package without a wheel."""
@@ -78,7 +78,7 @@ def _indented(text: str) -> str:
 
 def _advice(text: str) -> str:
     if re.search(_NOT_BUILT, text):
-        return f"A package has no wheel for Lambda's Python 3.13 on this architecture. {NO_WHEEL}"
+        return f"A package has no wheel for Lambda's Python {LAMBDA_PYTHON_TEXT} on this architecture. {NO_WHEEL}"
     if re.search(r"error sending request|Failed to fetch|dns error|[Cc]ould not connect", text):
         return "Check the network and the index that uv is set to use."
     return "Correct the requirements and build again."

@@ -20,11 +20,10 @@ from importlib.metadata import PathDistribution
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from lokki.builder.archive import LAMBDA_PYTHON
 from lokki.builder.import_check import LOADED_BEFORE, standard_library
 from lokki.builder.imports import ModuleImport, always_imported, read_imports
 from lokki.builder.included import Base, matches, read_file
-from lokki.builder.package_types import BuildError
+from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 from lokki.builder.reaching import module_name
 from lokki.builder.trimming import parse, syntax_error
 
