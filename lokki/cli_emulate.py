@@ -14,6 +14,8 @@ from typing import cast
 import click
 
 from lokki.builder.builder import Builder
+from lokki.builder.sources import IMAGE_BYTES
+from lokki.builder.vendoring import UNZIPPED_LIMIT
 from lokki.cli_flow import (
     FAILED,
     INTERRUPTED,
@@ -157,14 +159,16 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
         raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
     if options.output.file is not None:
         check_writable(options.output.file)
-    config = emulated(load_config(environment=options.environment))
+    own = load_config(environment=options.environment)
+    config = emulated(own)
 
     def report(line: str) -> None:
         if not options.output.quiet and options.output.log_format == "human":
             sys.stderr.write(f"{line}\n")
 
     with Scratch(Secret.new()) as scratch, temporary_files_in(scratch.folder):
-        Builder(write=report).build(graph, config)
+        most = IMAGE_BYTES if own.packages == "image" else UNZIPPED_LIMIT  # a zip stands for an image here
+        Builder(write=report, zip_bytes=most).build(graph, config)
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)
     settings = EmulationOptions(

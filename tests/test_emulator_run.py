@@ -18,6 +18,7 @@ from typing import cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.command import Place
 from support.emulated_project import Project, make_project
 
 from lokki import local
@@ -439,6 +440,36 @@ def test_random_flows_give_the_same_in_real_packages(
 
 
 # --- images ---
+
+LARGE = """
+from pathlib import Path
+from lokki import flow, main, step
+
+@step
+def size() -> int:
+    return Path(__file__).with_name("model.bin").stat().st_size
+
+@flow
+def large():
+    return size()
+
+if __name__ == "__main__":
+    main(large)
+"""
+
+
+@pytest.mark.slow
+def test_what_is_packaged_as_an_image_may_be_larger_than_a_zip(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write("flow.py", LARGE)
+    with (tmp_path / "model.bin").open("wb") as file:
+        file.truncate(270 * 2**20)
+    settings = "artifact_bucket: my-bucket\ninclude: [model.bin]\n"
+    place.write("lokki.yml", settings)
+    refused = place.run("flow.py", "emulate", "--quiet")
+    assert (refused.code, "Lambda takes 250 MiB" in refused.err) == (1, True)
+    place.write("lokki.yml", f"{settings}ecr_repo_prefix: 123456789012.dkr.ecr.eu-north-1.amazonaws.com/team\n")
+    assert place.run("flow.py", "emulate", "--quiet").out == f"{270 * 2**20}\n"
 
 
 @LONG

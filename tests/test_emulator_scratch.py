@@ -26,26 +26,27 @@ PROGRAM = """
     with Scratch(secret, Path({parent!r})) as scratch:
         (scratch.folder / "code").mkdir()
         # As a step's program may: a session of its own, so that no signal to a group reaches it.
-        own = dict(os.environ, AWS_SESSION_TOKEN=secret.token)
-        child = subprocess.Popen(["sleep", "600"], env=own, start_new_session=True)
+        function = dict(os.environ, AWS_SESSION_TOKEN=secret.token)
+        child = subprocess.Popen(["sleep", "600"], env=function, start_new_session=True)
+        installer = dict(os.environ, TMPDIR=str(scratch.folder))
+        other = subprocess.Popen(["sleep", "600"], env=installer, start_new_session=True)
         [reaper] = Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()[:1]
-        print(child.pid, reaper, flush=True)
+        print(child.pid, other.pid, reaper, flush=True)
         time.sleep(600 if len(sys.argv) > 1 else 0)
 """
 
 
 def emulator(parent: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program that has a scratch folder and a process; it prints that one's id, and the reaper's."""
+    """Start a program that has a scratch folder and two processes; it prints their ids, and the reaper's."""
     program = textwrap.dedent(PROGRAM).format(path=sys.path, parent=str(parent))
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
-def pids(running: subprocess.Popen[str]) -> tuple[int, int]:
+def pids(running: subprocess.Popen[str]) -> list[int]:
     assert running.stdout is not None
-    child, reaper = map(int, running.stdout.readline().split())
-    return child, reaper
+    return [int(word) for word in running.stdout.readline().split()]
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -61,37 +62,38 @@ def test_a_killed_emulator_leaves_neither_folder_nor_process(
     tmp_path: Path, number: signal.Signals, to: Callable[[int, int], None]
 ) -> None:
     with emulator(tmp_path, "wait") as running:
-        child, reaper = pids(running)
+        started = pids(running)
         assert [path.name[: len(PREFIX)] for path in tmp_path.iterdir()] == [PREFIX]
         to(running.pid, number)
-    wait_until_dead(child, reaper)
+    wait_until_dead(*started)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_emulator_that_ends_leaves_nothing(tmp_path: Path) -> None:
     with emulator(tmp_path) as running:
-        child, reaper = pids(running)
+        started = pids(running)
     assert (running.returncode, list(tmp_path.iterdir())) == (0, [])
-    assert not alive(child)
-    assert not alive(reaper)
+    assert len(started) == 3
+    wait_until_dead(*started)
 
 
 def test_an_emulator_whose_reaper_was_killed_removes_its_folder_itself(tmp_path: Path) -> None:
     secret = Secret.new()
     with Scratch(secret, tmp_path) as scratch:
         assert scratch.folder.stat().st_mode & 0o777 == 0o700
-        lines = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-        [reaper] = [int(pid) for pid, line in lines.items() if str(scratch.folder).encode() in line]
+        wait_until(lambda: bool(processes_in(scratch.folder)))
+        [reaper] = processes_in(scratch.folder)
         os.kill(reaper, signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_next_emulation_removes_what_was_killed_with_its_reaper_and_nothing_else(tmp_path: Path) -> None:
     with emulator(tmp_path, "wait") as killed:
-        child, reaper = pids(killed)
+        *children, reaper = pids(killed)
         os.kill(reaper, signal.SIGKILL)
         killed.kill()
-    os.kill(child, signal.SIGKILL)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
     [abandoned] = tmp_path.iterdir()
     (tmp_path / "lokki-emulator.txt").touch()
     (tmp_path / f"{PREFIX}link").symlink_to(tmp_path)

@@ -27,7 +27,15 @@ from lokki.builder.step_requirements import Available, Chosen, choose
 from lokki.builder.template_text import dump_template
 from lokki.builder.trimming import Trimmed, trim
 from lokki.builder.uv import Uv
-from lokki.builder.vendoring import Installation, Vendored, check_size, install_once, sizes_with, vendored_files
+from lokki.builder.vendoring import (
+    UNZIPPED_LIMIT,
+    Installation,
+    Vendored,
+    check_size,
+    install_once,
+    sizes_with,
+    vendored_files,
+)
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import lower
@@ -44,8 +52,8 @@ class Contents:
     available: Available
 
 
-def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> Bundle:
-    """Return all that a flow becomes on AWS; equal input gives equal bytes.
+def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_bytes: int = UNZIPPED_LIMIT) -> Bundle:
+    """Return all that a flow becomes on AWS; equal input gives equal bytes. ``zip_bytes``: most of a zip, unzipped.
 
     Raises FlowError, ConfigError and BuildError for what AWS would not take.
     """
@@ -68,7 +76,9 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents) -> B
             trimmed.files[step.name],
             requirement.resolved.files_for(config.packages),
         )
-        packages.append(_package(name, step.name, generate_lambda_dir(code, config), requirement.vendored, config))
+        packages.append(
+            _package(name, step.name, generate_lambda_dir(code, config), requirement.vendored, config, zip_bytes)
+        )
     definition = build_state_machine(graph, config)
     template = build_template(graph, config, {package.step: package.code for package in packages})
     return Bundle(
@@ -110,7 +120,7 @@ def _check_zips(project: Project, chosen: Chosen, config: LokkiConfig) -> list[s
 
 
 def _package(
-    flow: str, step: str, files: Mapping[str, bytes], vendored: Vendored | None, config: LokkiConfig
+    flow: str, step: str, files: Mapping[str, bytes], vendored: Vendored | None, config: LokkiConfig, zip_bytes: int
 ) -> Package:
     """Name a package after its content, so that changed code is deployed and unchanged code is not."""
     twice = sorted(vendored.paths & files.keys() - {NOT_IN_ZIP}) if vendored else []
@@ -124,7 +134,7 @@ def _package(
     whole = hashlib.sha256(f"{content_digest(files)} {bytecode_kind()} {vendored.digest}".encode()).hexdigest()
     code = ZipCode(f"lokki-packages/{flow}/{slug(step)}-{whole[:_DIGEST_LENGTH]}.zip")
     package = Package(step, code, files, vendored)
-    check_size(sizes_with(vendored, [len(content) for content in package.own.values()]), step)
+    check_size(sizes_with(vendored, [len(content) for content in package.own.values()]), step, zip_bytes)
     return package
 
 
@@ -134,11 +144,15 @@ def _to_stdout(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds flows: ``write`` gets each line of the report, ``cache`` keeps what was installed for later builds."""
+    """Builds flows: ``write`` gets each line of the report, ``cache`` keeps what was installed for later builds.
+
+    ``zip_bytes``: how much a zip may hold, unzipped, which is more where zips stand for images, in the emulator.
+    """
 
     write: Callable[[str], None] = _to_stdout
     environ: Mapping[str, str] | None = None
     cache: Path | None = None
+    zip_bytes: int = UNZIPPED_LIMIT
 
     def build(self, graph: FlowGraph, config: LokkiConfig) -> Bundle:
         """Write a flow's packages, state machine and template to ``config.build_dir`` and report what changed.
@@ -151,7 +165,7 @@ class Builder:
         folder = Path(config.build_dir)
         read_manifest(folder)  # refuses a folder of something else before there is any work
         contents, requirements = self._gather(graph, config)
-        bundle = compile_flow(graph, config, contents)
+        bundle = compile_flow(graph, config, contents, self.zip_bytes)
         written = write_bundle(bundle, folder)
         for line in _report(bundle, config, requirements, contents):
             self.write(line)
@@ -165,7 +179,8 @@ class Builder:
         """Read the project and install what it requires, which is all that a build takes from its surroundings."""
         environ = os.environ if self.environ is None else self.environ
         cache, uv = self.cache or cache_folder(environ), Uv(environ)
-        project = collect(graph, config, frozenset({Path(config.build_dir).resolve(), cache.resolve()}))
+        skipped = frozenset({Path(config.build_dir).resolve(), cache.resolve()})
+        project = collect(graph, config, skipped, zip_bytes=self.zip_bytes)
         requirements = find_requirements(project.flow_file, uv, cache)
         resolved: dict[str, Resolved] = {}
         installed: dict[str, Installation] = {}

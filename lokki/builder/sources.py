@@ -40,8 +40,9 @@ _NOT_ON_LAMBDA = re.compile(
     "__main__|builder/|causes|cli|deploy|drawing|emulator/|estimate|launching|measured|operate|prices|progress|replay|"
     "results|run_log"
 )
-_LIMITS = {"zip": 262_144_000, "image": 10 * 2**30}
-"""Bytes that Lambda takes. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+_ZIP_BYTES = 262_144_000
+IMAGE_BYTES = 10 * 2**30
+"""What Lambda takes. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def collect(
     config: LokkiConfig,
     skipped: frozenset[Path] = frozenset(),
     find: Callable[[str], ModuleSpec | None] = find_spec,
+    zip_bytes: int = _ZIP_BYTES,
 ) -> Project:
     """Find the files that a flow needs, by reading the imports of its modules; nothing is imported or run.
 
@@ -88,7 +90,8 @@ def collect(
     walk.add(name, file)
     walk.follow([name.rpartition(".")[0] or name, *(importable.module for importable in steps.values())])
     chosen = _choose_files(walk, config, skipped)
-    data = {path: content for path, content in chosen.read(_LIMITS[config.packages]).items() if path not in walk.files}
+    most = zip_bytes if config.packages == "zip" else IMAGE_BYTES
+    data = {path: content for path, content in chosen.read(most).items() if path not in walk.files}
     files = {**walk.files, **data}
     for path in files:
         if RESERVED.fullmatch(path):

@@ -213,16 +213,16 @@ def _elsewhere(resolved: Resolved) -> Iterator[object]:
                 yield hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def check_size(sizes: Mapping[str, int], step: str) -> None:
+def check_size(sizes: Mapping[str, int], step: str, limit: int = UNZIPPED_LIMIT) -> None:
     """Raise BuildError, with a table of the largest packages, if a package is too large for Lambda."""
     total = sum(sizes.values())
-    if total <= UNZIPPED_LIMIT:
+    if total <= limit:
         return
     largest = sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:10]
     table = "\n".join(f"  {size / 2**20:7.1f} MiB  {name}" for name, size in largest)
     raise BuildError(
         f"the zip package{f' of {step}()' if step else ''} has {total / 2**20:.1f} MiB unzipped; Lambda takes "
-        f"{UNZIPPED_LIMIT / 2**20:.0f} MiB. The largest parts are:\n{table}\n"
+        f"{limit / 2**20:.0f} MiB. The largest parts are:\n{table}\n"
         "Require less, or set package_type: image in lokki.yml, where 10 GB fit."
     )
 

@@ -1,7 +1,8 @@
 """A program that outlives the emulator, however that ends, and removes what it leaves: a folder and processes.
 
 It is run by its path and imports Python's library only. Argument: the folder. Its standard input has a line with the
-secret of the run, which every function's process has in its environment, and ends when the emulator does.
+secret of the run, which every function's process has in its environment, and ends when the emulator does. Programs that
+build have the folder in theirs, for their temporary files.
 """
 
 from __future__ import annotations
@@ -23,26 +24,24 @@ def main(folder: str) -> None:
     secret = sys.stdin.buffer.readline().strip()
     sys.stdin.buffer.read()
     for _ in range(_TRIES):
-        living = kill_processes(secret)
+        living = kill_processes(secret, os.fsencode(folder))
         shutil.rmtree(folder, ignore_errors=True)
         if not living and not os.path.lexists(folder):
             return
         time.sleep(_PAUSE)
 
 
-def kill_processes(secret: bytes) -> int:
-    """Kill all processes that have a secret in their environment; return how many they were."""
+def kill_processes(*marks: bytes) -> int:
+    """Kill all processes that have one of some marks in their environment; return how many they were."""
     killed = 0
-    for pid in _processes_with(secret):
+    for pid in _processes_with([mark for mark in marks if mark]):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
             killed += 1
     return killed
 
 
-def _processes_with(secret: bytes) -> Iterator[int]:
-    if not secret:
-        return
+def _processes_with(marks: list[bytes]) -> Iterator[int]:
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib takes longer to import than this program to run
         if not name.isdigit():
             continue
@@ -51,7 +50,7 @@ def _processes_with(secret: bytes) -> Iterator[int]:
                 environment = file.read()
         except OSError:
             continue
-        if secret in environment:
+        if any(mark in environment for mark in marks):
             yield int(name)
 
 

@@ -67,7 +67,7 @@ class Scratch:
         self._ended.close()
 
     def _end(self, reaper: subprocess.Popen[bytes]) -> None:
-        kill_processes(self._secret.token.encode())
+        kill_processes(self._secret.token.encode(), os.fsencode(self.folder))
         shutil.rmtree(self.folder, ignore_errors=True)
         assert reaper.stdin is not None
         with suppress(BrokenPipeError):  # somebody may have killed it

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +35,9 @@ https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html"""
 
 RESPONSE_LIMIT = 6 * 2**20
 """https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+
+_EACH = 5
+"""Which look at the memory is one at that of other processes too, which takes a file of each thread."""
 
 _HEADROOM = 4 * 2**30
 """Address space beyond the memory: threads and allocators reserve much that they never use."""
@@ -115,6 +118,7 @@ class Worker:
         self._taken = 0.0
         self._stream = f"[{spec.version or '$LATEST'}]{uuid.uuid4().hex}"
         self._killed_for = ""
+        self._looks, self._others = 0, 0
         self._temporary = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=around.scratch))
         self._api = RuntimeApi(self)
         self._process = self._start()
@@ -151,10 +155,18 @@ class Worker:
                 message = f"RequestId: {self._request} Error: Task timed out after {self.spec.timeout:.2f} seconds"
                 self._follow("line", self._request, message)
                 self._kill(_error("Sandbox.Timedout", message))
-            elif _resident(self._process.pid) > self.spec.memory * 2**20:
+            elif self._memory() > self.spec.memory * 2**20:
                 # The name that Lambda gives since 2024 (https://github.com/awslabs/aws-deployment-framework/issues/758).
                 message = f"RequestId: {self._request} Error: Runtime exited with error: signal: killed"
                 self._kill(_error("Runtime.OutOfMemory", message))
+
+    def _memory(self) -> int:
+        """Return the bytes of memory that the process uses, and now and then those of the programs that it started."""
+        self._looks += 1
+        own = _resident(self._process.pid)
+        if self._looks % _EACH == 0:
+            self._others = sum(map(_resident, _descendants(self._process.pid)))
+        return own + self._others
 
     def crash(self) -> None:
         """Kill the process in the middle of whatever it does."""
@@ -292,6 +304,25 @@ def _exit_error(code: int, request: str) -> Reply:
     else:
         reason = f"with error: exit status {code}" if code else "without providing a reason"
     return _error("Runtime.ExitError", f"RequestId: {request} Error: Runtime exited {reason}")
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Yield the processes that a process started, and those that they did."""
+    for task in _listed(f"/proc/{pid}/task"):
+        try:
+            children = Path(f"/proc/{pid}/task/{task}/children").read_text("ascii").split()
+        except OSError:
+            continue
+        for child in map(int, children):
+            yield child
+            yield from _descendants(child)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - many times a second
+    except OSError:
+        return []
 
 
 def _resident(pid: int) -> int:
