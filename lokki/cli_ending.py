@@ -102,6 +102,15 @@ def _wait_for_others() -> None:
     atexit._run_exitfuncs()
 
 
+def leave_at_once(code: int) -> NoReturn:
+    """End the process from any thread, as the main one does not come back from a step."""
+    # Imported here as above.
+    from lokki.local_run.output import flush_all
+
+    flush_all()
+    os._exit(code)
+
+
 def _is_guarded(frame: FrameType) -> bool:
     """Tell whether a ``try`` or ``with`` of this frame surrounds the line that it is at."""
     import dis  # only here: a command that does not get as far as its end needs none of it

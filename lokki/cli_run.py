@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO, cast
 
 import click
 
-from lokki.cli_ending import owns_process
+from lokki.cli_ending import leave_at_once, owns_process
 from lokki.cli_flow import (
     DONE,
     FAILED,
@@ -177,7 +177,14 @@ def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: 
                 check_writable(options.output)
             config = load_config(environment=options.environment)
             levels = _log_levels(options.log_level, config.log_level)
+
+            def abandon(error: LokkiError) -> None:
+                recorder.close()
+                descriptors.end(recorder)
+                leave_at_once(ending.failed(error))
+
             runner = LocalRunner(
+                abandon=abandon if owns_process() else None,
                 executor=options.executor,
                 workers=options.workers,
                 listener=recorder,

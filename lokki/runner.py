@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lokki.codec import own_module
-from lokki.errors import RunError, RunFolderError
+from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.events import Event
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, name_main, path_from
@@ -67,6 +67,8 @@ class LocalRunner:
     * ``keep_going``: a map block runs all its items, also when more of them fail than it tolerates; then the run fails.
     * ``captured``: events also tell what steps print in worker processes, instead of printing it, and which log records
       of theirs. None, the default: they do not.
+    * ``abandon``: ends the process, where the main thread is in a late step that Python cannot interrupt; it is called
+      on another thread. None, the default: such a step is waited for.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class LocalRunner:
         inline_limit: int = INLINE_LIMIT,
         keep_going: bool = False,
         captured: LogLevels | None = None,
+        abandon: Callable[[LokkiError], None] | None = None,
     ) -> None:
         if executor not in ("threads", "processes", "inline"):
             raise RunError(f"there is no executor {executor!r}: choose threads, processes or inline.")
@@ -91,6 +94,7 @@ class LocalRunner:
         self._inline_limit = inline_limit
         self._keep_going = keep_going
         self._captured = captured
+        self._abandon = abandon
 
     def run(
         self,
@@ -122,7 +126,14 @@ class LocalRunner:
         record = self._new(graph, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
         with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, again, lock) as pool:
             setup = Setup(
-                self.runs, self.executor, self.workers, self._listener, self._inline_limit, pool, self._keep_going
+                self.runs,
+                self.executor,
+                self.workers,
+                self._listener,
+                self._inline_limit,
+                pool,
+                self._keep_going,
+                self._abandon,
             )
             return Execution(setup, plan, record, code).execute(None if resume is None else again)
 

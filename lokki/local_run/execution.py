@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StoreError
+from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
 from lokki.events import (
     CodeChanged,
     Event,
@@ -40,7 +40,7 @@ from lokki.local_run.feed import Feed
 from lokki.local_run.folder import MapOutcome, RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
-from lokki.local_run.limits import Deadline, TimeLimit
+from lokki.local_run.limits import Deadline, TimeLimit, on_one_thread
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
@@ -63,7 +63,8 @@ type Listener = Callable[[Event], None]
 class Setup:
     """How a run is executed, whatever its flow; ``pool`` with the executor ``processes``.
 
-    ``keep_going``: a map block runs all its items, however many fail.
+    ``keep_going``: a map block runs all its items, however many fail. ``abandon``: ends the process, where the main
+    thread does not come back from a step that is late.
     """
 
     runs: Runs
@@ -73,6 +74,7 @@ class Setup:
     inline_limit: int
     pool: ProcessPool | None = None
     keep_going: bool = False
+    abandon: Callable[[LokkiError], None] | None = None
 
 
 class _SourceError(Exception):
@@ -95,6 +97,7 @@ class Execution:
         timeout = plan.options.timeout
         self._deadline = Deadline(None if timeout is None else self._began + timeout)
         self._params = cast("dict[str, Json]", record.params)
+        self._limit = TimeLimit(deadline=self._deadline, stuck=self._give_up if setup.abandon is not None else None)
 
     def execute(self, again: RunAgain | None) -> object:
         """Run what is left of the plan; return the result.
@@ -318,7 +321,7 @@ class Execution:
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
         own_process = self._setup.executor == "inline"
         inner = [guarded_call(call, self._params) for call in op.inner]
-        inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else inner
+        inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
         job = MapJob(op.id, tuple(inner), self._folder.pack(op.id), parts, self._setup.inline_limit, own_process)
         self._emit(MapStarted(op.id, tuple(call.id for call in op.inner), items, finished_before, workers))
         began = time.monotonic()
@@ -347,7 +350,7 @@ class Execution:
                 with environment(_common_environment(mapping.job.inner)):
                     run_on_threads(mapping, parts[:-1])
             case "inline":
-                run_inline(mapping, parts[0])
+                run_inline(mapping, parts[0], self._limit)
 
     def _check_finished(self, op: FanOut, mapping: MapRun, pending: int) -> None:
         """Raise RunError when the map block ended before all its items did, or with too many failures."""
@@ -396,7 +399,21 @@ class Execution:
             if self._deadline.passed:
                 raise StoppedError
 
-        return Attempts(sleep, TimeLimit(deadline=self._deadline), retried)
+        return Attempts(sleep, self._limit, retried)
+
+    def _give_up(self, late: StepTimeoutError, at: tuple[str, int | None]) -> None:
+        """End the run and the process on another thread, as the main one is inside of a late step that does not end."""
+        assert self._setup.abandon is not None
+        step_id, index = at
+        failure = failure_of(step_id, late)
+        item = "" if index is None else f" on item {index}"
+        error = (
+            self._late() if self._deadline.passed else RunError(f"{failure}{item}, in code that cannot be interrupted")
+        )
+        self._emit(StepFailed(step_id, failure))
+        self._save_if_possible("failed", str(error))
+        self._emit(RunFailed(self._seconds(), str(error)))
+        self._setup.abandon(error)
 
     def _failed(self, step_id: str, failure: Failure) -> RunError:
         self._emit(StepFailed(step_id, failure))

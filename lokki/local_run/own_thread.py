@@ -46,7 +46,7 @@ def call_on_thread(function: Callable[[], object]) -> object:
         while thread.is_alive():
             thread.join(_GLANCE)
     except KeyboardInterrupt:
-        raise_in(thread, KeyboardInterrupt)
+        raise_in(thread.ident or 0, KeyboardInterrupt)
         thread.join(STOP_SECONDS + 2.0)
         raise
     if thread.error is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
-from lokki.errors import RunError, WorkerError
+from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
 from lokki.events import StepRetried
 from lokki.failures import Failure
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
@@ -22,7 +22,7 @@ from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterr
 from lokki.local_run.journal import PartWriter
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.worker import Report
-from lokki.local_run.worker_process import MARKS, Ended, Ready, Start, StopNow, end_of_items
+from lokki.local_run.worker_process import MARKS, STUCK, Ended, Ready, Start, StopNow, end_of_items
 from lokki.values import Json
 
 _GLANCE = 0.5
@@ -49,6 +49,11 @@ class Death:
         code = os.waitstatus_to_exitcode(self.status)
         hint = "; was it out of memory?" if -code == signal.SIGKILL else ""
         return f"the worker process {how_ended(code)}{hint}"
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it ended itself, as a late step did not."""
+        return not self.error and os.waitstatus_to_exitcode(self.status) == STUCK
 
     @property
     def by_signal_to_all(self) -> bool:
@@ -268,7 +273,7 @@ class Served:
         self._mapping.count(Report(len(finished), 0.0))
         index, position, attempt = worker.at
         blamed = bool(worker.at_work) and index in worker.at_work[0].indexes and index not in finished
-        again = self._blame(index, position, attempt, str(death)) if blamed else None
+        again = self._blame(index, position, attempt, death) if blamed else None
         done = finished if again is not None or not blamed else finished | {index}
         for work in worker.at_work:
             self._mapping.give_back(work, without=done, tried=again)
@@ -292,13 +297,18 @@ class Served:
             time.sleep(_SIGNAL_SECONDS)
         return self._mapping.stop.is_set() or is_interrupted()
 
-    def _blame(self, index: int, position: int, attempt: int, death: str) -> Tried | None:
+    def _blame(self, index: int, position: int, attempt: int, death: Death) -> Tried | None:
         """Say how an item whose worker died is tried again; None when it failed for good."""
         invocation = self._mapping.job.inner[position]
-        message = f"{death} while it ran item {index}"
-        failure = Failure(invocation.id, WorkerError.__qualname__, message, invocation.defined_at, attempts=attempt)
+        error: LokkiError = WorkerError(f"{death} while it ran item {index}")
+        if death.is_stuck and invocation.timeout is not None:
+            error = StepTimeoutError(
+                f"took longer than its timeout of {invocation.timeout:g} seconds, in code that cannot be interrupted"
+            )
+        name = type(error).__qualname__
+        failure = Failure(invocation.id, name, str(error), invocation.defined_at, attempts=attempt)
         retry = invocation.retry
-        if retry is not None and attempt < retry.attempts and retry.matches(WorkerError(message)):
+        if retry is not None and attempt < retry.attempts and retry.matches(error):
             wait_seconds = retry.wait(attempt)
             self._mapping.tell(StepRetried(invocation.id, index, attempt, wait_seconds, failure))
             return Tried(index, position, attempt, wait_seconds)

@@ -19,8 +19,12 @@ STOP_SECONDS = 8.0
 _GLANCE = 0.1
 """How often the waiting thread looks whether the run was stopped by a worker."""
 
+_FIRST_SECONDS = 0.02
+"""How long the first worker is alone at steps with a timeout: a few quick items are all run by its thread, as they are
+without a timeout, and share what one of them keeps for the next, such as a connection."""
+
 LATE_SECONDS = 1.0
-"""The same for a run that has used up its time."""
+"""How long a run that has used up its time waits for them."""
 
 
 class ThreadWorker(threading.Thread):
@@ -72,7 +76,10 @@ def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
     """
     workers = [ThreadWorker(mapping, part) for part in parts]
     try:
-        for worker in workers:
+        workers[0].start()
+        if any(invocation.timeout is not None for invocation in mapping.job.inner):
+            workers[0].join(_FIRST_SECONDS)
+        for worker in workers[1:]:
             worker.start()
         _join(workers, lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining)
     except KeyboardInterrupt:
@@ -87,9 +94,9 @@ def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
             raise worker.error
 
 
-def run_inline(mapping: MapRun, part: str) -> None:
+def run_inline(mapping: MapRun, part: str, limit: TimeLimit) -> None:
     """Run a map block on the calling thread, one item after another: for debuggers."""
-    work(mapping, part, TimeLimit(deadline=mapping.deadline))
+    work(mapping, part, limit)
 
 
 def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None]) -> None:

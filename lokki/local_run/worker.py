@@ -85,6 +85,7 @@ class Worker:
         self._index = self._position = -1
         self._tried: Tried | None = None
         self._limit = limit or TimeLimit()
+        self._own_limit = self._limit if limit is None else None
         self._attempts = Attempts(self._sleep, self._limit, self._tell_of_retry)
 
     def run(self, work: Work) -> Report:
@@ -115,6 +116,8 @@ class Worker:
 
     def close(self) -> None:
         """Force everything to disk."""
+        if self._own_limit is not None:
+            self._own_limit.close()
         self._pack.close()
         self._part.close()
 

@@ -95,6 +95,10 @@ class Ended:
     damaged: bool = False
 
 
+STUCK = 124
+"""With which code a worker process ends when a late step of it does not: as the program ``timeout`` does."""
+
+
 def end_of_items() -> Work:
     """Return the message that tells a worker process that a map block has no more items for it."""
     return Work([], [])
@@ -158,7 +162,7 @@ class _WorkerMain:
         try:
             inner = tuple(guarded_call(call, start.params) for call in op.inner)
             job = MapJob(op.id, inner, start.pack, start.parts, start.inline_limit, own_process=True)
-            limit = TimeLimit(end_process=True)
+            limit = TimeLimit(end_process=True, stuck=lambda *_: os._exit(STUCK))
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
             while isinstance(work := self._messages.get(), Work) and work.lines:
                 report = worker.run(work)

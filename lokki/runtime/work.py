@@ -247,4 +247,8 @@ def _limited(function: Callable[[], object], seconds: float) -> object:
     # Only here: a function starts faster without it, and only batches of steps with a timeout need it.
     from lokki.local_run.limits import TimeLimit
 
-    return TimeLimit()(function, seconds)
+    limit = TimeLimit()
+    try:
+        return limit(function, seconds)
+    finally:
+        limit.close()
