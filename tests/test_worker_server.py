@@ -178,3 +178,20 @@ return 1
 def test_a_worker_takes_its_input_from_nowhere(tmp_path: Path) -> None:
     code, out, errors = run(tmp_path, "return [sys.stdin.read(), os.read(0, 10) == b'']", *PROCESSES)
     assert (code, out) == (0, '[["", true]]\n'), errors
+
+
+def test_workers_are_like_the_run_however_long_its_arguments_and_odd_its_path(tmp_path: Path) -> None:
+    (tmp_path / "marking.py").write_text("MARK = 1\n")
+    functions = "from pathlib import Path\nsys.path.insert(0, Path('no text'))"
+    body = "import marking\nreturn [sum(map(len, sys.argv)) > 300_000, sys.argv[0], marking.MARK]"
+    main = "sys.argv += ['x' * 100_000] * 3\n    main(forking, argv=sys.argv[1:-3])"
+    code, out, errors = run(tmp_path, body, *PROCESSES, functions=functions, main=main)
+    assert (code, out) == (0, '[[true, "forking.py", 1]]\n'), errors
+
+
+@pytest.mark.parametrize("way", ["spawn", "forkserver", "fork"])
+def test_a_step_on_a_worker_starts_processes_in_each_way(tmp_path: Path, way: str) -> None:
+    functions = "def triple(number):\n    return number * 3"
+    body = f'with multiprocessing.get_context("{way}").Pool(1) as pool:\n    return pool.map(triple, [number, 1])'
+    code, out, errors = run(tmp_path, body, *PROCESSES, count=2, functions=functions)
+    assert (code, out) == (0, "[[0, 3], [3, 3]]\n"), errors

@@ -32,7 +32,7 @@ from lokki.local_run.mapping import MapRun
 from lokki.local_run.serving import Death, Served, WorkerProcess, how_ended
 from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
 from lokki.local_run.worker_process import MARKS, Begin, FlowReference
-from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, Settings, command
+from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, Settings, start_python
 from lokki.plan import Plan, describe
 from lokki.values import Json
 
@@ -75,11 +75,9 @@ class WorkerServer:
         names = libraries(module, root, sys.modules)
         settings = Settings(os.getpid(), theirs.fileno(), lock, names, root)
         limits = inner_threads(workers, os.process_cpu_count() or 1, os.environ)
-        with theirs, tempfile.TemporaryFile() as stdin, _signals_blocked():
-            stdin.write(json.dumps(asdict(settings)).encode())
-            stdin.seek(0)
-            self._process = subprocess.Popen(
-                command("main()"), stdin=stdin, pass_fds=(theirs.fileno(), lock), env={**os.environ, **limits}
+        with theirs, _signals_blocked():
+            self._process = start_python(
+                "main()", json.dumps(asdict(settings)).encode(), (theirs.fileno(), lock), {**os.environ, **limits}
             )
         watch(self)
 

@@ -14,6 +14,7 @@ second elsewhere.
 from __future__ import annotations
 
 import ctypes
+import marshal
 import os
 import select
 import signal
@@ -21,11 +22,14 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from types import FrameType
 from typing import NoReturn
 
@@ -69,12 +73,21 @@ class Settings:
     root: str
 
 
-def command(function: str) -> list[str]:
-    """Return the command for a Python that calls a function of this module, with the path and arguments of this one."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; import {__name__} as server; "
+def start_python(function: str, stdin: bytes, descriptors: Sequence[int], env: Mapping[str, str]) -> Popen[bytes]:
+    """Start a Python that calls a function of this module, with the path and the arguments of this one.
+
+    They come before ``stdin``: a command line might be too long for them. Nothing but built-in modules is imported
+    before the path is set, since a file in the working directory might have the same name. Raises OSError.
+    """
+    path = [folder for folder in sys.path if isinstance(folder, str)]  # Python passes over others, too
+    code = "import sys, marshal; sys.path[:], sys.argv[:] = marshal.load(sys.stdin.buffer); "
     # As multiprocessing does for its processes; typeshed leaves it out.
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-c", f"{code}server.{function}"]
+    program = [sys.executable, *flags, "-c", f"{code}import {__name__} as server; server.{function}"]
+    with tempfile.TemporaryFile() as file:
+        file.write(marshal.dumps((path, sys.argv)) + stdin)
+        file.seek(0)
+        return Popen(program, stdin=file, pass_fds=descriptors, env=env)
 
 
 def main() -> NoReturn:
@@ -107,10 +120,9 @@ class Given:
 
     def start(self) -> int:
         """Start a Python for the worker, where a library has started threads so that it is not safe to fork."""
-        kept = (self.connection, self.marks, self.lock)
         given = (self.parent, self.connection, self.marks, self.lock, self.ignores_hangup)
-        program = command(f"Given{given!r}.work()")
-        return subprocess.Popen(program, pass_fds=kept, stdin=subprocess.DEVNULL).pid
+        kept = (self.connection, self.marks, self.lock)
+        return start_python(f"Given{given!r}.work()", b"", kept, os.environ).pid
 
     def work(self) -> NoReturn:
         """Be the worker."""
