@@ -79,8 +79,12 @@ def encode(value: object) -> list[Buffer]:
 
 def checksum(member: Sequence[Buffer]) -> int:
     """Return the CRC-32 of the pickle in a gzip member, made by `dumps` or `encode`, as its last bytes have it."""
-    crc, _ = _TRAILER.unpack(memoryview(member[-1])[-_TRAILER.size :])
-    return int(crc)
+    return member_checksum(bytes(memoryview(member[-1])[-_TRAILER.size :]))
+
+
+def member_checksum(member: bytes) -> int:
+    """Return the same of a gzip member in one piece."""
+    return int.from_bytes(member[-8:-4], "little")
 
 
 def loads(
@@ -106,7 +110,7 @@ def loads(
     pieces = _stored_pieces(member) or _inflated_pieces(member, limit, name)
     if sum(map(len, pieces)) > limit:
         raise _too_large(name, limit)
-    if crc32 is not None and crc32 != checksum([member]):
+    if crc32 is not None and crc32 != member_checksum(bytes(member[-_TRAILER.size :])):
         raise damaged(f"{name} holds another value than it should", "Run the step that wrote it again.")
     try:
         return _unpickled(pieces, modules)
@@ -155,7 +159,7 @@ def is_whole(member: Buffer, crc32: int | None = None) -> bool:
         pieces = _stored_pieces(view) or _inflated_pieces(view, MAX_BYTES, "")
     except StoreError:
         return False
-    return sum(map(len, pieces)) <= MAX_BYTES and crc32 in (None, checksum([view]))
+    return sum(map(len, pieces)) <= MAX_BYTES and (crc32 is None or crc32 == checksum([view]))
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import cast
 
 import msgspec
 
-from lokki.codec import Pack, checksum
+from lokki.codec import Pack, member_checksum
 from lokki.errors import ResultError, damaged
 from lokki.values import Inline, Json, Ref, Stored, inline_json
 
@@ -66,7 +66,7 @@ class ManifestWriter:
                 member, (offset, length) = self._packed(item)
                 members.append(member)
                 held += length
-                place = (_QUOTE(self.url), offset, length, checksum([member]))
+                place = (_QUOTE(self.url), offset, length, member_checksum(member))
                 text = b'"result_url":%b,"range":[%d,%d],"crc32":%d' % place
             else:
                 text = b'"item":%b' % text

@@ -28,8 +28,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from lokki.codec import Pack, checksum, is_whole, loads
-from lokki.errors import damaged
+from lokki.codec import Pack, is_whole, loads, member_checksum
+from lokki.errors import StoreError, damaged
 from lokki.failures import Failure
 from lokki.local_run.seal import Seal
 from lokki.store.local import flush_directory
@@ -137,7 +137,7 @@ class PartWriter:
             return
         member, place = self._pack.add(value)
         self._members.append(member)
-        self._records.append(Record(index, range=place, crc32=checksum([member]), after=step))
+        self._records.append(Record(index, range=place, crc32=member_checksum(member), after=step))
 
     def fail(self, index: int, failure: Failure) -> None:
         """Record that an item failed for good."""
@@ -227,9 +227,13 @@ def results(parts: Parts, items: int, failed: int) -> list[object]:
     for path in parts.paths():
         with _opened_pack(path) as pack:
             for _, record in _records(parts, path, pack):
-                _check_index(record, items, path)
-                if record.is_result and values[record.index] is missing:
-                    values[record.index] = _value(record, pack, path)
+                index = record.index
+                if not 0 <= index < items:
+                    raise _foreign(path)
+                # Not by a property: this is done for each of a million results.
+                is_result = record.failed is msgspec.UNSET and record.after is msgspec.UNSET
+                if is_result and values[index] is missing:
+                    values[index] = _value(record, pack, path)
     found = [value for value in values if value is not missing]
     if len(found) + failed != items:
         raise damaged(f"{parts.folder} holds {len(found)} results where {items - failed} should be", _AGAIN)
@@ -285,7 +289,8 @@ def _take_over(parts: Parts, path: Path, found: Scan) -> None:
 
 
 def _note(found: Scan, record: Record, path: Path) -> None:
-    _check_index(record, len(found.status), path)
+    if not 0 <= record.index < len(found.status):
+        raise _foreign(path)
     if record.failed is not msgspec.UNSET:
         if found.status[record.index] != DONE:
             found.status[record.index] = FAILED
@@ -298,9 +303,8 @@ def _note(found: Scan, record: Record, path: Path) -> None:
         found.partials.pop(record.index, None)
 
 
-def _check_index(record: Record, items: int, path: Path) -> None:
-    if not 0 <= record.index < items:
-        raise damaged(f"{path} belongs to a map block of more items than this run has", _AGAIN)
+def _foreign(path: Path) -> StoreError:
+    return damaged(f"{path} belongs to a map block of more items than this run has", _AGAIN)
 
 
 def _number(path: Path) -> int:
@@ -402,7 +406,8 @@ def _value(record: Record, pack: BinaryIO, journal: Path) -> object:
         return value
     if isinstance(record.range, msgspec.UnsetType):
         raise damaged(f"{journal} is damaged: the record of item {record.index} has no result", _AGAIN)
-    name = f"{_pack_path(journal)} at {record.range[0]}"
+    # A pack that is gone has no name; to make a path of it for each result would take longer than to read it.
+    name = f"{getattr(pack, 'name', journal)} at {record.range[0]}"
     return loads(_member(record.range, pack), url=name, crc32=record.crc32)
 
 

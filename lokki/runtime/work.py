@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 import msgspec
 
-from lokki.codec import Pack, checksum
+from lokki.codec import Pack, member_checksum
 from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.failures import Failure, failure_of
 from lokki.graph import FlowParameter
@@ -132,7 +132,7 @@ class Work(msgspec.Struct, frozen=True):
                 return Inline(msgspec.json.decode(text))
             member, place = pack.add(result)
             members.append(member)
-            return Stored(self.settings.store.url(folder), place, checksum([member]))
+            return Stored(self.settings.store.url(folder), place, member_checksum(member))
 
         keeping = replace(
             invocation, fn=keep, takes_value=True, make_arguments=lambda: ([], {}), retry=None, timeout=None
