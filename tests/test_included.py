@@ -5,12 +5,16 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lokki.builder.included import Base, Choice, Chosen
+from lokki.builder.included import Base, Choice, Selection, matches
+from lokki.builder.sensitive import is_named_like_secret
 from lokki.errors import LokkiError
 
 
@@ -29,7 +33,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 def included(folder: Path, *patterns: str) -> tuple[list[str], list[str]]:
     """Return the files that patterns come to, and the notes, or the one error."""
-    chosen = Chosen()
+    chosen = Selection()
     try:
         Choice((), (folder.resolve(),), frozenset()).include(patterns, [Base(folder)], chosen)
         files = sorted(chosen.read(250 * 2**20))
@@ -169,3 +173,68 @@ def test_what_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:
         "        0.0 MiB  data/small.csv",
         "Exclude in lokki.yml what the flow does not read, or let it read that from S3.",
     ]
+
+
+NAMES = st.sampled_from(
+    ["a", "b.csv", ".env", "key.pem", "tests", ".hidden", "c d", "é", "x\ny", "[z]", "\udcff", "b*"]
+)
+PLACES = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+KINDS = st.sampled_from(["file", "file", "key", "folder", "pipe", "link"])
+TARGETS = st.sampled_from([".", "..", "../..", "a", "b.csv", "nowhere", "../../outside", "../outside", "/dev/zero"])
+PATTERNS = st.lists(NAMES | st.sampled_from(["*", "**", "*.csv", "?", "..", "[ab]*"]), min_size=1, max_size=3).map(
+    "/".join
+)
+
+
+def make(folder: Path, place: str, kind: str, target: str) -> None:
+    path = folder / place
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() or path.is_symlink():  # writing to a pipe would wait for ever
+            return
+        match kind:
+            case "file" | "key":
+                path.write_text("-----BEGIN PRIVATE KEY-----" if kind == "key" else "text")
+            case "folder":
+                path.mkdir()
+            case "pipe":
+                os.mkfifo(path)
+            case "link":
+                path.symlink_to(target)
+    except OSError:  # something that is no folder is on the way
+        pass
+
+
+@given(
+    st.lists(st.tuples(PLACES, KINDS, TARGETS), max_size=12),
+    st.lists(st.sampled_from(["*", "**", "*.csv", "a", "b.csv", "tests"]) | PATTERNS, min_size=1, max_size=2),
+    st.lists(PATTERNS, max_size=1),
+)
+@settings(max_examples=150)
+def test_whatever_is_in_a_folder_only_plain_files_of_it_are_packed_and_secrets_and_links_out_only_by_name(
+    places: list[tuple[str, str, str]], patterns: list[str], exclude: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / "deep" / "deeper" / "project"  # since links lead up two folders
+        for above in (folder, folder.parent / "outside"):
+            above.mkdir(parents=True)
+            (above / "secret.txt").write_text("text")
+        for place, kind, target in places:
+            make(folder, place, kind, target)
+        chosen = Selection()
+        try:
+            Choice(tuple(exclude), (folder,), frozenset()).include(patterns, [Base(folder)], chosen)
+            contents, said = chosen.read(2**20), chosen.notes
+        except LokkiError as error:
+            contents, said = {}, (str(error),)
+        for path, content in contents.items():
+            assert (folder / path).is_file()
+            assert path.encode()
+            assert not matches(path, exclude)
+            if path not in patterns:
+                assert not is_named_like_secret(path)
+                assert b"PRIVATE KEY" not in content
+                plain = {part for pattern in patterns for part in pattern.split("/")}
+                inside = (folder / path).resolve().is_relative_to(folder)
+                assert inside or any(part in plain and (folder / part).exists() for part in path.split("/"))
+        assert all("\n" not in line for line in said)

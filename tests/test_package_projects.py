@@ -234,6 +234,12 @@ def test_an_import_that_nothing_provides_stops_the_build_and_one_in_a_function_i
         "error: flow.py:3 imports rich, which nothing that one() requires provides, so its function could not start. "
         "Add to the project's pyproject.toml, or to a requirements.txt beside the flow: rich."
     )
+    project.write({"lokki.yml": "artifact_bucket: my-bucket\necr_repo_prefix: registry/acme\n"})
+    assert one_line(project).startswith("error: flow.py:3 imports rich, which nothing that one() requires provides")
+    project.write({**base("import plots"), "plots.py": "", "lokki.yml": "artifact_bucket: b-c\nexclude: [plots.py]\n"})
+    for more in ("", "ecr_repo_prefix: registry/acme\n"):
+        project.write({"lokki.yml": f"artifact_bucket: b-c\nexclude: [plots.py]\n{more}"})
+        assert "It is excluded in lokki.yml" in one_line(project)
     project.write(base(inside="import click"))
     done = project.start("build")
     note = "  note: flow.py:7 imports click, which no package has: that fails if it comes to it"

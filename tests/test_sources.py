@@ -497,6 +497,25 @@ def test_files_that_code_names_and_no_package_has_are_notes(project: Project) ->
     assert project.collect("my_flow.py", config={"include": ["a.csv", "top"]})["notes"] == []
 
 
+def test_modules_that_code_imports_by_computed_names_and_no_package_has_are_notes(project: Project) -> None:
+    loads = ["import_module(f'plugins.{1}')", "import_module('more.deep.' + 'a')", "import_module(name)"]
+    project.write(
+        {
+            "my_flow.py": flow("from importlib import import_module", f"def f(name):\n    {'; '.join(loads)}"),
+            "plugins/a.py": "",
+            "plugins/b.py": "",
+            "more/deep/a.py": "",
+        }
+    )
+    note = (
+        "my_flow.py:5 imports modules of {} by names that it computes, and not all of them are packed; to pack them, "
+        "include {}/*.py"
+    )
+    some = project.collect("my_flow.py", config={"include": ["plugins/a.py"]})
+    assert some["notes"] == [note.format("plugins", "plugins"), note.format("more.deep", "more/deep")]
+    assert project.collect("my_flow.py", config={"include": ["plugins/*.py", "more/deep/*.py"]})["notes"] == []
+
+
 # Names of Python's modules
 
 

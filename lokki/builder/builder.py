@@ -64,7 +64,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_
     steps = contents.project.steps
     trimmed = trim(contents.project.files, steps, contents.project.trees)
     chosen = choose(graph, plan, config, contents.project, trimmed.files, contents.available)
-    missing = _check_zips(contents.project, chosen, config) if config.packages == "zip" else []
+    missing = _check_packages(contents.project, chosen, config)
     for step in graph.steps:
         requirement = chosen.requirements[step.name]
         code = StepCode(
@@ -107,16 +107,18 @@ def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
         )
 
 
-def _check_zips(project: Project, chosen: Chosen, config: LokkiConfig) -> list[str]:
-    """Check that zips have all that their modules import, and return notes on what may be missing."""
+def _check_packages(project: Project, chosen: Chosen, config: LokkiConfig) -> list[str]:
+    """Check that packages have all that their modules import, and return notes on what may be missing."""
     elsewhere = standard_library(LAMBDA_PYTHON) | ON_LAMBDA_MODULES | {*config.provided}
+    if config.packages == "image":  # whose requirements are held against their pins, since nothing is installed here
+        elsewhere |= project.foreign.keys()
     targets = [
-        Target(step, frozenset(project.files) | one.vendored.paths, elsewhere)
+        Target(step, frozenset(project.files) | (one.vendored.paths if one.vendored else frozenset()), elsewhere)
         for step, one in chosen.requirements.items()
-        if one.vendored is not None
     ]
     starts = frozenset({project.flow.module, *(importable.module for importable in project.steps.values())})
-    return check_packages(project.imports, starts, targets, config.exclude)
+    notes = check_packages(project.imports, starts, targets, config.exclude)
+    return notes if config.packages == "zip" else []
 
 
 def _package(

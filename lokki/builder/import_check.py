@@ -40,7 +40,7 @@ _ONLY_ON_WINDOWS = frozenset({"_msi", "_overlapped", "_winapi", "msilib", "msvcr
 _LATER = {"annotationlib": (3, 14), "compression": (3, 14), "profiling": (3, 15)}
 """Modules of Python's, with the version that has them first. https://docs.python.org/3/whatsnew/"""
 
-type Kind = Literal["package", "module", "namespace", ""]
+type ModuleKind = Literal["package", "module", "namespace", ""]
 """What a name is in a package, "" for nothing. A namespace is a folder without ``__init__``."""
 
 
@@ -57,7 +57,7 @@ class Target:
     paths: frozenset[str]
     elsewhere: frozenset[str]
 
-    def kind(self, name: str) -> Kind:
+    def kind(self, name: str) -> ModuleKind:
         """Tell what a module's name is in the package."""
         base = name.replace(".", "/")
         if f"{base}/__init__.py" in self.paths:
@@ -76,7 +76,7 @@ class Target:
         """
         if imported.module.partition(".")[0] in self.elsewhere or imported.module in self.elsewhere:
             return ""
-        above: Kind = "namespace"
+        above: ModuleKind = "namespace"
         for name in accumulate(imported.module.split("."), "{}.{}".format):
             kind = self.kind(name)
             if not kind:

@@ -15,7 +15,7 @@ from typing import Final
 
 from lokki.builder.package_types import BuildError
 from lokki.builder.sensitive import has_private_key, is_named_like_secret
-from lokki.builder.tree import Entry, Tree
+from lokki.builder.tree import Tree, TreeEntry
 from lokki.errors import ConfigError
 
 _MOST_NOTES: Final = 8
@@ -41,7 +41,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Selection:
     """Files to pack: where each is, by its path in the package, and what to tell the user, a line each.
 
     ``named``: the paths that ``include`` spells out; ``left_out``: what is told of files that are not packed.
@@ -55,9 +55,8 @@ class Chosen:
     @property
     def notes(self) -> tuple[str, ...]:
         """What to tell the user."""
-        more = len(self.left_out) - _MOST_NOTES
-        rest = [f"{more} more files are not packed, for such reasons"] if more > 0 else []
-        return (*dict.fromkeys(self.packed), *self.left_out[:_MOST_NOTES], *rest)
+        packed = dict.fromkeys(self.packed)  # a link to a folder is told with each file behind it
+        return (*packed, *first_notes(self.left_out, "more files are not packed, for such reasons"))
 
     def read(self, limit: int) -> dict[str, bytes]:
         """Read the files, but those with a private key in them. Raises BuildError where they are too large."""
@@ -83,7 +82,7 @@ class Choice:
     roots: tuple[Path, ...]
     skipped: frozenset[Path]
 
-    def include(self, patterns: Sequence[str], bases: Sequence[Base], chosen: Chosen) -> None:
+    def include(self, patterns: Sequence[str], bases: Sequence[Base], chosen: Selection) -> None:
         """Choose what patterns match: in the first folder, the flow's, and what matches nothing there in the others.
 
         Raises ConfigError for a pattern that matches nothing, or nothing that can be packed.
@@ -99,7 +98,7 @@ class Choice:
             raise ConfigError(_matches_nothing(pattern, bases, reasons.get(pattern, "")))
 
     def _choose(
-        self, patterns: Mapping[str, str], base: Base, chosen: Chosen, reasons: dict[str, str]
+        self, patterns: Mapping[str, str], base: Base, chosen: Selection, reasons: dict[str, str]
     ) -> Iterator[str]:
         """Choose what patterns match in a folder, and yield each for which there is a file."""
         spelled = frozenset(path for pattern in patterns.values() for path in _spelled(pattern))
@@ -128,7 +127,7 @@ class Choice:
             chosen.left_out.append(_not_packed(entry.path, reason))
             reasons.update({name: f"{shown(entry.path)}, which {reason}" for name in names if name not in reasons})
 
-    def data_of(self, packages: Mapping[str, Iterable[Path]], chosen: Chosen) -> None:
+    def data_of(self, packages: Mapping[str, Iterable[Path]], chosen: Selection) -> None:
         """Choose the data files of packages: those in their folders, and below, up to other packages.
 
         ``packages``: the folders of each by its path.
@@ -148,6 +147,12 @@ class Choice:
                         chosen.left_out.append(_not_packed(entry.path, reason))
                     else:
                         chosen.files[entry.path] = entry.file
+
+
+def first_notes(notes: Sequence[str], of_others: str) -> list[str]:
+    """Return the first notes of many, and a line on how many others there are."""
+    more = len(notes) - _MOST_NOTES
+    return [*notes[:_MOST_NOTES], *([f"{more} {of_others}"] if more > 0 else [])]
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
@@ -222,14 +227,14 @@ def _may_match_below(pattern: str, folder: str) -> bool:
     return True
 
 
-def _concerns(pattern: str, entry: Entry) -> bool:
+def _concerns(pattern: str, entry: TreeEntry) -> bool:
     """Tell whether a pattern matches a file, or might match one in a folder that cannot be entered."""
     if entry.obstacle and entry.file.is_dir() and _may_match_below(pattern, entry.path):
         return True
     return matches(entry.path, (pattern,))
 
 
-def _is_secret(entry: Entry) -> bool:
+def _is_secret(entry: TreeEntry) -> bool:
     return is_named_like_secret(entry.path) and not entry.path.endswith(".py")
 
 
@@ -238,7 +243,7 @@ def _is_code(path: str) -> bool:
     return path.endswith((".py", ".pyc", *(suffix for suffix in EXTENSION_SUFFIXES if suffix != ".so")))
 
 
-def _remarks(entry: Entry) -> Iterator[str]:
+def _remarks(entry: TreeEntry) -> Iterator[str]:
     if entry.remark:
         yield f"{entry.remark}; it is packed since include names it"
     if _is_secret(entry):

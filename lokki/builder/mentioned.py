@@ -1,4 +1,4 @@
-"""Which files the project's code names that no package has: a ``birds.csv`` beside the flow that nobody included."""
+"""What the project's code names and no package has: a ``birds.csv`` beside the flow, plugins by a computed name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from lokki.builder.included import shown
+from lokki.builder.reaching import last_name
 from lokki.builder.sensitive import is_named_like_secret
 
 _FILE = re.compile(r"[^\0\n*?<>|:]{1,200}\.[A-Za-z][A-Za-z0-9]{0,9}")
@@ -31,6 +32,40 @@ def unpacked_files(
                     told.add(place)
                     remedy = f"if the flow reads it, include {shown(place)}"
                     yield f"{path}:{line} names {shown(name)}, which no package has; {remedy}"
+
+
+def unpacked_modules(
+    trees: Mapping[str, ast.Module], sources: Mapping[str, Path], packed: Iterable[str]
+) -> Iterator[str]:
+    """Yield a note on each import by a computed name, ``import_module(f"plugins.{name}")``, of what is not packed.
+
+    Arguments are those of `unpacked_files`.
+    """
+    known = {*packed}
+    for path, tree in sorted(trees.items()):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and last_name(node.func) in ("import_module", "__import__") and node.args:
+                package = _computed_below(node.args[0])
+                place = package.replace(".", "/")
+                folder = _top(path, sources[path]) / place
+                if package and any(f"{place}/{file.name}" not in known for file in folder.glob("*.py")):
+                    yield (
+                        f"{path}:{node.lineno} imports modules of {package} by names that it computes, and not all of "
+                        f"them are packed; to pack them, include {place}/*.py"
+                    )
+
+
+def _computed_below(name: ast.expr) -> str:
+    """Return the package of ``f"plugins.{name}"`` and ``"plugins." + name``, "" of anything else."""
+    match name:
+        case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
+            start = text
+        case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Add()):
+            start = text
+        case _:
+            return ""
+    package, dot, _ = start.rpartition(".")
+    return package if dot and all(part.isidentifier() for part in package.split(".")) else ""
 
 
 def _top(path: str, source: Path) -> Path:

@@ -10,7 +10,7 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import iglob
 from importlib.machinery import ModuleSpec
@@ -20,9 +20,9 @@ from pathlib import Path
 from types import ModuleType
 
 from lokki.builder.imports import ModuleImport
-from lokki.builder.included import Choice, Chosen, read_file
+from lokki.builder.included import Choice, Selection, first_notes, read_file
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.mentioned import unpacked_files
+from lokki.builder.mentioned import unpacked_files, unpacked_modules
 from lokki.builder.package_types import BuildError
 from lokki.builder.reaching import module_name
 from lokki.builder.trimming import parse
@@ -106,14 +106,14 @@ def collect(
         walk.foreign({name, *(importable.module for importable in steps.values())}),
         walk.imports,
         walk.trees,
-        (*walk.links(), *chosen.notes, *unpacked_files(walk.trees, walk.sources, files)),
+        tuple(_notes(walk, chosen, files)),
     )
 
 
-def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> Chosen:
+def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> Selection:
     """Choose the files beside modules, and follow the imports of the modules among them."""
     choice = Choice(config.exclude, walk.around.roots, skipped)
-    chosen = Chosen()
+    chosen = Selection()
     if config.include:
         choice.include(config.include, walk.bases(), chosen)
     for path, file in chosen.files.items():
@@ -127,6 +127,14 @@ def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> 
             walk.follow([module_name(path)])
     choice.data_of(walk.packages, chosen)
     return chosen
+
+
+def _notes(walk: Walk, chosen: Selection, files: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield what the user should know of the files that are packed, and of those that are not."""
+    yield from walk.links()
+    yield from chosen.notes
+    yield from first_notes([*unpacked_files(walk.trees, walk.sources, files)], "more files are named and not packed")
+    yield from unpacked_modules(walk.trees, walk.sources, files)
 
 
 def lokki_files() -> dict[str, bytes]:

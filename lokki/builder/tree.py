@@ -21,7 +21,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TreeEntry:
     """A file at its path in a package; ``obstacle``: why it cannot be packed; ``remark``: the link it is behind."""
 
     path: str
@@ -43,10 +43,10 @@ class Tree:
     spelled: frozenset[str]
     enters: Callable[[str, Path], bool]
 
-    def walk(self, folder: Path, prefix: str = "") -> Iterator[Entry]:
+    def walk(self, folder: Path, prefix: str = "") -> Iterator[TreeEntry]:
         """Yield the files below a folder, sorted; ``prefix``: its path in the package, with ``/`` at its end."""
-        top = Entry(prefix.removesuffix("/"), folder)
-        waiting: list[tuple[Entry, frozenset[Path]]] = [(top, frozenset({folder.resolve()}))]
+        top = TreeEntry(prefix.removesuffix("/"), folder)
+        waiting: list[tuple[TreeEntry, frozenset[Path]]] = [(top, frozenset({folder.resolve()}))]
         while waiting:
             place, parents = waiting.pop()
             folders = []
@@ -63,7 +63,7 @@ class Tree:
                         folders.append((entry, parents | {resolved}))
             waiting += reversed(folders)
 
-    def _entries(self, folder: Entry, parents: frozenset[Path]) -> list[Entry]:
+    def _entries(self, folder: TreeEntry, parents: frozenset[Path]) -> list[TreeEntry]:
         """Return what is in a folder, which itself is in ``parents``."""
         try:
             names = sorted(os.listdir(folder.file))  # noqa: PTH208 (it needs no paths, which are slow to make)
@@ -72,28 +72,30 @@ class Tree:
         above = f"{folder.path}/" if folder.path else ""
         return [self._entry(folder.file / name, f"{above}{name}", folder.remark, parents) for name in names]
 
-    def _entry(self, file: Path, path: str, remark: str, parents: frozenset[Path]) -> Entry:
+    def _entry(self, file: Path, path: str, remark: str, parents: frozenset[Path]) -> TreeEntry:
         """Describe what is at a place, by looking at it alone."""
         if not _is_text(file.name):
-            return Entry(path, file, "has a name that is not UTF-8")
+            return TreeEntry(path, file, "has a name that is not UTF-8")
         try:
             mode = file.stat().st_mode
         except FileNotFoundError:
-            return Entry(path, file, f"is a link to {_target(file)}, where nothing is")
+            return TreeEntry(path, file, f"is a link to {_target(file)}, where nothing is")
         except OSError as error:  # a link to itself, or a folder that may not be entered
-            return Entry(path, file, f"cannot be read: {error.strerror}")
+            return TreeEntry(path, file, f"cannot be read: {error.strerror}")
         if stat.S_IFMT(mode) in _KINDS:
-            return Entry(path, file, _KINDS[stat.S_IFMT(mode)])
+            return TreeEntry(path, file, _KINDS[stat.S_IFMT(mode)])
         if not file.is_symlink() or any(map(file.resolve().is_relative_to, (*self.roots, *parents))):
-            return Entry(path, file, "", remark)
+            return TreeEntry(path, file, "", remark)
         outside = f"is a link out of the project, to {_target(file)}"
-        return Entry(path, file, "", f"{path} {outside}") if path in self.spelled else Entry(path, file, outside)
+        return (
+            TreeEntry(path, file, "", f"{path} {outside}") if path in self.spelled else TreeEntry(path, file, outside)
+        )
 
-    def _is_wanted(self, entry: Entry) -> bool:
+    def _is_wanted(self, entry: TreeEntry) -> bool:
         name = entry.file.name
         return entry.path in self.spelled or not (name.startswith(".") or name.endswith(".pyc"))
 
-    def _is_entered(self, entry: Entry) -> bool:
+    def _is_entered(self, entry: TreeEntry) -> bool:
         folder = entry.file
         if folder.resolve() in self.skipped or not self.enters(entry.path, folder):
             return False
@@ -115,4 +117,5 @@ def _is_text(name: str) -> bool:
 
 
 def _target(file: Path) -> str:
-    return str(file.readlink()) if file.is_symlink() else "nothing"
+    target = str(file.readlink()) if file.is_symlink() else "nothing"
+    return target if target.isprintable() else repr(target)

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec
 from importlib.metadata import PathDistribution
@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from lokki.builder.import_check import LOADED_BEFORE, standard_library
 from lokki.builder.imports import ModuleImport, always_imported, read_imports
-from lokki.builder.included import Base, matches, read_file
+from lokki.builder.included import Base, first_notes, matches, read_file
 from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 from lokki.builder.reaching import module_name
 from lokki.builder.trimming import parse, syntax_error
@@ -144,12 +144,15 @@ class Walk:
         others = [Base(place, frozenset(tops)) for place, tops in sorted(self.places.items())]
         return [Base(self.around.folder), *(base for base in others if base.folder != self.around.folder)]
 
-    def links(self) -> Iterator[str]:
-        """Yield a line for each module that is a link out of the project."""
+    def links(self) -> list[str]:
+        """Return a line for each module that is a link out of the project, of the first of them."""
+        lines = []
         for path, source in sorted(self.sources.items()):
-            outside = not any(map(source.resolve().is_relative_to, self.around.roots))
-            if outside and path.partition("/")[0].removesuffix(".py") not in self.around.copies:
-                yield f"{path} is a link out of the project, to {source.resolve()}; it is packed since it is imported"
+            target = source.resolve()
+            inside = any(map(target.is_relative_to, self.around.roots))
+            if not inside and path.partition("/")[0].removesuffix(".py") not in self.around.copies:
+                lines.append(f"{path} is a link out of the project, to {target}; it is packed since it is imported")
+        return first_notes(lines, "more modules are such links")
 
     def _top(self, name: str) -> list[Path]:
         """Return the folders in which a module of this name is, if it is the project's."""
