@@ -124,10 +124,12 @@ class Given:
         kept = (self.connection, self.marks, self.lock)
         return start_python(f"Given{given!r}.work()", b"", kept, os.environ).pid
 
-    def work(self) -> NoReturn:
-        """Be the worker."""
+    def work(self, generators: Generators | None = None) -> NoReturn:
+        """Be the worker; ``generators``: those that the libraries made in the process that it was forked from."""
         try:
             die_with(self.parent)
+            if generators is not None:
+                generators.seed_again()
             signal.signal(signal.SIGHUP, signal.SIG_IGN if self.ignores_hangup else signal.SIG_DFL)
             for descriptor in (self.connection, self.marks, self.lock):
                 os.set_inheritable(descriptor, False)
@@ -220,8 +222,7 @@ class _Server:
         self._control.close()
         os.close(self._awake)
         os.close(self._wake)
-        self._generators.seed_again()
-        given.work()
+        given.work(self._generators)
 
     def _bury(self) -> None:
         """Tell the run of workers that have ended."""
