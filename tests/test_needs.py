@@ -175,6 +175,15 @@ def test_code_that_hides_nothing_is_not_suspected() -> None:
     assert mentioned({"flow.py": source}) == (set(), "")
 
 
+def test_code_that_is_nested_too_deeply_is_no_reason_to_fail() -> None:
+    deep = {
+        "deep.py": "(" * 10_000 + "model" + ")" * 10_000,
+        "flow.py": SHARED + TRAIN.replace("RESULT", "1+" * 5000 + "1"),
+    }
+    assert mentioned(deep) == ({MODEL}, "")
+    assert set(received("+".join(["'x'"] * 5000))) == {"start", "train", "half", "total"}
+
+
 # Values that come to a step
 
 
@@ -205,9 +214,10 @@ def training() -> StepNode[..., float]:
 
 TRAINING = lower(training())
 SHARED = "from lokki import step\n"
+TRAIN = "@step\ndef train(values):\n    import model\n    return RESULT\n"
 CODE = {
     "start": "@step\ndef start():\n    return [1.0]\n",
-    "train": "@step\ndef train(values):\n    import model\n    return RESULT\n",
+    "train": TRAIN,
     "half": "@step\ndef half(value):\n    return value / 2\n",
     "total": "@step\ndef total(values):\n    return sum(values)\n",
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +17,7 @@ from lokki.builder.distributions import Distribution, Providers, closure, provid
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.origins import normalized
 from lokki.builder.plain_results import hands_on_plain_values, import_aliases, imported_name
+from lokki.builder.trimming import parse
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results
 
 _WORD = re.compile(r"[A-Za-z_][\w.-]*\w|[A-Za-z_]")
@@ -35,7 +35,6 @@ _TEXT_FILES: Final = (
     ".pyi",
     ".sh",
 )
-_PYTHON: Final = ".py"
 
 _BY_NAME: Final = frozenset(
     {"import_module", "__import__", "run_module", "run_path", "resolve_name", "locate", "find_spec", "exec", "eval"}
@@ -226,7 +225,7 @@ def _is_plain(step: StepSources, *, plain_input: bool) -> bool:
         if path in step.files:
             try:
                 return hands_on_plain_values(step.files[path], step.step.name, plain_input=plain_input)
-            except SyntaxError:
+            except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, or nested too deeply
                 return False
     return False
 
@@ -251,15 +250,12 @@ class _Reader:
 
 
 def _mentions_of(path: str, content: bytes) -> Mentions:
-    if path.endswith(_PYTHON):
-        try:
-            with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
-                return _mentions_of_module(path, ast.parse(content))
-        except (SyntaxError, ValueError):
-            pass  # such as a template for code
-    elif not path.endswith(_TEXT_FILES):
-        return Mentions()
-    return Mentions(words=frozenset(_WORD.findall(content.decode("utf-8", "replace"))))
+    tree = parse(content) if path.endswith(".py") else None
+    if tree is not None:
+        return _mentions_of_module(path, tree)
+    if path.endswith((".py", *_TEXT_FILES)):  # what is no Python may be a template for code
+        return Mentions(words=frozenset(_WORD.findall(content.decode("utf-8", "replace"))))
+    return Mentions()
 
 
 def _mentions_of_module(path: str, tree: ast.Module) -> Mentions:
