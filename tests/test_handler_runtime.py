@@ -1,6 +1,9 @@
 """The handler under AWS's own runtime client: what Lambda sees of replies, errors and ends of the process."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +111,29 @@ def test_lokkis_lines_in_the_log_are_json_without_values(runtime: Runtime) -> No
     ]
     assert "birdsong" not in log
     assert "[ERROR] ValueError: hidden" in log  # the client's own line; the message is the step's
+
+
+STARTING_A_PROGRAM = """
+import os, shutil, subprocess
+from lokki import step
+from lokki.runtime.handler import make_handler
+
+@step
+def run() -> str:
+    return subprocess.run(["lokki-test-tool"], capture_output=True, text=True, check=True).stdout
+
+handler = make_handler(run, calls={"run": {"first": True}})
+print(run.fn(), os.environ["PATH"].count("bin"), end="")
+"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_steps_find_the_programs_of_packages_behind_all_others(tmp_path: Path, again: bool) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "lokki-test-tool").write_text("#!/bin/sh\necho honk")
+    (tmp_path / "bin" / "lokki-test-tool").chmod(0o755)
+    path = f"/usr/bin:{tmp_path}/bin" if again else "/usr/bin"
+    environ = {**os.environ, "LAMBDA_TASK_ROOT": str(tmp_path), "PATH": path}
+    command = [sys.executable, "-c", STARTING_A_PROGRAM]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "honk\n 2", done.stderr

@@ -244,3 +244,26 @@ def test_what_is_left_is_python() -> None:
         assert made.count("\n") == odd.count("\n")
         ast.parse(made)
     assert package("join_birds", odd)["birds.py"].count(STUB) == 2
+
+
+def test_a_body_that_names_its_own_step_goes_with_it() -> None:
+    again = BIRDS.replace("return louder(twice(bird))", "return bird.flap_bird(twice(bird))")
+    assert STUB in package("get_birds", again)["birds.py"]
+    assert "bird.flap_bird(" in package("flap_bird", again)["birds.py"]
+
+
+def test_a_step_that_another_step_calls_goes_where_the_caller_goes() -> None:
+    calling = BIRDS.replace("return louder(twice(bird))", "return get_birds.fn()[0]")
+    body = 'return ["goose"]'
+    assert body in package("flap_bird", calling)["birds.py"]
+    assert body in package("get_birds", calling)["birds.py"]
+    assert body not in package("join_birds", calling)["birds.py"]
+
+
+def test_the_body_of_a_step_of_no_flow_stays_and_so_does_what_it_calls() -> None:
+    other = "\n\n@step\ndef other(bird: str) -> str:\n    return flap_bird.fn(bird)\n"
+    made = package("get_birds", BIRDS + other)["birds.py"]
+    assert "return louder(twice(bird))" in made
+    assert "return flap_bird.fn(bird)" in made
+    module = f"from lokki import step\nfrom birds import flap_bird{other}"
+    assert "return louder(twice(bird))" in package("get_birds", elsewhere=module)["birds.py"]

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.reaching import (
@@ -44,16 +44,20 @@ class Trimmed:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """Where the body of a step is: its lines, counted from 0 and without the last, and how far it is indented."""
+    """Where the body of a step is: its lines, counted from 0 and without the last, and how far it is indented.
+
+    ``mentioned``: the names in it that may call a step.
+    """
 
     start: int
     end: int
     indent: str
+    mentioned: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """A file, read once: its lines, the bodies of its steps by name, the names that may call a step."""
+    """A file, read once: its lines, the bodies of its steps by name, the names outside of them that may call a step."""
 
     lines: tuple[str, ...]
     bodies: Mapping[str, _Body]
@@ -75,13 +79,39 @@ def trim(
     modules = {path: _read(files[path], code) for path, code in parsed.items()}
     mentioned = frozenset[str]().union(*(module.mentioned for module in modules.values()))
     data = [content for path, content in files.items() if path not in parsed and not path.startswith(_OWN)]
-    unmentioned = [step for step in steps.values() if step.name not in mentioned and not _is_in_data(step, data)]
+    named = {step.name for step in steps.values() if step.name in mentioned or _is_in_data(step, data)}
     return Trimmed(
         {
-            name: {**files, **_trimmed(modules, [step for step in unmentioned if step.name != own.name])}
+            name: {**files, **_trimmed(modules, _unreachable([*steps.values()], named | {own.name}, modules))}
             for name, own in steps.items()
         }
     )
+
+
+def _unreachable(steps: Sequence[Importable], named: Iterable[str], modules: Mapping[str, _Module]) -> list[Importable]:
+    """Return the steps that are neither named nor mentioned in a body that may be called."""
+    own = {(path, step.name) for step in steps for path in _paths(step)}
+    mentioned: dict[str, frozenset[str]] = {}
+    waiting = list(named)
+    for path, module in modules.items():
+        for name, body in module.bodies.items():
+            if (path, name) in own:
+                mentioned[name] = mentioned.get(name, frozenset()) | body.mentioned
+            else:
+                waiting += body.mentioned  # such as that of a step of another flow, which stays
+    reachable: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in reachable:
+            reachable.add(name)
+            waiting += mentioned.get(name, ())
+    return [step for step in steps if step.name not in reachable]
+
+
+def _paths(step: Importable) -> tuple[str, str]:
+    """Return where the module of a step may be."""
+    base = step.module.replace(".", "/")
+    return f"{base}.py", f"{base}/__init__.py"
 
 
 def _parsed(files: Mapping[str, bytes], trees: Mapping[str, ast.Module]) -> Iterator[tuple[str, ast.Module]]:
@@ -125,8 +155,7 @@ def _trimmed(modules: Mapping[str, _Module], steps: Iterable[Importable]) -> dic
     """Return the files that have bodies of these steps, without them."""
     left_out: dict[str, list[_Body]] = {}
     for step in steps:
-        base = step.module.replace(".", "/")
-        for path in (f"{base}.py", f"{base}/__init__.py"):
+        for path in _paths(step):
             if path in modules and step.name in modules[path].bodies:
                 left_out.setdefault(path, []).append(modules[path].bodies[step.name])
     return {path: _without(modules[path].lines, bodies) for path, bodies in left_out.items()}
@@ -146,11 +175,21 @@ def _read(source: bytes, code: CodeOfModule) -> _Module:
         lines = []
     if not lines or any("\r" in line.removesuffix("\r") for line in lines):  # where Python counts other lines
         return _Module((), {}, mentions(code))
-    return _Module(tuple(lines), dict(_bodies(code.tree, lines, code.names)), mentions(code))
+    inside: set[int] = set()
+    bodies: dict[str, _Body] = {}
+    for function, start, end, indent in _bodies(code.tree, lines, code.names):
+        nodes = {id(node) for statement in function.body for node in ast.walk(statement)}
+        bodies[function.name] = _Body(start, end, indent, mentions(_part(code, nodes)))
+        inside |= nodes
+    return _Module(tuple(lines), bodies, mentions(_part(code, {id(node) for node in code.nodes} - inside)))
 
 
-def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[tuple[str, _Body]]:
-    """Yield the bodies of the steps at the top level that have lines of their own and a name of their own."""
+def _part(code: CodeOfModule, identities: set[int]) -> CodeOfModule:
+    return replace(code, nodes=tuple(node for node in code.nodes if id(node) in identities))
+
+
+def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[tuple[ast.FunctionDef, int, int, str]]:
+    """Yield the steps at the top level that have lines of their own and a name of their own, with those of the body."""
     counts = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
     for function in tree.body:
         # Another decorator, such as one that registers functions, may have handed the step on.
@@ -161,7 +200,7 @@ def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[t
         head = lines[start - 1].encode()[: first.col_offset].decode()
         rest = lines[end - 1].encode()[last.end_col_offset :].decode().strip()
         if counts[function.name] == 1 and not head.strip() and (not rest or rest.startswith("#")):
-            yield function.name, _Body(start - 1, end, head)
+            yield function, start - 1, end, head
 
 
 def _first_line(first: ast.stmt) -> int:

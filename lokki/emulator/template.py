@@ -226,7 +226,9 @@ class _Packages:
                 content = (member.filename, member.CRC, member.file_size)
                 known = self.written.get(content)
                 if known is None or member.is_dir():
-                    self.written[content] = Path(file.extract(member, root))
+                    self.written[content] = place = Path(file.extract(member, root))
+                    if mode := member.external_attr >> 16 & 0o777:  # programs run there
+                        place.chmod(mode)
                 else:
                     (root / member.filename).parent.mkdir(parents=True, exist_ok=True)
                     (root / member.filename).hardlink_to(known)

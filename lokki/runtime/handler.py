@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import NoReturn
 
 import msgspec
@@ -51,6 +51,8 @@ def make_handler(
     so none is tried again.
     """
     single: Mapping[str, Json] = {step.name: {"first": flow is not None}}
+    if environ is os.environ:
+        _put_programs_on_path(os.environ)
     handled = parse_calls(step, calls if calls is not None else single)
     function = _Function(step, flow.params if flow is not None else (), handled, environ)
     if environ.get("LOKKI_ARTIFACT_BUCKET"):
@@ -60,6 +62,16 @@ def make_handler(
         return function.handle(event, context)
 
     return lambda_handler
+
+
+def _put_programs_on_path(environ: MutableMapping[str, str]) -> None:
+    """Let steps start programs of packages by their names, as they can in an environment that is active here."""
+    # What installs packages into a folder puts their programs into bin/ there, where Lambda does not look.
+    folder = f"{environ['LAMBDA_TASK_ROOT']}/bin" if environ.get("LAMBDA_TASK_ROOT") else ""
+    before = environ.get("PATH", os.defpath)
+    # Not Path.is_dir(): a cold start need not import pathlib.
+    if folder and os.path.isdir(folder) and folder not in before.split(os.pathsep):  # noqa: PTH112
+        environ["PATH"] = f"{before}{os.pathsep}{folder}"
 
 
 class _Function:
