@@ -38,7 +38,8 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
 
     Returns where the flow's file is only imported: by a worker process, or by ``lokki run``.
     """
-    if _in_worker_process() or is_importing():
+    # With arguments it is called on purpose, also in a process that somebody else's multiprocessing started.
+    if (argv is None and _in_worker_process()) or is_importing():
         return
     arguments = sys.argv[1:] if argv is None else list(argv)
     again = called_as()

@@ -64,6 +64,10 @@ def step[**P, R](
     * ``dependencies``: requirements that the step's package has beyond the project's. No local meaning: a local step
       uses the environment that lokki runs in.
 
+    Each call sees `contextvars`, decimal's context and numpy's error handling as they were when the flow's file had
+    been imported, on whichever executor; what it changes in them ends with it. What the file keeps in a
+    ``threading.local`` is seen by steps outside of maps, on processes and inline, but not by workers on threads.
+
     Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
     """
     options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies), disk, memory_max)

@@ -148,6 +148,17 @@ def test_a_script_alone_does_not_wait_for_a_thread_that_is_left_behind(place: Pl
         assert (ran.code, ran.out, time.monotonic() - began < 30) == (0, "1\n", True)
 
 
+def test_a_process_of_multiprocessing_may_run_a_flow(place: Place) -> None:
+    place.write(
+        "script.py",
+        f"{FLOW}import multiprocessing\ndef child():\n    main(a_flow, argv=['run', '--quiet'])\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('fork').Process(target=child)\n"
+        "    process.start()\n    process.join()\n    print('code', process.exitcode)\n",
+    )
+    assert place.run("script.py").out == "1\ncode 0\n"
+
+
 # ---- several flows in a file
 
 
