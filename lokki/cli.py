@@ -47,8 +47,9 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
     def make() -> click.Command:
         _check_flows(flows)
         for flow in flows:
-            file = getattr(sys.modules.get(flow.__module__), "__file__", None)
-            if isinstance(file, str):
+            module = sys.modules.get(flow.__module__)
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str) and getattr(module, flow.__name__, None) is flow:
                 check_hides_nothing(Path(file))
         return flow_group(flows[0](), again) if len(flows) == 1 else flows_group(flows, again)
 

@@ -31,6 +31,9 @@ _DOORS = ("lokki", "lokki.cli", __name__)
 _INTERRUPTED_SECONDS = 1.0
 """How long an interrupted run waits at its very end for threads and processes of the user's."""
 
+_FLUSH_SECONDS = 2.0
+"""How long files that were left open have to be written out."""
+
 _RUN_STEPS_HERE = {"run", "replay"}
 
 
@@ -93,6 +96,9 @@ def leave(code: int, command: str) -> NoReturn:
     else:
         _wait_for_others()
     flush_all()
+    flushing = threading.Thread(target=_flush_files, daemon=True)  # one may be locked by a step that was left behind
+    flushing.start()
+    flushing.join(_FLUSH_SECONDS)
     os._exit(code)
 
 
@@ -126,9 +132,14 @@ def _spare_the_collector() -> None:
     That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
     the user's modules left open while they were imported is written here.
     """
+    _flush_files()
+    gc.freeze()
+
+
+def _flush_files() -> None:
+    """Write out what is held back for files that the user's code has left open."""
     kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
     files = cast("list[io.IOBase]", [each for each in gc.get_objects() if type(each) in kinds])
     for file in files:
         with suppress(OSError, ValueError):  # a full disk, or a file that is closed
             file.flush()
-    gc.freeze()

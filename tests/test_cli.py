@@ -703,12 +703,12 @@ LOUD = [
     "WARNING noisy: logged",
     "noisy.py:23: UserWarning: warned",
     '  warnings.warn("warned", stacklevel=1)',
+    "bytes",
     "done",
     "x" * 100_000,
     "no end",
 ]
 PAST_PYTHON = [
-    "bytes",
     "from a child",
     "its errors",
     "from C, held back in its own buffer",
