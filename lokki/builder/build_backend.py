@@ -21,6 +21,8 @@ from lokki.builder.uv import Uv
 _INPUTS: Final = ("*.toml", "*.cfg", "*.py", "*.txt", "*.in", "*.lock", "requirements/*")
 """Files by which an answer is remembered: what backends read dependencies from."""
 
+_LARGEST: Final = 2**20
+
 # What backends print goes to standard output, so an answer goes to a file.
 _ASK_BACKEND: Final = """
 import importlib, json, os, sys, tempfile, zipfile
@@ -101,8 +103,12 @@ def _remembered(folder: Path, cache: Path, ask: Callable[[], list[str]]) -> Buil
 def _inputs(folder: Path) -> Iterator[str]:
     """Yield names and content of the files that an answer may depend on."""
     for file in sorted(file for pattern in _INPUTS for file in folder.glob(pattern) if file.is_file()):
+        about = file.stat()
         yield file.name
-        yield file.read_bytes().decode("latin-1")
+        # A text file of data beside the project is not read for it.
+        yield (
+            file.read_bytes().decode("latin-1") if about.st_size <= _LARGEST else f"{about.st_size} {about.st_mtime_ns}"
+        )
 
 
 def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *arguments: str) -> list[str]:
