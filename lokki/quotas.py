@@ -48,6 +48,9 @@ STATE_BYTES = 262_144
 DEFINITION_BYTES = 1_048_576
 """The definition of a state machine."""
 
+VARIABLES_BYTES = 10 * 2**20
+"""All variables of an execution. https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html"""
+
 HISTORY_EVENTS = 25_000
 """The history of a STANDARD execution."""
 

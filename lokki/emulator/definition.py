@@ -15,14 +15,13 @@ from lokki.emulator.failures import Retrier
 from lokki.emulator.fields import Fields
 from lokki.emulator.rules import Catcher, read_catchers, read_retriers
 from lokki.errors import EmulatorError
+from lokki.quotas import LONGEST_TIMEOUT, STATE_NAME_LENGTH
 from lokki.values import Json
 
 LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
 GET_OBJECT = "arn:aws:states:::s3:getObject"
 PUT_OBJECT = "arn:aws:states:::s3:putObject"
 
-_LONGEST_TIMEOUT = 99_999_999
-_LONGEST_NAME = 80
 _LABEL = re.compile(r"[^\s?*<>{}\[\]:;,\\|^~$#%&`\"\x00-\x1f\x7f-\x9f]{1,40}")
 
 
@@ -244,10 +243,10 @@ def _read_assign(fields: Fields) -> dict[str, Json] | None:
         return None
     assign = fields.mapping("Assign")
     for name in assign:
-        if name == "states" or not name.isidentifier() or len(name) > _LONGEST_NAME:
+        if name == "states" or not name.isidentifier() or len(name) > STATE_NAME_LENGTH:
             raise EmulatorError(
                 f"{fields.where}: Assign: {name!r} is no name of a variable: those are identifiers of up to "
-                f"{_LONGEST_NAME} characters, and 'states' is Step Functions' own."
+                f"{STATE_NAME_LENGTH} characters, and 'states' is Step Functions' own."
             )
     return assign
 
@@ -271,7 +270,7 @@ def _read_task(name: str, fields: Fields) -> Task:
         name,
         function,
         payload,
-        fields.number_template("TimeoutSeconds", _LONGEST_TIMEOUT),
+        fields.number_template("TimeoutSeconds", LONGEST_TIMEOUT),
         read_retriers(fields),
         read_catchers(fields, _read_after),
         _read_after(fields),

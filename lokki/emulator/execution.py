@@ -18,7 +18,6 @@ from lokki.emulator.definition import After, Fail, Map, State, States, Task
 from lokki.emulator.expressions import Scope
 from lokki.emulator.failures import (
     DATA_LIMIT,
-    HISTORY_LIMIT,
     RUNTIME,
     ExecutionTimeoutError,
     StatesError,
@@ -29,6 +28,7 @@ from lokki.emulator.map_run import MapRun, MapWork, map_run_id, read_shares
 from lokki.emulator.outcome import Identity, Outcome, check_size, check_variables, timestamp
 from lokki.emulator.services import ACCOUNT, REGION, Services
 from lokki.emulator.task import TaskTry
+from lokki.quotas import HISTORY_EVENTS
 from lokki.values import Json
 
 _NO_LIMIT = 31_536_000.0
@@ -285,8 +285,8 @@ class Execution:
         )
         self._services.listener(event)
         # The event that says so is one more, and no other may stop the end from being told.
-        if self._number >= HISTORY_LIMIT and not self.identity.express and not kind.startswith("Execution"):
-            raise StatesError(RUNTIME, f"The execution has more than {HISTORY_LIMIT} events in its history.")
+        if self._number >= HISTORY_EVENTS and not self.identity.express and not kind.startswith("Execution"):
+            raise StatesError(RUNTIME, f"The execution has more than {HISTORY_EVENTS} events in its history.")
 
 
 class _Kept(msgspec.Struct):

@@ -18,16 +18,6 @@ RESULT_WRITER_FAILED = "States.ResultWriterFailed"
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 QUERY_FAILED = "States.QueryEvaluationError"
 
-PAYLOAD_LIMIT = 262_144
-"""Most bytes of UTF-8 of a state's input, result or output.
-https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
-
-HISTORY_LIMIT = 25_000
-"""Most events of one STANDARD execution. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
-
-VARIABLES_LIMIT = 10 * 2**20
-"""Most bytes of all variables of an execution. https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html"""
-
 
 class StatesError(Exception):
     """A state failed: the error's name, which rules match, and its cause in words or JSON."""

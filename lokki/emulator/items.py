@@ -12,7 +12,8 @@ from typing import Literal, cast
 
 import msgspec
 
-from lokki.emulator.failures import DATA_LIMIT, ITEM_READER_FAILED, PAYLOAD_LIMIT, StatesError
+from lokki.emulator.failures import DATA_LIMIT, ITEM_READER_FAILED, StatesError
+from lokki.quotas import STATE_BYTES
 from lokki.values import Json
 
 _encode = msgspec.json.Encoder().encode
@@ -56,8 +57,8 @@ def single(inputs: Iterable[Json]) -> Iterator[Share]:
     """Give each item an execution of its own. Raises StatesError for an input that is too large for one."""
     for index, given in enumerate(inputs):
         size = len(_encode(given))
-        if size > PAYLOAD_LIMIT:
-            raise StatesError(DATA_LIMIT, f"The input of item {index} has {size} bytes, more than {PAYLOAD_LIMIT}.")
+        if size > STATE_BYTES:
+            raise StatesError(DATA_LIMIT, f"The input of item {index} has {size} bytes, more than {STATE_BYTES}.")
         yield Share(given, index, 1)
 
 
@@ -69,7 +70,7 @@ def batches(
     A batch is ``{"BatchInput": …, "Items": […]}``. Raises StatesError for an item that fits no batch.
     """
     frame: dict[str, Json] = {} if batch_input is None else {"BatchInput": batch_input[0]}
-    limit = min(max_bytes or PAYLOAD_LIMIT, PAYLOAD_LIMIT)
+    limit = min(max_bytes or STATE_BYTES, STATE_BYTES)
     empty = len(_encode({**frame, "Items": []}))
     batch: list[Json] = []
     size, first = empty, 0

@@ -32,10 +32,8 @@ from lokki.emulator.outcome import Outcome, in_range, timestamp
 from lokki.emulator.results import KINDS, Kind, Result, files, manifest, transformed
 from lokki.emulator.services import ACCOUNT, REGION, Services, StoppedError
 from lokki.errors import StoreError
+from lokki.quotas import CHILDREN_AT_ONCE
 from lokki.values import Json
-
-MOST_CHILDREN = 10_000
-"""Child executions at one time where MaxConcurrency says nothing or 0."""
 
 
 class ChildExecution(Protocol):
@@ -287,8 +285,8 @@ class MapRun:
         return result
 
     def _concurrency(self) -> int:
-        most = self._work.whole(self._work.state.max_concurrency, "MaxConcurrency") or MOST_CHILDREN
-        return max(1, min(most, MOST_CHILDREN, self._work.services.settings.workers))
+        most = self._work.whole(self._work.state.max_concurrency, "MaxConcurrency") or CHILDREN_AT_ONCE
+        return max(1, min(most, CHILDREN_AT_ONCE, self._work.services.settings.workers))
 
     def _run_threads(self, pending: deque[_ChildRun], threads: int) -> None:
         stop = self._work.services.stop

@@ -8,10 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from lokki.emulator.failures import DATA_LIMIT, PAYLOAD_LIMIT, QUERY_FAILED, VARIABLES_LIMIT, StatesError
+from lokki.emulator.failures import DATA_LIMIT, QUERY_FAILED, StatesError
 from lokki.emulator.history import Child
 from lokki.emulator.ranges import RANGES
 from lokki.emulator.services import ACCOUNT, REGION
+from lokki.quotas import STATE_BYTES, VARIABLES_BYTES
 from lokki.values import Json
 
 _encode = msgspec.json.Encoder().encode
@@ -59,16 +60,16 @@ def in_range(value: Json, name: str, state: str) -> float:
 def check_variables(variables: dict[str, Json], state: str) -> None:
     """Raise StatesError if variables are more than an execution may have."""
     size = sum(len(_encode(value)) for value in variables.values())
-    if size > VARIABLES_LIMIT:
+    if size > VARIABLES_BYTES:
         problem = f"After the state '{state}' the execution's variables have {size} bytes"
-        raise StatesError(DATA_LIMIT, f"{problem}, more than the {VARIABLES_LIMIT} that Step Functions takes.")
+        raise StatesError(DATA_LIMIT, f"{problem}, more than the {VARIABLES_BYTES} that Step Functions takes.")
 
 
 def check_size(value: Json, what: str) -> bytes:
     """Return JSON's text. Raises StatesError for more than 256 KiB of it."""
     text = _encode(value)
-    if len(text) > PAYLOAD_LIMIT:
+    if len(text) > STATE_BYTES:
         raise StatesError(
-            DATA_LIMIT, f"{what} has {len(text)} bytes, more than the {PAYLOAD_LIMIT} that Step Functions takes."
+            DATA_LIMIT, f"{what} has {len(text)} bytes, more than the {STATE_BYTES} that Step Functions takes."
         )
     return text

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from lokki.quotas import LONGEST_RETRY_DELAY, LONGEST_TIMEOUT, STATE_BYTES
 from lokki.values import Json
-
-_MOST: Final = 99_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class Range:
     """From ``least`` to ``most``, both included; ``whole``: without a fraction."""
 
     least: int
-    most: int = _MOST
+    most: int = LONGEST_TIMEOUT
     whole: bool = True
 
     def has(self, value: Json) -> bool:
@@ -46,7 +45,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "IntervalSeconds": Range(1),
     "MaxAttempts": Range(0),
     "BackoffRate": Range(1, whole=False),
-    "MaxDelaySeconds": Range(1, 31_622_399),
+    "MaxDelaySeconds": Range(1, LONGEST_RETRY_DELAY),
     # https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html and, for the least and the most,
     # https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateMapRun.html
     "MaxConcurrency": Range(0),
@@ -54,7 +53,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "ToleratedFailurePercentage": Range(0, 100, whole=False),
     # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html
     "MaxItemsPerBatch": Range(1),
-    "MaxInputBytesPerBatch": Range(1, 262_144),
+    "MaxInputBytesPerBatch": Range(1, STATE_BYTES),
     # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itemreader.html
     "MaxItems": Range(1, 100_000_000),
 }

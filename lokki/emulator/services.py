@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lokki.emulator.expressions import Expressions
 from lokki.emulator.history import HistoryEvent
+from lokki.quotas import EXPRESS_SECONDS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -131,7 +132,7 @@ class Settings:
     workers: int = 8
     seed: str = ""
     file_bytes: int = 5 * 2**30
-    express_seconds: float = 300.0
+    express_seconds: float = EXPRESS_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from lokki.emulator.expressions import Expressions
 from lokki.emulator.services import ACCOUNT, REGION
 from lokki.emulator.worker import FunctionSpec
 from lokki.errors import EmulatorError
+from lokki.quotas import DEFINITION_BYTES, LEAST_DISK
 from lokki.values import Json
 
 type Mapped = Mapping[str, Json]
@@ -28,12 +29,6 @@ _VERSION = "AWS::Lambda::Version"
 _MACHINE = "AWS::StepFunctions::StateMachine"
 _FIRST = "1"
 """What version each function has here: the state machine invokes versions, and a new function's first is 1."""
-
-_MOST_BYTES = 2**20
-"""Of a definition. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
-
-_DISK = 512
-"""MB of /tmp where the template says nothing: https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html"""
 
 _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
 _KNOWN = {
@@ -73,8 +68,10 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
         raise EmulatorError(f"{folder} is not what a build writes: {error}. Build the flow again.") from None
     stack = Stack(template)
     [machine] = stack.of_type(_MACHINE).values()
-    if len(text.encode()) > _MOST_BYTES:
-        raise EmulatorError(f"{folder}: the state machine has {len(text.encode()):,} bytes; AWS takes {_MOST_BYTES:,}.")
+    if len(text.encode()) > DEFINITION_BYTES:
+        raise EmulatorError(
+            f"{folder}: the state machine has {len(text.encode()):,} bytes; AWS takes {DEFINITION_BYTES:,}."
+        )
     if json.loads(cast("str", machine["DefinitionString"])) != json.loads(text):
         raise EmulatorError(f"{folder}: template.yaml and statemachine.json hold different definitions. Build again.")
     substitutions = cast("dict[str, str]", stack.resolve(machine["DefinitionSubstitutions"]))
@@ -185,7 +182,7 @@ def _function(stack: Stack, properties: Mapped, packages: _Packages) -> Function
         cast("int", properties["MemorySize"]),
         {key: str(value) for key, value in cast("dict[str, Json]", stack.resolve(variables)).items()},
         _FIRST,
-        cast("dict[str, int]", properties.get("EphemeralStorage", {})).get("Size", _DISK),
+        cast("dict[str, int]", properties.get("EphemeralStorage", {})).get("Size", LEAST_DISK),
     )
 
 

@@ -28,13 +28,11 @@ from lokki.emulator.peers import belongs_to
 from lokki.emulator.rooms import Room
 from lokki.emulator.runtime_api import Invocation, RuntimeApi
 from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply
+from lokki.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
 
 INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html"""
-
-RESPONSE_LIMIT = 6 * 2**20
-"""https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 _EACH = 5
 """Which look at the memory is one at that of other processes too, which takes a file of each thread."""
@@ -57,7 +55,7 @@ class FunctionSpec:
     memory: int
     environment: Mapping[str, str]
     version: str = ""
-    disk: int = 512
+    disk: int = LEAST_DISK
 
     @property
     def arn(self) -> str:
@@ -206,9 +204,9 @@ class Worker:
     def answer(self, request: str, payload: bytes, *, failed: bool) -> None:
         """Take the response to the current event."""
         reply = Reply(payload, failed)
-        if not failed and len(payload) > RESPONSE_LIMIT:
+        if not failed and len(payload) > FUNCTION_PAYLOAD_BYTES:
             size = f"Response payload size ({len(payload)} bytes) exceeded maximum allowed payload size"
-            reply = _error("Function.ResponseSizeTooLarge", f"{size} ({RESPONSE_LIMIT} bytes).")
+            reply = _error("Function.ResponseSizeTooLarge", f"{size} ({FUNCTION_PAYLOAD_BYTES} bytes).")
         with self._lock:
             if request == self._request:
                 self._end(reply)
