@@ -12,7 +12,6 @@ import msgspec
 
 from lokki.failures import described
 from lokki.signatures import UNKNOWN, accepts, describe
-from lokki.unknown_keys import unknown_key
 from lokki.values import Json
 
 LARGEST_INTEGER = 2**53
@@ -69,9 +68,12 @@ def from_json(value: Json, annotation: object) -> object:
         return _json_for_unsupported(value, annotation, error)
     except Exception as error:  # a class of the user's may raise anything while it is made
         raise _not_made(value, annotation, error) from error
-    key = unknown_key(value, annotation)
-    if key is not None:
-        raise ChangeError(f"{_shown(value)}, with {key}")
+    if isinstance(value, list | dict):
+        from lokki.unknown_keys import unknown_key  # for start-up: most Lambda functions begin without it
+
+        key = unknown_key(value, annotation)
+        if key is not None:
+            raise ChangeError(f"{_shown(value)}, with {key}")
     return made
 
 

@@ -316,6 +316,7 @@ def _check_arguments(step: AnyStep, upstream: tuple[object, ...], given: str = "
     for name, value in bound.arguments.items():
         if isinstance(value, Param):
             _check_parameter(step, name, value)
+            _check_is_annotated(step, name, value)
     return next(iter(signature.parameters), "")
 
 
@@ -334,6 +335,17 @@ def _check_parameter(step: AnyStep, name: str, placeholder: Param) -> None:
         raise FlowError(
             f"{step.where}: {step.name}() takes {signatures.describe(wanted)} as {name!r}, but the flow's parameter "
             f"{parameter_name(placeholder)!r} is {signatures.describe(given)}."
+        )
+
+
+def _check_is_annotated(step: AnyStep, name: str, placeholder: Param) -> None:
+    """Refuse to hand a date, say, to a parameter without an annotation: the step would get its JSON, a string."""
+    given = parameter_annotation(placeholder)
+    if name not in signatures.hints(step.fn) and not signatures.is_json(given):
+        kind = signatures.describe(given)
+        raise FlowError(
+            f"{step.where}: {step.name}() takes {name!r} without an annotation, so it would get the JSON of the flow's "
+            f"parameter {parameter_name(placeholder)!r} and no {kind}. Annotate it: {name}: {kind}."
         )
 
 

@@ -47,6 +47,8 @@ _MAPPINGS = {
     abc.MutableMapping,
 }
 
+_JSON_SCALARS = (str, int, float, bool, type(None))
+
 _ELEMENTS: dict[type, type] = {str: str, bytes: int, bytearray: int, range: int}
 
 # Classes that type checkers take for others. https://typing.python.org/en/latest/spec/special-types.html
@@ -149,6 +151,32 @@ def element(annotation: object) -> object | None:
         elif not issubclass(kind, str | bytes | bytearray | abc.Mapping):
             elements.append(_element_of(part))
     return _union(elements) if elements else None
+
+
+def is_json(annotation: object) -> bool:
+    """Tell whether values of an annotation are JSON as they are, as far as it says; ``Any`` says nothing.
+
+    >>> is_json(dict[str, list[int] | None]), is_json(set[int]), is_json(enum.Enum)
+    (True, False, False)
+    """
+    return _is_json(annotation, ())
+
+
+def _is_json(annotation: object, outer: tuple[object, ...]) -> bool:
+    if any(annotation is other for other in outer):
+        return True  # a recursive alias
+    return all(_is_json_kind(part, (*outer, annotation)) for part in parts(annotation))
+
+
+def _is_json_kind(kind: object, outer: tuple[object, ...]) -> bool:
+    if _is_literal(kind):
+        return all(type(value) in _JSON_SCALARS for value in typing.get_args(kind))
+    origin = typing.get_origin(kind) or kind
+    if not isinstance(origin, type) or origin is object or origin in _JSON_SCALARS or typing.is_typeddict(origin):
+        return True
+    if origin in _MAPPINGS or (origin in _COLLECTIONS and not issubclass(origin, abc.Set)):
+        return all(_is_json(argument, outer) for argument in typing.get_args(kind))
+    return False
 
 
 def member(annotation: object) -> object:

@@ -221,6 +221,23 @@ def test_what_would_arrive_as_something_else_is_refused_where_it_is_drawn(
     assert str(given_wrongly.value) == f"'value' is {problem}."
 
 
+def test_a_step_without_annotations_is_not_handed_the_json_of_a_date() -> None:
+    @step
+    def show(day, names):  # type: ignore[no-untyped-def]
+        return day
+
+    @flow
+    def shown(day: dt.date, names: dict[str, list[int]]):  # type: ignore[no-untyped-def]
+        return show(day, names)
+
+    with pytest.raises(FlowError) as error:
+        shown()
+    assert str(error.value).partition(": ")[2] == (
+        "show() takes 'day' without an annotation, so it would get the JSON of the flow's parameter 'day' and no date. "
+        "Annotate it: day: date."
+    )
+
+
 def test_keys_that_a_mapping_or_an_open_annotation_has_are_taken() -> None:
     for annotation, value in [
         (dict[str, int], {"any": 1}),
