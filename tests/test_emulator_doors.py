@@ -1,6 +1,8 @@
 """Who is answered by what an emulation has listening on loopback: its own processes, and nobody else."""
 
 import http.client
+import os
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -14,7 +16,7 @@ from test_emulator_functions import HANDLER, functions, invoke
 from lokki.emulator.peers import belongs_to
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.scratch import Secret
-from lokki.errors import StoreError
+from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
 from lokki.values import Stored
 
@@ -124,6 +126,27 @@ def test_the_runtime_api_answers_its_functions_process_only(tmp_path: Path) -> N
         told = invoke(running, {"do": "run", "python": ["-c", program]})
         assert str(told).endswith("HTTP Error 403: Forbidden"), "nor a program that the function starts"
         assert isinstance(invoke(running, {}), int)
+
+
+def test_a_server_that_was_killed_is_told_from_an_error_of_s3() -> None:
+    others = servers()
+
+    def use() -> None:
+        with S3Server(BUCKET) as server:
+            with pytest.raises(StoreError):
+                server.read(BUCKET, "nothing")
+            [killed] = servers() - others
+            os.kill(killed, signal.SIGKILL)
+            server.write(BUCKET, "goose", b"honk")
+
+    with pytest.raises(EmulatorError, match="the emulated S3 has ended with -9, so the run cannot go on"):
+        use()
+
+
+def servers() -> set[int]:
+    """Return the processes of this one that serve S3."""
+    children = {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+    return {int(pid) for pid in children if b"s3_server" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def test_the_other_end_of_a_connection_is_known_by_its_process(s3: S3Server) -> None:

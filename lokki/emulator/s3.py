@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from lokki.emulator.faults import S3Faults
 from lokki.emulator.s3_access import LOG_PATH, TOKEN_HEADER, ServerOptions
 from lokki.emulator.scratch import Secret
 from lokki.emulator.services import REGION
-from lokki.errors import EmulatorError
+from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
 from lokki.values import Stored
 
@@ -103,12 +104,26 @@ class S3Server:
         }
 
     def read(self, bucket: str, key: str) -> bytes:
-        """Return an object. Raises StoreError."""
-        return bytes(self.store(bucket).read(Stored(f"s3://{bucket}/{key}")))
+        """Return an object. Raises StoreError, and EmulatorError if the server is gone."""
+        with self._alive():
+            return bytes(self.store(bucket).read(Stored(f"s3://{bucket}/{key}")))
 
     def write(self, bucket: str, key: str, content: bytes) -> None:
-        """Write an object. Raises StoreError."""
-        self.store(bucket).write(key, [content])
+        """Write an object. Raises StoreError, and EmulatorError if the server is gone."""
+        with self._alive():
+            self.store(bucket).write(key, [content])
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Tell the end of the server, which no try again can mend, from an error of S3's."""
+        try:
+            yield
+        except StoreError:
+            if self._process is None or self._process.poll() is None:
+                raise
+            raise EmulatorError(
+                f"the emulated S3 has ended with {self._process.returncode}, so the run cannot go on. Start a new run."
+            ) from None
 
     def store(self, bucket: str) -> S3Store:
         """Return a store over a bucket, as the state machine's role would use it."""
