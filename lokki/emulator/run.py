@@ -113,7 +113,7 @@ class Emulation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.set()
-        self._ended.close()
+        self._ended.__exit__(kind, error, trace)  # what ends badly besides must not hide the error
 
     def start(self, run_id: str, given: Mapping[str, Json]) -> Execution:
         """Make an execution; ``given``: the flow's parameters, as JSON."""
