@@ -125,7 +125,10 @@ def test_progress_bars_of_steps_leave_the_terminal_whole(place: Place, executor:
     assert (ran.code, ran.out) == (0, "6\n")
     lines = [line.rpartition("\r")[2] for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ran.err).split("\n")]
     for number in (1, 2, 3):
-        [bar] = [line for line in lines if f"bar {number}: 100%" in line]
-        assert re.fullmatch(rf"work\[{number - 1}\] \| bar {number}: 100%\|\S+\| 20/20 \[.*it/s\]", bar), bar
+        # More than one where tqdm drew its end again, on a busy machine.
+        bars = [line for line in lines if f"bar {number}: 100%" in line]
+        assert bars
+        for bar in bars:
+            assert re.fullmatch(rf"work\[{number - 1}\] \| bar {number}: 100%\|\S+\| 20/20 \[.*it/s\]", bar), bar
     assert any("work" in line and "3/3" in line for line in lines)
     assert {re.sub(r"^\w+(\[\d\])? \| ", "", line).rstrip() for line in lines} >= NAIVE

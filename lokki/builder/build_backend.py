@@ -27,6 +27,7 @@ _LARGEST: Final = 2**20
 _ASK_BACKEND: Final = """
 import importlib, json, os, sys, tempfile, zipfile
 answer, hook, backend, *paths = sys.argv[1:]
+sys.dont_write_bytecode = True  # a backend in the project, edited twice in a second, would be taken for what it was
 sys.path[:0] = paths
 module, _, attributes = backend.partition(":")
 asked = importlib.import_module(module)
