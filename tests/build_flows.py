@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lokki import Flow, FlowGraph, Retry, flow, step
-from lokki.builder.cloudformation import build_template
-from lokki.builder.package_types import Code, ImageCode, ZipCode
-from lokki.builder.state_machine import build_state_machine
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.values import Json
+
+if TYPE_CHECKING:
+    from lokki.builder.package_types import Code
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -176,6 +177,9 @@ class Build:
 
     @property
     def packages(self) -> Mapping[str, Code]:
+        # Here, as below: this module is packed with its flows, and on Lambda there is no builder.
+        from lokki.builder.package_types import ImageCode, ZipCode
+
         graph = self.graph
         return {
             one.name: ImageCode(f"{graph.name}/{one.name}", "8e1c0a54f7d2")
@@ -185,9 +189,13 @@ class Build:
         }
 
     def state_machine(self) -> dict[str, Json]:
+        from lokki.builder.state_machine import build_state_machine
+
         return build_state_machine(self.graph, self.config)
 
     def template(self) -> dict[str, Json]:
+        from lokki.builder.cloudformation import build_template
+
         return build_template(self.graph, self.config, self.packages)
 
 
