@@ -62,6 +62,7 @@ LAYERS = {
     "lokki.builder.settings": 2,
     # L3: the edges
     "lokki.store": 3,
+    "lokki.store.container": 3,
     "lokki.store.items": 3,
     "lokki.store.local": 3,
     "lokki.store.profile": 3,

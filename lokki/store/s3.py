@@ -23,7 +23,7 @@ from lokki.values import Stored
 if TYPE_CHECKING:  # obstore has its names for type checkers only
     from concurrent.futures import Future
 
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential, S3CredentialProvider
 
 _PART = 8 * 2**20
 """Bytes to upload or download at a time; 10,000 parts, the most that S3 takes, make 80 GB."""
@@ -44,6 +44,14 @@ _FAILURES = (BaseError, OSError, ValueError)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _DENIED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+_NO_KEYS = re.compile(r"External AWS credential provider: (.*)")
+# Where any of these is set, obstore finds keys on its own.
+_OWN_KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
@@ -53,7 +61,7 @@ class S3Store:
     The prefix ends at a ``/``, given or not; with "" the whole bucket is one store. From the environment come, as for
     the AWS SDKs, ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` (plain http on this machine only), ``AWS_REGION`` or
     ``AWS_DEFAULT_REGION``, and keys; a profile in ``~/.aws`` and the role of a Lambda function, container or machine
-    are used as well.
+    are used as well. Keys of a role are fetched again before they expire.
 
     Raises ConfigError if the endpoint cannot be used.
     """
@@ -260,7 +268,28 @@ def _client(bucket: str, environ: Mapping[str, str]) -> Client:
         options["allow_http"] = here
         if here:
             retries["max_retries"] = 2  # what does not answer on this machine at once is not running
-    return Client(bucket, config=config, client_options=options, retry_config=retries)
+    keys = _role_keys(environ)
+    return Client(bucket, config=config, client_options=options, retry_config=retries, credential_provider=keys)
+
+
+def _role_keys(environ: Mapping[str, str]) -> S3CredentialProvider | None:
+    """Return what asks for keys, whenever they are about to expire, where Lambda names an endpoint for that."""
+    if not environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") or any(environ.get(name) for name in _OWN_KEYS):
+        return None
+    # Only here: it needs http, and where there is an endpoint, a snapshot has that imported.
+    from lokki.store.container import check_endpoint, fetch_role_keys
+
+    def credential() -> S3Credential:
+        keys = fetch_role_keys(environ)
+        return {
+            "access_key_id": keys.access_key_id,
+            "secret_access_key": keys.secret_access_key,
+            "token": keys.token,
+            "expires_at": keys.expiration,
+        }
+
+    check_endpoint(environ)
+    return credential
 
 
 def _translated(error: BaseException, place: Stored, action: str) -> StoreError:
@@ -274,6 +303,9 @@ def _translated(error: BaseException, place: Stored, action: str) -> StoreError:
         reason, advice = "the bucket does not exist", "Create it, or set LOKKI_ARTIFACT_BUCKET to the right one"
     elif isinstance(error, FileNotFoundError):
         reason, advice = "there is no such object", "Run the step that writes it again"
+    elif no_keys := _NO_KEYS.search(str(error)):
+        reason = f"the role's keys could not be fetched ({no_keys[1]})"
+        advice = "Check AWS_CONTAINER_CREDENTIALS_FULL_URI, and try again"
     elif isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or code in _DENIED:
         reason = f"access is denied ({code or 'no reason given'})"
         advice = "Check the credentials, and that their role may use this bucket and key"
