@@ -112,12 +112,16 @@ class RolesConfig(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class LambdaDefaultsConfig(_Settings):
-    """What a step's Lambda function gets unless the step says otherwise: seconds and megabytes."""
+    """What a step's Lambda function gets unless the step says otherwise: seconds and megabytes.
+
+    ``snap_start``: functions start from snapshots that Lambda takes of them when they are deployed.
+    """
 
     timeout: TimeoutSeconds = 900
     memory: MemoryMegabytes = 512
     image_tag: str = "latest"
     disk: DiskMegabytes = quotas.LEAST_DISK
+    snap_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def test_every_setting_can_be_given(project: Project) -> None:
         inline_limit: 0
         roles: {pipeline: p, lambda: l}
         lambda_env: {A: a}
-        lambda_defaults: {timeout: 1, memory: 128, image_tag: v1, disk: 1024}
+        lambda_defaults: {timeout: 1, memory: 128, image_tag: v1, disk: 1024, snap_start: yes}
         package_type: ZIP
         architecture: ARM64
         include: ["data/*.csv"]
@@ -117,8 +117,8 @@ def test_every_setting_can_be_given(project: Project) -> None:
     """)
     assert project.load() == LokkiConfig(
         "bucket", "prefix", "out", "birds", "ERROR", 0, RolesConfig("p", "l"), {"A": "a"},
-        LambdaDefaultsConfig(1, 128, "v1", 1024), "zip", "arm64", ("data/*.csv",), ("a", "b"), "all", {"team": "birds"},
-        3653, "EXPRESS", False, 100, "k", "b",
+        LambdaDefaultsConfig(1, 128, "v1", 1024, True), "zip", "arm64", ("data/*.csv",), ("a", "b"), "all",
+        {"team": "birds"}, 3653, "EXPRESS", False, 100, "k", "b",
     )  # fmt: skip
 
 

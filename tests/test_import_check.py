@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lokki
-from lokki.builder.import_check import LATE_IN_LOKKI, Target, check_packages, standard_library
+from lokki.builder.import_check import LATE_IN_LOKKI, ON_LAMBDA_MODULES, Target, check_packages, standard_library
 from lokki.builder.imports import always_imported, read_imports
 from lokki.builder.package_types import BuildError
 
@@ -72,7 +72,7 @@ def check(source: str | Mapping[str, str], *more: str, exclude: tuple[str, ...] 
     """Check a flow's module, or several by path; return the notes, or the one error."""
     sources = {"flow.py": source} if isinstance(source, str) else source
     imports = {path: read_imports(ast.parse(text), path) for path, text in sources.items()}
-    elsewhere = standard_library((3, 13)) | {"boto3", provided}
+    elsewhere = standard_library((3, 13)) | ON_LAMBDA_MODULES | {provided}
     targets = [Target("load", frozenset({*PROVIDED, *sources}), elsewhere)]
     if more:
         targets.append(Target("save", frozenset({*PROVIDED, *sources, *more}), elsewhere))
@@ -86,6 +86,7 @@ def check(source: str | Mapping[str, str], *more: str, exclude: tuple[str, ...] 
     "imported",
     [
         "import yaml, json, os.path, boto3, fast, one_file, email.mime.text",
+        "from snapshot_restore_py import register_after_restore",
         "import google.cloud.storage.blob",
         "from google.cloud import storage",
         "from google.cloud.storage import Client",

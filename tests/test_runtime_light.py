@@ -25,6 +25,7 @@ HEAVY = {
     "boto3", "botocore", "click", "yaml", "rich", "numpy", "pandas", "pydantic", "requests",  # libraries
     "asyncio", "multiprocessing", "http", "email", "ssl", "subprocess", "unittest", "xml", "sqlite3", "zipfile",
     "tempfile", "shutil", "gzip", "json", "configparser", "argparse", "ctypes", "random", "difflib", "pprint",
+    "snapshot_restore_py",
 }  # fmt: skip
 """What has no business in a function that runs a step; the runtime client itself may load some of it."""
 

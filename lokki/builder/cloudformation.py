@@ -158,6 +158,8 @@ def _function(plan: Plan, function: DeployedFunction, suffix: str, code: Code, c
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
     }
     disk = step.options.disk or config.lambda_defaults.disk
+    if config.lambda_defaults.snap_start and isinstance(code, ZipCode):
+        properties["SnapStart"] = _snap_start(step.name, disk)
     if disk != LEAST_DISK:
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html
         properties["EphemeralStorage"] = {"Size": disk}
@@ -165,6 +167,19 @@ def _function(plan: Plan, function: DeployedFunction, suffix: str, code: Code, c
         properties["TracingConfig"] = {"Mode": "Active"}
     properties["Tags"] = _tags(config)
     return {"Type": "AWS::Lambda::Function", "Properties": properties}
+
+
+def _snap_start(step: str, disk: int) -> Mapped:
+    """Return when snapshots are taken. Raises FlowError for a step with more /tmp than a snapshot may have.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes
+    """
+    if disk > LEAST_DISK:
+        raise FlowError(
+            f"{step}() has {disk} MB of /tmp, and with lambda_defaults.snap_start Lambda gives {LEAST_DISK}. "
+            "Lower its disk (@step(disk=…), lambda_defaults.disk), or remove snap_start from lokki.yml."
+        )
+    return {"ApplyOn": "PublishedVersions"}
 
 
 def _memory(function: DeployedFunction, config: LokkiConfig) -> int:

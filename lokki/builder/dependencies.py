@@ -30,7 +30,7 @@ from lokki.builder.uv import NO_WHEEL, Uv
 RUNTIME: Final = ("isal", "msgspec", "obstore")
 """What lokki itself needs on Lambda."""
 
-ON_LAMBDA: Final = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric"})
+ON_LAMBDA: Final = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric", "snapshot-restore-py"})
 """What Lambda's Python has. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html"""
 
 PLATFORMS: Final = {"x86_64": "x86_64-manylinux_2_34", "arm64": "aarch64-manylinux_2_34"}

@@ -15,7 +15,9 @@ from lokki.builder.included import matches
 from lokki.builder.package_types import BuildError
 from lokki.builder.reaching import module_name
 
-ON_LAMBDA_MODULES: Final = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric"})
+ON_LAMBDA_MODULES: Final = frozenset(
+    {"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric", "snapshot_restore_py"}
+)
 """What Lambda's Python has. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html"""
 
 LOADED_BEFORE: Final = frozenset(

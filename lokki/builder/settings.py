@@ -51,6 +51,11 @@ def check_settings(config: LokkiConfig) -> None:
             "ecr_repo_prefix is not set: image packages need a registry. Add this line to lokki.yml, with yours (or "
             "package_type: zip):\necr_repo_prefix: 123456789012.dkr.ecr.eu-north-1.amazonaws.com/my-team"
         )
+    if config.packages == "image" and config.lambda_defaults.snap_start:
+        raise ConfigError(
+            "lambda_defaults.snap_start is for zip packages, and these are images. "
+            "Set package_type: zip in lokki.yml, or remove snap_start."
+        )
     wrong = [
         f"{setting}: {text!r} is not valid: {form_is}."
         for setting, text, form, form_is in _texts(config)

@@ -43,6 +43,7 @@ def make_handler(
     ``flow``: whose parameters the first step's handler validates; ``calls``: the occurrences of the step in the flow,
     as the generated ``handler.py`` gives them (docs/contract.md); default: one, with no bound arguments. From the
     environment: LOKKI_ARTIFACT_BUCKET, LOKKI_FLOW_NAME, and LOKKI_INLINE_LIMIT and LOKKI_LOG_LEVEL if they are set.
+    Where AWS_LAMBDA_INITIALIZATION_TYPE is ``snap-start``, each restore makes random numbers and the store anew.
 
     What the step raises, ``sys.exit()`` too, the handler raises as an error that has the name of the class in
     ``Retry.on`` that it is an instance of, by which Step Functions knows it, or else its own, and the step's traceback.
@@ -55,8 +56,13 @@ def make_handler(
         _put_programs_on_path(os.environ)
     handled = parse_calls(step, calls if calls is not None else single)
     function = _Function(step, flow.params if flow is not None else (), handled, environ)
-    if environ.get("LOKKI_ARTIFACT_BUCKET"):
-        function.settings()  # while Lambda starts the function, it has a full CPU
+    function.start()  # while Lambda starts the function, it has a full CPU
+    # docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+    if environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        # Only here: no other function needs the runtime's hooks and random.
+        from lokki.runtime.restoring import call_after_restore, reseed
+
+        call_after_restore(reseed, function.start)
 
     def lambda_handler(event: object, context: Context) -> Reply:
         return function.handle(event, context)
@@ -89,6 +95,13 @@ class _Function:
         self._calls = calls
         self._environ = environ
         self._settings: Settings | None = None
+
+    def start(self) -> None:
+        """Read the environment anew, and make a store without connections and keys from before."""
+        # After a restore, the clock by which obstore's keys expire may have stood still since the snapshot.
+        self._settings = None
+        if self._environ.get("LOKKI_ARTIFACT_BUCKET"):
+            self.settings()
 
     def settings(self) -> Settings:
         """Read the environment, once. Raises ConfigError for what is missing or wrong."""

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
 
+_RESTORED = "/2018-06-01/runtime/restore/next"
 _NEXT = "/2018-06-01/runtime/invocation/next"
 
 
@@ -49,8 +50,13 @@ class Runtime:
 
 
 @contextmanager
-def lambda_runtime(folder: Path, handler: str, environ: Mapping[str, str]) -> Iterator[Runtime]:
-    """Run ``module.function`` of a folder in a clean environment; its log is in ``folder/log`` afterwards."""
+def lambda_runtime(
+    folder: Path, handler: str, environ: Mapping[str, str], restored: Callable[[], None] | None = None
+) -> Iterator[Runtime]:
+    """Run ``module.function`` of a folder in a clean environment; its log is in ``folder/log`` afterwards.
+
+    ``restored``: called when the function is ready for a snapshot, as that of which it goes on.
+    """
     answers: Queue[Answer] = Queue()
     events: Queue[bytes | None] = Queue()
 
@@ -60,6 +66,10 @@ def lambda_runtime(folder: Path, handler: str, environ: Mapping[str, str]) -> It
         wbufsize = -1
 
         def do_GET(self) -> None:
+            if self.path == _RESTORED and restored is not None:
+                restored()
+                self._answer(200, b"", {})
+                return
             assert self.path == _NEXT
             event = events.get()
             if event is None:

@@ -38,6 +38,7 @@ class LoopbackFunctions:
         self._folder = folder / "code"
         self._folder.mkdir()
         self._groups: dict[str, str] = {}
+        self._snap_starts: dict[str, str] = {}
         self._versions: dict[str, int] = {}
         self._specs: dict[str, tuple[object, FunctionSpec]] = {}
         self._lock = threading.Lock()
@@ -63,6 +64,10 @@ class LoopbackFunctions:
         """Take a function's LoggingConfig, which moto does not keep."""
         self._groups[name] = group
 
+    def set_snap_start(self, name: str, applied: str) -> None:
+        """Take when snapshots of a function are made, which moto does not keep."""
+        self._snap_starts[name] = applied
+
     def publish(self, name: str, description: str) -> tuple[str, bool]:
         """Publish a version; return its ARN, and whether it is new: of an unchanged function it is the last one.
 
@@ -73,13 +78,16 @@ class LoopbackFunctions:
         function = backend.get_function(name)
         listed = backend.list_versions_by_function(function.function_name)
         before = [each for each in listed if str(each.version) != "$LATEST"]
-        if before and _told_apart(before[-1]) == _told_apart(function):
+        snap_start = self._snap_starts.get(function.function_name, "None")
+        same_start = before and self._snap_starts.get(before[-1].function_arn, "None") == snap_start
+        if same_start and _told_apart(before[-1]) == _told_apart(function):
             return str(before[-1].function_arn), False
         function.code_or_config_updated = True
         version = backend.publish_version(function.function_name, description)
         number = max([self._versions.get(function.function_name, 0), *(int(each.version) for each in before)]) + 1
         self._versions[function.function_name] = number
         version.set_version(number)
+        self._snap_starts[version.function_arn] = snap_start
         backend._lambdas._arns[version.function_arn] = version
         version.code, version.environment_vars = dict(version.code), dict(version.environment_vars)
         return str(version.function_arn), True
@@ -87,6 +95,7 @@ class LoopbackFunctions:
     def forget(self, name: str) -> None:
         """Forget what is known of a deleted function; a new one of its name counts its versions from 1."""
         self._groups.pop(name, None)
+        self._snap_starts.pop(name, None)
         self._versions.pop(name, None)
 
     def _current(self, known: LambdaFunction) -> FunctionSpec:

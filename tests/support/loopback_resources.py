@@ -81,7 +81,7 @@ class Function(Resource):
     known = frozenset(
         {
             "Architectures", "Code", "Description", "Environment", "EphemeralStorage", "Handler", "ImageConfig",
-            "LoggingConfig", "MemorySize", "Role", "Runtime", "Tags", "Timeout", "TracingConfig",
+            "LoggingConfig", "MemorySize", "Role", "Runtime", "SnapStart", "Tags", "Timeout", "TracingConfig",
         }
     )  # fmt: skip
 
@@ -121,6 +121,7 @@ class Function(Resource):
     def _made(self, name: str, properties: Fields) -> Made:
         group = properties.get("LoggingConfig", {}).get("LogGroup", f"/aws/lambda/{name}")
         self._functions.set_log_group(name, group)
+        self._functions.set_snap_start(name, properties.get("SnapStart", {}).get("ApplyOn", "None"))
         return Made(name, {"Arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"})
 
     def _code(self, code: Fields) -> Fields:
