@@ -94,6 +94,7 @@ LAYERS = {
     "lokki.builder.own_metadata": 3,
     "lokki.builder.needs": 3,
     "lokki.builder.plain_results": 3,
+    "lokki.builder.statements": 3,
     "lokki.builder.step_requirements": 3,
     "lokki.builder.requirements": 3,
     "lokki.builder.requirements_file": 3,

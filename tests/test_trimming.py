@@ -267,3 +267,23 @@ def test_the_body_of_a_step_of_no_flow_stays_and_so_does_what_it_calls() -> None
     assert "return flap_bird.fn(bird)" in made
     module = f"from lokki import step\nfrom birds import flap_bird{other}"
     assert "return louder(twice(bird))" in package("get_birds", elsewhere=module)["birds.py"]
+
+
+def test_the_trees_of_packages_are_what_parsing_their_files_gives() -> None:
+    files = {"birds.py": BIRDS.encode(), "helpers.py": b"import birds\n\n\ndef count(names):\n    return len(names)\n"}
+    made = trim(files, STEPS)
+    for name in STEPS:
+        parsed = {path: ast.dump(ast.parse(source)) for path, source in made.files[name].items()}
+        assert {path: ast.dump(tree) for path, tree in made.trees[name].items()} == parsed
+        lines = {path: _raises(ast.parse(source)) for path, source in made.files[name].items()}
+        assert {path: _raises(tree) for path, tree in made.trees[name].items()} == lines
+    assert len({made.files[name]["birds.py"] for name in STEPS}) == len(STEPS)
+
+
+def test_packages_share_the_trees_of_what_none_of_them_leaves_out() -> None:
+    made = trim({"birds.py": BIRDS.encode(), "helpers.py": b"names = []\n"}, STEPS)
+    assert len({made.trees[name]["helpers.py"] for name in STEPS}) == 1
+
+
+def _raises(tree: ast.Module) -> list[int]:
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Raise)]

@@ -63,7 +63,7 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_
     packages = []
     steps = contents.project.steps
     trimmed = trim(contents.project.files, steps, contents.project.trees)
-    chosen = choose(graph, plan, config, contents.project, trimmed.files, contents.available)
+    chosen = choose(graph, plan, config, contents.project, trimmed, contents.available)
     missing = _check_packages(contents.project, chosen, config)
     for step in graph.steps:
         requirement = chosen.requirements[step.name]

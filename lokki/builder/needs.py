@@ -8,19 +8,18 @@ travel pickled. Where code imports by a name that it computes, everything stays.
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from lokki.builder.distributions import Distribution, Providers, closure, providers
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.origins import normalized
-from lokki.builder.plain_results import hands_on_plain_values, import_aliases, imported_name
+from lokki.builder.plain_results import returns_plain_values
+from lokki.builder.statements import WORD, Statement, Statements, import_aliases
 from lokki.builder.trimming import parse
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results
 
-_WORD = re.compile(r"[A-Za-z_][\w.-]*\w|[A-Za-z_]")
 _TEXT_FILES: Final = (
     ".yml",
     ".yaml",
@@ -35,11 +34,6 @@ _TEXT_FILES: Final = (
     ".pyi",
     ".sh",
 )
-
-_BY_NAME: Final = frozenset(
-    {"import_module", "__import__", "run_module", "run_path", "resolve_name", "locate", "find_spec", "exec", "eval"}
-)
-"""What imports by a text, or runs one; a constant is read as any text, anything else may be any name."""
 
 _UNPICKLES: Final = frozenset(
     {
@@ -69,9 +63,13 @@ class Mentions:
     words: frozenset[str] = frozenset()
     reason: str = ""
 
-    def joined(self, other: Mentions) -> Mentions:
-        """Return what either mentions."""
-        return Mentions(self.imports | other.imports, self.words | other.words, self.reason or other.reason)
+    def joined(self, others: Sequence[Mentions]) -> Mentions:
+        """Return what any of these mentions."""
+        return Mentions(
+            self.imports.union(*(other.imports for other in others)),
+            self.words.union(*(other.words for other in others)),
+            next(filter(None, (each.reason for each in (self, *others))), ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,7 @@ class Needs:
 class StepSources:
     """What is known of a step's package before packages are chosen: its files, and where the step is.
 
+    - ``trees``: what is parsed of the files already
     - ``texts``: those of the environment of its function
     - ``required``: names of packages that it requires by itself
     """
@@ -101,6 +100,7 @@ class StepSources:
     step: Importable
     texts: tuple[str, ...] = ()
     required: frozenset[str] = frozenset()
+    trees: Mapping[str, ast.Module] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +153,10 @@ def step_needs(
     plan: Plan, sources: Mapping[str, StepSources], installed: Mapping[str, Installed], runtime: Iterable[str]
 ) -> dict[str, Needs]:
     """Return what each step needs of what is installed for it; ``runtime``: what lokki needs in every package."""
-    reader = _Reader({})
+    reader = _Reader()
     mentions = {name: reader.mentions(step) for name, step in sources.items()}
     own = {name: _own(installed[name], mentions[name], step) for name, step in sources.items()}
-    received = _received(plan, sources, own)
+    received = _received(plan, sources, own, reader)
     return {name: _needs(installed[name], mentions[name], own[name], received[name], runtime) for name in sources}
 
 
@@ -190,7 +190,7 @@ def _needs(
 
 
 def _received(
-    plan: Plan, sources: Mapping[str, StepSources], own: Mapping[str, frozenset[str]]
+    plan: Plan, sources: Mapping[str, StepSources], own: Mapping[str, frozenset[str]], reader: _Reader
 ) -> dict[str, dict[str, frozenset[str]]]:
     """Return for each step which packages values may need that come to it, by the steps that may send them."""
     sent: dict[str, dict[str, frozenset[str]]] = {}
@@ -203,7 +203,7 @@ def _received(
             received[name] |= incoming
             outgoing = incoming | ({name: own[name]} if own[name] else {})
             step = sources[name]
-            sent[call.id] = {} if not outgoing or _is_plain(step, plain_input=not incoming) else outgoing
+            sent[call.id] = {} if not outgoing or _is_plain(step, reader, plain_input=not incoming) else outgoing
     return received
 
 
@@ -219,88 +219,84 @@ def _sender(call: Call, op: str, last: Mapping[str, str]) -> str:
     return ""
 
 
-def _is_plain(step: StepSources, *, plain_input: bool) -> bool:
+def _is_plain(step: StepSources, reader: _Reader, *, plain_input: bool) -> bool:
     base = step.step.module.replace(".", "/")
     for path in (f"{base}.py", f"{base}/__init__.py"):
         if path in step.files:
-            try:
-                return hands_on_plain_values(step.files[path], step.step.name, plain_input=plain_input)
-            except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, or nested too deeply
-                return False
+            tree = reader.tree(step, path)
+            return tree is not None and _returns_plain_values(tree, step, reader, plain_input)
     return False
+
+
+def _returns_plain_values(tree: ast.Module, step: StepSources, reader: _Reader, plain_input: bool) -> bool:
+    try:
+        return returns_plain_values(tree, reader.statements, step.step.name, plain_input=plain_input)
+    except RecursionError:  # of expressions that are nested too deeply
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads each file once, however many packages have it."""
+    """Reads each file, and each statement of a module, once, however many packages have it."""
 
-    known: dict[tuple[str, bytes], Mentions]
+    texts: dict[tuple[str, bytes], Mentions] = field(default_factory=dict)
+    parsed: dict[bytes, ast.Module | None] = field(default_factory=dict)
+    modules: dict[tuple[str, ast.Module], Mentions] = field(default_factory=dict)
+    statements: Statements = field(default_factory=lambda: Statements({}))
 
     def mentions(self, step: StepSources) -> Mentions:
-        found = Mentions(words=frozenset(word for text in step.texts for word in _WORD.findall(text)))
-        for path, content in sorted(step.files.items()):
-            if not path.startswith("lokki/") and ".dist-info/" not in path:
-                found = found.joined(self._of_file(path, content))
-        return found
+        own = Mentions(words=frozenset(word for text in step.texts for word in WORD.findall(text)))
+        files = [
+            self._of_file(step, path)
+            for path in sorted(step.files)
+            if not path.startswith("lokki/") and ".dist-info/" not in path
+        ]
+        return own.joined(files)
 
-    def _of_file(self, path: str, content: bytes) -> Mentions:
-        if (path, content) not in self.known:
-            self.known[path, content] = _mentions_of(path, content)
-        return self.known[path, content]
+    def _of_file(self, step: StepSources, path: str) -> Mentions:
+        tree = self.tree(step, path)
+        if tree is not None:
+            if (path, tree) not in self.modules:
+                self.modules[path, tree] = _mentions_of_module(path, self.statements.of(tree))
+            return self.modules[path, tree]
+        key = path, step.files[path]
+        if key not in self.texts:
+            self.texts[key] = _mentions_of_text(*key)
+        return self.texts[key]
+
+    def tree(self, step: StepSources, path: str) -> ast.Module | None:
+        """Return a module of a step's package, parsed; None for what is no Python."""
+        if path in step.trees or not path.endswith(".py"):
+            return step.trees.get(path)
+        content = step.files[path]
+        if content not in self.parsed:
+            self.parsed[content] = parse(content)
+        return self.parsed[content]
 
 
-def _mentions_of(path: str, content: bytes) -> Mentions:
-    tree = parse(content) if path.endswith(".py") else None
-    if tree is not None:
-        return _mentions_of_module(path, tree)
+def _mentions_of_text(path: str, content: bytes) -> Mentions:
     if path.endswith((".py", *_TEXT_FILES)):  # what is no Python may be a template for code
-        return Mentions(words=frozenset(_WORD.findall(content.decode("utf-8", "replace"))))
+        return Mentions(words=frozenset(WORD.findall(content.decode("utf-8", "replace"))))
     return Mentions()
 
 
-def _mentions_of_module(path: str, tree: ast.Module) -> Mentions:
-    imports: set[tuple[str, tuple[str, ...]]] = set()
-    words: set[str] = set()
-    descriptions = {id(text) for text in _descriptions(tree)}
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=aliases):
-                imports.update((alias.name, ()) for alias in aliases)
-            case ast.ImportFrom(module=str(module), names=aliases, level=0):
-                imports.add((module, tuple(alias.name for alias in aliases if alias.name != "*")))
-            case ast.Constant(value=str(text)) if id(node) not in descriptions:
-                words.update(_WORD.findall(text))
-    reason = next((f"{path}:{line} {what}" for line, what in sorted(_unsaid(tree))), "")
-    return Mentions(frozenset(imports), frozenset(words), reason)
+def _mentions_of_module(path: str, statements: list[Statement]) -> Mentions:
+    aliases = import_aliases(statements)
+    line, what = min((each for statement in statements for each in _unsaid(statement, aliases)), default=(0, ""))
+    return Mentions(
+        frozenset[tuple[str, tuple[str, ...]]]().union(*(statement.imports for statement in statements)),
+        frozenset[str]().union(*(statement.words for statement in statements)),
+        f"{path}:{line} {what}" if what else "",
+    )
 
 
-def _descriptions(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield the texts that stand by themselves, such as docstrings."""
-    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
-
-
-def _unsaid(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _unsaid(statement: Statement, aliases: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     """Yield the lines where only a run tells what is imported, and what they do."""
-    aliases = import_aliases(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            is_builtin = name in ("exec", "eval")
-            if (
-                name in _BY_NAME
-                and not (is_builtin and isinstance(node.func, ast.Attribute))
-                and not _is_constant(node)
-            ):
-                yield node.lineno, "runs or imports what it computes"
-            if any(keyword.arg == "allow_pickle" for keyword in node.keywords):
-                yield node.lineno, "unpickles"
-        elif isinstance(node, ast.Name | ast.Attribute):
-            name = imported_name(node, aliases)
-            if name in _UNPICKLES:
-                yield node.lineno, "unpickles"
-            elif name in _LOOKS_FOR_PLUGINS:
-                yield node.lineno, "looks for plugins"
-
-
-def _is_constant(call: ast.Call) -> bool:
-    return bool(call.args) and isinstance(call.args[0], ast.Constant)
+    yield from statement.computed
+    for (name, rest), line in statement.uses.items():
+        if name in aliases:
+            whole = f"{aliases[name]}{rest}"
+            if whole in _UNPICKLES:
+                yield line, "unpickles"
+            elif whole in _LOOKS_FOR_PLUGINS:
+                yield line, "looks for plugins"

@@ -12,6 +12,8 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from lokki.builder.statements import Statements, dotted_name, import_aliases
+
 _SCALARS = frozenset(
     {
         "int",
@@ -110,15 +112,19 @@ def hands_on_plain_values(source: bytes, name: str, *, plain_input: bool = False
 
     ``plain_input``: what it is called with is plain itself.
     """
-    tree = ast.parse(source)
+    return returns_plain_values(ast.parse(source), Statements({}), name, plain_input=plain_input)
+
+
+def returns_plain_values(tree: ast.Module, statements: Statements, name: str, *, plain_input: bool) -> bool:
+    """Tell the same of a function of a module that is parsed; ``statements``: the reader of its statements."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-    has_stars = any(isinstance(node, ast.alias) and node.name == "*" for node in ast.walk(tree))
-    if len(functions) != 1 or has_stars:
+    read = statements.of(tree)
+    if len(functions) != 1 or any(statement.has_star for statement in read):
         return False
     function, module_names = functions[0], {*_bound(tree.body)}
     parameters, stored = {*_parameters(function)}, {node.id for node in _stored_names(function)}
     scope = _Scope(
-        import_aliases(tree),
+        import_aliases(read),
         _value_classes(tree),
         _returns_json(function),
         frozenset(module_names | parameters | stored),
@@ -309,29 +315,10 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[str]:
                 yield node.asname or node.name.partition(".")[0]
 
 
-def import_aliases(tree: ast.Module) -> dict[str, str]:
-    """Return what names are imported as, wherever in a module."""
-    found: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else alias.name.partition(".")[0]
-                )
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
 def imported_name(expression: ast.expr, aliases: Mapping[str, str]) -> str:
     """Return the whole name of what was imported, such as ``pickle.load`` of ``p.load``; "" of anything else."""
-    parts: list[str] = []
-    while isinstance(expression, ast.Attribute):
-        parts.insert(0, expression.attr)
-        expression = expression.value
-    if not isinstance(expression, ast.Name) or expression.id not in aliases:
-        return ""
-    return ".".join([aliases[expression.id], *parts])
+    name = dotted_name(expression)
+    return f"{aliases[name[0]]}{name[1]}" if name and name[0] in aliases else ""
 
 
 def _value_classes(tree: ast.Module) -> frozenset[str]:

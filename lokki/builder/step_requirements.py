@@ -10,6 +10,7 @@ from lokki.builder.dependencies import RUNTIME, Resolved
 from lokki.builder.needs import Installed, Needs, StepSources, step_needs
 from lokki.builder.origins import requirement_name
 from lokki.builder.sources import Project
+from lokki.builder.trimming import Trimmed
 from lokki.builder.vendoring import Installation, Vendored
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
@@ -54,10 +55,10 @@ def choose(
     plan: Plan,
     config: LokkiConfig,
     project: Project,
-    files: Mapping[str, Mapping[str, bytes]],
+    trimmed: Trimmed,
     available: Available,
 ) -> Chosen:
-    """Choose what each step's package has; ``files``: those of each step's package, by step."""
+    """Choose what each step's package has; ``trimmed``: the files of each step's package."""
     if config.dependencies == "all" or not available.installed:
         everything = {
             step: Requirement(resolved, available.packed[step].taken() if step in available.packed else None)
@@ -66,10 +67,11 @@ def choose(
         return Chosen(everything)
     sources = {
         step.name: StepSources(
-            files[step.name],
+            trimmed.files[step.name],
             project.steps[step.name],
             (*step.options.env.values(), *config.lambda_env.values()),
             frozenset(map(requirement_name, step.options.dependencies)),
+            trimmed.trees[step.name],
         )
         for step in graph.steps
     }

@@ -9,6 +9,7 @@ A body goes only where it is sure that nothing in the package can call it; `docs
 from __future__ import annotations
 
 import ast
+import copy
 import re
 import warnings
 from collections import Counter
@@ -36,9 +37,13 @@ STUB = 'raise RuntimeError("the code of this step is in the package of its own f
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """The files of each step's package by path; ``reason``: why none of them is trimmed, "" where they are."""
+    """The files of each step's package by path; ``reason``: why none of them is trimmed, "" where they are.
+
+    ``trees``: the modules among them, parsed. Packages share what is the same in them, to be read once.
+    """
 
     files: Mapping[str, Mapping[str, bytes]]
+    trees: Mapping[str, Mapping[str, ast.Module]]
     reason: str = ""
 
 
@@ -46,19 +51,22 @@ class Trimmed:
 class _Body:
     """Where the body of a step is: its lines, counted from 0 and without the last, and how far it is indented.
 
-    ``mentioned``: the names in it that may call a step.
+    ``mentioned``: the names in it that may call a step; ``function`` and ``stub``: the step with it, and without.
     """
 
     start: int
     end: int
     indent: str
     mentioned: frozenset[str]
+    function: ast.FunctionDef
+    stub: ast.FunctionDef
 
 
 @dataclass(frozen=True, slots=True)
 class _Module:
     """A file, read once: its lines, the bodies of its steps by name, the names outside of them that may call a step."""
 
+    tree: ast.Module
     lines: tuple[str, ...]
     bodies: Mapping[str, _Body]
     mentioned: frozenset[str]
@@ -72,19 +80,28 @@ def trim(
     What a step has around its body stays: its name, its parameters, its decorator. Line numbers in tracebacks are those
     of the user's file. ``trees``: what is parsed of the files already.
     """
-    parsed = {path: read_code(path, tree) for path, tree in _parsed(files, trees or {})}
+    trees_as_written = dict(_parsed(files, trees or {}))
+    parsed = {path: read_code(path, tree) for path, tree in trees_as_written.items()}
     reason = reason_to_keep(parsed.values())
     if reason:
-        return Trimmed(dict.fromkeys(steps, files), reason)
+        return Trimmed(dict.fromkeys(steps, files), dict.fromkeys(steps, trees_as_written), reason)
     modules = {path: _read(files[path], code) for path, code in parsed.items()}
     mentioned = frozenset[str]().union(*(module.mentioned for module in modules.values()))
     data = [content for path, content in files.items() if path not in parsed and not path.startswith(_OWN)]
     named = {step.name for step in steps.values() if step.name in mentioned or _is_in_data(step, data)}
+    left_out = {
+        name: _left_out(modules, _unreachable([*steps.values()], named | {own.name}, modules))
+        for name, own in steps.items()
+    }
     return Trimmed(
         {
-            name: {**files, **_trimmed(modules, _unreachable([*steps.values()], named | {own.name}, modules))}
-            for name, own in steps.items()
-        }
+            name: {**files, **{path: _without(modules[path], each) for path, each in bodies.items()}}
+            for name, bodies in left_out.items()
+        },
+        {
+            name: {**trees_as_written, **{path: _tree_without(modules[path], each) for path, each in bodies.items()}}
+            for name, bodies in left_out.items()
+        },
     )
 
 
@@ -151,21 +168,35 @@ def _is_in_data(step: Importable, data: Sequence[bytes]) -> bool:
     return any(len(content) <= _LARGEST_DATA and name.search(content) for content in data)
 
 
-def _trimmed(modules: Mapping[str, _Module], steps: Iterable[Importable]) -> dict[str, bytes]:
-    """Return the files that have bodies of these steps, without them."""
+def _left_out(modules: Mapping[str, _Module], steps: Iterable[Importable]) -> dict[str, list[_Body]]:
+    """Return the bodies of these steps, by the files that have them."""
     left_out: dict[str, list[_Body]] = {}
     for step in steps:
         for path in _paths(step):
             if path in modules and step.name in modules[path].bodies:
                 left_out.setdefault(path, []).append(modules[path].bodies[step.name])
-    return {path: _without(modules[path].lines, bodies) for path, bodies in left_out.items()}
+    return left_out
 
 
-def _without(lines: Iterable[str], bodies: Iterable[_Body]) -> bytes:
-    kept = list(lines)
+def _without(module: _Module, bodies: Iterable[_Body]) -> bytes:
+    lines = list(module.lines)
     for body in bodies:
-        kept[body.start : body.end] = [body.indent + STUB, *[""] * (body.end - body.start - 1)]
-    return "\n".join(kept).encode()
+        lines[body.start : body.end] = [body.indent + STUB, *[""] * (body.end - body.start - 1)]
+    return "\n".join(lines).encode()
+
+
+def _tree_without(module: _Module, bodies: Iterable[_Body]) -> ast.Module:
+    """Return what parsing the file without these bodies gives, with the very nodes of what stays."""
+    stubs: dict[ast.stmt, ast.stmt] = {body.function: body.stub for body in bodies}
+    return ast.Module([stubs.get(statement, statement) for statement in module.tree.body], module.tree.type_ignores)
+
+
+def _stub(function: ast.FunctionDef, start: int) -> ast.FunctionDef:
+    """Return a step without its body, which begins after so many lines."""
+    (raises,) = ast.parse(STUB).body
+    stub = copy.copy(function)
+    stub.body = [ast.increment_lineno(raises, start)]
+    return stub
 
 
 def _read(source: bytes, code: CodeOfModule) -> _Module:
@@ -174,18 +205,21 @@ def _read(source: bytes, code: CodeOfModule) -> _Module:
     except UnicodeDecodeError:
         lines = []
     if not lines or any("\r" in line.removesuffix("\r") for line in lines):  # where Python counts other lines
-        return _Module((), {}, mentions(code))
-    inside: set[int] = set()
-    bodies: dict[str, _Body] = {}
-    for function, start, end, indent in _bodies(code.tree, lines, code.names):
-        nodes = {id(node) for statement in function.body for node in ast.walk(statement)}
-        bodies[function.name] = _Body(start, end, indent, mentions(_part(code, nodes)))
-        inside |= nodes
-    return _Module(tuple(lines), bodies, mentions(_part(code, {id(node) for node in code.nodes} - inside)))
+        return _Module(code.tree, (), {}, mentions(code))
+    places = list(_bodies(code.tree, lines, code.names))
+    inside = {node: function for function, *_ in places for statement in function.body for node in ast.walk(statement)}
+    nodes: dict[ast.FunctionDef | None, list[ast.AST]] = {}
+    for node in code.nodes:
+        nodes.setdefault(inside.get(node), []).append(node)
 
+    def mentioned(function: ast.FunctionDef | None) -> frozenset[str]:
+        return mentions(replace(code, nodes=tuple(nodes.get(function, ()))))
 
-def _part(code: CodeOfModule, identities: set[int]) -> CodeOfModule:
-    return replace(code, nodes=tuple(node for node in code.nodes if id(node) in identities))
+    bodies = {
+        function.name: _Body(start, end, indent, mentioned(function), function, _stub(function, start))
+        for function, start, end, indent in places
+    }
+    return _Module(code.tree, tuple(lines), bodies, mentioned(None))
 
 
 def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[tuple[ast.FunctionDef, int, int, str]]:
