@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -129,6 +130,10 @@ def test_turning_it_on_publishes_new_versions_which_the_state_machine_invokes() 
         assert versions() == {name: ["$LATEST", "1"] for name in names}
         assert deploy(SNAPSHOTS, create=False) == "UPDATE_COMPLETE"
         assert versions() == {name: ["$LATEST", "1", "2"] for name in names}
+        states = account.client("stepfunctions")
+        [machine] = states.list_state_machines()["stateMachines"]
+        definition = states.describe_state_machine(stateMachineArn=machine["stateMachineArn"])["definition"]
+        assert set(re.findall(r":function:([\w-]+:\w+)", definition)) == {f"{name}:2" for name in names}
 
 
 # --- the role's keys ---
