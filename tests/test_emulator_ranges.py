@@ -26,6 +26,11 @@ def each(**fields: Json) -> dict[str, Json]:
     return machine({"A": distributed({"B": PASS}, **fields)})
 
 
+def choice(**fields: Json) -> dict[str, Json]:
+    rules: Json = [{"Condition": "{% true %}", "Next": "B"}]
+    return machine({"A": {"Type": "Choice", "Choices": rules, **fields}, "B": PASS})
+
+
 def rule(name: str, error: str) -> dict[str, Json]:
     return one(**{name: [{"ErrorEquals": [error], **({"Next": "A"} if name == "Catch" else {})}]})
 
@@ -77,6 +82,12 @@ REFUSED: list[tuple[str, dict[str, Json], str]] = [
         "names that begin with 'States.' are Step Functions'.",
     ),
     ("an error that is no text", machine({"A": {"Type": "Fail", "Error": 5}}), "Error is 5, not a string."),
+    # state-choice.html
+    ("no choices", choice(Choices=[]), "Choices is empty; it needs at least one rule."),
+    ("a condition that is no expression", choice(Choices=[{"Condition": "1", "Next": "B"}]), "Condition is '1', whi"),
+    ("a choice that goes nowhere", choice(Choices=[{"Condition": "{% true %}"}]), "Next is missing."),
+    ("a default that is not there", choice(Default="C"), "Next is 'C', which is none of the states beside it."),
+    ("a choice that ends", choice(End=True), "does not know the field 'End'."),
     # workflow-variables.html
     ("an assignment to states", machine({"A": {**PASS, "Assign": {"states": 1}}}), "'states' is no name of a variable"),
     ("a name with a dash", machine({"A": {**PASS, "Assign": {"a-b": 1}}}), "'a-b' is no name of a variable"),
@@ -128,6 +139,7 @@ def test_what_aws_refuses_is_refused(definition: dict[str, Json], message: str) 
         machine({"A": {**PASS, "Assign": {"größe_1": 1}}}),
         machine({"A": {"Type": "Fail", "Error": "{% $states.input.error %}"}}),
         machine({"A": {"Type": "Pass", "Next": "B", "End": False}, "B": PASS}),
+        choice(Comment="", Default="B"),
     ],
 )
 def test_what_aws_takes_is_taken(definition: dict[str, Json]) -> None:

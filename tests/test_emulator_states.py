@@ -58,6 +58,37 @@ def test_variables_reach_later_states_and_are_assigned_from_the_values_before() 
     assert run(world, states).output == [1, 2]
 
 
+CHOICE: dict[str, Json] = {
+    "Which": {
+        "Type": "Choice",
+        "Choices": [
+            {"Condition": "{% $states.input.n > 1 %}", "Next": "Many", "Output": "more", "Assign": {"n": 2}},
+            {"Condition": "{% $states.input.n = 1 %}", "Next": "One"},
+        ],
+        "Default": "None",
+    },
+    "Many": {"Type": "Pass", "Output": ["{% $states.input %}", "{% $n %}"], "End": True},
+    "One": {"Type": "Pass", "Output": "one", "End": True},
+    "None": {"Type": "Pass", "End": True},
+}
+
+
+@pytest.mark.parametrize(("number", "output"), [(3, ["more", 2]), (1, "one"), (0, {"n": 0})])
+def test_a_choice_goes_where_the_first_condition_that_holds_says(number: int, output: Json) -> None:
+    assert run(make_world({}), CHOICE, {"n": number}) == Outcome("SUCCEEDED", output)
+
+
+@pytest.mark.parametrize(
+    ("condition", "error"),
+    [("{% 1 = 2 %}", "States.NoChoiceMatched"), ("{% $states.input.n %}", "States.QueryEvaluationError")],
+)
+def test_a_choice_without_a_way_on_fails(condition: str, error: str) -> None:
+    rules: Json = [{"Condition": condition, "Next": "Never"}]
+    states: dict[str, Json] = {"Which": {"Type": "Choice", "Choices": rules}, "Never": {"Type": "Succeed"}}
+    outcome = run(make_world({}), states, {"n": 1})
+    assert (outcome.status, outcome.error) == ("FAILED", error)
+
+
 def test_the_context_says_which_execution_state_and_try_it_is() -> None:
     world = make_world({"work": failing("ErrorA")})
     context = {
@@ -316,8 +347,8 @@ PASS: dict[str, Json] = {"Type": "Pass", "End": True}
         (machine({"A": PASS}, Extra=1), "the state machine: the emulator does not know the field 'Extra'."),
         (machine({"A": {**PASS, "Result": 1}}), "the state A: the emulator does not know the field 'Result'."),
         (
-            machine({"A": {"Type": "Choice"}}),
-            "the state A: Type is 'Choice'; the emulator knows Task, Pass, Succeed, Fail, Map.",
+            machine({"A": {"Type": "Parallel"}}),
+            "the state A: Type is 'Parallel'; the emulator knows Task, Pass, Choice, Succeed, Fail, Map.",
         ),
         (
             machine({"A": {**PASS, "Next": "A"}}),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from lokki.emulator.expressions import Expressions
+from lokki.emulator.expressions import Expressions, is_expression
 from lokki.emulator.failures import Retrier
 from lokki.emulator.fields import Fields
 from lokki.emulator.rules import Catcher, read_catchers, read_retriers
@@ -56,6 +56,18 @@ class Pass:
 
     name: str
     after: After
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Goes where the first condition that holds says. https://docs.aws.amazon.com/step-functions/latest/dg/state-choice.html
+
+    ``default`` is None where one of the conditions has to hold.
+    """
+
+    name: str
+    rules: tuple[tuple[Json, After], ...]
+    default: After | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +141,7 @@ class Map:
     after: After
 
 
-type State = Task | Pass | Succeed | Fail | Map
+type State = Task | Pass | Choice | Succeed | Fail | Map
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +203,10 @@ def _read_states(fields: Fields, seen: set[str], *, nested: bool = False) -> Sta
 
 
 def _targets(state: State) -> Iterator[str]:
-    if not isinstance(state, Fail) and state.after.next is not None:
+    if isinstance(state, Choice):
+        afters = [after for _, after in state.rules] + ([state.default] if state.default else [])
+        yield from (after.next for after in afters if after.next is not None)
+    elif not isinstance(state, Fail) and state.after.next is not None:
         yield state.after.next
     if isinstance(state, Task | Map):
         yield from (catcher.after.next for catcher in state.catch if catcher.after.next is not None)
@@ -205,7 +220,7 @@ def _read_state(name: str, described: Json, seen: set[str], *, nested: bool) -> 
     fields = Fields(described, where)
     fields.comment()
     _check_language(fields)
-    kind = fields.one_of("Type", ("Task", "Pass", "Succeed", "Fail", "Map"))
+    kind = fields.one_of("Type", ("Task", "Pass", "Choice", "Succeed", "Fail", "Map"))
     state: State
     match kind:
         case "Task":
@@ -216,6 +231,8 @@ def _read_state(name: str, described: Json, seen: set[str], *, nested: bool) -> 
             state = _read_map(name, fields, seen)
         case "Pass":
             state = Pass(name, _read_after(fields))
+        case "Choice":
+            state = _read_choice(name, fields)
         case "Succeed":
             state = Succeed(name, After(None, fields.optional("Output")))
         case _:
@@ -249,6 +266,24 @@ def _read_assign(fields: Fields) -> dict[str, Json] | None:
                 f"{STATE_NAME_LENGTH} characters, and 'states' is Step Functions' own."
             )
     return assign
+
+
+def _read_choice(name: str, fields: Fields) -> Choice:
+    rules = fields.objects("Choices")
+    if not rules:
+        raise EmulatorError(f"{fields.where}: Choices is empty; it needs at least one rule.")
+    default = After(fields.text("Default")) if "Default" in fields else None
+    return Choice(name, tuple(map(_read_rule, rules)), default)
+
+
+def _read_rule(fields: Fields) -> tuple[Json, After]:
+    fields.comment()
+    condition = fields.text("Condition")
+    if not is_expression(condition):
+        raise EmulatorError(f"{fields.where}: Condition is {condition!r}, which is no JSONata expression.")
+    after = After(fields.text("Next"), fields.optional("Output"), _read_assign(fields))
+    fields.end()
+    return condition, after
 
 
 def _read_fail(name: str, fields: Fields) -> Fail:

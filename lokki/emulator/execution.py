@@ -14,10 +14,12 @@ from typing import cast
 
 import msgspec
 
-from lokki.emulator.definition import After, Fail, Map, State, States, Task
+from lokki.emulator.definition import After, Choice, Fail, Map, State, States, Task
 from lokki.emulator.expressions import Scope
 from lokki.emulator.failures import (
     DATA_LIMIT,
+    NO_CHOICE,
+    QUERY_FAILED,
     RUNTIME,
     ExecutionTimeoutError,
     StatesError,
@@ -137,8 +139,7 @@ class Execution:
         while True:
             frame = _Frame(self._input, self._context(state.name, entered, attempt))
             try:
-                output = self._work(state, frame, attempt)
-                following = None if isinstance(state, Fail) else state.after.next
+                output, following = self._work(state, frame, attempt)
                 break
             except ExecutionTimeoutError:
                 raise
@@ -150,17 +151,33 @@ class Execution:
         self._tell(f"{kind}StateExited", state.name, output=output)
         return output, following
 
-    def _work(self, state: State, frame: _Frame, attempt: int) -> Json:
+    def _work(self, state: State, frame: _Frame, attempt: int) -> tuple[Json, str | None]:
         match state:
             case Task():
-                return self._leave(state, state.after, frame.with_result(self._invoke(state, frame, attempt)))
+                after, frame = state.after, frame.with_result(self._invoke(state, frame, attempt))
             case Map():
-                return self._leave(state, state.after, frame.with_result(self._map(state, frame, attempt)))
+                after, frame = state.after, frame.with_result(self._map(state, frame, attempt))
             case Fail():
                 error, cause = (self._text(each, state, frame) for each in (state.error, state.cause))
                 raise StatesError(error, cause)
+            case Choice():
+                after = self._choose(state, frame)
             case _:
-                return self._leave(state, state.after, frame)
+                after = state.after
+        return self._leave(state, after, frame), after.next
+
+    def _choose(self, state: Choice, frame: _Frame) -> After:
+        """Return what follows by the first condition that holds."""
+        scope = self._scope(frame)
+        for condition, after in state.rules:
+            holds = self._services.expressions.fill(condition, scope, f"{state.name}.Condition")
+            if not isinstance(holds, bool):
+                raise StatesError(QUERY_FAILED, f"The condition '{condition}' of {state.name} is no boolean.")
+            if holds:
+                return after
+        if state.default is None:
+            raise StatesError(NO_CHOICE, f"No condition of the state '{state.name}' holds, and it has no Default.")
+        return state.default
 
     def _leave(self, state: State, after: After, frame: _Frame) -> Json:
         """Return a state's output and keep its variables; both are made from the variables as they were before.

@@ -16,6 +16,7 @@ RUNTIME = "States.Runtime"
 ITEM_READER_FAILED = "States.ItemReaderFailed"
 RESULT_WRITER_FAILED = "States.ResultWriterFailed"
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
+NO_CHOICE = "States.NoChoiceMatched"
 QUERY_FAILED = "States.QueryEvaluationError"
 
 
