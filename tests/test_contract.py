@@ -80,7 +80,7 @@ def test_every_example_is_what_the_handler_does(aws: Aws, handlers: dict[str, Ha
         else:
             assert {kind: value} == outcome
         checked.append(kind)
-    assert (checked.count("event"), checked.count("reply"), checked.count("error")) == (8, 5, 3)
+    assert (checked.count("event"), checked.count("reply"), checked.count("error")) == (9, 6, 3)
 
 
 def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:

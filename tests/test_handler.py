@@ -445,6 +445,17 @@ def test_the_large_results_of_a_batch_are_one_object(cloud: Cloud) -> None:
     assert handler(event(hand_on, items=batch("a long result", "short", "another long result")), Context()) == reply
 
 
+def test_a_part_of_a_batch_has_its_share_of_the_room_of_a_state(cloud: Cloud) -> None:
+    handler = cloud.function(hand_on, ITEM)
+    values = [f"{number:04000}" for number in range(10)]
+    inline = {"items": [{"index": index, "result": value} for index, value in enumerate(values)]}
+    elsewhere = {"items": [{"entries_url": cloud.url("hand_on/0-9/entries.json")}]}
+    replies = {
+        whole: handler(event(hand_on, items=batch(*values), items_of_batch=whole), Context()) for whole in (10, 40, 100)
+    }
+    assert replies == {10: inline, 40: inline, 100: elsewhere}
+
+
 def test_a_batch_that_is_too_large_for_a_state_goes_on_through_the_store(cloud: Cloud) -> None:
     handler = cloud.function(hand_on, ITEM)
     values = [f"{number:04000}" for number in range(100)]
@@ -816,6 +827,8 @@ def test_no_message_of_an_event_error_holds_a_value(cloud: Cloud) -> None:
         event(hand_on, item={"index": 0, "failed": {"step": "a", "error": "b", "message": "c"}}),
         event(hand_on, items=SECRET),
         event(hand_on, items=[SECRET]),
+        event(hand_on, items=batch(SECRET), items_of_batch=SECRET),
+        event(hand_on, items=batch(SECRET, SECRET), items_of_batch=1),
         event(hand_on, items=[{"entries_url": [SECRET]}]),
         event(hand_on, input={"results_manifest_key": SECRET}),
     ):

@@ -40,9 +40,10 @@ class Spilled(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The items of a batch, in order."""
+    """The items of a batch, in order. ``of``: the entries of the whole batch, where these are a part of it."""
 
     entries: tuple[Entry | Spilled, ...]
+    of: int = 0
 
 
 class ResultsKey(msgspec.Struct, frozen=True):
@@ -200,7 +201,10 @@ def _input(event: dict[str, Json]) -> Input:
     if names == ["items"]:
         if not isinstance(given, list):
             raise EventError(f"the event's items are {_kind(given)}, not a list.")
-        return Batch(tuple(map(_entry_of_batch, given)))
+        whole = event.get("items_of_batch", len(given))
+        if type(whole) is not int or not len(given) <= whole < _MOST:
+            raise EventError("the event's items_of_batch is no number of items, or less than the event has.")
+        return Batch(tuple(map(_entry_of_batch, given)), whole)
     if isinstance(given, dict) and "results_manifest_key" in given:
         key, count = given["results_manifest_key"], given.get("items")
         if not isinstance(key, str) or type(count) is not int or not 0 <= count < _MOST:

@@ -14,7 +14,7 @@ from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.failures import Failure, failure_of
 from lokki.graph import FlowParameter
 from lokki.invocation import Attempts, Invocation, StepFailedError, prepare, run
-from lokki.plan import Call, bind_parameters, started_by_aws
+from lokki.plan import PARTS_OF_BATCH, Call, bind_parameters, started_by_aws
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
 from lokki.runtime.log import Log
 from lokki.store import Store, load, reader, save
@@ -27,6 +27,9 @@ BATCH_MARGIN = 0.5
 MOST_REPLY = 200_000
 """Bytes of a batch's reply that fit into a state beside the run's id and the parameters; a state holds 256 KiB.
 https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+_LONGEST_PLACE = 500
+"""Bytes that a part of a batch needs where its entries are in an object of their own: a bucket's name and a key."""
 
 _FAILURE_TEXT = 1000
 """Characters of a tolerated failure's message that travel with the results."""
@@ -74,7 +77,7 @@ class Work(msgspec.Struct, frozen=True):
             case Entry() as entry:
                 return self._item(invocation, entry)
             case Batch() as batch:
-                return self._batch(invocation, list(self._entries(batch)))
+                return self._batch(invocation, list(self._entries(batch)), _room(batch))
             case ResultsKey() as source:
                 value = self._results(source)
             case None:
@@ -120,8 +123,11 @@ class Work(msgspec.Struct, frozen=True):
         """Call the step; its retries and its timeout are Step Functions' and Lambda's."""
         return run(replace(invocation, retry=None, timeout=None), value, self._attempts())
 
-    def _batch(self, invocation: Invocation, entries: list[Entry]) -> Reply:
-        """Run a step on the items of a batch, each with the step's own retries; write large results as one object."""
+    def _batch(self, invocation: Invocation, entries: list[Entry], room: int) -> Reply:
+        """Run a step on the items of a batch, each with the step's own retries; write large results as one object.
+
+        ``room``: the bytes that the reply may have.
+        """
         members: list[bytes] = []
         pack = Pack()
         folder = self._keys.batch_output(invocation.id, entries[0].index, entries[-1].index) if entries else ""
@@ -149,7 +155,7 @@ class Work(msgspec.Struct, frozen=True):
             longest = max(longest, time.monotonic() - began)
         if members:
             self.settings.store.write(folder, members)
-        return {"items": self._small(replies, folder)}
+        return {"items": self._small(replies, folder, room)}
 
     def _try(self, invocation: Invocation, keeping: Invocation, entry: Entry) -> dict[str, Json]:
         """Run the step on an item, with retries; return its failure where the map tolerates some, else raise it.
@@ -173,10 +179,10 @@ class Work(msgspec.Struct, frozen=True):
         message = plain_text(failure.message[:_FAILURE_TEXT])
         return {"failed": {"step": failure.step, "error": failure.error, "message": message}}
 
-    def _small(self, replies: list[Json], folder: str) -> list[Json]:
+    def _small(self, replies: list[Json], folder: str, room: int) -> list[Json]:
         """Return the entries of a batch, or where they are when they are too large for a state."""
         text = msgspec.json.encode(replies)
-        if len(text) <= MOST_REPLY:
+        if len(text) <= room:
             return replies
         key = f"{folder.rpartition('/')[0]}/entries.json"
         return [{"entries_url": self.settings.store.write(key, [text]).result_url}]
@@ -226,6 +232,13 @@ class Work(msgspec.Struct, frozen=True):
     @property
     def _keys(self) -> Keys:
         return Keys(f"lokki/{self.settings.flow}/{self.request.run_id}")
+
+
+def _room(batch: Batch) -> int:
+    """Return the bytes that the reply for a batch may have: all that there are, or a part's share of them."""
+    if len(batch.entries) == batch.of:
+        return MOST_REPLY
+    return (MOST_REPLY - PARTS_OF_BATCH * _LONGEST_PLACE) * len(batch.entries) // batch.of
 
 
 class _Items:
