@@ -53,8 +53,8 @@ def step[**P, R](
       machine has. Default: ``lambda_defaults.memory``.
     * ``disk``: megabytes of the function's ``/tmp``, 512 to 10240. No local meaning. Default:
       ``lambda_defaults.disk``.
-    * ``memory_max``: megabytes of a second function, in which a call, an item or a batch runs again that ran out of
-      memory in the first one. No local meaning. Default: none, and it fails.
+    * ``memory_max``: megabytes of a second function, in which a call or an item runs again that ran out of memory in
+      the first one; of a batch, only the item at fault. No local meaning. Default: none, and it fails.
     * ``timeout``: seconds that one try may take, at most 1,800. Locally a step that runs longer fails the same way; on
       threads Python cannot stop it, so it is left behind and its result is dropped. Default: none locally,
       ``lambda_defaults.timeout`` deployed.

@@ -17,6 +17,9 @@ LARGER_SUFFIX = "-XL"
 
 No step's state has a ``-`` in its name."""
 
+CHOICE_SUFFIX, PART_SUFFIX, RESULTS_SUFFIX = "-If", "-S", "-OK"
+"""End the names of the states of a batch that ran out of memory; as short as the larger function's, since names are."""
+
 MAP_SUFFIX = "Map"
 """What the state of a map block has after the name of its source: ``GetBirds`` and ``GetBirdsMap``."""
 

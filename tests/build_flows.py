@@ -128,6 +128,11 @@ def memory_flow():
 
 
 @flow
+def memory_in_batches_flow():
+    return fetch().map(unpack, batch=10).agg(add_up)
+
+
+@flow
 def batches_flow(prefix: str):
     return (
         fetch()
@@ -205,6 +210,7 @@ BUILDS: Mapping[str, Build] = {
     "inner-chain": Build(inner_chain_flow),
     "two-maps": Build(two_maps_flow),
     "memory": Build(memory_flow),
+    "memory-in-batches": Build(memory_in_batches_flow),
     "repeated": Build(repeated_flow),
     "parameters-and-schedule": Build(
         reports_flow,

@@ -59,6 +59,7 @@ def samples(expression: str) -> Iterator[Sample]:
     """Yield the samples of one expression of a definition. A form that is unknown here has none."""
     for value in PATHS.get(expression.removeprefix("$states."), []):
         yield Sample(expression, _at(expression.removeprefix("$"), value), value)
+    yield from halved(expression)
     if parameter := re.fullmatch(r"\$params\.([a-z_]+)", expression):
         for value in TRICKY:
             yield Sample(expression, {"params": {parameter[1]: value, "other": 1}}, value)
@@ -73,6 +74,45 @@ def samples(expression: str) -> Iterator[Sample]:
         for reply in [*({"result": value} for value in TRICKY), {"map_manifest_key": "k", "items": 0}]:
             for params in PARAMS:
                 yield Sample(expression, _at("states.result.Payload", {**reply, "params": params}), reply)
+
+
+def halved(expression: str) -> Iterator[Sample]:
+    """Yield the samples of an expression of a batch that is searched for the item at fault."""
+    for items, first, suspects, tries in (
+        (1, 0, 1, 0),
+        (5, 0, 5, 0),
+        (5, 3, 1, 2),
+        (5, 4, 0, 3),
+        (5, 5, 0, 4),
+        (9, 0, 9, 64),
+    ):
+        entries: list[Json] = [{"index": index, "item": TRICKY[index]} for index in range(items)]
+        part = -(-suspects // 2) if suspects else items - first
+        larger = 1 if suspects == 1 else items - first
+        states: Json = {"input": {"Items": entries}, "result": {"Payload": {"items": entries[:part]}}}
+        variables: dict[str, Json] = {"first": first, "suspects": suspects, "tries": tries, "replies": entries[:first]}
+        chosen, sized = (
+            "[$filter($states.input.Items, ",
+            {f"($suspects = {HALF})": part, f"($suspects = {REST})": larger},
+        )
+        values: dict[str, Json] = {
+            "$count($states.input.Items)": items,
+            "$first = $count($states.input.Items)": first == items,
+            "$suspects = 1 or $tries >= 64": suspects == 1 or tries >= 64,
+            "$floor($suspects / 2)": suspects // 2,
+            "$tries + 1": tries + 1,
+            "$replies": entries[:first],
+            "[$replies, $states.result.Payload.items]": [*entries[:first], *entries[:part]],
+        }
+        for text, size in sized.items():
+            within = f"function($item, $index) {{ $index >= $first and $index < $first + {text} }})]"
+            values |= {text: size, f"$first + {text}": first + size, chosen + within: entries[first : first + size]}
+        if expression in values:
+            yield Sample(expression, {"states": states, **variables}, values[expression])
+
+
+HALF = "0 ? $count($states.input.Items) - $first : $ceil($suspects / 2)"
+REST = "1 ? 1 : $count($states.input.Items) - $first"
 
 
 def expressions(definition: Json) -> Iterator[str]:

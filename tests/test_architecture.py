@@ -48,6 +48,7 @@ LAYERS = {
     "lokki.builder.names": 2,
     "lokki.builder.environment": 2,
     "lokki.builder.permissions": 2,
+    "lokki.builder.halving": 2,
     "lokki.builder.retries": 2,
     "lokki.builder.timing": 2,
     "lokki.builder.lambda_pkg": 2,

@@ -14,8 +14,9 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import cast
 
+from lokki.builder.halving import begin_halving, catch_deaths, halving_states
 from lokki.builder.names import deployed_functions, function_placeholder, map_label, tolerated_placeholder
-from lokki.builder.retries import DEATHS, map_rules
+from lokki.builder.retries import map_rules
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
@@ -118,25 +119,24 @@ def _larger_functions(graph: FlowGraph) -> dict[str, str]:
 def _tries(
     task: State, call: Call, larger: Mapping[str, str], then: State, *, batch: bool, express: bool
 ) -> dict[str, Json]:
-    """Return the states of a call: its task, and one in a larger function for what runs out of memory in the first.
+    """Return the states of a call: its task, and those that run what ran out of memory in a larger function.
 
-    It gets what the first got, and all that follows takes the one's result for the other's.
+    They get what the first got, and all that follows takes the one's result for the other's.
     """
     name, function = state_name(call.id), larger.get(call.step.name)
-    rules = retry_rules(call, batch=batch, express=express)
-    last: State = {"Retry": [rule.to_asl() for rule in rules], **then}
+    retry: list[Json] = [rule.to_asl() for rule in retry_rules(call, batch=batch, express=express)]
     if function is None:
-        return {name: task | last}
-    first = retry_rules(call, batch=batch, express=express, last=False)
-    catch: Json = {
-        "ErrorEquals": list(DEATHS),
-        "Output": "{% $states.input %}",
-        "Next": f"{name}{LARGER_SUFFIX}",
-    }
-    arguments = cast("State", task["Arguments"]) | {"FunctionName": f"${{{function_placeholder(function)}}}"}
+        return {name: task | {"Retry": retry, **then}}
+    larger_function = f"${{{function_placeholder(function)}}}"
+    if batch:
+        first = task | {"Retry": retry, "Catch": [begin_halving(name)], **then}
+        return {name: first, **halving_states(name, task, larger_function, retry, then)}
+    rules = retry_rules(call, batch=batch, express=express, last=False)
+    catch: Json = catch_deaths(f"{name}{LARGER_SUFFIX}")
+    arguments = cast("State", task["Arguments"]) | {"FunctionName": larger_function}
     return {
-        name: task | {"Retry": [rule.to_asl() for rule in first], "Catch": [catch], **then},
-        f"{name}{LARGER_SUFFIX}": task | {"Arguments": arguments} | last,
+        name: task | {"Retry": [rule.to_asl() for rule in rules], "Catch": [catch], **then},
+        f"{name}{LARGER_SUFFIX}": task | {"Arguments": arguments, "Retry": retry, **then},
     }
 
 

@@ -15,7 +15,7 @@ from lokki.builder.retries import (
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
-from lokki.plan import Call, FanOut, Plan
+from lokki.plan import PARTS_OF_BATCH, Call, FanOut, Plan
 from lokki.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
 
 _TASK_MARGIN = 15
@@ -76,8 +76,16 @@ def longest_item(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> float:
         rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)[:-1]
         tries = 1 + sum(rule.retries for rule in rules[:-1])
         once = tries * task_timeout(plan, call.step, config) + sum(rule.longest_wait for rule in rules)
-        total += once if call.step.options.memory_max is None else 2 * once  # again in the larger function
+        total += once * _invocations(call, batch=fan_out.options.batch is not None)
     return total
+
+
+def _invocations(call: Call, *, batch: bool) -> int:
+    """Return how often a call of an item or a batch is made at worst: again where its function runs out of memory."""
+    if call.step.options.memory_max is None:
+        return 1
+    # Of a batch: the whole, then its parts, after each of which the larger function may run.
+    return 2 + 2 * PARTS_OF_BATCH if batch else 2
 
 
 def execution_type(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> str:
