@@ -26,6 +26,7 @@ from lokki.errors import FlowError
 from lokki.events import Event, ItemsFinished, StepFinished, StepRetried, StepStarted
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
+from lokki.local_run.checksums import Checksums
 from lokki.operate.machine import read_machine
 from lokki.results_emulated import KeptHistory
 
@@ -372,7 +373,8 @@ def test_an_item_and_a_step_that_die_of_memory_run_again_in_a_larger_function(
     assert [each.id for each in events if isinstance(each, StepStarted)] == ["sizes", "fill_again"]
     assert [each.id for each in events if isinstance(each, StepFinished)] == ["sizes", "fill_again"]
     assert sum(each.count for each in events if isinstance(each, ItemsFinished)) == 3
-    kept = KeptHistory(tmp_path / ".lokki" / "runs" / "hungry-1")
+    folder = tmp_path / ".lokki" / "runs" / "hungry-1"
+    kept = KeptHistory(folder, Checksums(folder))
     assert (kept.output("hungry-1", "FillAgain"), kept.output("hungry-1", "Fill")) == ({"result": 303}, None)
 
 
