@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
 
 PYTHON_LINE: Final = b"#!/usr/bin/env python3\n"
 """First line of programs in Python: the path of this machine's Python means nothing on Lambda."""
@@ -205,6 +207,9 @@ class _Reader:
     markers: Mapping[str, str]
 
     def distribution(self, info: str, plugins: Mapping[str, Sequence[str]]) -> Distribution:
+        # Imported here since it brings the package email with it, and an unchanged build reads no metadata.
+        from packaging.metadata import parse_email
+
         name = _name(info)
         paths = self.distributions[name].paths
         requires, extras = self._required(parse_email(self.files[f"{info}/METADATA"])[0])
