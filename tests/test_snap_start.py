@@ -110,9 +110,11 @@ def test_turning_it_on_publishes_new_versions_which_the_state_machine_invokes() 
             {"ParameterKey": "S3Bucket", "ParameterValue": bucket},
         ]
 
+        names = ("snaps-fetch", "snaps-double", "snaps-add_up")
+
         def versions() -> dict[str, list[str]]:
             functions = account.client("lambda")
-            names = [each["FunctionName"] for each in functions.list_functions()["Functions"]]
+            # moto's functions are those of every account in this process: only the stack's own count.
             return {
                 name: [each["Version"] for each in functions.list_versions_by_function(FunctionName=name)["Versions"]]
                 for name in names
@@ -125,7 +127,6 @@ def test_turning_it_on_publishes_new_versions_which_the_state_machine_invokes() 
             account.wait()
             return str(cloudformation.describe_stacks(StackName="snaps")["Stacks"][0]["StackStatus"])
 
-        names = ("snaps-fetch", "snaps-double", "snaps-add_up")
         assert deploy(PLAIN, create=True) == "CREATE_COMPLETE"
         assert versions() == {name: ["$LATEST", "1"] for name in names}
         assert deploy(SNAPSHOTS, create=False) == "UPDATE_COMPLETE"
