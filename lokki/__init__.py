@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 try:
+    from lokki.base.options import Retry
     from lokki.chain import MapBlock, StepNode
     from lokki.decorators import Flow, flow, step
     from lokki.errors import FlowError, LokkiError, ParameterError, RunError
     from lokki.graph import FlowGraph
-    from lokki.options import Retry
 except (ImportError, AttributeError):
     # The user's program may be called as a module of Python that is imported here, which finds the program instead.
     _file = str(getattr(sys.modules.get("__main__"), "__file__", "")).rpartition("/")[2]

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from lokki.failures import Failure
+from lokki.base.failures import Failure
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = re.compile(r"[\"/]lokki/")

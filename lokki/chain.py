@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from dataclasses import Field, dataclass, field, replace
 from typing import Any, ClassVar, Concatenate, Generic, Never, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
+from lokki.base.options import MapOptions, StepOptions
 from lokki.errors import FlowError
-from lokki.options import MapOptions, StepOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,13 @@ from typing import NoReturn, cast
 
 import click
 
+from lokki.base.failures import first_line, place_in_users_files, text_of, trace_of, users_place
 from lokki.cli_called import called_as
 from lokki.cli_ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
 from lokki.drawing import draw
 from lokki.errors import FlowError, LokkiError
-from lokki.failures import first_line, place_in_users_files, text_of, trace_of, users_place
 from lokki.graph import FlowGraph
 from lokki.loading import check_hides_nothing, hides_standard_library, is_importing, load_flow
 from lokki.plan import lower

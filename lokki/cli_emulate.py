@@ -13,6 +13,7 @@ from typing import cast
 
 import click
 
+from lokki.base.naming import check_run_id
 from lokki.builder.builder import Builder
 from lokki.builder.sources import IMAGE_BYTES
 from lokki.builder.vendoring import UNZIPPED_LIMIT
@@ -34,7 +35,6 @@ from lokki.config import LokkiConfig, load_config
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
-from lokki.naming import check_run_id
 from lokki.report import RunReport
 from lokki.run_log import Recorder
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from lokki import prices
+from lokki.base.quotas import NEW_ACCOUNT_FUNCTIONS
 from lokki.cli_params import PREFIX, given_parameters, options_for
 from lokki.cli_runs import ROOT
 from lokki.config import LokkiConfig, load_config
@@ -20,7 +21,6 @@ from lokki.graph import FlowGraph
 from lokki.measured import Measured, measured
 from lokki.plan import FanOut, Plan, lower
 from lokki.progress import seconds as duration
-from lokki.quotas import NEW_ACCOUNT_FUNCTIONS
 
 _NOTES = (
     f"Prices of us-east-1, on demand, as of {prices.READ}, without free tiers.",

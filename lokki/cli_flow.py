@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from lokki import signatures
+from lokki.base import signatures
 from lokki.cli_params import default_text, effective_annotation, options_for
 from lokki.errors import ParameterError
 from lokki.graph import FlowGraph, FlowParameter

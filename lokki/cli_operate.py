@@ -10,6 +10,8 @@ from typing import cast
 
 import click
 
+from lokki.base.naming import check_run_id
+from lokki.base.values import Json
 from lokki.cli_account import Account, env_option, find_account, stack_options
 from lokki.cli_flow import (
     DONE,
@@ -28,12 +30,10 @@ from lokki.errors import AwsError, LokkiError, ParameterError
 from lokki.events import Event, RunFailed, RunInterrupted
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import new_run_id
-from lokki.naming import check_run_id
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters, started_by_aws
 from lokki.report import RunReport, fold
-from lokki.values import Json
 
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 """What a map fails with when more items failed than it tolerates.

@@ -16,12 +16,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from lokki import signatures
-from lokki.convert import ConversionError, from_json, to_json
+from lokki.base import signatures
+from lokki.base.convert import ConversionError, from_json, to_json
+from lokki.base.values import Json
 from lokki.errors import ParameterError
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters
-from lokki.values import Json
 
 PREFIX = "parameter_"
 """What the names under which click hands on a flow's parameters begin with, so that they meet no option of lokki."""

@@ -14,6 +14,7 @@ from typing import NoReturn, TextIO, cast
 
 import click
 
+from lokki.base.naming import check_run_id
 from lokki.cli_ending import leave_at_once, owns_process
 from lokki.cli_flow import (
     DONE,
@@ -36,7 +37,6 @@ from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import acknowledge_interrupt, given_up_by, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import BorrowedStreams, Descriptors, capture_streams
-from lokki.naming import check_run_id
 from lokki.progress import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
 from lokki.report import RunReport
 from lokki.run_log import Recorder

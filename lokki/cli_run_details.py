@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import groupby, islice
 
+from lokki.base.failures import Failure
 from lokki.emulator.kept import emulated_name
 from lokki.errors import LokkiError
-from lokki.failures import Failure
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import result_parts
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs

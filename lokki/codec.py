@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from isal import igzip_lib, isal_zlib
 
+from lokki.base.failures import described, place_in_users_files, text_of, trace_of
 from lokki.errors import ResultError, StopSignal, StoreError, damaged
-from lokki.failures import described, place_in_users_files, text_of, trace_of
 
 MAX_BYTES = 10 * 2**30
 """The largest pickle that `loads` unpacks unless told otherwise: 10 GiB, the most memory a Lambda function can have.

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Final, Self, get_args, get_origin
 
-from lokki import quotas
+from lokki.base import quotas
 from lokki.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from lokki import signatures
+from lokki.base import signatures
+from lokki.base.failures import users_place
+from lokki.base.naming import check_step_name, flow_name
+from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
 from lokki.chain import Chain, Drawing, MapBlock, StepNode, drawing
 from lokki.errors import FlowError, ParameterError
-from lokki.failures import users_place
 from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
-from lokki.naming import check_step_name, flow_name
-from lokki.options import Executor, FlowOptions, Retry, StepOptions
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see Flow.using

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lokki.failures import Failure
-from lokki.values import Json
+from lokki.base.failures import Failure
+from lokki.base.values import Json
 
 
 @dataclass(frozen=True, slots=True)

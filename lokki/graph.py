@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Never
 
-from lokki import signatures
+from lokki.base import signatures
+from lokki.base.naming import MAP_SUFFIX, check_state_names, occurrence_ids, state_name
+from lokki.base.options import FlowOptions, MapOptions
 from lokki.chain import AnyStep, Chain, MapBlock
 from lokki.errors import FlowError
-from lokki.naming import MAP_SUFFIX, check_state_names, occurrence_ids, state_name
-from lokki.options import FlowOptions, MapOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import PurePath
 from types import CodeType
 
-from lokki import signatures
-from lokki.convert import ConversionError, from_json
+from lokki.base import signatures
+from lokki.base.convert import ConversionError, from_json
+from lokki.base.failures import Failure, failure_of
+from lokki.base.options import Retry
+from lokki.base.values import Json
 from lokki.errors import ParameterError, StopSignal
-from lokki.failures import Failure, failure_of
-from lokki.options import Retry
 from lokki.plan import Call, fill
-from lokki.values import Json
 
 type Limit = Callable[[Callable[[], object], float], object]
 """Runs a function for at most so many seconds, and raises StepTimeoutError when it takes longer."""

@@ -11,16 +11,16 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import cast
 
+from lokki.base.failures import is_own_file
+from lokki.base.naming import check_run_id
+from lokki.base.options import Executor
 from lokki.chain import StepNode
 from lokki.errors import FlowError, ParameterError, RunError
-from lokki.failures import is_own_file
 from lokki.graph import FlowGraph
 from lokki.loading import is_importing
 from lokki.local_run.context import place
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.own_thread import call_on_thread
-from lokki.naming import check_run_id
-from lokki.options import Executor
 from lokki.progress import Display, Nothing, PlainLines
 from lokki.progress_notebook import NotebookLines, cell_output, in_notebook
 from lokki.run_log import Recorder

@@ -10,13 +10,13 @@ from operator import itemgetter
 
 import msgspec
 
-from lokki import signatures
+from lokki.base import signatures
+from lokki.base.convert import ChangeError, ConversionError, from_json, parameter_json, to_json
+from lokki.base.options import FlowOptions, MapOptions
+from lokki.base.values import Json
 from lokki.chain import AnyStep
-from lokki.convert import ChangeError, ConversionError, from_json, parameter_json, to_json
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph, FlowParameter, MapCloseEntry, MapOpenEntry, Param, TaskEntry, parameter_name
-from lokki.options import FlowOptions, MapOptions
-from lokki.values import Json
 
 PARAMETERS_BYTES = 180_000
 """Most bytes of a run's parameters as JSON. A state's 256 KiB hold them beside a value, and the 200,000 bytes of a

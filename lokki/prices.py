@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lokki import quotas
+from lokki.base import quotas
 
 READ = "2026-11-23"
 """The day on which the pages were read."""

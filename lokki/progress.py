@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import msgspec
 
+from lokki.base.values import Json
 from lokki.events import (
     CodeChanged,
     Event,
@@ -32,7 +33,6 @@ from lokki.events import (
 )
 from lokki.progress_row import Fact
 from lokki.report import MAP, OpReport, RunReport, map_op
-from lokki.values import Json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

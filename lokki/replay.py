@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
+from lokki.base.failures import users_place
 from lokki.codec import dumps, loads
 from lokki.errors import ParameterError, RunError, StoreError
-from lokki.failures import users_place
 from lokki.invocation import Attempts, Invocation, prepare, run
 from lokki.local_run.context import at_item
 from lokki.local_run.worker import environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from lokki.base.failures import Failure
 from lokki.events import (
     Event,
     ItemFailed,
@@ -22,7 +23,6 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.failures import Failure
 
 MAP = ".map"
 """What the id of a map block's operation has after the id of its source."""

@@ -12,13 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lokki.base.values import Json
 from lokki.errors import ParameterError, RunError, RunFolderError
 from lokki.results_html import table
 from lokki.results_items import Catalog, Items, Kept, LogLine, Place, RunInfo, short
 from lokki.results_local import LocalCatalog
 from lokki.results_remote import Executions, RemoteCatalog
 from lokki.store.s3 import S3Store
-from lokki.values import Json
 
 __all__ = ["FlowResults", "Items", "LogLine", "Run", "RunTable", "local", "remote"]
 

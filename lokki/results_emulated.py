@@ -10,18 +10,18 @@ from pathlib import Path
 
 import msgspec
 
+from lokki.base.naming import LARGER_SUFFIX
+from lokki.base.values import Json, Stored
 from lokki.emulator.kept import DEFINITION, HISTORY, OBJECTS
 from lokki.errors import StoreError
 from lokki.local_run.checksums import Checksums, read_checksums
 from lokki.local_run.runs import RunRecord, Runs
-from lokki.naming import LARGER_SUFFIX
 from lokki.results_items import LogLine
 from lokki.results_log import log_lines
 from lokki.results_modules import PackagedModule
 from lokki.results_remote import RemoteRun
 from lokki.store.keys import shown
 from lokki.store.local import LocalStore
-from lokki.values import Json, Stored
 
 _SCHEME = "s3://"
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from mmap import mmap
 from typing import Protocol, overload
 
+from lokki.base.failures import Failure, described
+from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
-from lokki.failures import Failure, described
 from lokki.manifest import entries
 from lokki.results_html import table
-from lokki.values import Json, Ref
 
 type Load = Callable[[Ref], object]
 """Loads the value that a reference stands for."""

@@ -16,10 +16,11 @@ from typing import cast
 
 import msgspec
 
+from lokki.base.failures import Failure
+from lokki.base.values import Json, Ref, Stored
 from lokki.codec import MAINS, MISSING
 from lokki.emulator.kept import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
-from lokki.failures import Failure
 from lokki.local_run import journal
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import Record
@@ -28,7 +29,6 @@ from lokki.results_emulated import emulated_run
 from lokki.results_items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.results_log import log_lines
 from lokki.results_modules import MainModule
-from lokki.values import Json, Ref, Stored
 
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 _NOWHERE = 2**16 - 1

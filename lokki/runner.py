@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lokki.base.options import Executor
+from lokki.base.values import INLINE_LIMIT
 from lokki.codec import own_module
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.events import Event
@@ -23,9 +25,7 @@ from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.execution import Execution, Listener, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
-from lokki.options import Executor
 from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
-from lokki.values import INLINE_LIMIT
 
 if TYPE_CHECKING:  # start-up: see _pool
     from lokki.local_run.processes import ProcessPool

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lokki import codec
+from lokki.base.values import Stored
 from lokki.store.s3 import S3Store, parse_url
-from lokki.values import Stored
 
 
 def write(bucket: str, key: str, obj: object) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lokki import Flow, FlowGraph, Retry, flow, step
+from lokki.base.values import Json
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
-from lokki.values import Json
 
 if TYPE_CHECKING:
     from lokki.builder.package_types import Code

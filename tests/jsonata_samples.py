@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 TRICKY: list[Json] = [
     *(None, False, 0, "", [], [1], [[1]], [[]], [None], {}, {"a": [1]}, [{"a": []}], "{% 1 %}", 1.5, "ä"),

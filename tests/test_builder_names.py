@@ -9,6 +9,7 @@ from build_flows import BUILDS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.naming import state_name
 from lokki.builder.names import (
     deployed_name,
     function_id,
@@ -20,7 +21,6 @@ from lokki.builder.names import (
 )
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
-from lokki.naming import state_name
 
 flow_names = st.text(string.ascii_lowercase + "-", min_size=1, max_size=55).map(lambda name: f"f{name}"[:55])
 step_names = st.text(string.ascii_lowercase + "_", min_size=1, max_size=70).filter(str.isidentifier)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from lokki.base.failures import Failure
 from lokki.causes import reported_failure
-from lokki.failures import Failure
 
 
 def test_a_functions_error_has_the_users_traceback_and_place() -> None:

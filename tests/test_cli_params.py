@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki import signatures
+from lokki.base import signatures
+from lokki.base.convert import ConversionError, from_json
 from lokki.cli_params import (
     PREFIX,
     check_required,
@@ -30,7 +31,6 @@ from lokki.cli_params import (
     metavar,
     options_for,
 )
-from lokki.convert import ConversionError, from_json
 from lokki.graph import REQUIRED, FlowParameter
 from lokki.plan import bind_parameters
 

@@ -24,13 +24,13 @@ from support.loopback_aws import LoopbackAws
 from support.moto_server import Aws
 
 from lokki import StepNode, flow, step
+from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ImageCode, ZipCode
 from lokki.builder.state_machine import dump_state_machine
 from lokki.builder.template_text import dump_template, is_written_alike
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError, FlowError
-from lokki.values import Json
 
 type Template = dict[str, Json]
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.convert import ConversionError, as_states_hands_on, from_json, to_json
-from lokki.signatures import UNKNOWN
-from lokki.values import Json
+from lokki.base.convert import ConversionError, as_states_hands_on, from_json, to_json
+from lokki.base.signatures import UNKNOWN
+from lokki.base.values import Json
 
 
 class Color(enum.Enum):

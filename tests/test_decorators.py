@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lokki import Flow, FlowError, FlowGraph, ParameterError, Retry, StepNode, flow, step
+from lokki.base.options import FlowOptions, StepOptions
 from lokki.graph import REQUIRED, FlowParameter, Param
-from lokki.options import FlowOptions, StepOptions
 
 
 @step

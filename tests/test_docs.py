@@ -25,7 +25,7 @@ def test_the_examples_of_the_module_are_true(name: str) -> None:
 
 
 def test_examples_are_found_and_run() -> None:
-    assert doctest.testmod(importlib.import_module("lokki.signatures")).attempted >= 4
+    assert doctest.testmod(importlib.import_module("lokki.base.signatures")).attempted >= 4
 
 
 def test_a_wrong_example_would_be_found() -> None:

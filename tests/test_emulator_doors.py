@@ -13,12 +13,12 @@ import boto3
 import pytest
 from test_emulator_functions import HANDLER, functions, invoke
 
+from lokki.base.values import Stored
 from lokki.emulator.peers import belongs_to
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.scratch import Secret
 from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
-from lokki.values import Stored
 
 BUCKET = "birds"
 PLACE = {"Bucket": BUCKET, "Key": "lokki/goose"}

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
+from lokki.base.values import Json
 from lokki.emulator.expressions import Expressions, Scope
 from lokki.emulator.failures import StatesError
 from lokki.errors import EmulatorError
-from lokki.values import Json
 
 STATES: dict[str, Json] = {
     "input": {

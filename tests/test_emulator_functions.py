@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lokki.base.values import Json
 from lokki.emulator.functions import LambdaFunctions
 from lokki.emulator.rooms import Room, SharedRoom, make_room
 from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 from lokki.emulator.worker import FunctionSpec, Surroundings
-from lokki.values import Json
 
 CALLER = Caller("arn:run", "Work")
 

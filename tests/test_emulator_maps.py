@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.emulation import FunctionError, SlowError, World, distributed, machine, make_world, task
 
+from lokki.base.values import Json
 from lokki.emulator.execution import Execution
 from lokki.emulator.items import Share, batches
 from lokki.emulator.outcome import Outcome
 from lokki.emulator.results import files
 from lokki.emulator.services import StoppedError
-from lokki.values import Json
 
 BUCKET, KEY = "b", "items.json"
 READER: Json = {

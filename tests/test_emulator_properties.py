@@ -23,6 +23,7 @@ from strategies import Chain, comparable
 from support.definitions import filled_definition
 
 from lokki import StepNode, flow, step
+from lokki.base.values import ref_from_json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
@@ -40,7 +41,6 @@ from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
 from lokki.store import load
 from lokki.store.s3 import S3Store
-from lokki.values import ref_from_json
 
 BUCKET = "emulated-artifacts"
 _numbers = count()

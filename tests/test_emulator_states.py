@@ -5,10 +5,10 @@ from typing import cast
 import pytest
 from support.emulation import FunctionError, SlowError, World, distributed, failing, machine, make_world, task
 
+from lokki.base.values import Json
 from lokki.emulator.definition import read_definition
 from lokki.emulator.outcome import Outcome
 from lokki.errors import EmulatorError
-from lokki.values import Json
 
 LIMIT = 262_144
 

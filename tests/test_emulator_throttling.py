@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from support.emulated_project import make_project
 from support.emulation import FakeFunctions, FastClock, distributed, machine, task
 
+from lokki.base.values import Json
 from lokki.cli_emulate import emulate_command
 from lokki.emulator.definition import read_definition
 from lokki.emulator.execution import Execution
@@ -16,7 +17,6 @@ from lokki.emulator.history import HistoryEvent
 from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.services import Services, Settings
 from lokki.emulator.throttling import ThrottledFunctions
-from lokki.values import Json
 
 THROTTLED = "Lambda.TooManyRequestsException"
 

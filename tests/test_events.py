@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lokki.base.failures import Failure, failure_of, users_place
 from lokki.events import CodeChanged, ItemFailed, RunStarted, StepRetried, to_json
-from lokki.failures import Failure, failure_of, users_place
 
 
 def raised(code: object) -> BaseException:

@@ -19,6 +19,7 @@ from support.base_image import Buildah, make_base_image
 from support.runtime_api import Function, started
 from test_examples import BIRDS, BODY_MASS, EXAMPLES, PRIMES_TO_A_MILLION, run_example
 
+from lokki.base.values import Json
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.execution import Execution
@@ -29,7 +30,6 @@ from lokki.emulator.run import Emulation
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings
 from lokki.emulator.template import Built, read_bundle
-from lokki.values import Json
 
 GUARDED = 'if __name__ == "__main__":\n    main(birds_flow)\n'
 LONG = pytest.mark.slow  # pandas is installed, packed and unpacked for each of six steps

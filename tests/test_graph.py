@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lokki import FlowError, FlowGraph, MapBlock, StepNode, flow, step
+from lokki.base.options import FlowOptions, MapOptions
 from lokki.chain import Chain
 from lokki.graph import FlowParameter, MapCloseEntry, MapOpenEntry, Param, TaskEntry
-from lokki.options import FlowOptions, MapOptions
 from lokki.plan import lower
 
 

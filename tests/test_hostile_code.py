@@ -11,9 +11,9 @@ from support.command import Place
 from support.local_runs import EXECUTORS, Local
 
 from lokki import flow, step
+from lokki.base.failures import Failure, failure_of
 from lokki.errors import LokkiError, RunError
 from lokki.events import ItemFailed, RunFailed, StepFailed
-from lokki.failures import Failure, failure_of
 from lokki.graph import FlowGraph
 from lokki.runner import Executor
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from lokki import Retry, flow, step
+from lokki.base.failures import Failure
 from lokki.errors import ParameterError
-from lokki.failures import Failure
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.plan import Call, lower
 

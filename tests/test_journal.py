@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lokki.base.failures import Failure
 from lokki.errors import ResultError, StoreError
-from lokki.failures import Failure
 from lokki.local_run import journal
 from lokki.local_run.journal import DONE, FAILED, PENDING, Parts, PartWriter
 from lokki.local_run.seal import Seal

@@ -10,6 +10,8 @@ from build_flows import BUILDS, Build
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.naming import state_name
+from lokki.base.values import Json
 from lokki.builder.lambda_pkg import (
     Importable,
     StepCode,
@@ -21,10 +23,8 @@ from lokki.builder.lambda_pkg import (
 )
 from lokki.builder.sources import collect
 from lokki.config import LokkiConfig
-from lokki.naming import state_name
 from lokki.plan import lower
 from lokki.runtime.event import parse_calls, template_to_json
-from lokki.values import Json
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOW = Importable("birds", "birds_flow")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lokki.base.quotas import PYTHONS
 from lokki.builder.cloudformation import RUNTIME
 from lokki.builder.lambda_pkg import BASE_IMAGE
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, lambda_python
-from lokki.quotas import PYTHONS
 
 
 @pytest.mark.parametrize(

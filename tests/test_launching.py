@@ -97,7 +97,7 @@ def test_parameters_are_given_as_the_function_takes_them() -> None:
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
-def test_each_executor_gives_the_same(executor: lokki.options.Executor) -> None:
+def test_each_executor_gives_the_same(executor: lokki.base.options.Executor) -> None:
     assert sums_flow.run(limit=3, executor=executor) == 1 + 1 / 2 + 1 / 3
 
 
@@ -150,7 +150,7 @@ def test_a_failure_has_the_users_own_exception_as_its_cause() -> None:
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
-def test_a_failed_item_has_its_own_exception_as_the_cause(executor: lokki.options.Executor) -> None:
+def test_a_failed_item_has_its_own_exception_as_the_cause(executor: lokki.base.options.Executor) -> None:
     with pytest.raises(RunError, match="item 0 failed in the map over numbers") as caught:
         sums_flow.run(4, since=date(2026, 1, 3), executor=executor)
     cause = caught.value.__cause__
@@ -354,5 +354,5 @@ def nesting_flow() -> StepNode[..., float]:
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
-def test_a_step_may_run_another_flow(executor: lokki.options.Executor) -> None:
+def test_a_step_may_run_another_flow(executor: lokki.base.options.Executor) -> None:
     assert nesting_flow.run(executor=executor) == 1 + 1 + 1 / 2

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.errors import FlowError, ParameterError
-from lokki.naming import (
+from lokki.base.naming import (
     check_run_id,
     check_state_names,
     check_step_name,
@@ -15,6 +14,7 @@ from lokki.naming import (
     occurrence_ids,
     state_name,
 )
+from lokki.errors import FlowError, ParameterError
 
 NAMES = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
 FEW_NAMES = st.sampled_from(["clean", "clean_2", "clean_3", "clean2", "load", "clean_2_2"])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.options import FlowOptions, MapOptions, Retry, StepOptions
 from lokki.errors import FlowError
-from lokki.options import FlowOptions, MapOptions, Retry, StepOptions
 
 
 def test_a_retry_waits_longer_each_time_up_to_the_most() -> None:

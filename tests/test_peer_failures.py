@@ -15,12 +15,12 @@ from support.definitions import filled_definition
 from support.emulation import World, failing, make_world
 
 from lokki import FlowGraph, Retry, flow, step
+from lokki.base.values import Json
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.definition import check_expressions, read_definition
 from lokki.emulator.expressions import Expressions
 from lokki.errors import EmulatorError
-from lokki.values import Json
 
 BUCKET = "my-artifacts"
 RESULTS = "lokki/measured/run-1/numbers/map_results"

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lokki import Flow, FlowError, ParameterError, StepNode, flow, step
+from lokki.base.options import FlowOptions, MapOptions
+from lokki.base.values import Json
 from lokki.graph import FlowGraph, FlowParameter, Param
-from lokki.options import FlowOptions, MapOptions
 from lokki.plan import (
     Argument,
     Call,
@@ -31,7 +32,6 @@ from lokki.plan import (
     fill,
     lower,
 )
-from lokki.values import Json
 
 
 class Color(enum.Enum):

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from build_flows import BUILDS
 from support.policies import ACCOUNT, REGION, Call, Roles, Statement, allowing, matches
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 FUNCTIONS, MACHINE = ROLES = ("LambdaExecutionRole", "StepFunctionsExecutionRole")
 

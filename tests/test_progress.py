@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.failures import Failure
 from lokki.events import (
     CodeChanged,
     Event,
@@ -31,7 +32,6 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.failures import Failure
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
 from lokki.progress_row import fitted
 from lokki.report import OpReport, RunReport, fold

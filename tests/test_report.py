@@ -7,6 +7,7 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.failures import Failure
 from lokki.events import (
     CodeChanged,
     Event,
@@ -25,7 +26,6 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.failures import Failure
 from lokki.report import OpReport, RunReport, fold, map_op
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3")

@@ -23,11 +23,12 @@ from support.local_runs import Local
 from support.moto_server import Aws
 
 from lokki import flow, step
+from lokki.base.failures import Failure
+from lokki.base.values import Json, ref_to_json
 from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
 from lokki.emulator.s3 import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
-from lokki.failures import Failure
 from lokki.local_run.seal import Seal
 from lokki.plan import FanOut, describe, lower
 from lokki.results import FlowResults, Items, local, remote
@@ -38,7 +39,6 @@ from lokki.store import save
 from lokki.store.items import write_items
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
-from lokki.values import Json, ref_to_json
 
 MAIN_FLOW = """
 from dataclasses import dataclass

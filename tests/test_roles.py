@@ -15,12 +15,12 @@ from support.loopback_aws import LoopbackAws
 from support.policies import ACCOUNT, REGION, Call, Roles, allowing
 
 from lokki import flow
+from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.builder.settings import check_settings
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
-from lokki.values import Json
 
 FUNCTIONS, MACHINE = ROLES = ("LambdaExecutionRole", "StepFunctionsExecutionRole")
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.signatures import UNKNOWN, accepts, describe, element, hints, is_decorated, member, signature
+from lokki.base.signatures import UNKNOWN, accepts, describe, element, hints, is_decorated, member, signature
 
 if TYPE_CHECKING:
     from decimal import Decimal

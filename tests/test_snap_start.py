@@ -22,6 +22,7 @@ from support.role_keys import RoleKeys, role_keys
 from test_cloudformation import of_type, template_of, zipped_handler
 
 from lokki import step
+from lokki.base.values import Json, Stored
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.builder.settings import check_settings
@@ -30,7 +31,6 @@ from lokki.codec import loads
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.errors import ConfigError, FlowError, StoreError
 from lokki.store.s3 import S3Store
-from lokki.values import Json, Stored
 
 SNAPSHOTS = LokkiConfig(artifact_bucket="acme-artifacts", lambda_defaults=LambdaDefaultsConfig(snap_start=True))
 PLAIN = LokkiConfig(artifact_bucket="acme-artifacts")

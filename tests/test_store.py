@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from support.moto_server import Aws
 
 from lokki import codec
+from lokki.base.values import Inline, Stored
 from lokki.errors import ConfigError, ResultError, StoreError
 from lokki.store import Store, load, load_many, save
 from lokki.store.keys import Keys
 from lokki.store.local import LocalStore
 from lokki.store.profile import with_profile
 from lokki.store.s3 import S3Store
-from lokki.values import Inline, Stored
 
 type Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 

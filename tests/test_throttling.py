@@ -14,6 +14,7 @@ from support.emulation import FakeFunctions, FastClock, MemoryObjects
 from support.loopback_aws import LoopbackAws
 
 from lokki import flow, step
+from lokki.base.values import Json
 from lokki.builder.names import function_placeholder
 from lokki.builder.retries import RetryRule, throttling_rule
 from lokki.builder.state_machine import build_state_machine
@@ -24,7 +25,6 @@ from lokki.emulator.history import HistoryEvent
 from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.services import Services, Settings
 from lokki.emulator.throttling import ThrottledFunctions
-from lokki.values import Json
 
 THROTTLED = "Lambda.TooManyRequestsException"
 

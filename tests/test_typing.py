@@ -15,7 +15,8 @@ from types import ModuleType
 
 import pytest
 
-from lokki import Flow, FlowError, signatures
+from lokki import Flow, FlowError
+from lokki.base import signatures
 from lokki.plan import lower
 
 ROOT = Path(__file__).parent.parent

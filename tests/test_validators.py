@@ -21,7 +21,7 @@ from build_flows import BUILDS
 from jsonata_samples import expressions, samples
 from support.definitions import filled_definition
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

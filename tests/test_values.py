@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.errors import StoreError
-from lokki.values import (
+from lokki.base.values import (
     DEPTH_LIMIT,
     INLINE_LIMIT,
     Inline,
@@ -24,6 +23,7 @@ from lokki.values import (
     ref_from_json,
     ref_to_json,
 )
+from lokki.errors import StoreError
 
 
 class Color(IntEnum):

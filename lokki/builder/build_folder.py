@@ -14,11 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import cast
 
+from lokki.base.values import Json
 from lokki.builder.archive import Member, bytecode, pack, write_archive
 from lokki.builder.package_types import BuildError, Code, ImageCode, ZipCode
 from lokki.builder.vendoring import Vendored
 from lokki.errors import ConfigError
-from lokki.values import Json
 
 MANIFEST = "build.json"
 """What is in the folder, with hashes: what `deploy` reads, and the mark of a folder that may be replaced."""

@@ -8,6 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lokki.base.quotas import (
+    DEFINITION_BYTES,
+    ENVIRONMENT_BYTES,
+    EXPRESS_SECONDS,
+    FUNCTION_NAME_LENGTH,
+    MACHINE_NAME_LENGTH,
+    TEMPLATE_BYTES,
+)
 from lokki.builder.build_folder import Bundle, shown_size
 from lokki.builder.environment import function_environment
 from lokki.builder.names import deployed_functions, function_suffixes
@@ -17,14 +25,6 @@ from lokki.builder.vendoring import UNZIPPED_LIMIT
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, lower
-from lokki.quotas import (
-    DEFINITION_BYTES,
-    ENVIRONMENT_BYTES,
-    EXPRESS_SECONDS,
-    FUNCTION_NAME_LENGTH,
-    MACHINE_NAME_LENGTH,
-    TEMPLATE_BYTES,
-)
 
 _NEAR_LIMITS = ("I1002", "I2010", "I3010")
 

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import cast
 
+from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
+from lokki.base.values import Json
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
@@ -48,8 +50,6 @@ from lokki.config import LokkiConfig
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, Plan, bind_parameters, lower
-from lokki.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
-from lokki.values import Json
 
 RUNTIME = f"python{LAMBDA_PYTHON_TEXT}"
 HANDLER = "handler.lambda_handler"

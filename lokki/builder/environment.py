@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from lokki.base.quotas import ENVIRONMENT_BYTES
+from lokki.base.values import INLINE_LIMIT
 from lokki.builder.permissions import Mapped, ref
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
-from lokki.quotas import ENVIRONMENT_BYTES
-from lokki.values import INLINE_LIMIT
 
 _NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]+")
 """https://docs.aws.amazon.com/lambda/latest/api/API_Environment.html"""

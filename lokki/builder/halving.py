@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from lokki.base.naming import CHOICE_SUFFIX, LARGER_SUFFIX, PART_SUFFIX, RESULTS_SUFFIX
+from lokki.base.values import Json
 from lokki.builder.retries import DEATHS
-from lokki.naming import CHOICE_SUFFIX, LARGER_SUFFIX, PART_SUFFIX, RESULTS_SUFFIX
 from lokki.plan import PARTS_OF_BATCH
-from lokki.values import Json
 
 _ITEMS = "$states.input.Items"
 _PART = f"($suspects = 0 ? $count({_ITEMS}) - $first : $ceil($suspects / 2))"

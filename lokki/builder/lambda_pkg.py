@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType
 
+from lokki.base.values import Json
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT
 from lokki.config import LokkiConfig
 from lokki.plan import FanOut, Item, Output, Plan, Results, Template
-from lokki.values import Json
 
 UV_VERSION = "0.13.9"
 """The uv that images are built with: one version, so that equal input gives equal Dockerfiles."""

@@ -8,11 +8,11 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lokki.base.naming import state_name
+from lokki.base.quotas import FUNCTION_NAME_LENGTH, LABEL_LENGTH
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
-from lokki.naming import state_name
-from lokki.quotas import FUNCTION_NAME_LENGTH, LABEL_LENGTH
 
 FLOW_NAME_PATTERN = "[a-zA-Z][a-zA-Z0-9_-]*"
 """What state machines, functions, schedules, log groups and prefixes of keys all take as their name's beginning."""

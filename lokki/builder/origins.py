@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from lokki.base.values import Json
 from lokki.builder.package_types import LAMBDA_PYTHON
-from lokki.values import Json
 
 _PLACE_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= ]\s*(\S+)")
 

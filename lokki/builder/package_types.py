@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from lokki.base.quotas import PYTHONS
 from lokki.errors import LokkiError
-from lokki.quotas import PYTHONS
 
 
 def lambda_python(here: tuple[int, int]) -> tuple[int, int]:

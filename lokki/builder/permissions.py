@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from lokki.quotas import FUNCTION_NAME_LENGTH, INLINE_POLICY_CHARACTERS, MANAGED_POLICY_CHARACTERS
-from lokki.values import Json
+from lokki.base.quotas import FUNCTION_NAME_LENGTH, INLINE_POLICY_CHARACTERS, MANAGED_POLICY_CHARACTERS
+from lokki.base.values import Json
 
 type Mapped = dict[str, Json]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from lokki.base.options import Retry
+from lokki.base.quotas import LONGEST_RETRY_DELAY
+from lokki.base.values import Json
 from lokki.errors import StepTimeoutError, WorkerError
-from lokki.options import Retry
-from lokki.quotas import LONGEST_RETRY_DELAY
-from lokki.values import Json
 
 SERVICE_ERRORS = (
     "Lambda.ServiceException",

@@ -14,17 +14,17 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import cast
 
+from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX, state_name
+from lokki.base.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
+from lokki.base.values import Json
 from lokki.builder.halving import begin_halving, catch_deaths, halving_states
 from lokki.builder.names import deployed_functions, function_placeholder, map_label, tolerated_placeholder
 from lokki.builder.retries import map_rules
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.naming import LARGER_SUFFIX, MAP_SUFFIX, state_name
 from lokki.plan import Call, FanOut, Op, Plan, lower
-from lokki.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
 from lokki.store.keys import Keys
-from lokki.values import Json
 
 type State = dict[str, Json]
 

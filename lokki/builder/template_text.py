@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import yaml
 from yaml.representer import SafeRepresenter
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 _LINE = 120
 _LONGEST_KEY = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from lokki.base.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
 from lokki.builder.retries import (
     THROTTLING_RESERVE,
     RetryRule,
@@ -16,7 +17,6 @@ from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 from lokki.plan import PARTS_OF_BATCH, Call, FanOut, Plan
-from lokki.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 type Mapped = Mapping[str, Json]
 type Action = Literal["created", "changed", "replaced", "deleted"]

@@ -12,6 +12,8 @@ from typing import cast
 import yaml
 from botocore.config import Config
 
+from lokki.base.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
+from lokki.base.values import Json
 from lokki.builder.archive import content_digest
 from lokki.builder.build_folder import Bundle, archive_path, shown_size
 from lokki.builder.package_types import ImageCode, ZipCode
@@ -32,8 +34,6 @@ from lokki.deploy.images import (
 from lokki.deploy.live import live_version, point_live_at
 from lokki.deploy.stack import BODY_LIMIT, ChangeSet, Stacks, StackState, Tell, check_updatable
 from lokki.errors import AwsError
-from lokki.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
-from lokki.values import Json
 
 _DIGEST_LENGTH = 32
 _HASTY = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})

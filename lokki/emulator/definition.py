@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from lokki.base.quotas import LONGEST_TIMEOUT, STATE_NAME_LENGTH
+from lokki.base.values import Json
 from lokki.emulator.expressions import Expressions, is_expression
 from lokki.emulator.failures import Retrier
 from lokki.emulator.fields import Fields
 from lokki.emulator.rules import Catcher, read_catchers, read_retriers
 from lokki.errors import EmulatorError
-from lokki.quotas import LONGEST_TIMEOUT, STATE_NAME_LENGTH
-from lokki.values import Json
 
 LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
 GET_OBJECT = "arn:aws:states:::s3:getObject"

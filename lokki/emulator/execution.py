@@ -14,6 +14,8 @@ from typing import cast
 
 import msgspec
 
+from lokki.base.quotas import HISTORY_EVENTS
+from lokki.base.values import Json
 from lokki.emulator.definition import After, Choice, Fail, Map, State, States, Task
 from lokki.emulator.expressions import Scope
 from lokki.emulator.failures import (
@@ -30,8 +32,6 @@ from lokki.emulator.map_run import MapRun, MapWork, map_run_id, read_shares
 from lokki.emulator.outcome import Identity, Outcome, check_size, check_variables, timestamp
 from lokki.emulator.services import ACCOUNT, REGION, Services
 from lokki.emulator.task import TaskTry
-from lokki.quotas import HISTORY_EVENTS
-from lokki.values import Json
 
 _NO_LIMIT = 31_536_000.0
 """Seconds that a STANDARD execution may take: a year."""

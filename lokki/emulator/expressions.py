@@ -19,9 +19,9 @@ import msgspec
 from jsonata import Jsonata  # type: ignore[import-untyped]
 from jsonata.utils import Utils  # type: ignore[import-untyped]
 
+from lokki.base.values import Json
 from lokki.emulator.failures import QUERY_FAILED, StatesError
 from lokki.errors import EmulatorError
-from lokki.values import Json
 
 _DELIMITED = re.compile(r"\{%(.*)%\}", re.DOTALL)
 _EVAL = re.compile(r"\$eval\b")

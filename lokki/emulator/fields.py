@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from lokki.base.values import Json
 from lokki.emulator.expressions import is_expression
 from lokki.emulator.ranges import RANGES
 from lokki.errors import EmulatorError
-from lokki.values import Json
 
 _REQUIRED = object()
 

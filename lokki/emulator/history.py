@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import Literal, cast
 
 import msgspec
 
+from lokki.base.quotas import STATE_BYTES
+from lokki.base.values import Json
 from lokki.emulator.failures import DATA_LIMIT, ITEM_READER_FAILED, StatesError
-from lokki.quotas import STATE_BYTES
-from lokki.values import Json
 
 _encode = msgspec.json.Encoder().encode
 

@@ -16,6 +16,8 @@ from typing import Literal, Protocol, cast
 
 import msgspec
 
+from lokki.base.quotas import CHILDREN_AT_ONCE
+from lokki.base.values import Json
 from lokki.emulator.definition import Map, Reader
 from lokki.emulator.expressions import Scope
 from lokki.emulator.failures import (
@@ -32,8 +34,6 @@ from lokki.emulator.outcome import Outcome, in_range, timestamp
 from lokki.emulator.results import KINDS, Kind, Result, files, manifest, transformed
 from lokki.emulator.services import ACCOUNT, REGION, Services, StoppedError
 from lokki.errors import StoreError
-from lokki.quotas import CHILDREN_AT_ONCE
-from lokki.values import Json
 
 
 class ChildExecution(Protocol):

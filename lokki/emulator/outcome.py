@@ -8,12 +8,12 @@ from typing import Literal
 
 import msgspec
 
+from lokki.base.quotas import STATE_BYTES, VARIABLES_BYTES
+from lokki.base.values import Json
 from lokki.emulator.failures import DATA_LIMIT, QUERY_FAILED, StatesError
 from lokki.emulator.history import Child
 from lokki.emulator.ranges import RANGES
 from lokki.emulator.services import ACCOUNT, REGION
-from lokki.quotas import STATE_BYTES, VARIABLES_BYTES
-from lokki.values import Json
 
 _encode = msgspec.json.Encoder().encode
 

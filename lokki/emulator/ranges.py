@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lokki.quotas import LONGEST_RETRY_DELAY, LONGEST_TIMEOUT, STATE_BYTES
-from lokki.values import Json
+from lokki.base.quotas import LONGEST_RETRY_DELAY, LONGEST_TIMEOUT, STATE_BYTES
+from lokki.base.values import Json
 
 
 @dataclass(frozen=True, slots=True)

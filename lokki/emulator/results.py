@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import msgspec
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 type Transformation = Literal["NONE", "COMPACT", "FLATTEN"]
 type OutputType = Literal["JSON", "JSONL"]

@@ -13,6 +13,7 @@ from typing import Self, cast
 
 import msgspec
 
+from lokki.base.values import Json, Stored, ref_from_json
 from lokki.emulator.chaos import ChaosFunctions
 from lokki.emulator.execution import Execution
 from lokki.emulator.faults import S3Faults
@@ -33,7 +34,6 @@ from lokki.events import Event, StepOutput
 from lokki.store import load
 from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store
-from lokki.values import Json, Stored, ref_from_json
 
 ROOMS_PAGE = "docs/emulator.md, What functions see"
 

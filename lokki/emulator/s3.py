@@ -14,13 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lokki.base.values import Stored
 from lokki.emulator.faults import S3Faults
 from lokki.emulator.s3_access import LOG_PATH, TOKEN_HEADER, ServerOptions
 from lokki.emulator.scratch import Secret
 from lokki.emulator.services import REGION
 from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
-from lokki.values import Stored
 
 STATES = "states"
 """The access key with which the state machine itself speaks to S3, so that its requests can be told from functions'."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from lokki.base.quotas import EXPRESS_SECONDS
 from lokki.emulator.expressions import Expressions
 from lokki.emulator.history import HistoryEvent
-from lokki.quotas import EXPRESS_SECONDS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

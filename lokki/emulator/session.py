@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+from lokki.base.values import Json
 from lokki.emulator.kept import emulated_name
 from lokki.emulator.run import Emulation, EmulationOptions, failure_text
 from lokki.errors import LokkiError, RunError, RunFolderError
@@ -19,7 +20,6 @@ from lokki.loading import file_of, path_from
 from lokki.local_run.checksums import take_checksums, write_checksums
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.plan import bind_parameters, describe, lower
-from lokki.values import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from typing import Protocol
 
 import msgspec
 
+from lokki.base.values import Json
 from lokki.emulator.definition import Task
 from lokki.emulator.expressions import Scope
 from lokki.emulator.failures import QUERY_FAILED, TIMEOUT, ExecutionTimeoutError, StatesError
 from lokki.emulator.outcome import Identity, check_size, in_range
 from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, Services
-from lokki.values import Json
 
 
 class Tell(Protocol):

@@ -8,6 +8,9 @@ from typing import cast
 
 import msgspec
 
+from lokki.base.failures import Failure
+from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX
+from lokki.base.values import Json
 from lokki.causes import reported_failure
 from lokki.emulator.definition import Map, StateMachine
 from lokki.emulator.history import Child, HistoryEvent
@@ -24,9 +27,6 @@ from lokki.events import (
     StepRetried,
     StepStarted,
 )
-from lokki.failures import Failure
-from lokki.naming import LARGER_SUFFIX, MAP_SUFFIX
-from lokki.values import Json
 
 
 class Teller:

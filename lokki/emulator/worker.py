@@ -24,11 +24,11 @@ from typing import Literal
 
 import msgspec
 
+from lokki.base.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
 from lokki.emulator.peers import belongs_to
 from lokki.emulator.rooms import Room
 from lokki.emulator.runtime_api import Invocation, RuntimeApi
 from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply
-from lokki.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
 
 INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.

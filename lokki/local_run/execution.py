@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from lokki.base.failures import Failure, failure_of
+from lokki.base.options import Executor
+from lokki.base.values import Inline, Json, ref_to_json
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
 from lokki.events import (
     CodeChanged,
@@ -31,7 +34,6 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
 from lokki.local_run import journal
 from lokki.local_run.again import RunAgain, operation_of
@@ -46,12 +48,10 @@ from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.manifest import check_items, item_lines
-from lokki.options import Executor
 from lokki.plan import Call, FanOut, Op, Output, Plan, Results
 from lokki.store import save
 from lokki.store.items import WrittenItems, write_items
 from lokki.store.local import flush_directory, make_directory
-from lokki.values import Inline, Json, ref_to_json
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
     from lokki.local_run.processes import ProcessPool

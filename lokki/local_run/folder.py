@@ -12,12 +12,12 @@ import msgspec
 from isal import isal_zlib
 
 from lokki import codec
+from lokki.base.values import Inline, Ref, ref_from_json
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.store.items import WrittenItems
 from lokki.store.keys import Keys, shown
-from lokki.values import Inline, Ref, ref_from_json
 
 _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."

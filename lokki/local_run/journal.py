@@ -28,12 +28,12 @@ from typing import BinaryIO
 
 import msgspec
 
+from lokki.base.failures import Failure
+from lokki.base.values import inline_json
 from lokki.codec import Pack, is_whole, loads, member_checksum
 from lokki.errors import StoreError, damaged
-from lokki.failures import Failure
 from lokki.local_run.seal import Seal
 from lokki.store.local import flush_directory
-from lokki.values import inline_json
 
 SYNC_SECONDS = 1.0
 """How much of a worker's work a power cut can cost, beside what a kill costs."""

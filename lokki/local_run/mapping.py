@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Container
 
+from lokki.base.failures import Failure
+from lokki.base.options import MapOptions
 from lokki.events import Event, ItemFailed, ItemsFinished
-from lokki.failures import Failure
 from lokki.local_run.feed import Feed, Tried, Work
 from lokki.local_run.limits import Deadline
 from lokki.local_run.worker import MapJob, Report
-from lokki.options import MapOptions
 
 
 class MapRun:

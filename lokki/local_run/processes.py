@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Self
 
+from lokki.base.values import Json
 from lokki.errors import RunError, damaged
 from lokki.graph import FlowGraph
 from lokki.loading import import_name
@@ -34,7 +35,6 @@ from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
 from lokki.local_run.worker_process import MARKS, Begin, FlowReference
 from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, Settings, start_python
 from lokki.plan import Plan, describe
-from lokki.values import Json
 
 _NOT_IMPORTABLE = (
     "worker processes import the flow anew, but it is not at the top level of a module: "

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 
+from lokki.base.naming import check_run_id
+from lokki.base.values import Json, Stored
 from lokki.errors import ParameterError, RunFolderError, StoreError, damaged
 from lokki.local_run.forks import forget, hide, watch
 from lokki.local_run.seal import Seal
-from lokki.naming import check_run_id
 from lokki.store.local import LocalStore, flush_directory, make_directory
-from lokki.values import Json, Stored
 
 RECORD = "run.json"
 FORMAT = 2

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
+from lokki.base.failures import Failure
+from lokki.base.values import Json
 from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
 from lokki.events import StepRetried
-from lokki.failures import Failure
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted
@@ -23,7 +24,6 @@ from lokki.local_run.journal import PartWriter
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.worker import Report
 from lokki.local_run.worker_process import MARKS, STUCK, Ended, Ready, Start, StopNow, end_of_items
-from lokki.values import Json
 
 _GLANCE = 0.5
 """Seconds after which a thread that waits for workers looks whether the run was interrupted."""

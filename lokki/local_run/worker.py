@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from lokki.base.failures import Failure, failure_of
+from lokki.base.values import Inline, Json
 from lokki.codec import dumps, loads
 from lokki.errors import LokkiError, ResultError, StoreError, damaged
 from lokki.events import StepRetried
-from lokki.failures import Failure, failure_of
 from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.local_run.context import at_item
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
@@ -24,7 +25,6 @@ from lokki.local_run.journal import Parts, PartWriter, partial_value
 from lokki.local_run.limits import TimeLimit
 from lokki.manifest import Entry, entries
 from lokki.plan import Call
-from lokki.values import Inline, Json
 
 _SCALARS = (str, int, float, bool, type(None))
 

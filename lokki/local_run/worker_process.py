@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from lokki.base.values import Json
 from lokki.codec import own_module
 from lokki.decorators import Flow
 from lokki.errors import LokkiError, RunError, StoreError
@@ -26,7 +27,6 @@ from lokki.local_run.limits import TimeLimit
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import FanOut, Plan, describe, lower
-from lokki.values import Json
 
 MARKS = struct.Struct("<qqq")
 """What a worker is at, in memory that its parent reads when it has died: item, position of the inner step, try."""

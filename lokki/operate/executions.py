@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
+from lokki.base.naming import LARGER_SUFFIX
+from lokki.base.values import Json
 from lokki.causes import reported_failure
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.deploy.deployed import Deployed
 from lokki.errors import AwsError, RunFolderError
-from lokki.naming import LARGER_SUFFIX
 from lokki.operate.logs import LogWindow, run_lines
 from lokki.operate.machine import execution_arn, read_machine, results_folder
 from lokki.results import FlowResults
@@ -26,7 +27,6 @@ from lokki.results_modules import PackagedModule
 from lokki.results_remote import RemoteCatalog
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
-from lokki.values import Json
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient

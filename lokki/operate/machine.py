@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from lokki.base.values import Json
 from lokki.errors import StoreError
-from lokki.values import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
+from lokki.base.failures import Failure
+from lokki.base.naming import LARGER_SUFFIX
+from lokki.base.quotas import CHILDREN_AT_ONCE
+from lokki.base.values import Json
 from lokki.causes import reported_failure
 from lokki.events import (
     Event,
@@ -30,12 +34,8 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.failures import Failure
-from lokki.naming import LARGER_SUFFIX
 from lokki.operate.machine import Machine, MapState
-from lokki.quotas import CHILDREN_AT_ONCE
 from lokki.report import MAP
-from lokki.values import Json
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import (

@@ -11,12 +11,12 @@ from typing import cast
 
 import msgspec
 
+from lokki.base.naming import check_run_id
+from lokki.base.options import MapOptions
+from lokki.base.values import Inline, Json, Ref, ref_from_json
 from lokki.chain import AnyStep
 from lokki.errors import EventError, LokkiError
-from lokki.naming import check_run_id
-from lokki.options import MapOptions
 from lokki.plan import Argument, Call, Item, Output, ParamRef, Reads, Results, Template
-from lokki.values import Inline, Json, Ref, ref_from_json
 
 _PARAMETER = "$param"
 _LONGEST_TEXT = 8000

@@ -12,18 +12,18 @@ from typing import NoReturn
 
 import msgspec
 
+from lokki.base.options import Retry
+from lokki.base.quotas import STATE_BYTES
+from lokki.base.values import INLINE_LIMIT, Json
 from lokki.chain import AnyStep
 from lokki.decorators import Flow
 from lokki.errors import ConfigError
 from lokki.graph import FlowParameter
 from lokki.invocation import StepFailedError
-from lokki.options import Retry
-from lokki.quotas import STATE_BYTES
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
 from lokki.runtime.log import Log
 from lokki.runtime.work import Context, Reply, Settings, Work
 from lokki.store.s3 import S3Store
-from lokki.values import INLINE_LIMIT, Json
 
 MOST_INLINE = STATE_BYTES // 2
 """Bytes up to which a value can travel inline, whatever LOKKI_INLINE_LIMIT says: a state holds more than the value."""

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import msgspec
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 

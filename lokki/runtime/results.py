@@ -11,11 +11,11 @@ from operator import itemgetter
 
 import msgspec
 
+from lokki.base.options import MapOptions
+from lokki.base.values import Stored
 from lokki.errors import StoreError, TooManyFailuresError
-from lokki.options import MapOptions
 from lokki.runtime.event import ResultsKey
 from lokki.store import Store, load_many
-from lokki.values import Stored
 
 
 class _File(msgspec.Struct, frozen=True):

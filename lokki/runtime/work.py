@@ -9,9 +9,10 @@ from typing import Protocol, cast
 
 import msgspec
 
+from lokki.base.failures import Failure, failure_of
+from lokki.base.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
 from lokki.codec import Pack, member_checksum
 from lokki.errors import BatchTimeoutError, EventError, StoreError
-from lokki.failures import Failure, failure_of
 from lokki.graph import FlowParameter
 from lokki.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.plan import PARTS_OF_BATCH, Call, bind_parameters, started_by_aws
@@ -19,7 +20,6 @@ from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, 
 from lokki.runtime.log import Log
 from lokki.store import Store, load, reader, save
 from lokki.store.keys import Keys
-from lokki.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
 
 BATCH_MARGIN = 0.5
 """Seconds that a batch keeps for writing its results."""

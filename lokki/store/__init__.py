@@ -9,8 +9,8 @@ from typing import Protocol, cast
 import msgspec
 
 from lokki import codec
+from lokki.base.values import Inline, Json, Ref, Stored, inline_json
 from lokki.store.keys import shown
-from lokki.values import Inline, Json, Ref, Stored, inline_json
 
 
 class Store(Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lokki.base.values import Stored
 from lokki.errors import StoreError, damaged
-from lokki.values import Stored
 
 _LONGEST_KEY = 1024
 

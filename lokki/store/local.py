@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
+from lokki.base.values import Stored
 from lokki.errors import StoreError, damaged
 from lokki.store.keys import check_key, check_range, truncated
-from lokki.values import Stored
 
 _SCHEME = "local:///"
 

@@ -15,10 +15,10 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store as Client
 
+from lokki.base.values import Stored
 from lokki.errors import ConfigError, StoreError
 from lokki.store.keys import check_key, check_range, truncated
 from lokki.store.profile import with_profile
-from lokki.values import Stored
 
 if TYPE_CHECKING:  # obstore has its names for type checkers only
     from concurrent.futures import Future

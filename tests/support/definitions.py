@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
+from lokki.base.values import Json
 from lokki.builder.names import deployed_functions, function_placeholder
 from lokki.builder.state_machine import build_state_machine, map_substitutions
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import lower
-from lokki.values import Json
 
 ACTIONS = {
     "InvokeFunction": "arn:aws:states:::lambda:invoke",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cfnlint
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 TYPES = (
     "AWS::IAM::ManagedPolicy",

@@ -13,6 +13,7 @@ from typing import cast
 
 import msgspec
 
+from lokki.base.values import Json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
@@ -28,7 +29,6 @@ from lokki.plan import lower
 from lokki.results_items import LogLine, RunInfo
 from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
-from lokki.values import Json
 from support.definitions import filled_definition
 from support.emulation import FakeClock
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from lokki.base.values import Json
 from lokki.emulator.definition import read_definition
 from lokki.emulator.execution import Execution
 from lokki.emulator.history import HistoryEvent
@@ -22,7 +23,6 @@ from lokki.emulator.services import (
     StoppedError,
 )
 from lokki.errors import StoreError
-from lokki.values import Json
 
 START = datetime(2026, 11, 23, 12, 0, 0, 5000, UTC)
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.decorators import Flow
 from lokki.runtime.handler import Handler, make_handler
-from lokki.values import Json
 from support.moto_server import Aws
 
 FLOW = "birds-flow"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from lokki.base.values import Json, Stored
 from lokki.emulator.definition import read_definition
 from lokki.emulator.execution import Execution
 from lokki.emulator.history import HistoryEvent
 from lokki.emulator.outcome import Identity
 from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings, StoppedError
 from lokki.store.s3 import S3Store
-from lokki.values import Json, Stored
 from support.loopback_functions import LoopbackFunctions
 from support.loopback_history import UNSUCCESSFUL, Histories, MapRunRecord, Record
 

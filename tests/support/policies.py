@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import parse_qs
 
-from lokki.values import Json
+from lokki.base.values import Json
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

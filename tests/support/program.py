@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from lokki.base.options import Executor
 from lokki.errors import LokkiError
 from lokki.events import Event, RunFinished
-from lokki.options import Executor
 from lokki.runner import LocalRunner, Resume, ignore
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from lokki.base.quotas import EXECUTION_NAME_LENGTH, STATE_NAME_LENGTH
 from lokki.errors import FlowError, ParameterError
-from lokki.quotas import EXECUTION_NAME_LENGTH, STATE_NAME_LENGTH
 
 FLOW_NAME_LENGTH = 64
 """Longest flow name: leaves room for suffixes in the 80 characters of a state machine's name.

@@ -7,8 +7,8 @@ import typing
 from collections import abc
 from collections.abc import Iterable
 
-from lokki import signatures
-from lokki.values import Json
+from lokki.base import signatures
+from lokki.base.values import Json
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 

@@ -10,9 +10,9 @@ from pathlib import PurePath
 
 import msgspec
 
-from lokki.failures import described
-from lokki.signatures import UNKNOWN, accepts, describe
-from lokki.values import Json
+from lokki.base.failures import described
+from lokki.base.signatures import UNKNOWN, accepts, describe
+from lokki.base.values import Json
 
 LARGEST_INTEGER = 2**53
 """Above it Step Functions' JSONata, whose numbers are doubles, would change an integer."""
@@ -69,7 +69,7 @@ def from_json(value: Json, annotation: object) -> object:
     except Exception as error:  # a class of the user's may raise anything while it is made
         raise _not_made(value, annotation, error) from error
     if isinstance(value, list | dict):
-        from lokki.unknown_keys import unknown_key  # for start-up: most Lambda functions begin without it
+        from lokki.base.checking import unknown_key  # for start-up: most Lambda functions begin without it
 
         key = unknown_key(value, annotation)
         if key is not None:

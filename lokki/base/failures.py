@@ -11,7 +11,7 @@ from lokki.errors import StopSignal
 if TYPE_CHECKING:  # loaded only when something failed: a Lambda function starts faster without it
     import traceback
 
-_PACKAGE = __file__.rpartition("/")[0] + "/"
+_PACKAGE = __file__.rpartition("/base/")[0] + "/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Values, names and checks that know nothing of flows."""
