@@ -26,7 +26,7 @@ from lokki.cli_called import called_as
 from lokki.cli_ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
-from lokki.drawing import draw
+from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.loading import check_hides_nothing, hides_standard_library, is_importing, load_flow

@@ -32,10 +32,10 @@ from lokki.cli_flow import (
 from lokki.cli_output import Output, check_writable, output_of
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import LokkiConfig, load_config
+from lokki.engine.report import RunReport
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
-from lokki.report import RunReport
 from lokki.run_log import Recorder
 
 BUCKET = "emulated-artifacts"

@@ -26,14 +26,14 @@ from lokki.cli_flow import (
 )
 from lokki.cli_output import Output, check_writable, output_of, shown
 from lokki.cli_params import PREFIX, check_required, given_parameters
+from lokki.engine.events import Event, RunFailed, RunInterrupted
+from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError, ParameterError
-from lokki.events import Event, RunFailed, RunInterrupted
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import new_run_id
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters, started_by_aws
-from lokki.report import RunReport, fold
 
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 """What a map fails with when more items failed than it tolerates.

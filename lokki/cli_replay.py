@@ -9,9 +9,9 @@ import click
 from lokki.cli_flow import DONE, FAILED, Called, from_here
 from lokki.cli_output import shown
 from lokki.cli_runs import ROOT
+from lokki.engine.invocation import StepFailedError
 from lokki.errors import DamagedError, RunFolderError, StoreError
 from lokki.graph import FlowGraph
-from lokki.invocation import StepFailedError
 from lokki.loading import file_of
 from lokki.plan import lower
 from lokki.replay import debug, fetch

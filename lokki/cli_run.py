@@ -32,13 +32,13 @@ from lokki.cli_flow import (
 from lokki.cli_output import check_writable, shown, write_result
 from lokki.cli_params import PREFIX, check_required, given_parameters
 from lokki.config import load_config
+from lokki.engine.report import RunReport
 from lokki.errors import LokkiError, ParameterError, RunError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import acknowledge_interrupt, given_up_by, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import BorrowedStreams, Descriptors, capture_streams
 from lokki.progress import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
-from lokki.report import RunReport
 from lokki.run_log import Recorder
 from lokki.runner import Executor, LocalRunner, Resume
 

@@ -10,12 +10,12 @@ import click
 from lokki.cli_account import Account, env_option, find_account, stack_options
 from lokki.cli_flow import DONE
 from lokki.cli_runs import aligned
-from lokki.events import Event, ItemFailed, ItemsFailed
+from lokki.engine.events import Event, ItemFailed, ItemsFailed
+from lokki.engine.report import MAP, OpReport, RunReport, fold
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, look
 from lokki.operate.machine import Machine, console_link
 from lokki.progress import seconds
-from lokki.report import MAP, OpReport, RunReport, fold
 from lokki.results_items import RunInfo, short
 from lokki.store.keys import Keys
 

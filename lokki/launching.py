@@ -15,10 +15,10 @@ from lokki.base.failures import is_own_file
 from lokki.base.naming import check_run_id
 from lokki.base.options import Executor
 from lokki.chain import StepNode
+from lokki.engine.context import place
 from lokki.errors import FlowError, ParameterError, RunError
 from lokki.graph import FlowGraph
 from lokki.loading import is_importing
-from lokki.local_run.context import place
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.own_thread import call_on_thread
 from lokki.progress import Display, Nothing, PlainLines

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import msgspec
 
 from lokki.base.values import Json
-from lokki.events import (
+from lokki.engine.events import (
     CodeChanged,
     Event,
     ItemFailed,
@@ -31,8 +31,8 @@ from lokki.events import (
     StepStarted,
     to_json,
 )
+from lokki.engine.report import MAP, OpReport, RunReport, map_op
 from lokki.progress_row import Fact
-from lokki.report import MAP, OpReport, RunReport, map_op
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

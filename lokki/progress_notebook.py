@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from lokki.events import Event, ItemsFinished, MapStarted, StepOutput
+from lokki.engine.events import Event, ItemsFinished, MapStarted, StepOutput
+from lokki.engine.report import RunReport, map_op
 from lokki.progress import Words, state
-from lokki.report import RunReport, map_op
 
 DRAWN_SECONDS = 0.2
 """How often the lines are drawn anew while a map block runs."""

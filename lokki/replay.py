@@ -10,9 +10,9 @@ from typing import NoReturn, TextIO
 
 from lokki.base.failures import users_place
 from lokki.codec import dumps, loads
+from lokki.engine.context import at_item
+from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
-from lokki.invocation import Attempts, Invocation, prepare, run
-from lokki.local_run.context import at_item
 from lokki.local_run.worker import environment
 from lokki.manifest import check_items
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from lokki.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
+from lokki.engine.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
+from lokki.engine.report import RunReport, fold
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.output import Emit, finish_lines
 from lokki.progress import Display, JsonLines, Nothing
-from lokki.report import RunReport, fold
 from lokki.store.local import open_to_append
 
 LOG = "events.jsonl"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from lokki.base.options import Executor
 from lokki.base.values import INLINE_LIMIT
 from lokki.codec import own_module
+from lokki.engine.events import Event
 from lokki.errors import LokkiError, RunError, RunFolderError
-from lokki.events import Event
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, name_main, path_from
 from lokki.local_run.again import RunAgain, operation_of

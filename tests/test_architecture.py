@@ -34,14 +34,14 @@ LAYERS = {
     "lokki.plan": 1,
     "lokki.decorators": 1,
     "lokki.config": 1,
-    "lokki.events": 1,
-    "lokki.causes": 1,
+    "lokki.engine.events": 1,
+    "lokki.engine.causes": 1,
     "lokki.codec": 1,
     "lokki.manifest": 1,
     # L2: pure parts of the builder, the runner and the reports
-    "lokki.report": 2,
-    "lokki.invocation": 2,
-    "lokki.drawing": 2,
+    "lokki.engine.report": 2,
+    "lokki.engine.invocation": 2,
+    "lokki.engine.drawing": 2,
     "lokki.estimate": 2,
     "lokki.estimate_limits": 2,
     "lokki.builder.package_types": 2,
@@ -155,7 +155,7 @@ ONLY_IN = {
 }
 
 BROAD = {
-    ("lokki.invocation", "run"): "a step may raise anything",
+    ("lokki.engine.invocation", "run"): "a step may raise anything",
     ("lokki.local_run.libraries", "import_libraries"): "a library may raise anything while it is imported",
     ("lokki.local_run.worker_server", "work"): "the user's file may raise anything; nothing may go on in the server",
     ("lokki.codec", "_pickled"): "a value's own code for pickling may raise anything",
@@ -174,7 +174,7 @@ BROAD = {
     ("lokki.base.failures", "failure_of"): "attributes of a user's exception may raise anything",
     ("lokki.local_run.own_thread", "run"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
-    ("lokki.local_run.limits", "*"): "handed to the thread that waits, which raises it",
+    ("lokki.engine.limits", "*"): "handed to the thread that waits, which raises it",
 }
 """Functions that may catch everything, and why."""
 
@@ -388,8 +388,8 @@ def test_no_test_patches_what_it_tests() -> None:
         ),
         (
             rightward_imports,
-            {"lokki.events": "def f():\n    import lokki.runner", "lokki.runner": ""},
-            ["lokki.events (L1) imports lokki.runner (L3)"],
+            {"lokki.engine.events": "def f():\n    import lokki.runner", "lokki.runner": ""},
+            ["lokki.engine.events (L1) imports lokki.runner (L3)"],
         ),
         (
             cycles,
@@ -401,22 +401,22 @@ def test_no_test_patches_what_it_tests() -> None:
         (impurities, {"lokki.plan": "from os import environ"}, ["lokki.plan:1 imports os.environ"]),
         (impurities, {"lokki.graph": "from pathlib import Path"}, ["lokki.graph:1 imports pathlib.Path"]),
         (impurities, {"lokki.graph": "from pathlib import PurePath"}, []),
-        (impurities, {"lokki.report": "text = open('x').read()"}, ["lokki.report:1 calls open()"]),
+        (impurities, {"lokki.engine.report": "text = open('x').read()"}, ["lokki.engine.report:1 calls open()"]),
         (
             impurities,
-            {"lokki.events": "import datetime\nnow = datetime.datetime.now()"},
-            ["lokki.events:2 calls datetime.datetime.now()"],
+            {"lokki.engine.events": "import datetime\nnow = datetime.datetime.now()"},
+            ["lokki.engine.events:2 calls datetime.datetime.now()"],
         ),
         (
             impurities,
-            {"lokki.events": "from datetime import datetime\nnow = datetime.now()"},
-            ["lokki.events:2 calls datetime.now()"],
+            {"lokki.engine.events": "from datetime import datetime\nnow = datetime.now()"},
+            ["lokki.engine.events:2 calls datetime.now()"],
         ),
         (impurities, {"lokki.codec": "import uuid\nname = uuid.uuid4()"}, ["lokki.codec:2 calls uuid.uuid4()"]),
         (impurities, {"lokki.config": "import os", "lokki.runner": "import time"}, []),
         (misplaced_libraries, {"lokki.runner": "import boto3"}, ["lokki.runner:1 imports boto3"]),
         (misplaced_libraries, {"lokki.cli_run": "import click", "lokki.deploy.aws": "import boto3.session"}, []),
-        (misplaced_libraries, {"lokki.report": "import rich.table"}, ["lokki.report:1 imports rich.table"]),
+        (misplaced_libraries, {"lokki.engine.report": "import rich.table"}, ["lokki.engine.report:1 imports rich.table"]),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml"}, ["lokki.config:2"]),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml  # slow to start"}, []),
         (unexplained_late_imports, {"lokki.config": "def f():\n    # slow to start\n    import yaml"}, []),
@@ -427,8 +427,8 @@ def test_no_test_patches_what_it_tests() -> None:
         (broad_handlers, {"lokki.plan": "try:\n    f()\nexcept OSError:\n    pass"}, []),
         (
             broad_handlers,
-            {"lokki.invocation": "def other():\n    try:\n        f()\n    except Exception:\n        pass"},
-            ["lokki.invocation:4"],
+            {"lokki.engine.invocation": "def other():\n    try:\n        f()\n    except Exception:\n        pass"},
+            ["lokki.engine.invocation:4"],
         ),
         (patches, {"test_x": "from unittest import mock"}, ["test_x:1 unittest.mock"]),
         (patches, {"test_x": "import unittest.mock as m"}, ["test_x:1 unittest.mock"]),

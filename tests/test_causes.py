@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lokki.base.failures import Failure
-from lokki.causes import reported_failure
+from lokki.engine.causes import reported_failure
 
 
 def test_a_functions_error_has_the_users_traceback_and_place() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lokki import flow, step
-from lokki.drawing import draw
+from lokki.engine.drawing import draw
 from lokki.graph import FlowGraph
 from lokki.plan import lower
 

@@ -26,8 +26,7 @@ from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.session import Session
-from lokki.errors import EmulatorError, ParameterError, RunError, RunFolderError
-from lokki.events import (
+from lokki.engine.events import (
     Event,
     ItemFailed,
     ItemsFinished,
@@ -42,8 +41,9 @@ from lokki.events import (
     StepRetried,
     StepStarted,
 )
+from lokki.engine.report import RunReport, fold
+from lokki.errors import EmulatorError, ParameterError, RunError, RunFolderError
 from lokki.loading import load_flow
-from lokki.report import RunReport, fold
 from lokki.results import Items
 from lokki.runner import LocalRunner
 

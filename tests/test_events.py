@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lokki.base.failures import Failure, failure_of, users_place
-from lokki.events import CodeChanged, ItemFailed, RunStarted, StepRetried, to_json
+from lokki.engine.events import CodeChanged, ItemFailed, RunStarted, StepRetried, to_json
 
 
 def raised(code: object) -> BaseException:

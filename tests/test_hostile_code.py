@@ -12,8 +12,8 @@ from support.local_runs import EXECUTORS, Local
 
 from lokki import flow, step
 from lokki.base.failures import Failure, failure_of
+from lokki.engine.events import ItemFailed, RunFailed, StepFailed
 from lokki.errors import LokkiError, RunError
-from lokki.events import ItemFailed, RunFailed, StepFailed
 from lokki.graph import FlowGraph
 from lokki.runner import Executor
 

@@ -8,8 +8,8 @@ import pytest
 
 from lokki import Retry, flow, step
 from lokki.base.failures import Failure
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.errors import ParameterError
-from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.plan import Call, lower
 
 

@@ -22,8 +22,8 @@ from lokki.emulator.run import EmulationOptions
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.services import Caller, Reply
 from lokki.emulator.session import Session
+from lokki.engine.events import Event, ItemsFinished, StepFinished, StepRetried, StepStarted
 from lokki.errors import FlowError
-from lokki.events import Event, ItemsFinished, StepFinished, StepRetried, StepStarted
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
 from lokki.local_run.checksums import Checksums

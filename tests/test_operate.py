@@ -23,8 +23,7 @@ from lokki.cli_show import described, runs_table
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
 from lokki.emulator.s3 import S3Server
-from lokki.errors import AwsError, LokkiError
-from lokki.events import (
+from lokki.engine.events import (
     Event,
     ItemFailed,
     ItemsFinished,
@@ -39,11 +38,12 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
+from lokki.engine.report import RunReport, fold
+from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, begin_new, follow
 from lokki.operate.machine import Machine
 from lokki.operate.watching import Watch, take_history
-from lokki.report import RunReport, fold
 
 
 @step

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.events import StepOutput
-from lokki.local_run.context import at_item
+from lokki.engine.context import at_item
+from lokki.engine.events import StepOutput
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import LONGEST_LINE, Lines, capture_streams
 

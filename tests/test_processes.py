@@ -13,8 +13,8 @@ import steps
 from support.local_runs import Local, groups, start, wait_until
 
 from lokki import flow, step
+from lokki.engine.events import ItemFailed, MapStarted, RunInterrupted, StepRetried
 from lokki.errors import RunError
-from lokki.events import ItemFailed, MapStarted, RunInterrupted, StepRetried
 from lokki.graph import FlowGraph
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lokki.base.failures import Failure
-from lokki.events import (
+from lokki.engine.events import (
     CodeChanged,
     Event,
     ItemFailed,
@@ -32,9 +32,9 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
+from lokki.engine.report import OpReport, RunReport, fold
 from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
 from lokki.progress_row import fitted
-from lokki.report import OpReport, RunReport, fold
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3", "Traceback …", "Traceback …", 2)
 

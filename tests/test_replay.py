@@ -23,9 +23,9 @@ from lokki import Retry, flow, step
 from lokki.cli_replay import replay_command
 from lokki.config import LokkiConfig
 from lokki.emulator.s3 import S3Server
+from lokki.engine.invocation import StepFailedError
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph
-from lokki.invocation import StepFailedError
 from lokki.plan import FanOut, lower
 from lokki.replay import debug, fetch
 from lokki.results import Items, local, remote

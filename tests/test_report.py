@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lokki.base.failures import Failure
-from lokki.events import (
+from lokki.engine.events import (
     CodeChanged,
     Event,
     ItemFailed,
@@ -26,7 +26,7 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.report import OpReport, RunReport, fold, map_op
+from lokki.engine.report import OpReport, RunReport, fold, map_op
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3")
 OTHER = Failure("work", "KeyError", "later")

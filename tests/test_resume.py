@@ -15,8 +15,7 @@ import steps
 from support.local_runs import EXECUTORS, Local, assert_clean, start, wait_until
 
 from lokki import flow, step
-from lokki.errors import ParameterError, RunError, RunFolderError
-from lokki.events import (
+from lokki.engine.events import (
     CodeChanged,
     Event,
     ItemFailed,
@@ -27,6 +26,7 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
+from lokki.errors import ParameterError, RunError, RunFolderError
 from lokki.local_run import journal
 from lokki.local_run.journal import Parts
 from lokki.local_run.threads import STOP_SECONDS

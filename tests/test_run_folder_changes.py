@@ -13,8 +13,8 @@ from support.local_runs import EXECUTORS, Local, forkable
 
 from lokki import flow, step
 from lokki.chain import StepNode
+from lokki.engine.events import ItemsFinished, MapStarted, StepFinished, StepSkipped
 from lokki.errors import DamagedError, LokkiError, RunFolderError
-from lokki.events import ItemsFinished, MapStarted, StepFinished, StepSkipped
 from lokki.local_run import journal
 from lokki.local_run.journal import Parts
 from lokki.local_run.runs import Runs

@@ -16,8 +16,7 @@ from support.local_runs import EXECUTORS, TESTS, Local, forkable
 from support.random_chains import check
 
 from lokki import Retry, flow, step
-from lokki.errors import LokkiError, ParameterError, RunError
-from lokki.events import (
+from lokki.engine.events import (
     ItemFailed,
     ItemsFinished,
     MapFinished,
@@ -31,6 +30,7 @@ from lokki.events import (
     StepRetried,
     StepStarted,
 )
+from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph
 from lokki.runner import Executor, LocalRunner
 

@@ -11,9 +11,9 @@ from support.command import Place
 from support.local_runs import EXECUTORS, Local
 
 from lokki import flow, step
+from lokki.engine.events import ItemFailed
+from lokki.engine.limits import TimeLimit
 from lokki.errors import RunError
-from lokki.events import ItemFailed
-from lokki.local_run.limits import TimeLimit
 from lokki.runner import Executor
 
 FLOW = """

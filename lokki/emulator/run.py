@@ -29,8 +29,8 @@ from lokki.emulator.telling import Teller
 from lokki.emulator.template import read_bundle
 from lokki.emulator.throttling import ThrottledFunctions
 from lokki.emulator.worker import FunctionSpec, Surroundings
+from lokki.engine.events import Event, StepOutput
 from lokki.errors import RunError, RunFolderError, StoreError
-from lokki.events import Event, StepOutput
 from lokki.store import load
 from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store

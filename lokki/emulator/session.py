@@ -13,8 +13,8 @@ from typing import cast
 from lokki.base.values import Json
 from lokki.emulator.kept import emulated_name
 from lokki.emulator.run import Emulation, EmulationOptions, failure_text
+from lokki.engine.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.errors import LokkiError, RunError, RunFolderError
-from lokki.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, path_from
 from lokki.local_run.checksums import take_checksums, write_checksums

@@ -11,11 +11,11 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX
 from lokki.base.values import Json
-from lokki.causes import reported_failure
 from lokki.emulator.definition import Map, StateMachine
 from lokki.emulator.history import Child, HistoryEvent
 from lokki.emulator.services import Caller
-from lokki.events import (
+from lokki.engine.causes import reported_failure
+from lokki.engine.events import (
     Event,
     ItemFailed,
     ItemsFinished,

@@ -18,8 +18,8 @@ import msgspec
 from lokki.base.failures import Failure, failure_of
 from lokki.base.options import Executor
 from lokki.base.values import Inline, Json, ref_to_json
-from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
-from lokki.events import (
+from lokki.engine.context import at_item
+from lokki.engine.events import (
     CodeChanged,
     Event,
     MapFinished,
@@ -34,15 +34,15 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
+from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
+from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
 from lokki.local_run import journal
 from lokki.local_run.again import RunAgain, operation_of
-from lokki.local_run.context import at_item
 from lokki.local_run.feed import Feed
 from lokki.local_run.folder import MapOutcome, RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
-from lokki.local_run.limits import Deadline, TimeLimit, on_one_thread
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads

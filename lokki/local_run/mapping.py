@@ -7,9 +7,9 @@ from collections.abc import Callable, Container
 
 from lokki.base.failures import Failure
 from lokki.base.options import MapOptions
-from lokki.events import Event, ItemFailed, ItemsFinished
+from lokki.engine.events import Event, ItemFailed, ItemsFinished
+from lokki.engine.limits import Deadline
 from lokki.local_run.feed import Feed, Tried, Work
-from lokki.local_run.limits import Deadline
 from lokki.local_run.worker import MapJob, Report
 
 

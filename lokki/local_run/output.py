@@ -14,8 +14,8 @@ from collections.abc import Buffer, Callable
 from contextlib import suppress
 from typing import TextIO
 
-from lokki.events import StepOutput
-from lokki.local_run.context import place
+from lokki.engine.context import place
+from lokki.engine.events import StepOutput
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.levels import LogLevels
 

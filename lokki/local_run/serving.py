@@ -15,8 +15,8 @@ from typing import Protocol
 
 from lokki.base.failures import Failure
 from lokki.base.values import Json
+from lokki.engine.events import StepRetried
 from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
-from lokki.events import StepRetried
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 
-from lokki.invocation import copy_decimals
+from lokki.engine.invocation import copy_decimals
+from lokki.engine.limits import TimeLimit
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
-from lokki.local_run.limits import TimeLimit
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.worker import Worker
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from lokki.base.failures import Failure, failure_of
 from lokki.base.values import Inline, Json
 from lokki.codec import dumps, loads
+from lokki.engine.context import at_item
+from lokki.engine.events import StepRetried
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
+from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, ResultError, StoreError, damaged
-from lokki.events import StepRetried
-from lokki.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
-from lokki.local_run.context import at_item
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter, partial_value
-from lokki.local_run.limits import TimeLimit
 from lokki.manifest import Entry, entries
 from lokki.plan import Call
 

@@ -17,13 +17,13 @@ from typing import NoReturn
 from lokki.base.values import Json
 from lokki.codec import own_module
 from lokki.decorators import Flow
+from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, RunError, StoreError
 from lokki.loading import import_again
 from lokki.local_run.feed import Work
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
-from lokki.local_run.limits import TimeLimit
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import FanOut, Plan, describe, lower

@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.values import Json
-from lokki.causes import reported_failure
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.deploy.deployed import Deployed
+from lokki.engine.causes import reported_failure
 from lokki.errors import AwsError, RunFolderError
 from lokki.operate.logs import LogWindow, run_lines
 from lokki.operate.machine import execution_arn, read_machine, results_folder

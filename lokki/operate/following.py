@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from lokki.engine.events import Event
 from lokki.errors import RunFolderError
-from lokki.events import Event
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.machine import read_machine
 from lokki.operate.watching import Watch, take_history, take_map_run

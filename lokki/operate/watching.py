@@ -16,8 +16,8 @@ from lokki.base.failures import Failure
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
-from lokki.causes import reported_failure
-from lokki.events import (
+from lokki.engine.causes import reported_failure
+from lokki.engine.events import (
     Event,
     ItemFailed,
     ItemsFailed,
@@ -34,8 +34,8 @@ from lokki.events import (
     StepSkipped,
     StepStarted,
 )
+from lokki.engine.report import MAP
 from lokki.operate.machine import Machine, MapState
-from lokki.report import MAP
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import (

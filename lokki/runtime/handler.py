@@ -17,9 +17,9 @@ from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json
 from lokki.chain import AnyStep
 from lokki.decorators import Flow
+from lokki.engine.invocation import StepFailedError
 from lokki.errors import ConfigError
 from lokki.graph import FlowParameter
-from lokki.invocation import StepFailedError
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
 from lokki.runtime.log import Log
 from lokki.runtime.work import Context, Reply, Settings, Work

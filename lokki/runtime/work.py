@@ -12,9 +12,9 @@ import msgspec
 from lokki.base.failures import Failure, failure_of
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
 from lokki.codec import Pack, member_checksum
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.graph import FlowParameter
-from lokki.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.plan import PARTS_OF_BATCH, Call, bind_parameters, started_by_aws
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
 from lokki.runtime.log import Log
@@ -258,7 +258,7 @@ class _Items:
 
 def _limited(function: Callable[[], object], seconds: float) -> object:
     # Only here: a function starts faster without it, and only batches of steps with a timeout need it.
-    from lokki.local_run.limits import TimeLimit
+    from lokki.engine.limits import TimeLimit
 
     limit = TimeLimit()
     try:

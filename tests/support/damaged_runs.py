@@ -12,8 +12,8 @@ from lokki.chain import StepNode
 from lokki.cli_run_details import run_details
 from lokki.cli_runs import table
 from lokki.decorators import Flow
+from lokki.engine.events import Event, ItemsFinished
 from lokki.errors import LokkiError
-from lokki.events import Event, ItemsFinished
 from lokki.local_run.runs import Runs
 from lokki.plan import lower
 from lokki.progress import Nothing

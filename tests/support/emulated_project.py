@@ -9,7 +9,7 @@ from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.run import EmulationOptions
 from lokki.emulator.session import Session
-from lokki.events import Event
+from lokki.engine.events import Event
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
 

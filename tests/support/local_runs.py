@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from lokki.events import Event
+from lokki.engine.events import Event
 from lokki.graph import FlowGraph
 from lokki.runner import Executor, LocalRunner, Resume
 

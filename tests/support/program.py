@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import cast
 
 from lokki.base.options import Executor
+from lokki.engine.events import Event, RunFinished
 from lokki.errors import LokkiError
-from lokki.events import Event, RunFinished
 from lokki.runner import LocalRunner, Resume, ignore
 
 

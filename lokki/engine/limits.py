@@ -14,9 +14,9 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 
+from lokki.engine.context import at_item, place
+from lokki.engine.invocation import Invocation, StoppedError, copy_decimals
 from lokki.errors import StepTimeoutError, StopSignal
-from lokki.invocation import Invocation, StoppedError, copy_decimals
-from lokki.local_run.context import at_item, place
 
 
 @dataclass(frozen=True, slots=True)

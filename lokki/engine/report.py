@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lokki.base.failures import Failure
-from lokki.events import (
+from lokki.engine.events import (
     Event,
     ItemFailed,
     ItemsFailed,

@@ -1,0 +1,1 @@
+"""What every engine shares: the local run, Lambda and the emulator."""
