@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measuring import PROGRAMS, Program, Row, Sample, Table, python, run_once
 
-from lokki import codec
+from lokki.store import codec
 
 DELAY = 0.01
 """Seconds in which the imitation of S3 answers; S3 itself takes longer.

@@ -13,10 +13,10 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from lokki.codec import MAINS
 from lokki.decorators import Flow
 from lokki.errors import FlowError
 from lokki.graph import FlowGraph
+from lokki.store.codec import MAINS
 
 _importing = ContextVar("importing", default=False)
 

@@ -9,14 +9,14 @@ from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
 from lokki.base.failures import users_place
-from lokki.codec import dumps, loads
 from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.local_run.worker import environment
-from lokki.manifest import check_items
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters
 from lokki.results import Items, Run
+from lokki.store.codec import dumps, loads
+from lokki.store.manifest import check_items
 
 type Tell = Callable[[str], None]
 """Takes a line about what is done, for the user."""

@@ -12,8 +12,8 @@ from typing import Protocol, overload
 from lokki.base.failures import Failure, described
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
-from lokki.manifest import entries
 from lokki.results_html import table
+from lokki.store.manifest import entries
 
 type Load = Callable[[Ref], object]
 """Loads the value that a reference stands for."""

@@ -18,7 +18,6 @@ import msgspec
 
 from lokki.base.failures import Failure
 from lokki.base.values import Json, Ref, Stored
-from lokki.codec import MAINS, MISSING
 from lokki.emulator.kept import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.local_run import journal
@@ -29,6 +28,7 @@ from lokki.results_emulated import emulated_run
 from lokki.results_items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.results_log import log_lines
 from lokki.results_modules import MainModule
+from lokki.store.codec import MAINS, MISSING
 
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 _NOWHERE = 2**16 - 1

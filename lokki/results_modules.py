@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lokki.codec import MAINS
 from lokki.errors import FlowError
 from lokki.loading import import_name, load_flow
+from lokki.store.codec import MAINS
 
 
 class MainModule(Mapping[str, str]):

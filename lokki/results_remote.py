@@ -7,13 +7,13 @@ from typing import Protocol, cast
 
 import msgspec
 
-from lokki import codec
 from lokki.base.failures import Failure
 from lokki.base.naming import MAP_SUFFIX, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_json
 from lokki.errors import StoreError
 from lokki.results_items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
-from lokki.store import Store
+from lokki.store import codec
+from lokki.store.base import Store
 from lokki.store.keys import Keys, shown
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from lokki.base.options import Executor
 from lokki.base.values import INLINE_LIMIT
-from lokki.codec import own_module
 from lokki.engine.events import Event
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph
@@ -26,6 +25,7 @@ from lokki.local_run.execution import Execution, Listener, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
+from lokki.store.codec import own_module
 
 if TYPE_CHECKING:  # start-up: see _pool
     from lokki.local_run.processes import ProcessPool

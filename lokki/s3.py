@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lokki import codec
 from lokki.base.values import Stored
+from lokki.store import codec
 from lokki.store.s3 import S3Store, parse_url
 
 

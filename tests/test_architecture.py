@@ -1,4 +1,4 @@
-"""The layers of DESIGN §1 and the house rules, enforced from the source. Each rule is proved on a bad example."""
+"""The layers of DESIGN 1 and the house rules, enforced from the source. Each rule is proved on a bad example."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ LAYERS = {
     "lokki.config": 1,
     "lokki.engine.events": 1,
     "lokki.engine.causes": 1,
-    "lokki.codec": 1,
-    "lokki.manifest": 1,
+    "lokki.store.codec": 1,
+    "lokki.store.manifest": 1,
     # L2: pure parts of the builder, the runner and the reports
     "lokki.engine.report": 2,
     "lokki.engine.invocation": 2,
@@ -62,7 +62,7 @@ LAYERS = {
     "lokki.builder.template_text": 2,
     "lokki.builder.settings": 2,
     # L3: the edges
-    "lokki.store": 3,
+    "lokki.store.base": 3,
     "lokki.store.container": 3,
     "lokki.store.items": 3,
     "lokki.store.local": 3,
@@ -158,8 +158,8 @@ BROAD = {
     ("lokki.engine.invocation", "run"): "a step may raise anything",
     ("lokki.local_run.libraries", "import_libraries"): "a library may raise anything while it is imported",
     ("lokki.local_run.worker_server", "work"): "the user's file may raise anything; nothing may go on in the server",
-    ("lokki.codec", "_pickled"): "a value's own code for pickling may raise anything",
-    ("lokki.codec", "loads"): "a value's own code for unpickling may raise anything",
+    ("lokki.store.codec", "_pickled"): "a value's own code for pickling may raise anything",
+    ("lokki.store.codec", "loads"): "a value's own code for unpickling may raise anything",
     ("lokki.base.signatures", "hints"): "an annotation is an expression of the user's",
     ("lokki.cli_output", "shown"): "a result's own code may raise anything while it is shown",
     ("lokki.cli_output", "_content"): "a result's own code may raise anything while it is encoded",
@@ -206,7 +206,7 @@ def imports(source: str) -> Iterator[tuple[str, int]]:
 
 
 def own_imports(module: str, modules: Mapping[str, str]) -> set[str]:
-    """Return the modules of the package that a module imports; ``from lokki import codec`` is ``lokki.codec``."""
+    """Return the modules of the package that a module imports; ``from lokki import codec`` is ``lokki.store.codec``."""
     found = set()
     for name, _ in imports(modules[module]):
         if name.split(".")[0] == "lokki":
@@ -383,8 +383,8 @@ def test_no_test_patches_what_it_tests() -> None:
         ),
         (
             rightward_imports,
-            {"lokki.base.values": "from lokki import codec", "lokki.codec": ""},
-            ["lokki.base.values (L0) imports lokki.codec (L1)"],
+            {"lokki.base.values": "from lokki import codec", "lokki.store.codec": ""},
+            ["lokki.base.values (L0) imports lokki.store.codec (L1)"],
         ),
         (
             rightward_imports,
@@ -412,7 +412,7 @@ def test_no_test_patches_what_it_tests() -> None:
             {"lokki.engine.events": "from datetime import datetime\nnow = datetime.now()"},
             ["lokki.engine.events:2 calls datetime.now()"],
         ),
-        (impurities, {"lokki.codec": "import uuid\nname = uuid.uuid4()"}, ["lokki.codec:2 calls uuid.uuid4()"]),
+        (impurities, {"lokki.store.codec": "import uuid\nname = uuid.uuid4()"}, ["lokki.store.codec:2 calls uuid.uuid4()"]),
         (impurities, {"lokki.config": "import os", "lokki.runner": "import time"}, []),
         (misplaced_libraries, {"lokki.runner": "import boto3"}, ["lokki.runner:1 imports boto3"]),
         (misplaced_libraries, {"lokki.cli_run": "import click", "lokki.deploy.aws": "import boto3.session"}, []),
@@ -452,7 +452,7 @@ def test_every_reason_for_a_broad_handler_is_needed() -> None:
 
 
 def test_what_starts_in_lambda_starts_light() -> None:
-    assert loaded_by("import lokki, lokki.codec, lokki.store") & TOO_HEAVY == set()
+    assert loaded_by("import lokki, lokki.store.codec, lokki.store.base") & TOO_HEAVY == set()
 
 
 def test_a_heavy_library_would_be_seen() -> None:

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lokki.codec import Pack, dumps, encode, loads
 from lokki.errors import ResultError, StoreError
+from lokki.store.codec import Pack, dumps, encode, loads
 
 URL = "s3://bucket/lokki/birds/run/get_birds/output.pkl.gz"
 
@@ -210,7 +210,7 @@ def test_the_limit_counts_bytes_of_the_pickle(value: object) -> None:
 
 BOMB = """
 import gzip, resource, sys, zlib
-from lokki.codec import loads
+from lokki.store.codec import loads
 from lokki.errors import StoreError
 packer = zlib.compressobj(1, 8, 31)
 bomb = b"".join([packer.compress(bytes(2**20)) for _ in range(256)]) + packer.flush()
@@ -326,7 +326,7 @@ def test_large_arrays_are_not_copied_more_than_once_each_way() -> None:
     script = """
 import resource, sys
 import numpy as np
-from lokki.codec import dumps, loads
+from lokki.store.codec import dumps, loads
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 numbers = np.random.default_rng(1).random(25_000_000)
@@ -341,6 +341,6 @@ print((written - before) / numbers.nbytes < 1.3, (read - written) / numbers.nbyt
 
 
 def test_the_codec_starts_light() -> None:
-    script = "import sys, lokki.codec; print(sorted({'numpy', 'yaml', 'click', 'boto3', 'obstore'} & set(sys.modules)))"
+    script = "import sys, lokki.store.codec; print(sorted({'numpy', 'yaml', 'click', 'boto3', 'obstore'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

@@ -39,7 +39,7 @@ from lokki.plan import bind_parameters, lower
 from lokki.runner import LocalRunner
 from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
-from lokki.store import load
+from lokki.store.base import load
 from lokki.store.s3 import S3Store
 
 BUCKET = "emulated-artifacts"

@@ -13,7 +13,7 @@ import pytest
 from support.lambda_function import FLOW, RUN, Cloud, Context, event, unpickled
 from support.moto_server import Aws
 
-from lokki import Retry, codec, flow, step
+from lokki import Retry, flow, step
 from lokki.errors import (
     BatchTimeoutError,
     ConfigError,
@@ -26,6 +26,7 @@ from lokki.errors import (
     TooManyFailuresError,
 )
 from lokki.runtime.handler import MOST_INLINE, error_name, make_handler
+from lokki.store import codec
 
 KIB = 1024
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from support.lambda_function import FLOW, RUN, Cloud, Context, event
 from support.moto_server import Aws
 
-from lokki import codec, flow, step
+from lokki import flow, step
 from lokki.errors import LokkiError
 from lokki.runtime.handler import Handler
+from lokki.store import codec
 
 SECRET = "hunter2"
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lokki.base.values import Inline, Stored
-from lokki.codec import loads
 from lokki.errors import ResultError
-from lokki.manifest import ManifestWriter, check_items, entries, item_lines
+from lokki.store.codec import loads
+from lokki.store.manifest import ManifestWriter, check_items, entries, item_lines
 
 URL = 's3://bucket/lokki/"birds"/one/get/items.pkl.gz'
 

@@ -35,7 +35,7 @@ from lokki.results import FlowResults, Items, local, remote
 from lokki.results_items import LogLine, Place, RunInfo
 from lokki.results_local import places as places_of_lines
 from lokki.results_remote import places as places_of_definition
-from lokki.store import save
+from lokki.store.base import save
 from lokki.store.items import write_items
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lokki import codec
-from lokki.codec import Pack
 from lokki.errors import StoreError, TooManyFailuresError
 from lokki.runtime.event import ResultsKey
 from lokki.runtime.results import load_results
+from lokki.store import codec
+from lokki.store.codec import Pack
 from lokki.store.local import LocalStore
 
 FOLDER = "run-1/get_birds/map_results/8e8a0b6e"

@@ -27,9 +27,9 @@ from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.builder.settings import check_settings
 from lokki.builder.template_text import dump_template
-from lokki.codec import loads
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.errors import ConfigError, FlowError, StoreError
+from lokki.store.codec import loads
 from lokki.store.s3 import S3Store
 
 SNAPSHOTS = LokkiConfig(artifact_bucket="acme-artifacts", lambda_defaults=LambdaDefaultsConfig(snap_start=True))

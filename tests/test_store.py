@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.moto_server import Aws
 
-from lokki import codec
 from lokki.base.values import Inline, Stored
 from lokki.errors import ConfigError, ResultError, StoreError
-from lokki.store import Store, load, load_many, save
+from lokki.store import codec
+from lokki.store.base import Store, load, load_many, save
 from lokki.store.keys import Keys
 from lokki.store.local import LocalStore
 from lokki.store.profile import with_profile
@@ -594,7 +594,7 @@ def test_a_profile_that_cannot_be_read_gives_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("lokki.store", {"obstore", "asyncio", "configparser", "boto3", "yaml", "click", "rich", "numpy"}),
+        ("lokki.store.base", {"obstore", "asyncio", "configparser", "boto3", "yaml", "click", "rich", "numpy"}),
         ("lokki.store.local", {"obstore", "asyncio", "configparser", "boto3", "yaml", "click", "rich", "numpy"}),
         ("lokki.store.s3", {"configparser", "boto3", "yaml", "click", "rich", "numpy", "fsspec"}),
     ],

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lokki.codec import dumps, encode, loads
+from lokki.store.codec import dumps, encode, loads
 
 SEED = 20261122
 TRIES = 5

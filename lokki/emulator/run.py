@@ -31,7 +31,7 @@ from lokki.emulator.throttling import ThrottledFunctions
 from lokki.emulator.worker import FunctionSpec, Surroundings
 from lokki.engine.events import Event, StepOutput
 from lokki.errors import RunError, RunFolderError, StoreError
-from lokki.store import load
+from lokki.store.base import load
 from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store
 

@@ -47,11 +47,11 @@ from lokki.local_run.mapping import MapRun
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
-from lokki.manifest import check_items, item_lines
 from lokki.plan import Call, FanOut, Op, Output, Plan, Results
-from lokki.store import save
+from lokki.store.base import save
 from lokki.store.items import WrittenItems, write_items
 from lokki.store.local import flush_directory, make_directory
+from lokki.store.manifest import check_items, item_lines
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
     from lokki.local_run.processes import ProcessPool

@@ -11,11 +11,11 @@ from typing import cast
 import msgspec
 from isal import isal_zlib
 
-from lokki import codec
 from lokki.base.values import Inline, Ref, ref_from_json
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.runs import RunRecord, Runs
+from lokki.store import codec
 from lokki.store.items import WrittenItems
 from lokki.store.keys import Keys, shown
 
@@ -130,7 +130,7 @@ class RunFolder:
             raise damaged(f"{manifest} is damaged: it was changed, or is the file of another run", _AGAIN)
 
     def load(self, ref: Ref, modules: Mapping[str, str] | None = None) -> object:
-        """Load the value that a reference stands for; ``modules`` as `lokki.codec.loads` has it."""
+        """Load the value that a reference stands for; ``modules`` as `lokki.store.codec.loads` has it."""
         if isinstance(ref, Inline):
             return ref.result
         return codec.loads(self._runs.store.read(ref), url=shown(ref), modules=modules, crc32=ref.crc32)

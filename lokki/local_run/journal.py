@@ -30,9 +30,9 @@ import msgspec
 
 from lokki.base.failures import Failure
 from lokki.base.values import inline_json
-from lokki.codec import Pack, is_whole, loads, member_checksum
 from lokki.errors import StoreError, damaged
 from lokki.local_run.seal import Seal
+from lokki.store.codec import Pack, is_whole, loads, member_checksum
 from lokki.store.local import flush_directory
 
 SYNC_SECONDS = 1.0

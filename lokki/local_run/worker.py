@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.values import Inline, Json
-from lokki.codec import dumps, loads
 from lokki.engine.context import at_item
 from lokki.engine.events import StepRetried
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
@@ -23,8 +22,9 @@ from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter, partial_value
-from lokki.manifest import Entry, entries
 from lokki.plan import Call
+from lokki.store.codec import dumps, loads
+from lokki.store.manifest import Entry, entries
 
 _SCALARS = (str, int, float, bool, type(None))
 

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import NoReturn
 
 from lokki.base.values import Json
-from lokki.codec import own_module
 from lokki.decorators import Flow
 from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, RunError, StoreError
@@ -27,6 +26,7 @@ from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import FanOut, Plan, describe, lower
+from lokki.store.codec import own_module
 
 MARKS = struct.Struct("<qqq")
 """What a worker is at, in memory that its parent reads when it has died: item, position of the inner step, try."""

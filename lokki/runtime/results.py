@@ -15,7 +15,7 @@ from lokki.base.options import MapOptions
 from lokki.base.values import Stored
 from lokki.errors import StoreError, TooManyFailuresError
 from lokki.runtime.event import ResultsKey
-from lokki.store import Store, load_many
+from lokki.store.base import Store, load_many
 
 
 class _File(msgspec.Struct, frozen=True):

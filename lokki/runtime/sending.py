@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 
-from lokki.manifest import ManifestWriter
-from lokki.store import Store
+from lokki.store.base import Store
 from lokki.store.keys import Keys
+from lokki.store.manifest import ManifestWriter
 
 _AHEAD = 2**24
 """Bytes that wait for an upload to take them; one chunk may always wait, however large."""

@@ -11,14 +11,14 @@ import msgspec
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
-from lokki.codec import Pack, member_checksum
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.graph import FlowParameter
 from lokki.plan import PARTS_OF_BATCH, Call, bind_parameters, started_by_aws
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
 from lokki.runtime.log import Log
-from lokki.store import Store, load, reader, save
+from lokki.store.base import Store, load, reader, save
+from lokki.store.codec import Pack, member_checksum
 from lokki.store.keys import Keys
 
 BATCH_MARGIN = 0.5
@@ -99,8 +99,8 @@ class Work(msgspec.Struct, frozen=True):
         if not call.fans_out:
             return ref_to_json(save(store, keys.output(call.id), result, limit))
         # Only here: other functions start faster without it.
-        from lokki.manifest import check_items
         from lokki.runtime.sending import send_items
+        from lokki.store.manifest import check_items
 
         items = _Items(check_items(call.step.name, result))
         try:

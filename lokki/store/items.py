@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 from isal import isal_zlib
 
-from lokki.manifest import ManifestWriter
-from lokki.store import Store
+from lokki.store.base import Store
 from lokki.store.keys import Keys
+from lokki.store.manifest import ManifestWriter
 
 _CHUNK = 2**20
 

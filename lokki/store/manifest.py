@@ -13,8 +13,8 @@ from typing import cast
 import msgspec
 
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json
-from lokki.codec import Pack, member_checksum
 from lokki.errors import ResultError, damaged
+from lokki.store.codec import Pack, member_checksum
 
 _QUOTE = msgspec.json.encode
 _GROUP_ITEMS = 1024

@@ -1,0 +1,71 @@
+"""Where values are kept between steps: what every store can do, and values saved to and loaded from one."""
+
+from __future__ import annotations
+
+from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol, cast
+
+import msgspec
+
+from lokki.base.values import Inline, Json, Ref, Stored, inline_json
+from lokki.store import codec
+from lokki.store.keys import shown
+
+
+class Store(Protocol):
+    """A place for named bytes. Every method raises a StoreError that names the URL if it cannot do its work.
+
+    Keys are parts joined by ``/``, as `lokki.store.keys.check_key` has them. A store reads only URLs of its own.
+    """
+
+    def url(self, key: str) -> str:
+        """Return the URL that the object of this key has or would have."""
+
+    def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
+        """Write one object from chunks as they come; it appears whole or, if anything fails, not at all."""
+
+    def read(self, place: Stored) -> Buffer:
+        """Return the bytes of an object, or of the range of it that is asked for."""
+
+    def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
+        """Yield what `read` returns for each place, in order, reading some way ahead in bounded memory."""
+
+
+def save(store: Store, key: str, value: object, inline_limit: int, *, checked: bool = False) -> Ref:
+    """Return a reference to a value, after writing it under `key` unless it may travel inline.
+
+    `checked`: the reference has the value's checksum, so that whatever else is there later is refused. Not for steps
+    that may run twice at once: then the value of either counts.
+    Raises ResultError if the value does not pickle, StoreError if the store cannot write.
+    """
+    if inline_json(value, inline_limit) is not None:
+        return Inline(cast("Json", value))
+    chunks = codec.encode(value)
+    place = store.write(key, chunks)
+    return replace(place, crc32=codec.checksum(chunks)) if checked else place
+
+
+def load(store: Store, ref: Ref) -> object:
+    """Return the value that a reference stands for.
+
+    Raises StoreError if the store cannot read it, or what it reads is not what lokki wrote.
+    """
+    if isinstance(ref, Inline):
+        return ref.result
+    return codec.loads(store.read(ref), url=shown(ref), crc32=ref.crc32)
+
+
+def reader(store: Store, ref: Ref) -> Callable[[], object]:
+    """Return a function that gives the value that a reference stands for, a new copy each time. Raises as `load`."""
+    if not isinstance(ref, Inline):
+        return lambda: load(store, ref)
+    text = msgspec.json.encode(ref.result)
+    return lambda: msgspec.json.decode(text)
+
+
+def load_many(store: Store, refs: Sequence[Ref]) -> Iterator[object]:
+    """Yield the values that references stand for, in order; as `load`, but reading ahead."""
+    contents = store.read_many(ref for ref in refs if isinstance(ref, Stored))
+    for ref in refs:
+        yield ref.result if isinstance(ref, Inline) else codec.loads(next(contents), url=shown(ref), crc32=ref.crc32)
