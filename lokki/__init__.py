@@ -23,7 +23,7 @@ except (ImportError, AttributeError):
 
 if TYPE_CHECKING:
     from lokki.operate import remote
-    from lokki.results import local
+    from lokki.results.flow_results import local
 
 __all__ = [
     "Flow",
@@ -42,7 +42,7 @@ __all__ = [
     "step",
 ]
 
-_LATE = {"local": "lokki.results", "remote": "lokki.operate"}
+_LATE = {"local": "lokki.results.flow_results", "remote": "lokki.operate"}
 """What reads results, by the module it is in: `import lokki` in Lambda does not load it."""
 
 

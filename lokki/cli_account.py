@@ -15,7 +15,7 @@ from lokki.deploy.deployed import Deployed, find_deployed
 from lokki.graph import FlowGraph
 from lokki.loading import file_of
 from lokki.operate.executions import DeployedRuns, results_of, runs_of
-from lokki.results import FlowResults
+from lokki.results.flow_results import FlowResults
 
 _PLACES = (("env", "--env"), ("stack_name", "--stack-name"), ("region", "--region"))
 

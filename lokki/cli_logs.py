@@ -17,7 +17,7 @@ from lokki.graph import FlowGraph
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
 from lokki.plan import lower
 from lokki.progress import at
-from lokki.results_items import LogLine
+from lokki.results.items import LogLine
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

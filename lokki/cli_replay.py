@@ -14,8 +14,8 @@ from lokki.errors import DamagedError, RunFolderError, StoreError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of
 from lokki.plan import lower
-from lokki.replay import debug, fetch
-from lokki.results import FlowResults, local
+from lokki.results.flow_results import FlowResults, local
+from lokki.results.replay import debug, fetch
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import result_parts
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.progress import seconds
-from lokki.results_items import Kept, Place
-from lokki.results_local import LocalCatalog
+from lokki.results.items import Kept, Place
+from lokki.results.local import LocalCatalog
 
 _FAILURES = 10
 _RANGES = 12

@@ -16,7 +16,7 @@ from lokki.graph import FlowGraph
 from lokki.operate.following import begin, look
 from lokki.operate.machine import Machine, console_link
 from lokki.progress import seconds
-from lokki.results_items import RunInfo, short
+from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys
 
 

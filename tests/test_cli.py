@@ -1251,6 +1251,6 @@ def test_help_and_run_load_nothing_that_they_do_not_need(typed: Place) -> None:
         "atexit.register(lambda: print(*[name for name in {!r} if name in sys.modules], 'end', file=sys.stderr))\n"
         "runpy.run_path('work.py', run_name='__main__')\n"
     )
-    for command, more in (("--help", {"lokki.runner", "lokki.local_run"}), ("run", {"lokki.results"})):
+    for command, more in (("--help", {"lokki.runner", "lokki.local_run"}), ("run", {"lokki.results.flow_results"})):
         ran = typed.run("-c", code.format(command, heavy | more))
         assert ran.err.splitlines()[-1] == "end", command

@@ -44,7 +44,7 @@ from lokki.engine.events import (
 from lokki.engine.report import RunReport, fold
 from lokki.errors import EmulatorError, ParameterError, RunError, RunFolderError
 from lokki.loading import load_flow
-from lokki.results import Items
+from lokki.results.flow_results import Items
 from lokki.runner import LocalRunner
 
 ROOT = Path(__file__).parent.parent

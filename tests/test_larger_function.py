@@ -28,7 +28,7 @@ from lokki.graph import FlowGraph
 from lokki.loading import load_flow
 from lokki.local_run.checksums import Checksums
 from lokki.operate.machine import read_machine
-from lokki.results_emulated import KeptHistory
+from lokki.results.emulated import KeptHistory
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from lokki.engine.invocation import StepFailedError
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, lower
-from lokki.replay import debug, fetch
-from lokki.results import Items, local, remote
+from lokki.results.flow_results import Items, local, remote
+from lokki.results.replay import debug, fetch
 
 LABEL, SINCE = "ä", datetime.date(2026, 2, 3)
 

@@ -31,10 +31,10 @@ from lokki.emulator.s3 import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
 from lokki.plan import FanOut, describe, lower
-from lokki.results import FlowResults, Items, local, remote
-from lokki.results_items import LogLine, Place, RunInfo
-from lokki.results_local import places as places_of_lines
-from lokki.results_remote import places as places_of_definition
+from lokki.results.flow_results import FlowResults, Items, local, remote
+from lokki.results.items import LogLine, Place, RunInfo
+from lokki.results.local import places as places_of_lines
+from lokki.results.remote import places as places_of_definition
 from lokki.store.base import save
 from lokki.store.items import write_items
 from lokki.store.keys import Keys

@@ -14,7 +14,7 @@ from lokki.emulator.kept import HISTORY
 from lokki.emulator.s3 import S3Server
 from lokki.errors import EmulatorError, LokkiError
 from lokki.local_run.checksums import CHECKSUMS
-from lokki.results import FlowResults, Items, Run
+from lokki.results.flow_results import FlowResults, Items, Run
 
 PROGRAM = """
 import os

@@ -19,7 +19,7 @@ from lokki.local_run import journal
 from lokki.local_run.journal import Parts
 from lokki.local_run.runs import Runs
 from lokki.local_run.seal import Seal
-from lokki.results import Items, local
+from lokki.results.flow_results import Items, local
 from lokki.runner import Executor, Resume
 
 CALLED: list[str] = []

@@ -35,7 +35,7 @@ LOADED_BEFORE: Final = frozenset(
 https://github.com/aws/aws-lambda-python-runtime-interface-client
 """
 
-LATE_IN_LOKKI: Final = {"local": "lokki.results", "remote": "lokki.operate"}
+LATE_IN_LOKKI: Final = {"local": "lokki.results.flow_results", "remote": "lokki.operate"}
 """What `import lokki` loads when it is asked for, and packages do not have."""
 
 _ONLY_ON_WINDOWS = frozenset({"_msi", "_overlapped", "_winapi", "msilib", "msvcrt", "nt", "winreg", "winsound"})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lokki.results import FlowResults
+    from lokki.results.flow_results import FlowResults
 
 
 def remote(

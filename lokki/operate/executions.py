@@ -21,10 +21,10 @@ from lokki.engine.causes import reported_failure
 from lokki.errors import AwsError, RunFolderError
 from lokki.operate.logs import LogWindow, run_lines
 from lokki.operate.machine import execution_arn, read_machine, results_folder
-from lokki.results import FlowResults
-from lokki.results_items import LogLine, RunInfo
-from lokki.results_modules import PackagedModule
-from lokki.results_remote import RemoteCatalog
+from lokki.results.flow_results import FlowResults
+from lokki.results.items import LogLine, RunInfo
+from lokki.results.modules import PackagedModule
+from lokki.results.remote import RemoteCatalog
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
 
@@ -67,7 +67,7 @@ class LateParams(Mapping[str, Json]):
 
 @dataclass(frozen=True, slots=True)
 class DeployedRuns:
-    """The executions of a deployed flow: what `lokki.results` and the commands ask of them."""
+    """The executions of a deployed flow: what `lokki.results.flow_results` and the commands ask of them."""
 
     states: SFNClient
     cloudwatch: CloudWatchLogsClient

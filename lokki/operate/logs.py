@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from lokki.deploy.aws import aws_errors, code_of
 from lokki.operate.attribution import Attribution, Entry
-from lokki.results_items import LogLine
+from lokki.results.items import LogLine
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient

@@ -17,8 +17,8 @@ from lokki.errors import LokkiError
 from lokki.local_run.runs import Runs
 from lokki.plan import lower
 from lokki.progress import Nothing
-from lokki.replay import fetch
-from lokki.results import Items, local
+from lokki.results.flow_results import Items, local
+from lokki.results.replay import fetch
 from lokki.run_log import Recorder
 from lokki.runner import LocalRunner, Resume
 

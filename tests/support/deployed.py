@@ -26,7 +26,7 @@ from lokki.emulator.services import Caller, Reply, Services, Settings
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.plan import lower
-from lokki.results_items import LogLine, RunInfo
+from lokki.results.items import LogLine, RunInfo
 from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
 from support.definitions import filled_definition

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from lokki.errors import StoreError
-from lokki.results_items import LogLine
+from lokki.results.items import LogLine
 
 
 def log_lines(folder: Path) -> Iterator[LogLine]:

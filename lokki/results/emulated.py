@@ -1,4 +1,4 @@
-"""Emulated runs as `lokki.results` reads them: Step Functions' part from the history that they keep, S3's from files.
+"""Emulated runs as `lokki.results.flow_results` reads them: Step Functions' part from the history that they keep, S3's from files.
 
 Nothing of the emulator's extra is needed.
 """
@@ -16,10 +16,10 @@ from lokki.emulator.kept import DEFINITION, HISTORY, OBJECTS
 from lokki.errors import StoreError
 from lokki.local_run.checksums import Checksums, read_checksums
 from lokki.local_run.runs import RunRecord, Runs
-from lokki.results_items import LogLine
-from lokki.results_log import log_lines
-from lokki.results_modules import PackagedModule
-from lokki.results_remote import RemoteRun
+from lokki.results.items import LogLine
+from lokki.results.log import log_lines
+from lokki.results.modules import PackagedModule
+from lokki.results.remote import RemoteRun
 from lokki.store.keys import shown
 from lokki.store.local import LocalStore
 

@@ -14,7 +14,7 @@ from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.local_run.worker import environment
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters
-from lokki.results import Items, Run
+from lokki.results.flow_results import Items, Run
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import check_items
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from lokki.base.values import Json
 from lokki.errors import ParameterError, RunError, RunFolderError
-from lokki.results_html import table
-from lokki.results_items import Catalog, Items, Kept, LogLine, Place, RunInfo, short
-from lokki.results_local import LocalCatalog
-from lokki.results_remote import Executions, RemoteCatalog
+from lokki.results.html import table
+from lokki.results.items import Catalog, Items, Kept, LogLine, Place, RunInfo, short
+from lokki.results.local import LocalCatalog
+from lokki.results.remote import Executions, RemoteCatalog
 from lokki.store.s3 import S3Store
 
 __all__ = ["FlowResults", "Items", "LogLine", "Run", "RunTable", "local", "remote"]

@@ -1,4 +1,4 @@
-"""Deployed and emulated runs as `lokki.results` reads them: values from S3, and the rest from Step Functions."""
+"""Deployed and emulated runs as `lokki.results.flow_results` reads them: values from S3, and the rest from Step Functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lokki.base.failures import Failure
 from lokki.base.naming import MAP_SUFFIX, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_json
 from lokki.errors import StoreError
-from lokki.results_items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results.items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.store import codec
 from lokki.store.base import Store
 from lokki.store.keys import Keys, shown

@@ -1,4 +1,4 @@
-"""The runs on this machine as `lokki.results` reads them: nothing is written, locked or forced to disk."""
+"""The runs on this machine as `lokki.results.flow_results` reads them: nothing is written, locked or forced to disk."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from lokki.local_run import journal
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import Record
 from lokki.local_run.runs import RunRecord, Runs
-from lokki.results_emulated import emulated_run
-from lokki.results_items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
-from lokki.results_log import log_lines
-from lokki.results_modules import MainModule
+from lokki.results.emulated import emulated_run
+from lokki.results.items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results.log import log_lines
+from lokki.results.modules import MainModule
 from lokki.store.codec import MAINS, MISSING
 
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")

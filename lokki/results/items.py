@@ -12,7 +12,7 @@ from typing import Protocol, overload
 from lokki.base.failures import Failure, described
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
-from lokki.results_html import table
+from lokki.results.html import table
 from lokki.store.manifest import entries
 
 type Load = Callable[[Ref], object]
