@@ -9,16 +9,16 @@ from dataclasses import replace
 import click
 import msgspec
 
-from lokki import prices
 from lokki.base.quotas import NEW_ACCOUNT_FUNCTIONS
 from lokki.cli_params import PREFIX, given_parameters, options_for
 from lokki.cli_runs import ROOT
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import AwsError
-from lokki.estimate import Estimate, Measure, Workload, estimate
-from lokki.estimate_limits import Problem, problems
+from lokki.estimate import prices
+from lokki.estimate.cost import Estimate, Measure, Workload, estimate
+from lokki.estimate.limits import Problem, problems
+from lokki.estimate.measured import Measured, measured
 from lokki.graph import FlowGraph
-from lokki.measured import Measured, measured
 from lokki.plan import FanOut, Plan, lower
 from lokki.progress import seconds as duration
 

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from support.deployed import Deployed
 from support.loopback_aws import LoopbackAws
 
-from lokki import flow, prices, step
+from lokki import flow, step
 from lokki.cli_estimate import Given, estimate_command, parsed, workload_of
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3 import S3Server
 from lokki.errors import ParameterError
-from lokki.estimate import Estimate, Measure, Requests, Workload, estimate, gets, puts
-from lokki.estimate_limits import problems
+from lokki.estimate import prices
+from lokki.estimate.cost import Estimate, Measure, Requests, Workload, estimate, gets, puts
+from lokki.estimate.limits import problems
 from lokki.graph import FlowGraph
 from lokki.plan import lower
 

@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lokki import prices
 from lokki.builder.state_machine import BATCH_BYTES
 from lokki.builder.timing import execution_type
 from lokki.config import LokkiConfig
 from lokki.errors import ParameterError
+from lokki.estimate import prices
+from lokki.estimate.prices import Price
 from lokki.plan import Call, FanOut, Plan
-from lokki.prices import Price
 
 _INLINE_ENTRY = 24
 """Bytes of an entry of a manifest around a value: ``{"index":100000,"item":}``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from lokki.estimate import Measure
+from lokki.estimate.cost import Measure
 from lokki.local_run.runs import Runs
 from lokki.plan import Call, FanOut, Plan
 from lokki.store.keys import Keys

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lokki import prices
 from lokki.builder.timing import function_timeout
 from lokki.config import LokkiConfig
-from lokki.estimate import Estimate, MapEstimate, Workload, memory
+from lokki.estimate import prices
+from lokki.estimate.cost import Estimate, MapEstimate, Workload, memory
+from lokki.estimate.prices import Limit
 from lokki.plan import Call, FanOut, Plan
-from lokki.prices import Limit
 
 SLOW_DISPATCH = 60.0
 """Seconds of starting child executions from which on it is worth a word."""
