@@ -1,4 +1,4 @@
-"""lokki.builder.archive: zip files with equal bytes for equal content, and bytecode that Python takes."""
+"""lokki.builder.packages.archive: zip files with equal bytes for equal content, and bytecode that Python takes."""
 
 import hashlib
 import io
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.builder.archive import bytecode, content_digest, digest_of, pack, write_archive
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.archive import bytecode, content_digest, digest_of, pack, write_archive
 
 FILES = {"b/c.txt": b"text " * 99, "a.py": b"x = 1\n", "ä.bin": os.urandom(300), "empty": b"", "b/run": b"\x7fELF"}
 
@@ -124,7 +124,7 @@ def test_bytecode_does_not_depend_on_the_hash_seed() -> None:
         "def f(x): return x in {'a', 'b', 'c'}, {'k': 1, 'l': 2}, ('p', 'q'), frozenset({'u', 'v'}), 1e9, 10**30\n" * 20
     )
     code = (
-        "import hashlib, sys; from lokki.builder.archive import bytecode\n"
+        "import hashlib, sys; from lokki.builder.packages.archive import bytecode\n"
         "print(hashlib.sha256(bytecode('a/b.py', sys.argv[1].encode())[1]).hexdigest())"
     )
     outputs = {

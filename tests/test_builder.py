@@ -17,14 +17,14 @@ from build_flows import BUILDS, EXAMPLES
 from click.testing import CliRunner
 from support.wheels import make_wheel, offline_uv
 
-from lokki.builder.archive import content_digest
-from lokki.builder.build_folder import Bundle, write_bundle
 from lokki.builder.builder import Builder, Contents, compile_flow
 from lokki.builder.checks import check_build, limits
 from lokki.builder.dependencies import Resolved
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
+from lokki.builder.packages.archive import content_digest
+from lokki.builder.packages.folder import Bundle, write_bundle
+from lokki.builder.packages.sources import collect
 from lokki.builder.settings import check_settings
-from lokki.builder.sources import collect
 from lokki.builder.step_requirements import Available
 from lokki.builder.vendoring import Installation, InstalledFile, install_once
 from lokki.cli_build import build_command

@@ -17,10 +17,10 @@ import pytest
 from support.wheels import make_wheel, offline_uv
 
 import lokki
-from lokki.builder.archive import write_archive
 from lokki.builder.dependencies import Resolved, check_imports, installed_versions, resolve
 from lokki.builder.distributions import Distribution
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.archive import write_archive
 from lokki.builder.requirements import Requirements, find_requirements
 from lokki.builder.uv import Uv
 from lokki.builder.vendoring import Index, Installation, InstalledFile, Vendored, check_size, vendor

@@ -1,4 +1,4 @@
-"""lokki.builder.imports and import_check: what modules import, and whether packages have it."""
+"""lokki.builder.packages.imports and import_check: what modules import, and whether packages have it."""
 
 import ast
 from collections.abc import Mapping
@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 import lokki
-from lokki.builder.import_check import LATE_IN_LOKKI, ON_LAMBDA_MODULES, Target, check_packages, standard_library
-from lokki.builder.imports import always_imported, read_imports
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.import_check import (
+    LATE_IN_LOKKI,
+    ON_LAMBDA_MODULES,
+    Target,
+    check_packages,
+    standard_library,
+)
+from lokki.builder.packages.imports import always_imported, read_imports
 
 
 def found(source: str, path: str = "team/flow.py") -> list[str]:

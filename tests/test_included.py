@@ -1,4 +1,4 @@
-"""lokki.builder.included, tree and sensitive: which files beside modules are packed, and what is said of others."""
+"""lokki.builder.packages.included, tree and sensitive: which files beside modules are packed, and what is said of others."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lokki.builder.included import Base, Choice, Selection, matches
-from lokki.builder.sensitive import is_named_like_secret
+from lokki.builder.packages.included import Base, Choice, Selection, matches
+from lokki.builder.packages.sensitive import is_named_like_secret
 from lokki.errors import LokkiError
 
 

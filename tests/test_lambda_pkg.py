@@ -21,7 +21,7 @@ from lokki.builder.lambda_pkg import (
     handler,
     repository,
 )
-from lokki.builder.sources import collect
+from lokki.builder.packages.sources import collect
 from lokki.config import LokkiConfig
 from lokki.plan import lower
 from lokki.runtime.event import parse_calls, template_to_json

@@ -1,4 +1,4 @@
-"""lokki.builder.sources: which files a flow needs, and from where Lambda imports it and its steps."""
+"""lokki.builder.packages.sources: which files a flow needs, and from where Lambda imports it and its steps."""
 
 import ast
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lokki.builder.import_check import LOADED_BEFORE
-from lokki.builder.sources import lokki_files
+from lokki.builder.packages.import_check import LOADED_BEFORE
+from lokki.builder.packages.sources import lokki_files
 
 FLOW = """
 from lokki import flow, step
@@ -32,7 +32,7 @@ def a_flow():
 COLLECT = """
 import json, sys
 from pathlib import Path
-from lokki.builder.sources import collect
+from lokki.builder.packages.sources import collect
 from lokki.config import LokkiConfig
 from lokki.errors import LokkiError
 

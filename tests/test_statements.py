@@ -5,8 +5,8 @@ import ast
 import pytest
 
 from lokki.builder.lambda_pkg import Importable
+from lokki.builder.packages.trimming import trim
 from lokki.builder.statements import Statement, Statements, import_aliases
-from lokki.builder.trimming import trim
 
 
 def read(source: str) -> list[Statement]:

@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.trimming import STUB, trim
+from lokki.builder.packages.trimming import STUB, trim
 
 BIRDS = '''"""Birds."""
 from lokki import flow, step

@@ -9,8 +9,8 @@ from typing import Final
 from lokki.builder.dependencies import RUNTIME, Resolved
 from lokki.builder.needs import Installed, Needs, StepSources, step_needs
 from lokki.builder.origins import requirement_name
-from lokki.builder.sources import Project
-from lokki.builder.trimming import Trimmed
+from lokki.builder.packages.sources import Project
+from lokki.builder.packages.trimming import Trimmed
 from lokki.builder.vendoring import Installation, Vendored
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph

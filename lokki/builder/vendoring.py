@@ -20,7 +20,6 @@ from zipfile import ZipFile, ZipInfo
 
 import msgspec
 
-from lokki.builder.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
 from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.dependencies import Resolved, install, marker_environment
 from lokki.builder.distributions import (
@@ -34,6 +33,7 @@ from lokki.builder.distributions import (
 )
 from lokki.builder.origins import reference_of
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
 from lokki.builder.uv import Uv
 
 UNZIPPED_LIMIT: Final = 262_144_000

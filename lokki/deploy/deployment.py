@@ -14,9 +14,9 @@ from botocore.config import Config
 
 from lokki.base.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
 from lokki.base.values import Json
-from lokki.builder.archive import content_digest
-from lokki.builder.build_folder import Bundle, archive_path, shown_size
 from lokki.builder.package_types import ImageCode, ZipCode
+from lokki.builder.packages.archive import content_digest
+from lokki.builder.packages.folder import Bundle, archive_path, shown_size
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws, aws_errors
 from lokki.deploy.bucket import Upload, check_bucket, missing, put_text, upload

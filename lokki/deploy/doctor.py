@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 from botocore.exceptions import ClientError
 
-from lokki.builder.build_folder import shown_size
 from lokki.builder.names import deployed_name
+from lokki.builder.packages.folder import shown_size
 from lokki.builder.state_machine import (
     BUCKET_PLACEHOLDER,
     CONCURRENCY_PLACEHOLDER,

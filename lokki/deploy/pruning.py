@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lokki.builder.build_folder import shown_size
+from lokki.builder.packages.folder import shown_size
 from lokki.deploy.aws import Aws, aws_errors
 from lokki.deploy.deployed import Deployed
 from lokki.deploy.live import Version, live_version, versions

@@ -8,7 +8,7 @@ from typing import cast
 
 from botocore.exceptions import ClientError
 
-from lokki.builder.build_folder import shown_size
+from lokki.builder.packages.folder import shown_size
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.deploy.bucket import remove_all, stored
 from lokki.deploy.changes import Mapped

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.reaching import (
+from lokki.builder.packages.reaching import (
     CodeOfModule,
     LokkiNames,
     is_decorated_by,

@@ -1,0 +1,1 @@
+"""What a step's package holds of the user's project."""
