@@ -16,7 +16,7 @@ import click
 from lokki.base.naming import check_run_id
 from lokki.builder.builder import Builder
 from lokki.builder.packages.sources import IMAGE_BYTES
-from lokki.builder.vendoring import UNZIPPED_LIMIT
+from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
 from lokki.cli_flow import (
     FAILED,
     INTERRUPTED,

@@ -19,14 +19,14 @@ from support.wheels import make_wheel, offline_uv
 
 from lokki.builder.builder import Builder, Contents, compile_flow
 from lokki.builder.checks import check_build, limits
-from lokki.builder.dependencies import Resolved
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import content_digest
 from lokki.builder.packages.folder import Bundle, write_bundle
 from lokki.builder.packages.sources import collect
+from lokki.builder.requirements.resolve import Resolved
+from lokki.builder.requirements.steps import Available
+from lokki.builder.requirements.vendoring import Installation, InstalledFile, install_once
 from lokki.builder.settings import check_settings
-from lokki.builder.step_requirements import Available
-from lokki.builder.vendoring import Installation, InstalledFile, install_once
 from lokki.cli_build import build_command
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError

@@ -1,4 +1,4 @@
-"""lokki.builder.dependencies, vendoring and uv: what a flow requires, which versions that is, and what is installed."""
+"""lokki.builder.requirements.resolve, vendoring and uv: what a flow requires, which versions that is, and what is installed."""
 
 import base64
 import hashlib
@@ -17,13 +17,13 @@ import pytest
 from support.wheels import make_wheel, offline_uv
 
 import lokki
-from lokki.builder.dependencies import Resolved, check_imports, installed_versions, resolve
-from lokki.builder.distributions import Distribution
 from lokki.builder.package_types import BuildError
 from lokki.builder.packages.archive import write_archive
-from lokki.builder.requirements import Requirements, find_requirements
-from lokki.builder.uv import Uv
-from lokki.builder.vendoring import Index, Installation, InstalledFile, Vendored, check_size, vendor
+from lokki.builder.requirements.distributions import Distribution
+from lokki.builder.requirements.find import Requirements, find_requirements
+from lokki.builder.requirements.resolve import Resolved, check_imports, installed_versions, resolve
+from lokki.builder.requirements.uv import Uv
+from lokki.builder.requirements.vendoring import Index, Installation, InstalledFile, Vendored, check_size, vendor
 
 X86 = "x86_64-manylinux_2_34"
 UV = Uv(os.environ)

@@ -13,8 +13,8 @@ import pytest
 from build_flows import BUILDS, EXAMPLES
 
 from lokki.builder.builder import Builder
-from lokki.builder.dependencies import PLATFORMS
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.resolve import PLATFORMS
+from lokki.builder.requirements.uv import Uv
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
 

@@ -1,4 +1,4 @@
-"""lokki.builder.needs and distributions: what of the requirements each step's package has, and that it runs with it."""
+"""lokki.builder.requirements.needs and distributions: what of the requirements each step's package has, and that it runs with it."""
 
 import json
 import os
@@ -12,10 +12,10 @@ import pytest
 from build_flows import BUILDS
 
 from lokki import StepNode, flow, step
-from lokki.builder.distributions import Distribution, find_distributions, providers
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.needs import Installed, StepSources, step_needs
-from lokki.builder.vendoring import UNZIPPED_LIMIT
+from lokki.builder.requirements.distributions import Distribution, find_distributions, providers
+from lokki.builder.requirements.needs import Installed, StepSources, step_needs
+from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
 from lokki.plan import lower
 
 # What packages lead to

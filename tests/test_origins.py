@@ -12,11 +12,11 @@ from support.package_index import PackageIndex, package_index
 from support.wheels import make_sdist, make_wheel, project_files
 
 import lokki
-from lokki.builder.dependencies import Resolved, resolve
 from lokki.builder.package_types import BuildError
-from lokki.builder.requirements import Requirements, find_requirements
-from lokki.builder.uv import Uv
-from lokki.builder.vendoring import vendor
+from lokki.builder.requirements.find import Requirements, find_requirements
+from lokki.builder.requirements.resolve import Resolved, resolve
+from lokki.builder.requirements.uv import Uv
+from lokki.builder.requirements.vendoring import vendor
 
 RUNTIME = {"isal", "msgspec", "obstore"}
 LOKKI = Path(lokki.__file__).parent.parent

@@ -1,4 +1,4 @@
-"""lokki.builder.own_metadata: what importlib.metadata knows in a package of what is installed from a folder."""
+"""lokki.builder.requirements.own_metadata: what importlib.metadata knows in a package of what is installed from a folder."""
 
 import importlib.metadata
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import lokki
-from lokki.builder.own_metadata import own_metadata
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.own_metadata import own_metadata
+from lokki.builder.requirements.uv import Uv
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:

@@ -19,7 +19,7 @@ from support.runtime_api import BARE, Function, started
 from support.wheels import make_sdist, make_wheel
 
 from lokki.builder.builder import Builder
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.uv import Uv
 from lokki.config import LokkiConfig
 
 BIRDS = BUILDS["birds"].graph

@@ -1,8 +1,8 @@
-"""lokki.builder.plain_results: which functions provably hand on plain values of Python."""
+"""lokki.builder.requirements.plain_results: which functions provably hand on plain values of Python."""
 
 import pytest
 
-from lokki.builder.plain_results import hands_on_plain_values
+from lokki.builder.requirements.plain_results import hands_on_plain_values
 
 MODULE = """
 import json

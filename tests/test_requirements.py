@@ -1,4 +1,4 @@
-"""lokki.builder.requirements: what projects of every kind require, or one line that says why it cannot be told."""
+"""lokki.builder.requirements.find: what projects of every kind require, or one line that says why it cannot be told."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lokki.builder.package_types import BuildError
-from lokki.builder.requirements import Requirements, find_requirements
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.find import Requirements, find_requirements
+from lokki.builder.requirements.uv import Uv
 
 UV = Uv(os.environ)
 

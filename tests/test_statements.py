@@ -6,7 +6,7 @@ import pytest
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.packages.trimming import trim
-from lokki.builder.statements import Statement, Statements, import_aliases
+from lokki.builder.requirements.statements import Statement, Statements, import_aliases
 
 
 def read(source: str) -> list[Statement]:

@@ -11,23 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lokki.builder.cloudformation import build_template
-from lokki.builder.dependencies import Resolved, check_imports, resolve
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
-from lokki.builder.own_metadata import own_metadata
 from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import bytecode_kind, content_digest
 from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, shown_size, write_bundle
 from lokki.builder.packages.import_check import ON_LAMBDA_MODULES, Target, check_packages, standard_library
 from lokki.builder.packages.sources import Project, collect, lokki_files
 from lokki.builder.packages.trimming import Trimmed, trim
-from lokki.builder.requirements import Requirements, find_requirements
-from lokki.builder.settings import check_settings
-from lokki.builder.state_machine import build_state_machine, dump_state_machine
-from lokki.builder.step_requirements import Available, Chosen, choose
-from lokki.builder.template_text import dump_template
-from lokki.builder.uv import Uv
-from lokki.builder.vendoring import (
+from lokki.builder.requirements.find import Requirements, find_requirements
+from lokki.builder.requirements.own_metadata import own_metadata
+from lokki.builder.requirements.resolve import Resolved, check_imports, resolve
+from lokki.builder.requirements.steps import Available, Chosen, choose
+from lokki.builder.requirements.uv import Uv
+from lokki.builder.requirements.vendoring import (
     UNZIPPED_LIMIT,
     Installation,
     Vendored,
@@ -36,6 +33,9 @@ from lokki.builder.vendoring import (
     sizes_with,
     vendored_files,
 )
+from lokki.builder.settings import check_settings
+from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import lower

@@ -20,8 +20,8 @@ from lokki.builder.environment import function_environment
 from lokki.builder.names import deployed_functions, function_suffixes
 from lokki.builder.package_types import ZipCode
 from lokki.builder.packages.folder import Bundle, shown_size
+from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
 from lokki.builder.timing import execution_type, longest_item
-from lokki.builder.vendoring import UNZIPPED_LIMIT
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, lower

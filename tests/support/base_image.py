@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lokki.builder.lambda_pkg import BASE_IMAGE
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.uv import Uv
 
 _PROGRAMS = ("sh", "cat", "chmod", "cp", "env", "ls", "mkdir", "mv", "rm", "true")
 _LIBRARIES = (

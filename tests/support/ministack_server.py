@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.uv import Uv
 
 PROGRAM = Path(__file__).parent.with_name("ministack_program.py")
 REQUIREMENTS = ("ministack==1.5.33", "boto3", "cryptography")

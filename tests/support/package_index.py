@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from lokki.builder.origins import normalized
+from lokki.builder.requirements.origins import normalized
 
 USER, PASSWORD = "goose", "golden-egg"
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.uv import Uv
 
 
 def make_wheel(folder: Path, name: str, files: Mapping[str, str | bytes], version: str = "1.0") -> str:

@@ -17,7 +17,7 @@ from typing import cast
 from lokki.base.values import Json
 from lokki.builder.package_types import BuildError, Code, ImageCode, ZipCode
 from lokki.builder.packages.archive import Member, bytecode, pack, write_archive
-from lokki.builder.vendoring import Vendored
+from lokki.builder.requirements.vendoring import Vendored
 from lokki.errors import ConfigError
 
 MANIFEST = "build.json"

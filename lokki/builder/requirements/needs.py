@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from lokki.builder.distributions import Distribution, Providers, closure, providers
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.origins import normalized
 from lokki.builder.packages.trimming import parse
-from lokki.builder.plain_results import returns_plain_values
-from lokki.builder.statements import WORD, Statement, Statements, import_aliases
+from lokki.builder.requirements.distributions import Distribution, Providers, closure, providers
+from lokki.builder.requirements.origins import normalized
+from lokki.builder.requirements.plain_results import returns_plain_values
+from lokki.builder.requirements.statements import WORD, Statement, Statements, import_aliases
 from lokki.plan import Call, FanOut, Item, Output, Plan, Results
 
 _TEXT_FILES: Final = (

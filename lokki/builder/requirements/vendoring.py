@@ -20,9 +20,10 @@ from zipfile import ZipFile, ZipInfo
 
 import msgspec
 
-from lokki.builder.cache import cache_key, read_kept, write_whole
-from lokki.builder.dependencies import Resolved, install, marker_environment
-from lokki.builder.distributions import (
+from lokki.builder.package_types import BuildError
+from lokki.builder.packages.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
+from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.distributions import (
     Distribution,
     find_distributions,
     is_program,
@@ -31,10 +32,9 @@ from lokki.builder.distributions import (
     test_folders,
     unimported_tests,
 )
-from lokki.builder.origins import reference_of
-from lokki.builder.package_types import BuildError
-from lokki.builder.packages.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.origins import reference_of
+from lokki.builder.requirements.resolve import Resolved, install, marker_environment
+from lokki.builder.requirements.uv import Uv
 
 UNZIPPED_LIMIT: Final = 262_144_000
 """Most bytes of a function's code, unzipped: 250 MiB.

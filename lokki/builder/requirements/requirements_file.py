@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lokki.builder.origins import absolute_option, file_reference, reference_of
 from lokki.builder.package_types import BuildError
+from lokki.builder.requirements.origins import absolute_option, file_reference, reference_of
 
 # Longer marks first, since that of UTF-32 begins as that of UTF-16 does.
 _MARKS = (

@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from lokki.builder.cache import cache_key, read_kept, write_whole
 from lokki.builder.package_types import BuildError
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.uv import Uv
 
 _INPUTS: Final = ("*.toml", "*.cfg", "*.py", "*.txt", "*.in", "*.lock", "requirements/*")
 """Files by which an answer is remembered: what backends read dependencies from."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lokki.builder.origins import normalized
+from lokki.builder.requirements.origins import normalized
 
 # Requirements name folders of this machine where a project does: "birds @ file:///home/…".
 _FOLDER = re.compile(rb"(?m)^(Requires-Dist: [^@;\n]*?)\s*@ file:[^;\n]*")

@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from lokki.builder.build_backend import BuiltMetadata, backend_metadata, poetry_metadata
-from lokki.builder.cache import cache_key, read_kept, write_whole
-from lokki.builder.origins import (
+from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
+from lokki.builder.requirements.build_backend import BuiltMetadata, backend_metadata, poetry_metadata
+from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.origins import (
     Origins,
     extras_of,
     normalized,
@@ -26,9 +27,8 @@ from lokki.builder.origins import (
     requirement_name,
     script_origins,
 )
-from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
-from lokki.builder.requirements_file import absolute_file, requirement_lines
-from lokki.builder.uv import Uv
+from lokki.builder.requirements.requirements_file import absolute_file, requirement_lines
+from lokki.builder.requirements.uv import Uv
 
 # https://packaging.python.org/en/latest/specifications/inline-script-metadata/
 _SCRIPT = re.compile(r"(?m)^# /// script[ \t]*$\n(?P<content>(?:^#(?: .*)?$\n)+?)^# ///[ \t]*$")

@@ -13,8 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from lokki.builder.cache import cache_key, read_kept, write_whole
-from lokki.builder.origins import (
+from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError
+from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.find import Requirements
+from lokki.builder.requirements.origins import (
     Origins,
     file_reference,
     index_of,
@@ -23,9 +25,7 @@ from lokki.builder.origins import (
     reference_of,
     requirement_name,
 )
-from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError
-from lokki.builder.requirements import Requirements
-from lokki.builder.uv import NO_WHEEL, Uv
+from lokki.builder.requirements.uv import NO_WHEEL, Uv
 
 RUNTIME: Final = ("isal", "msgspec", "obstore")
 """What lokki itself needs on Lambda."""

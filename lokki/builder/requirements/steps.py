@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lokki.builder.dependencies import RUNTIME, Resolved
-from lokki.builder.needs import Installed, Needs, StepSources, step_needs
-from lokki.builder.origins import requirement_name
 from lokki.builder.packages.sources import Project
 from lokki.builder.packages.trimming import Trimmed
-from lokki.builder.vendoring import Installation, Vendored
+from lokki.builder.requirements.needs import Installed, Needs, StepSources, step_needs
+from lokki.builder.requirements.origins import requirement_name
+from lokki.builder.requirements.resolve import RUNTIME, Resolved
+from lokki.builder.requirements.vendoring import Installation, Vendored
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import Plan

@@ -12,7 +12,7 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lokki.builder.statements import Statements, dotted_name, import_aliases
+from lokki.builder.requirements.statements import Statements, dotted_name, import_aliases
 
 _SCALARS = frozenset(
     {

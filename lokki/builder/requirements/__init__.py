@@ -1,0 +1,1 @@
+"""The libraries that a step's package holds."""
