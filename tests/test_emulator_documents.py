@@ -10,9 +10,9 @@ import pytest
 from support.emulation import SlowError, World, distributed, failing, machine, make_world, task
 
 from lokki.base.values import Json
-from lokki.emulator.definition import read_definition
-from lokki.emulator.execution import Execution
-from lokki.emulator.outcome import Identity, Outcome
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.outcome import Identity, Outcome
 
 FOLDER = Path(__file__).parent / "aws_documents"
 EXAMPLES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}

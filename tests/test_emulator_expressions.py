@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from lokki.base.values import Json
-from lokki.emulator.expressions import Expressions, Scope
-from lokki.emulator.failures import StatesError
+from lokki.emulator.states.expressions import Expressions, Scope
+from lokki.emulator.states.failures import StatesError
 from lokki.errors import EmulatorError
 
 STATES: dict[str, Json] = {

@@ -18,7 +18,7 @@ import pytest
 from lokki.base.values import Json
 from lokki.emulator.functions import LambdaFunctions
 from lokki.emulator.rooms import Room, SharedRoom, make_room
-from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
+from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 from lokki.emulator.worker import FunctionSpec, Surroundings
 
 CALLER = Caller("arn:run", "Work")

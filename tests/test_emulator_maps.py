@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from support.emulation import FunctionError, SlowError, World, distributed, machine, make_world, task
 
 from lokki.base.values import Json
-from lokki.emulator.execution import Execution
-from lokki.emulator.items import Share, batches
-from lokki.emulator.outcome import Outcome
-from lokki.emulator.results import files
-from lokki.emulator.services import StoppedError
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.items import Share, batches
+from lokki.emulator.states.outcome import Outcome
+from lokki.emulator.states.results import files
+from lokki.emulator.states.services import StoppedError
 
 BUCKET, KEY = "b", "items.json"
 READER: Json = {

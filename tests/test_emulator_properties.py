@@ -27,12 +27,12 @@ from lokki.base.values import ref_from_json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
-from lokki.emulator.definition import check_expressions, read_definition
-from lokki.emulator.execution import Execution
-from lokki.emulator.expressions import Expressions
-from lokki.emulator.outcome import Identity
 from lokki.emulator.s3 import S3Server
-from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings
+from lokki.emulator.states.definition import check_expressions, read_definition
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.expressions import Expressions
+from lokki.emulator.states.outcome import Identity
+from lokki.emulator.states.services import Caller, RealClock, Reply, Services, Settings
 from lokki.errors import RunError
 from lokki.graph import FlowGraph
 from lokki.plan import bind_parameters, lower

@@ -6,8 +6,8 @@ import pytest
 from support.emulation import distributed, failing, machine, make_world, task
 
 from lokki.base.values import Json
-from lokki.emulator.definition import read_definition
-from lokki.emulator.outcome import Outcome
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.outcome import Outcome
 from lokki.errors import EmulatorError
 
 PASS: dict[str, Json] = {"Type": "Pass", "End": True}

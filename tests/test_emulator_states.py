@@ -6,8 +6,8 @@ import pytest
 from support.emulation import FunctionError, SlowError, World, distributed, failing, machine, make_world, task
 
 from lokki.base.values import Json
-from lokki.emulator.definition import read_definition
-from lokki.emulator.outcome import Outcome
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.outcome import Outcome
 from lokki.errors import EmulatorError
 
 LIMIT = 262_144

@@ -22,13 +22,13 @@ from test_examples import BIRDS, BODY_MASS, EXAMPLES, PRIMES_TO_A_MILLION, run_e
 from lokki.base.values import Json
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
-from lokki.emulator.execution import Execution
-from lokki.emulator.history import HistoryEvent
 from lokki.emulator.kept import HISTORY
-from lokki.emulator.outcome import Identity
 from lokki.emulator.run import Emulation
 from lokki.emulator.s3 import S3Server
-from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.history import HistoryEvent
+from lokki.emulator.states.outcome import Identity
+from lokki.emulator.states.services import Caller, RealClock, Reply, Services, Settings
 from lokki.emulator.template import Built, read_bundle
 
 GUARDED = 'if __name__ == "__main__":\n    main(birds_flow)\n'

@@ -17,11 +17,11 @@ from lokki.builder.builder import Builder
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
-from lokki.emulator.outcome import Outcome
 from lokki.emulator.run import EmulationOptions
 from lokki.emulator.s3 import S3Server
-from lokki.emulator.services import Caller, Reply
 from lokki.emulator.session import Session
+from lokki.emulator.states.outcome import Outcome
+from lokki.emulator.states.services import Caller, Reply
 from lokki.engine.events import Event, ItemsFinished, StepFinished, StepRetried, StepStarted
 from lokki.errors import FlowError
 from lokki.graph import FlowGraph

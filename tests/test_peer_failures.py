@@ -18,8 +18,8 @@ from lokki import FlowGraph, Retry, flow, step
 from lokki.base.values import Json
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
-from lokki.emulator.definition import check_expressions, read_definition
-from lokki.emulator.expressions import Expressions
+from lokki.emulator.states.definition import check_expressions, read_definition
+from lokki.emulator.states.expressions import Expressions
 from lokki.errors import EmulatorError
 
 BUCKET = "my-artifacts"

@@ -20,7 +20,7 @@ from lokki.base.values import Json
 from lokki.builder.retries import SERVICE_ERRORS, THROTTLING_ERRORS, step_rule
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
-from lokki.emulator.expressions import Expressions, Scope
+from lokki.emulator.states.expressions import Expressions, Scope
 from lokki.errors import ConfigError, LokkiError, StepTimeoutError
 from lokki.plan import FanOut, lower
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from lokki.emulator.faults import chance
-from lokki.emulator.services import Caller, Functions, Reply, ServiceError
+from lokki.emulator.states.services import Caller, Functions, Reply, ServiceError
 from lokki.emulator.throttling import THROTTLED
 
 _LATEST_CRASH = 0.05

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
 
-from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
+from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 from lokki.emulator.worker import FunctionSpec, Surroundings, Worker
 
 _SLICE = 0.2

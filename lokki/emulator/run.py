@@ -15,16 +15,16 @@ import msgspec
 
 from lokki.base.values import Json, Stored, ref_from_json
 from lokki.emulator.chaos import ChaosFunctions
-from lokki.emulator.execution import Execution
 from lokki.emulator.faults import S3Faults
 from lokki.emulator.functions import LambdaFunctions
-from lokki.emulator.history import HistoryEvent, to_json
 from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
-from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.rooms import make_room
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.scratch import Scratch, Secret
-from lokki.emulator.services import Caller, Functions, RealClock, Services, Settings
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.history import HistoryEvent, to_json
+from lokki.emulator.states.outcome import Identity, Outcome
+from lokki.emulator.states.services import Caller, Functions, RealClock, Services, Settings
 from lokki.emulator.telling import Teller
 from lokki.emulator.template import read_bundle
 from lokki.emulator.throttling import ThrottledFunctions

@@ -18,7 +18,7 @@ from lokki.base.values import Stored
 from lokki.emulator.faults import S3Faults
 from lokki.emulator.s3_access import LOG_PATH, TOKEN_HEADER, ServerOptions
 from lokki.emulator.scratch import Secret
-from lokki.emulator.services import REGION
+from lokki.emulator.states.services import REGION
 from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
 

@@ -11,9 +11,9 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX
 from lokki.base.values import Json
-from lokki.emulator.definition import Map, StateMachine
-from lokki.emulator.history import Child, HistoryEvent
-from lokki.emulator.services import Caller
+from lokki.emulator.states.definition import Map, StateMachine
+from lokki.emulator.states.history import Child, HistoryEvent
+from lokki.emulator.states.services import Caller
 from lokki.engine.causes import reported_failure
 from lokki.engine.events import (
     Event,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lokki.emulator.services import Caller, Functions, Reply, ServiceError
+from lokki.emulator.states.services import Caller, Functions, Reply, ServiceError
 
 THROTTLED = ("Lambda.TooManyRequestsException", "Rate Exceeded. (Service: Lambda, Status Code: 429)")
 """The error's name and cause."""

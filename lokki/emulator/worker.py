@@ -28,7 +28,7 @@ from lokki.base.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
 from lokki.emulator.peers import belongs_to
 from lokki.emulator.rooms import Room
 from lokki.emulator.runtime_api import Invocation, RuntimeApi
-from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply
+from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply
 
 INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.

@@ -17,12 +17,12 @@ from lokki.base.values import Json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
-from lokki.emulator.definition import read_definition
-from lokki.emulator.execution import Execution
-from lokki.emulator.history import HistoryEvent
-from lokki.emulator.outcome import Identity, Outcome
 from lokki.emulator.s3 import S3Server
-from lokki.emulator.services import Caller, Reply, Services, Settings
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.history import HistoryEvent
+from lokki.emulator.states.outcome import Identity, Outcome
+from lokki.emulator.states.services import Caller, Reply, Services, Settings
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.plan import lower

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from lokki.base.values import Json
-from lokki.emulator.definition import read_definition
-from lokki.emulator.execution import Execution
-from lokki.emulator.history import HistoryEvent
-from lokki.emulator.outcome import Identity
-from lokki.emulator.services import (
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.history import HistoryEvent
+from lokki.emulator.states.outcome import Identity
+from lokki.emulator.states.services import (
     Caller,
     InvocationTimeoutError,
     Reply,

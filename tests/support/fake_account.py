@@ -16,7 +16,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from lokki.deploy.deployed import Deployed
-from lokki.emulator.history import HistoryEvent
+from lokki.emulator.states.history import HistoryEvent
 from support.deployed import Deployed as InProcess
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

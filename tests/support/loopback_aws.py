@@ -26,7 +26,7 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from lokki.emulator.services import REGION
+from lokki.emulator.states.services import REGION
 from support.loopback_functions import LoopbackFunctions
 from support.loopback_logs import filter_log_events
 from support.loopback_protocol import Answer, Api, ApiError, Call, Fields, error_answer, protocol_of, read_call

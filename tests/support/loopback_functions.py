@@ -18,7 +18,7 @@ from moto.logs.models import logs_backends
 
 from lokki.emulator.functions import LambdaFunctions
 from lokki.emulator.rooms import make_room
-from lokki.emulator.services import ACCOUNT, REGION, Caller, Reply, ServiceError
+from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply, ServiceError
 from lokki.emulator.worker import FunctionSpec, LogEvent, Surroundings
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from lokki.emulator.history import HistoryEvent
-from lokki.emulator.services import REGION
+from lokki.emulator.states.history import HistoryEvent
+from lokki.emulator.states.services import REGION
 from support.loopback_protocol import Fields
 
 UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")

@@ -15,7 +15,7 @@ from typing import Any
 
 from moto.logs.models import logs_backends
 
-from lokki.emulator.services import ACCOUNT, REGION
+from lokki.emulator.states.services import ACCOUNT, REGION
 from support.loopback_protocol import ApiError, Fields, page
 
 type Fits = Callable[[str], bool]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from lokki.emulator.definition import read_definition
-from lokki.emulator.services import ACCOUNT, REGION
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.services import ACCOUNT, REGION
 from lokki.errors import EmulatorError
 from support.loopback_history import now, without_none
 from support.loopback_protocol import ApiError, Fields, page

@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lokki.emulator.services import ACCOUNT, REGION
+from lokki.emulator.states.services import ACCOUNT, REGION
 from support.loopback_functions import LoopbackFunctions
 from support.loopback_protocol import Fields
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from lokki.base.values import Json, Stored
-from lokki.emulator.definition import read_definition
-from lokki.emulator.execution import Execution
-from lokki.emulator.history import HistoryEvent
-from lokki.emulator.outcome import Identity
-from lokki.emulator.services import Caller, RealClock, Reply, Services, Settings, StoppedError
+from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.execution import Execution
+from lokki.emulator.states.history import HistoryEvent
+from lokki.emulator.states.outcome import Identity
+from lokki.emulator.states.services import Caller, RealClock, Reply, Services, Settings, StoppedError
 from lokki.store.s3 import S3Store
 from support.loopback_functions import LoopbackFunctions
 from support.loopback_history import UNSUCCESSFUL, Histories, MapRunRecord, Record

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from botocore.exceptions import ClientError
 
-from lokki.emulator.services import ACCOUNT, REGION
+from lokki.emulator.states.services import ACCOUNT, REGION
 from support.loopback_changes import Plan
 from support.loopback_deployment import Stack
 from support.loopback_history import now, without_none

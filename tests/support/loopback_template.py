@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from lokki.emulator.services import ACCOUNT, REGION
+from lokki.emulator.states.services import ACCOUNT, REGION
 from support.loopback_protocol import ApiError, Fields
 
 NO_VALUE = "AWS::NoValue"

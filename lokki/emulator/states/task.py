@@ -11,11 +11,11 @@ from typing import Protocol
 import msgspec
 
 from lokki.base.values import Json
-from lokki.emulator.definition import Task
-from lokki.emulator.expressions import Scope
-from lokki.emulator.failures import QUERY_FAILED, TIMEOUT, ExecutionTimeoutError, StatesError
-from lokki.emulator.outcome import Identity, check_size, in_range
-from lokki.emulator.services import Caller, InvocationTimeoutError, Reply, ServiceError, Services
+from lokki.emulator.states.definition import Task
+from lokki.emulator.states.expressions import Scope
+from lokki.emulator.states.failures import QUERY_FAILED, TIMEOUT, ExecutionTimeoutError, StatesError
+from lokki.emulator.states.outcome import Identity, check_size, in_range
+from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, Services
 
 
 class Tell(Protocol):

@@ -12,10 +12,10 @@ from typing import Literal, cast
 
 from lokki.base.quotas import LONGEST_TIMEOUT, STATE_NAME_LENGTH
 from lokki.base.values import Json
-from lokki.emulator.expressions import Expressions, is_expression
-from lokki.emulator.failures import Retrier
-from lokki.emulator.fields import Fields
-from lokki.emulator.rules import Catcher, read_catchers, read_retriers
+from lokki.emulator.states.expressions import Expressions, is_expression
+from lokki.emulator.states.failures import Retrier
+from lokki.emulator.states.fields import Fields
+from lokki.emulator.states.rules import Catcher, read_catchers, read_retriers
 from lokki.errors import EmulatorError
 
 LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from lokki.base.values import Json
-from lokki.emulator.expressions import is_expression
-from lokki.emulator.ranges import RANGES
+from lokki.emulator.states.expressions import is_expression
+from lokki.emulator.states.ranges import RANGES
 from lokki.errors import EmulatorError
 
 _REQUIRED = object()

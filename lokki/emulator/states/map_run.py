@@ -18,9 +18,9 @@ import msgspec
 
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
-from lokki.emulator.definition import Map, Reader
-from lokki.emulator.expressions import Scope
-from lokki.emulator.failures import (
+from lokki.emulator.states.definition import Map, Reader
+from lokki.emulator.states.expressions import Scope
+from lokki.emulator.states.failures import (
     ITEM_READER_FAILED,
     RESULT_WRITER_FAILED,
     RUNTIME,
@@ -28,11 +28,11 @@ from lokki.emulator.failures import (
     ExecutionTimeoutError,
     StatesError,
 )
-from lokki.emulator.history import Child
-from lokki.emulator.items import Share, as_items, batches, read_items, single
-from lokki.emulator.outcome import Outcome, in_range, timestamp
-from lokki.emulator.results import KINDS, Kind, Result, files, manifest, transformed
-from lokki.emulator.services import ACCOUNT, REGION, Services, StoppedError
+from lokki.emulator.states.history import Child
+from lokki.emulator.states.items import Share, as_items, batches, read_items, single
+from lokki.emulator.states.outcome import Outcome, in_range, timestamp
+from lokki.emulator.states.results import KINDS, Kind, Result, files, manifest, transformed
+from lokki.emulator.states.services import ACCOUNT, REGION, Services, StoppedError
 from lokki.errors import StoreError
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import Json
-from lokki.emulator.failures import DATA_LIMIT, ITEM_READER_FAILED, StatesError
+from lokki.emulator.states.failures import DATA_LIMIT, ITEM_READER_FAILED, StatesError
 
 _encode = msgspec.json.Encoder().encode
 

@@ -20,7 +20,7 @@ from jsonata import Jsonata  # type: ignore[import-untyped]
 from jsonata.utils import Utils  # type: ignore[import-untyped]
 
 from lokki.base.values import Json
-from lokki.emulator.failures import QUERY_FAILED, StatesError
+from lokki.emulator.states.failures import QUERY_FAILED, StatesError
 from lokki.errors import EmulatorError
 
 _DELIMITED = re.compile(r"\{%(.*)%\}", re.DOTALL)

@@ -16,9 +16,9 @@ import msgspec
 
 from lokki.base.quotas import HISTORY_EVENTS
 from lokki.base.values import Json
-from lokki.emulator.definition import After, Choice, Fail, Map, State, States, Task
-from lokki.emulator.expressions import Scope
-from lokki.emulator.failures import (
+from lokki.emulator.states.definition import After, Choice, Fail, Map, State, States, Task
+from lokki.emulator.states.expressions import Scope
+from lokki.emulator.states.failures import (
     DATA_LIMIT,
     NO_CHOICE,
     QUERY_FAILED,
@@ -27,11 +27,11 @@ from lokki.emulator.failures import (
     StatesError,
     matches,
 )
-from lokki.emulator.history import Child, HistoryEvent
-from lokki.emulator.map_run import MapRun, MapWork, map_run_id, read_shares
-from lokki.emulator.outcome import Identity, Outcome, check_size, check_variables, timestamp
-from lokki.emulator.services import ACCOUNT, REGION, Services
-from lokki.emulator.task import TaskTry
+from lokki.emulator.states.history import Child, HistoryEvent
+from lokki.emulator.states.map_run import MapRun, MapWork, map_run_id, read_shares
+from lokki.emulator.states.outcome import Identity, Outcome, check_size, check_variables, timestamp
+from lokki.emulator.states.services import ACCOUNT, REGION, Services
+from lokki.emulator.states.task import TaskTry
 
 _NO_LIMIT = 31_536_000.0
 """Seconds that a STANDARD execution may take: a year."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lokki.emulator.failures import ALL, RUNTIME, Retrier
-from lokki.emulator.fields import Fields
+from lokki.emulator.states.failures import ALL, RUNTIME, Retrier
+from lokki.emulator.states.fields import Fields
 from lokki.errors import EmulatorError
 
 _STATES_ERRORS = {

@@ -10,10 +10,10 @@ import msgspec
 
 from lokki.base.quotas import STATE_BYTES, VARIABLES_BYTES
 from lokki.base.values import Json
-from lokki.emulator.failures import DATA_LIMIT, QUERY_FAILED, StatesError
-from lokki.emulator.history import Child
-from lokki.emulator.ranges import RANGES
-from lokki.emulator.services import ACCOUNT, REGION
+from lokki.emulator.states.failures import DATA_LIMIT, QUERY_FAILED, StatesError
+from lokki.emulator.states.history import Child
+from lokki.emulator.states.ranges import RANGES
+from lokki.emulator.states.services import ACCOUNT, REGION
 
 _encode = msgspec.json.Encoder().encode
 

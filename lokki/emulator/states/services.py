@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from lokki.base.quotas import EXPRESS_SECONDS
-from lokki.emulator.expressions import Expressions
-from lokki.emulator.history import HistoryEvent
+from lokki.emulator.states.expressions import Expressions
+from lokki.emulator.states.history import HistoryEvent
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
