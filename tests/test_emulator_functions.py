@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from lokki.base.values import Json
-from lokki.emulator.functions import LambdaFunctions
-from lokki.emulator.rooms import Room, SharedRoom, make_room
+from lokki.emulator.functions.pool import LambdaFunctions
+from lokki.emulator.functions.rooms import Room, SharedRoom, make_room
+from lokki.emulator.functions.worker import FunctionSpec, Surroundings
 from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
-from lokki.emulator.worker import FunctionSpec, Surroundings
 
 CALLER = Caller("arn:run", "Work")
 

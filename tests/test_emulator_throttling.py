@@ -11,12 +11,12 @@ from support.emulation import FakeFunctions, FastClock, distributed, machine, ta
 
 from lokki.base.values import Json
 from lokki.cli_emulate import emulate_command
+from lokki.emulator.functions.throttling import ThrottledFunctions
 from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Services, Settings
-from lokki.emulator.throttling import ThrottledFunctions
 
 THROTTLED = "Lambda.TooManyRequestsException"
 

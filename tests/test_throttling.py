@@ -19,12 +19,12 @@ from lokki.builder.names import function_placeholder
 from lokki.builder.retries import RetryRule, throttling_rule
 from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
+from lokki.emulator.functions.throttling import ThrottledFunctions
 from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Services, Settings
-from lokki.emulator.throttling import ThrottledFunctions
 
 THROTTLED = "Lambda.TooManyRequestsException"
 

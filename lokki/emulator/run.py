@@ -14,11 +14,13 @@ from typing import Self, cast
 import msgspec
 
 from lokki.base.values import Json, Stored, ref_from_json
-from lokki.emulator.chaos import ChaosFunctions
 from lokki.emulator.faults import S3Faults
-from lokki.emulator.functions import LambdaFunctions
+from lokki.emulator.functions.chaos import ChaosFunctions
+from lokki.emulator.functions.pool import LambdaFunctions
+from lokki.emulator.functions.rooms import make_room
+from lokki.emulator.functions.throttling import ThrottledFunctions
+from lokki.emulator.functions.worker import FunctionSpec, Surroundings
 from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
-from lokki.emulator.rooms import make_room
 from lokki.emulator.s3 import S3Server
 from lokki.emulator.scratch import Scratch, Secret
 from lokki.emulator.states.execution import Execution
@@ -27,8 +29,6 @@ from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Caller, Functions, RealClock, Services, Settings
 from lokki.emulator.telling import Teller
 from lokki.emulator.template import read_bundle
-from lokki.emulator.throttling import ThrottledFunctions
-from lokki.emulator.worker import FunctionSpec, Surroundings
 from lokki.engine.events import Event, StepOutput
 from lokki.errors import RunError, RunFolderError, StoreError
 from lokki.store.base import load

@@ -16,10 +16,10 @@ from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import lambda_backends
 from moto.logs.models import logs_backends
 
-from lokki.emulator.functions import LambdaFunctions
-from lokki.emulator.rooms import make_room
+from lokki.emulator.functions.pool import LambdaFunctions
+from lokki.emulator.functions.rooms import make_room
+from lokki.emulator.functions.worker import FunctionSpec, LogEvent, Surroundings
 from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply, ServiceError
-from lokki.emulator.worker import FunctionSpec, LogEvent, Surroundings
 
 if TYPE_CHECKING:
     from moto.awslambda.models import LambdaFunction

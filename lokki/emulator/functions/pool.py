@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
 
+from lokki.emulator.functions.worker import FunctionSpec, Surroundings, Worker
 from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
-from lokki.emulator.worker import FunctionSpec, Surroundings, Worker
 
 _SLICE = 0.2
 """Seconds between two looks at whether the emulation was stopped."""

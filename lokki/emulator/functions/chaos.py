@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import msgspec
 
 from lokki.emulator.faults import chance
+from lokki.emulator.functions.throttling import THROTTLED
 from lokki.emulator.states.services import Caller, Functions, Reply, ServiceError
-from lokki.emulator.throttling import THROTTLED
 
 _LATEST_CRASH = 0.05
 
