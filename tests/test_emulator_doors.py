@@ -15,7 +15,7 @@ from test_emulator_functions import HANDLER, functions, invoke
 
 from lokki.base.values import Stored
 from lokki.emulator.functions.peers import belongs_to
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.emulator.scratch import Secret
 from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store

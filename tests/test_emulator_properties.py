@@ -27,7 +27,7 @@ from lokki.base.values import ref_from_json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.emulator.states.definition import check_expressions, read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.expressions import Expressions

@@ -19,7 +19,7 @@ from support.loopback_aws import LoopbackAws
 from lokki import flow, step
 from lokki.cli_estimate import Given, estimate_command, parsed, workload_of
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, Measure, Requests, Workload, estimate, gets, puts

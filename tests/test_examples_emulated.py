@@ -24,7 +24,7 @@ from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.kept import HISTORY
 from lokki.emulator.run import Emulation
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity

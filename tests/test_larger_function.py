@@ -18,7 +18,7 @@ from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.run import EmulationOptions
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.emulator.session import Session
 from lokki.emulator.states.outcome import Outcome
 from lokki.emulator.states.services import Caller, Reply

@@ -22,7 +22,7 @@ from lokki.cli_operate import WaitOptions, _check_equal, wait_for
 from lokki.cli_show import described, runs_table
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.engine.events import (
     Event,
     ItemFailed,

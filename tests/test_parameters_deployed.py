@@ -12,7 +12,7 @@ from support.deployed import Deployed
 from lokki import flow, step
 from lokki.base.values import Json
 from lokki.config import LokkiConfig
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError
 from lokki.plan import PARAMETERS_BYTES, bind_parameters, lower
 from lokki.runner import LocalRunner

@@ -18,7 +18,7 @@ from support.policies import ACCOUNT, REGION, Call, Roles, S3Request, Use, allow
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.run import Emulation, EmulationOptions
-from lokki.emulator.s3 import STATES
+from lokki.emulator.s3.client import STATES
 from lokki.emulator.states.definition import Map, States, Task
 from lokki.errors import StoreError
 from lokki.loading import load_flow

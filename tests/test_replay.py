@@ -22,7 +22,7 @@ from support.local_runs import Local
 from lokki import Retry, flow, step
 from lokki.cli_replay import replay_command
 from lokki.config import LokkiConfig
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph

@@ -27,7 +27,7 @@ from lokki.base.failures import Failure
 from lokki.base.values import Json, ref_to_json
 from lokki.builder.state_machine import build_state_machine
 from lokki.config import LokkiConfig
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
 from lokki.plan import FanOut, describe, lower

@@ -11,7 +11,7 @@ from support.damage import DAMAGES
 
 from lokki import local
 from lokki.emulator.kept import HISTORY
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
 from lokki.errors import EmulatorError, LokkiError
 from lokki.local_run.checksums import CHECKSUMS
 from lokki.results.flow_results import FlowResults, Items, Run

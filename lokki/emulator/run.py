@@ -14,14 +14,14 @@ from typing import Self, cast
 import msgspec
 
 from lokki.base.values import Json, Stored, ref_from_json
-from lokki.emulator.faults import S3Faults
 from lokki.emulator.functions.chaos import ChaosFunctions
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.rooms import make_room
 from lokki.emulator.functions.throttling import ThrottledFunctions
 from lokki.emulator.functions.worker import FunctionSpec, Surroundings
 from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
-from lokki.emulator.s3 import S3Server
+from lokki.emulator.s3.client import S3Server
+from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Scratch, Secret
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent, to_json

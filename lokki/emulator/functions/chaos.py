@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lokki.emulator.faults import chance
 from lokki.emulator.functions.throttling import THROTTLED
+from lokki.emulator.s3.faults import chance
 from lokki.emulator.states.services import Caller, Functions, Reply, ServiceError
 
 _LATEST_CRASH = 0.05

@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
-from lokki.emulator.faults import S3Faults
+from lokki.emulator.s3.faults import S3Faults
 
 LOG_PATH = "/lokki-emulator/requests"
 TOKEN_HEADER = "X-Amz-Security-Token"

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from lokki.base.values import Stored
-from lokki.emulator.faults import S3Faults
-from lokki.emulator.s3_access import LOG_PATH, TOKEN_HEADER, ServerOptions
+from lokki.emulator.s3.access import LOG_PATH, TOKEN_HEADER, ServerOptions
+from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Secret
 from lokki.emulator.states.services import REGION
 from lokki.errors import EmulatorError, StoreError
@@ -58,7 +58,7 @@ class S3Server:
         kept = str(self._kept.absolute()) if self._kept is not None else ""
         # Its own group, so that Ctrl-C ends it after those who still use it.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lokki.emulator.s3_server"],
+            [sys.executable, "-P", "-m", "lokki.emulator.s3.server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
