@@ -36,7 +36,7 @@ from lokki.engine.report import RunReport
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
-from lokki.run_log import Recorder
+from lokki.progress.run_log import Recorder
 
 BUCKET = "emulated-artifacts"
 """The name of the bucket where the settings have none: nobody else sees it."""

@@ -20,7 +20,7 @@ from lokki.estimate.limits import Problem, problems
 from lokki.estimate.measured import Measured, measured
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, Plan, lower
-from lokki.progress import seconds as duration
+from lokki.progress.displays import seconds as duration
 
 _NOTES = (
     f"Prices of us-east-1, on demand, as of {prices.READ}, without free tiers.",

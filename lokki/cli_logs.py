@@ -16,7 +16,7 @@ from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
 from lokki.plan import lower
-from lokki.progress import at
+from lokki.progress.displays import at
 from lokki.results.items import LogLine
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -18,7 +18,7 @@ import msgspec
 from lokki.base.failures import described, text_of
 from lokki.cli_flow import DONE, FAILED, from_here
 from lokki.errors import RunError, StopSignal
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines
+from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.store.local import flush_directory
 
 

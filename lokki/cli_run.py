@@ -38,8 +38,8 @@ from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import acknowledge_interrupt, given_up_by, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import BorrowedStreams, Descriptors, capture_streams
-from lokki.progress import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
-from lokki.run_log import Recorder
+from lokki.progress.displays import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
+from lokki.progress.run_log import Recorder
 from lokki.runner import Executor, LocalRunner, Resume
 
 

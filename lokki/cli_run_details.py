@@ -13,7 +13,7 @@ from lokki.errors import LokkiError
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import result_parts
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
-from lokki.progress import seconds
+from lokki.progress.displays import seconds
 from lokki.results.items import Kept, Place
 from lokki.results.local import LocalCatalog
 

@@ -16,7 +16,7 @@ from lokki.cli_run_details import run_details
 from lokki.emulator.kept import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
-from lokki.progress import seconds
+from lokki.progress.displays import seconds
 
 ROOT = Path(".lokki")
 _PARAMETERS = 40

@@ -15,7 +15,7 @@ from lokki.engine.report import MAP, OpReport, RunReport, fold
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, look
 from lokki.operate.machine import Machine, console_link
-from lokki.progress import seconds
+from lokki.progress.displays import seconds
 from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys
 

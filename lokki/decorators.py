@@ -17,7 +17,7 @@ from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see Flow.using
-    from lokki.launching import Launcher
+    from lokki.progress.launching import Launcher
 
 __all__ = ["Flow", "MapBlock", "StepNode", "flow", "step"]
 
@@ -192,9 +192,9 @@ class Flow[**P, R = Any]:
         """
         try:
             # Imported here so that Lambda, where flows are only drawn, does not load what runs them.
-            from lokki.launching import Launcher, LaunchOptions
+            from lokki.progress.launching import Launcher, LaunchOptions
         except ModuleNotFoundError as error:
-            if error.name != "lokki.launching":
+            if error.name != "lokki.progress.launching":
                 raise
             raise FlowError(
                 f"{self.fn.__name__}.run() runs a flow on a machine of yours, and Lambda has none of it. "

@@ -33,8 +33,8 @@ from lokki.engine.events import (
     StepStarted,
 )
 from lokki.engine.report import OpReport, RunReport, fold
-from lokki.progress import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
-from lokki.progress_row import fitted
+from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
+from lokki.progress.row import fitted
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3", "Traceback …", "Traceback …", 2)
 

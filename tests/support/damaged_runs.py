@@ -16,10 +16,10 @@ from lokki.engine.events import Event, ItemsFinished
 from lokki.errors import LokkiError
 from lokki.local_run.runs import Runs
 from lokki.plan import lower
-from lokki.progress import Nothing
+from lokki.progress.displays import Nothing
+from lokki.progress.run_log import Recorder
 from lokki.results.flow_results import Items, local
 from lokki.results.replay import fetch
-from lokki.run_log import Recorder
 from lokki.runner import LocalRunner, Resume
 
 COUNT = 9

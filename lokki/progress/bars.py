@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from lokki.progress_row import Fact, fitted
+from lokki.progress.row import Fact, fitted
 
 _SPINNER = 2
 """Characters of the spinner and the space behind it."""

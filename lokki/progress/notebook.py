@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lokki.engine.events import Event, ItemsFinished, MapStarted, StepOutput
 from lokki.engine.report import RunReport, map_op
-from lokki.progress import Words, state
+from lokki.progress.displays import Words, state
 
 DRAWN_SECONDS = 0.2
 """How often the lines are drawn anew while a map block runs."""

@@ -21,9 +21,9 @@ from lokki.graph import FlowGraph
 from lokki.loading import is_importing
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.own_thread import call_on_thread
-from lokki.progress import Display, Nothing, PlainLines
-from lokki.progress_notebook import NotebookLines, cell_output, in_notebook
-from lokki.run_log import Recorder
+from lokki.progress.displays import Display, Nothing, PlainLines
+from lokki.progress.notebook import NotebookLines, cell_output, in_notebook
+from lokki.progress.run_log import Recorder
 from lokki.runner import LocalRunner, Resume
 
 

@@ -13,7 +13,7 @@ from lokki.engine.events import Event, MapFinished, RunFailed, RunStarted, StepF
 from lokki.engine.report import RunReport, fold
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.output import Emit, finish_lines
-from lokki.progress import Display, JsonLines, Nothing
+from lokki.progress.displays import Display, JsonLines, Nothing
 from lokki.store.local import open_to_append
 
 LOG = "events.jsonl"

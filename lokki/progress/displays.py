@@ -32,7 +32,7 @@ from lokki.engine.events import (
     to_json,
 )
 from lokki.engine.report import MAP, OpReport, RunReport, map_op
-from lokki.progress_row import Fact
+from lokki.progress.row import Fact
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -132,7 +132,7 @@ class LiveBars:
         from rich.segment import Segment, Segments
 
         # It needs rich.
-        from lokki.progress_bars import RowColumn
+        from lokki.progress.bars import RowColumn
 
         self._segment, self._segments = Segment, Segments
         self._console = Console(file=stream, width=width, emoji=False, markup=False, highlight=False)
