@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lokki.cli import console
+from lokki.cli.main import console
 
 if __name__ == "__main__":
     console()

@@ -27,7 +27,7 @@ from lokki.builder.requirements.resolve import Resolved
 from lokki.builder.requirements.steps import Available
 from lokki.builder.requirements.vendoring import Installation, InstalledFile, install_once
 from lokki.builder.settings import check_settings
-from lokki.cli_build import build_command
+from lokki.cli.commands.build import build_command
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
 from lokki.errors import ConfigError
 

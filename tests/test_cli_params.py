@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lokki.base import signatures
 from lokki.base.convert import ConversionError, from_json
-from lokki.cli_params import (
+from lokki.cli.parameters import (
     PREFIX,
     check_required,
     default_text,

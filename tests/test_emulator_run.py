@@ -282,7 +282,7 @@ def test_200_seeds_of_faults_lose_double_and_disorder_nothing(project: Project, 
 
 def command(project: Project, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     program = (
-        "import sys; from emulated_flows import *; from lokki.cli_emulate import emulate_command; "
+        "import sys; from emulated_flows import *; from lokki.cli.commands.emulate import emulate_command; "
         "name = sys.argv.pop(1); "
         "sys.exit(emulate_command(globals()[name](), 'flow').main(sys.argv[1:], 'flow', standalone_mode=False))"
     )

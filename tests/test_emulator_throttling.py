@@ -10,7 +10,7 @@ from support.emulated_project import make_project
 from support.emulation import FakeFunctions, FastClock, distributed, machine, task
 
 from lokki.base.values import Json
-from lokki.cli_emulate import emulate_command
+from lokki.cli.commands.emulate import emulate_command
 from lokki.emulator.functions.throttling import ThrottledFunctions
 from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution

@@ -17,7 +17,7 @@ from support.deployed import Deployed
 from support.loopback_aws import LoopbackAws
 
 from lokki import flow, step
-from lokki.cli_estimate import Given, estimate_command, parsed, workload_of
+from lokki.cli.commands.estimate import Given, estimate_command, parsed, workload_of
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError

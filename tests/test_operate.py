@@ -17,9 +17,9 @@ from support.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, depl
 from support.moto_server import Aws as Moto
 
 from lokki import flow, step
-from lokki.cli_account import Account
-from lokki.cli_operate import WaitOptions, _check_equal, wait_for
-from lokki.cli_show import described, runs_table
+from lokki.cli.account import Account
+from lokki.cli.commands.operate import WaitOptions, _check_equal, wait_for
+from lokki.cli.commands.show import described, runs_table
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
 from lokki.emulator.s3.client import S3Server

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_account import FakeLogs
 
-from lokki.cli_logs import since_milliseconds
+from lokki.cli.commands.logs import since_milliseconds
 from lokki.operate.attribution import Attribution, Entry
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from lokki import FlowError, ParameterError, flow, step
 from lokki.base.convert import ConversionError, from_json, to_json
-from lokki.cli_params import PREFIX, given_parameters, options_for
+from lokki.cli.parameters import PREFIX, given_parameters, options_for
 from lokki.graph import REQUIRED, FlowParameter
 from lokki.plan import bind_parameters
 

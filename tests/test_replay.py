@@ -20,7 +20,7 @@ from support.deployed import Deployed
 from support.local_runs import Local
 
 from lokki import Retry, flow, step
-from lokki.cli_replay import replay_command
+from lokki.cli.commands.replay import replay_command
 from lokki.config import LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.engine.invocation import StepFailedError
@@ -294,7 +294,7 @@ def birds_flow():
     return get_birds().map(flap_bird, tolerate=1).agg(join_birds)
 
 if __name__ == "__main__":
-    from lokki.cli_replay import replay_command
+    from lokki.cli.commands.replay import replay_command
     from lokki.runner import LocalRunner
     if sys.argv[1] == "run":
         LocalRunner().run(birds_flow(), run_id="one")

@@ -377,7 +377,7 @@ def test_lokkis_own_modules_in_a_package_need_none_that_is_left_out() -> None:
     assert {(path, name) for path, name in needed if name not in modules} == set()
     assert {"lokki", "lokki.runtime.handler", "lokki.runner", "lokki.s3"} <= modules
     assert (
-        not {"lokki.cli", "lokki.builder.builder", "lokki.operate", "lokki.estimate.cost", "lokki.engine.causes"}
+        not {"lokki.cli.main", "lokki.builder.builder", "lokki.operate", "lokki.estimate.cost", "lokki.engine.causes"}
         & modules
     )
 

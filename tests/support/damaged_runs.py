@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lokki import flow, step
 from lokki.chain import StepNode
-from lokki.cli_run_details import run_details
-from lokki.cli_runs import table
+from lokki.cli.commands.runs import table
+from lokki.cli.run_details import run_details
 from lokki.decorators import Flow
 from lokki.engine.events import Event, ItemsFinished
 from lokki.errors import LokkiError

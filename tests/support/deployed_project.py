@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lokki.cli import console
+from lokki.cli.main import console
 from support.command import Ran, command
 from support.loopback_aws import LoopbackAws
 

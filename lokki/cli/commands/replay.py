@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import click
 
-from lokki.cli_flow import DONE, FAILED, Called, from_here
-from lokki.cli_output import shown
-from lokki.cli_runs import ROOT
+from lokki.cli.commands.runs import ROOT
+from lokki.cli.options import DONE, FAILED, Called, from_here
+from lokki.cli.output import shown
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import DamagedError, RunFolderError, StoreError
 from lokki.graph import FlowGraph
@@ -34,7 +34,7 @@ def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
     def callback(run_id: str, step: str, item: int | None, debugger: bool, deployed: bool, **values: object) -> int:
         request = ReplayRequest(run_id, step, item, debugger)
         if deployed:
-            from lokki.cli_account import find_account  # start-up: boto3 is for deployed flows only
+            from lokki.cli.account import find_account  # start-up: boto3 is for deployed flows only
 
             return replay(graph, find_account(graph, program, flow, values).results, request)
         try:

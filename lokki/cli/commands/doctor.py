@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from lokki.cli_account import env_option
-from lokki.cli_flow import DONE, EPILOG, FAILED, SETTINGS
+from lokki.cli.account import env_option
+from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS
 from lokki.config import load_config
 from lokki.deploy.aws import connect
 from lokki.deploy.doctor import examine

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from lokki.cli_deploy import agreed, yes_option
-from lokki.cli_flow import DONE, EPILOG, FAILED, SETTINGS
+from lokki.cli.commands.deploy import agreed, yes_option
+from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS
 from lokki.deploy.aws import connect
 from lokki.deploy.own_bucket import find_own_bucket, make_bucket
 

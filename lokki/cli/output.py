@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from lokki.base.failures import described, text_of
-from lokki.cli_flow import DONE, FAILED, from_here
+from lokki.cli.options import DONE, FAILED, from_here
 from lokki.errors import RunError, StopSignal
 from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.store.local import flush_directory
@@ -68,7 +68,7 @@ class Output:
 
 
 def output_of(values: Mapping[str, object]) -> Output:
-    """Read the options that `lokki.cli_flow.output_options` makes."""
+    """Read the options that `lokki.cli.options.output_options` makes."""
     file = values["output"]
     return Output(
         str(values["log_format"]),

@@ -21,11 +21,11 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import NoReturn, cast
 
-from lokki.cli_flow import INTERRUPTED
+from lokki.cli.options import INTERRUPTED
 
 _owned = ContextVar("owned", default=False)
 
-_DOORS = ("lokki", "lokki.cli", __name__)
+_DOORS = ("lokki", "lokki.cli.main", __name__)
 """The modules that a call from the user's script comes through."""
 
 _INTERRUPTED_SECONDS = 1.0

@@ -12,8 +12,8 @@ import click
 
 from lokki.base.naming import check_run_id
 from lokki.base.values import Json
-from lokki.cli_account import Account, env_option, find_account, stack_options
-from lokki.cli_flow import (
+from lokki.cli.account import Account, env_option, find_account, stack_options
+from lokki.cli.options import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -24,8 +24,8 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import Output, check_writable, output_of, shown
-from lokki.cli_params import PREFIX, check_required, given_parameters
+from lokki.cli.output import Output, check_writable, output_of, shown
+from lokki.cli.parameters import PREFIX, check_required, given_parameters
 from lokki.engine.events import Event, RunFailed, RunInterrupted
 from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError, ParameterError

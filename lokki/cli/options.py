@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from lokki.base import signatures
-from lokki.cli_params import default_text, effective_annotation, options_for
+from lokki.cli.parameters import default_text, effective_annotation, options_for
 from lokki.errors import ParameterError
 from lokki.graph import FlowGraph, FlowParameter
 

@@ -10,8 +10,8 @@ import click
 import msgspec
 
 from lokki.base.quotas import NEW_ACCOUNT_FUNCTIONS
-from lokki.cli_params import PREFIX, given_parameters, options_for
-from lokki.cli_runs import ROOT
+from lokki.cli.commands.runs import ROOT
+from lokki.cli.parameters import PREFIX, given_parameters, options_for
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import AwsError
 from lokki.estimate import prices

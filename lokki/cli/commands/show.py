@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import click
 
-from lokki.cli_account import Account, env_option, find_account, stack_options
-from lokki.cli_flow import DONE
-from lokki.cli_runs import aligned
+from lokki.cli.account import Account, env_option, find_account, stack_options
+from lokki.cli.commands.runs import aligned
+from lokki.cli.options import DONE
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
 from lokki.engine.report import MAP, OpReport, RunReport, fold
 from lokki.graph import FlowGraph

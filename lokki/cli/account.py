@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from lokki.builder.names import deployed_name
-from lokki.cli_flow import Called
+from lokki.cli.options import Called
 from lokki.config import load_config
 from lokki.deploy.aws import Aws, connect
 from lokki.deploy.deployed import Deployed, find_deployed

@@ -17,7 +17,7 @@ from lokki.base.naming import check_run_id
 from lokki.builder.builder import Builder
 from lokki.builder.packages.sources import IMAGE_BYTES
 from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
-from lokki.cli_flow import (
+from lokki.cli.options import (
     FAILED,
     INTERRUPTED,
     Called,
@@ -29,8 +29,8 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import Output, check_writable, output_of
-from lokki.cli_params import PREFIX, check_required, given_parameters
+from lokki.cli.output import Output, check_writable, output_of
+from lokki.cli.parameters import PREFIX, check_required, given_parameters
 from lokki.config import LokkiConfig, load_config
 from lokki.engine.report import RunReport
 from lokki.errors import EmulatorError, LokkiError, ParameterError

@@ -15,8 +15,8 @@ from typing import NoReturn, TextIO, cast
 import click
 
 from lokki.base.naming import check_run_id
-from lokki.cli_ending import leave_at_once, owns_process
-from lokki.cli_flow import (
+from lokki.cli.ending import leave_at_once, owns_process
+from lokki.cli.options import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -29,8 +29,8 @@ from lokki.cli_flow import (
     run_id_option,
     text_of,
 )
-from lokki.cli_output import check_writable, shown, write_result
-from lokki.cli_params import PREFIX, check_required, given_parameters
+from lokki.cli.output import check_writable, shown, write_result
+from lokki.cli.parameters import PREFIX, check_required, given_parameters
 from lokki.config import load_config
 from lokki.engine.report import RunReport
 from lokki.errors import LokkiError, ParameterError, RunError, RunFolderError

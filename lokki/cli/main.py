@@ -22,9 +22,9 @@ from typing import NoReturn, cast
 import click
 
 from lokki.base.failures import first_line, place_in_users_files, text_of, trace_of, users_place
-from lokki.cli_called import called_as
-from lokki.cli_ending import is_called_by_script_alone, leave, owning, owns_process
-from lokki.cli_flow import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
+from lokki.cli.called import called_as
+from lokki.cli.ending import is_called_by_script_alone, leave, owning, owns_process
+from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
 from lokki.decorators import Flow
 from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError
@@ -170,7 +170,7 @@ def lokki_group(program: str) -> click.Group:
 
 def _bootstrap_command() -> click.Command:
     # Imported here so that the other commands start without boto3.
-    from lokki.cli_bootstrap import bootstrap_command
+    from lokki.cli.commands.bootstrap import bootstrap_command
 
     return bootstrap_command()
 
@@ -187,7 +187,7 @@ def _summary(flow: Flow[...]) -> str:
 
 def _runs_command(flow: str | None) -> click.Command:
     # Imported here so that the other commands start without what reads runs.
-    from lokki.cli_runs import runs_command
+    from lokki.cli.commands.runs import runs_command
 
     return runs_command(flow)
 
@@ -246,21 +246,21 @@ def _help(graph: FlowGraph) -> str:
 _RUNS = "List the runs on this machine, the latest first."
 
 FLOW_COMMANDS = (
-    FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli_run"),
-    FlowCommand("build", "Write Lambda packages, state machine and template.", "lokki.cli_build"),
-    FlowCommand("emulate", "Build, and run what was built as AWS would.", "lokki.cli_emulate"),
-    FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli_deploy"),
-    FlowCommand("rollback", "Let new runs on AWS use the version before.", "lokki.cli_deploy"),
-    FlowCommand("destroy", "Remove a flow from AWS.", "lokki.cli_deploy"),
-    FlowCommand("doctor", "Check what a deployment needs: account, bucket, permissions.", "lokki.cli_doctor"),
-    FlowCommand("prune", "Delete old versions on AWS that nothing needs.", "lokki.cli_deploy"),
-    FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli_estimate"),
-    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli_operate"),
-    FlowCommand("show", "Show the runs on AWS, or all of one run.", "lokki.cli_show"),
-    FlowCommand("logs", "Show what a run on AWS printed and logged.", "lokki.cli_logs"),
-    FlowCommand("redrive", "Let a run on AWS go on where it failed.", "lokki.cli_operate"),
-    FlowCommand("stop", "Stop a run on AWS.", "lokki.cli_operate"),
-    FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", "lokki.cli_replay"),
+    FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli.commands.run"),
+    FlowCommand("build", "Write Lambda packages, state machine and template.", "lokki.cli.commands.build"),
+    FlowCommand("emulate", "Build, and run what was built as AWS would.", "lokki.cli.commands.emulate"),
+    FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli.commands.deploy"),
+    FlowCommand("rollback", "Let new runs on AWS use the version before.", "lokki.cli.commands.deploy"),
+    FlowCommand("destroy", "Remove a flow from AWS.", "lokki.cli.commands.deploy"),
+    FlowCommand("doctor", "Check what a deployment needs: account, bucket, permissions.", "lokki.cli.commands.doctor"),
+    FlowCommand("prune", "Delete old versions on AWS that nothing needs.", "lokki.cli.commands.deploy"),
+    FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli.commands.estimate"),
+    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli.commands.operate"),
+    FlowCommand("show", "Show the runs on AWS, or all of one run.", "lokki.cli.commands.show"),
+    FlowCommand("logs", "Show what a run on AWS printed and logged.", "lokki.cli.commands.logs"),
+    FlowCommand("redrive", "Let a run on AWS go on where it failed.", "lokki.cli.commands.operate"),
+    FlowCommand("stop", "Stop a run on AWS.", "lokki.cli.commands.operate"),
+    FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", "lokki.cli.commands.replay"),
 )
 
 

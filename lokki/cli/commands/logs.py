@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from lokki.builder.names import function_id
-from lokki.cli_account import Account, env_option, find_account, stack_options
-from lokki.cli_flow import DONE
+from lokki.cli.account import Account, env_option, find_account, stack_options
+from lokki.cli.options import DONE
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.operate.logs import LogWindow, follow_lines, run_lines

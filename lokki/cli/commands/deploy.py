@@ -9,8 +9,8 @@ import click
 
 from lokki.builder.builder import Builder
 from lokki.builder.names import deployed_name
-from lokki.cli_account import env_option, stack_options
-from lokki.cli_flow import DONE, EPILOG, FAILED, SETTINGS, Called
+from lokki.cli.account import env_option, stack_options
+from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS, Called
 from lokki.config import LokkiConfig, load_config
 from lokki.deploy import deployment, removal
 from lokki.deploy.aws import Aws, connect

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from lokki.cli_flow import from_here
-from lokki.cli_run_details import run_details
+from lokki.cli.options import from_here
+from lokki.cli.run_details import run_details
 from lokki.emulator.kept import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
