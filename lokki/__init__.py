@@ -58,7 +58,7 @@ def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:
     # Imported here so that `import lokki` in Lambda does not load it, nor click.
     from importlib.util import find_spec
 
-    if find_spec("lokki.cli.main") is None:
+    if find_spec("lokki.cli") is None:
         return
     # Imported here for the same reason.
     from lokki.cli.main import main as run_command_line

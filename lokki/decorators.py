@@ -194,7 +194,7 @@ class Flow[**P, R = Any]:
             # Imported here so that Lambda, where flows are only drawn, does not load what runs them.
             from lokki.progress.launching import Launcher, LaunchOptions
         except ModuleNotFoundError as error:
-            if error.name != "lokki.progress.launching":
+            if error.name != "lokki.progress":
                 raise
             raise FlowError(
                 f"{self.fn.__name__}.run() runs a flow on a machine of yours, and Lambda has none of it. "

@@ -15,116 +15,46 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = {
-    # L0: values and pure functions
     "lokki.errors": 0,
-    "lokki.base.failures": 0,
-    "lokki.base.naming": 0,
-    "lokki.base.quotas": 0,
-    "lokki.base.values": 0,
-    "lokki.base.options": 0,
-    "lokki.base.signatures": 0,
-    "lokki.base.convert": 0,
-    "lokki.base.checking": 0,
-    "lokki.chain": 0,
-    "lokki.graph": 0,
-    "lokki.store.keys": 0,
-    "lokki.estimate.prices": 0,
-    "lokki.results.html": 0,
-    # L1: what is made of them
-    "lokki.plan": 1,
-    "lokki.decorators": 1,
-    "lokki.config": 1,
-    "lokki.engine.events": 1,
-    "lokki.engine.causes": 1,
-    "lokki.store.codec": 1,
-    "lokki.store.manifest": 1,
-    # L2: pure parts of the builder, the runner and the reports
-    "lokki.engine.report": 2,
-    "lokki.engine.invocation": 2,
-    "lokki.engine.drawing": 2,
-    "lokki.estimate.cost": 2,
-    "lokki.estimate.limits": 2,
-    "lokki.builder.package_types": 2,
-    "lokki.builder.names": 2,
-    "lokki.builder.environment": 2,
-    "lokki.builder.permissions": 2,
-    "lokki.builder.halving": 2,
-    "lokki.builder.retries": 2,
-    "lokki.builder.timing": 2,
-    "lokki.builder.lambda_pkg": 2,
-    "lokki.builder.packages.reaching": 2,
-    "lokki.builder.packages.imports": 2,
-    "lokki.builder.packages.sensitive": 2,
-    "lokki.builder.packages.trimming": 2,
-    "lokki.deploy.changes": 2,
-    "lokki.builder.state_machine": 2,
-    "lokki.builder.cloudformation": 2,
-    "lokki.builder.template_text": 2,
-    "lokki.builder.settings": 2,
-    # L3: the edges
-    "lokki.store.base": 3,
-    "lokki.store.container": 3,
-    "lokki.store.items": 3,
-    "lokki.store.local": 3,
-    "lokki.store.profile": 3,
-    "lokki.store.s3": 3,
-    "lokki.s3": 3,
-    "lokki.runner": 3,
-    "lokki.loading": 3,
-    "lokki.local_run": 3,
-    "lokki.local_run.*": 3,
-    "lokki.runtime": 3,
-    "lokki.runtime.*": 3,
-    "lokki.estimate.measured": 3,
-    "lokki.results.flow_results": 3,
-    "lokki.results_*": 3,
-    "lokki.results.replay": 3,
-    "lokki.builder": 3,
-    "lokki.builder.packages.archive": 3,
-    "lokki.builder.packages.folder": 3,
-    "lokki.builder.requirements.build_backend": 3,
-    "lokki.builder.builder": 3,
-    "lokki.builder.requirements.cache": 3,
-    "lokki.builder.checks": 3,
-    "lokki.builder.requirements.resolve": 3,
-    "lokki.builder.requirements.distributions": 3,
-    "lokki.builder.packages.import_check": 3,
-    "lokki.builder.packages.included": 3,
-    "lokki.builder.packages.mentioned": 3,
-    "lokki.builder.requirements.origins": 3,
-    "lokki.builder.requirements.own_metadata": 3,
-    "lokki.builder.requirements.needs": 3,
-    "lokki.builder.requirements.plain_results": 3,
-    "lokki.builder.requirements.statements": 3,
-    "lokki.builder.requirements.steps": 3,
-    "lokki.builder.requirements.find": 3,
-    "lokki.builder.requirements.requirements_file": 3,
-    "lokki.builder.packages.sources": 3,
-    "lokki.builder.packages.tree": 3,
-    "lokki.builder.requirements.uv": 3,
-    "lokki.builder.requirements.vendoring": 3,
-    "lokki.builder.packages.walk": 3,
-    "lokki.emulator": 3,
-    "lokki.emulator.*": 3,
-    "lokki.deploy": 3,
-    "lokki.deploy.*": 3,
-    "lokki.operate": 3,
-    "lokki.operate.*": 3,
-    # L4: what the user meets
-    "lokki": 4,
-    "lokki.__main__": 4,
-    "lokki.cli.main": 4,
-    "lokki.cli_*": 4,
-    "lokki.progress.displays": 4,
-    "lokki.progress.notebook": 4,
-    "lokki.progress.run_log": 4,
-    "lokki.progress.bars": 4,
-    "lokki.progress.row": 4,
-    "lokki.progress.launching": 4,
+    "lokki.base*": 0,  # values, names and checks that know nothing of flows
+    "lokki.chain": 1,
+    "lokki.graph": 1,  # what the user drew
+    "lokki.plan": 2,
+    "lokki.decorators": 2,
+    "lokki.config": 2,  # what is to be run
+    "lokki.engine*": 3,  # what every engine shares
+    "lokki.store*": 4,
+    "lokki.s3": 4,  # where results are kept
+    "lokki.loading": 5,  # the user's file
+    "lokki.runtime*": 5,  # in Lambda
+    "lokki.local_run*": 6,
+    "lokki.runner": 6,  # here
+    "lokki.builder*": 6,  # for AWS
+    "lokki.emulator*": 7,
+    "lokki.deploy*": 7,
+    "lokki.results*": 8,
+    "lokki.estimate*": 8,
+    "lokki.operate*": 9,
+    "lokki.progress*": 9,
+    "lokki": 10,
+    "lokki.__main__": 10,
+    "lokki.cli*": 10,  # what the user meets
 }
-"""The layer of each module; the first entry that matches counts. A new module needs a line here."""
+"""The layer of each folder, and of each module at the top; the first entry that matches counts."""
 
-LAST_PURE_LAYER = 2
+PURE = (
+    "lokki.base*", "lokki.chain", "lokki.graph", "lokki.plan", "lokki.decorators",
+    "lokki.engine.causes", "lokki.engine.drawing", "lokki.engine.events", "lokki.engine.invocation",
+    "lokki.engine.report",
+    "lokki.store.keys", "lokki.store.codec", "lokki.store.manifest",
+    "lokki.builder.cloudformation", "lokki.builder.environment", "lokki.builder.halving", "lokki.builder.lambda_pkg",
+    "lokki.builder.names", "lokki.builder.package_types", "lokki.builder.permissions", "lokki.builder.retries",
+    "lokki.builder.settings", "lokki.builder.state_machine", "lokki.builder.template_text", "lokki.builder.timing",
+    "lokki.builder.packages.imports", "lokki.builder.packages.reaching", "lokki.builder.packages.sensitive",
+    "lokki.builder.packages.trimming", "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits",
+    "lokki.estimate.prices", "lokki.results.html",
+)  # fmt: skip
+"""What decides and describes, from values alone. `lokki.config` is not among them: it reads files."""
 
 DOORS = {
     (
@@ -146,17 +76,14 @@ IMPURE_CALLS = {
     "uuid.uuid1", "uuid.uuid4", "uuid1", "uuid4",
 }  # fmt: skip
 
-IMPURE_BY_DESIGN = {"lokki.config"}
-"""``load_config`` reads its two files and the environment."""
-
 ONLY_IN = {
     "boto3": ("lokki.deploy.*", "lokki.operate*"),
     "botocore": ("lokki.deploy.*", "lokki.operate*"),
-    "click": ("lokki.cli.main*",),
-    "rich": ("lokki.cli.main*", "lokki.progress.displays*"),
+    "click": ("lokki.cli.*",),
+    "rich": ("lokki.cli.*", "lokki.progress.*"),
     "obstore": ("lokki.store.s3",),
-    "moto": ("lokki.emulator", "lokki.emulator.*"),
-    "awslambdaric": ("lokki.emulator", "lokki.emulator.*"),
+    "moto": ("lokki.emulator.*",),
+    "awslambdaric": ("lokki.emulator.*",),
 }
 
 BROAD = {
@@ -249,8 +176,7 @@ def relative_imports(modules: Mapping[str, str]) -> list[str]:
 def impurities(modules: Mapping[str, str]) -> list[str]:
     problems = []
     for module, text in modules.items():
-        number = layer(module)
-        if number is None or number > LAST_PURE_LAYER or module in IMPURE_BY_DESIGN:
+        if not any(fnmatchcase(module, pattern) for pattern in PURE):
             continue
         for name, line in imports(text):
             if any(name == impure or name.startswith(f"{impure}.") for impure in IMPURE):
@@ -384,17 +310,17 @@ def test_no_test_patches_what_it_tests() -> None:
         (
             rightward_imports,
             {"lokki.graph": "from lokki.plan import lower", "lokki.plan": ""},
-            ["lokki.graph (L0) imports lokki.plan (L1)"],
+            ["lokki.graph (L1) imports lokki.plan (L2)"],
         ),
         (
             rightward_imports,
-            {"lokki.base.values": "from lokki import codec", "lokki.store.codec": ""},
-            ["lokki.base.values (L0) imports lokki.store.codec (L1)"],
+            {"lokki.base.values": "from lokki.store import codec", "lokki.store.codec": ""},
+            ["lokki.base.values (L0) imports lokki.store.codec (L4)"],
         ),
         (
             rightward_imports,
             {"lokki.engine.events": "def f():\n    import lokki.runner", "lokki.runner": ""},
-            ["lokki.engine.events (L1) imports lokki.runner (L3)"],
+            ["lokki.engine.events (L3) imports lokki.runner (L6)"],
         ),
         (
             cycles,
@@ -417,11 +343,23 @@ def test_no_test_patches_what_it_tests() -> None:
             {"lokki.engine.events": "from datetime import datetime\nnow = datetime.now()"},
             ["lokki.engine.events:2 calls datetime.now()"],
         ),
-        (impurities, {"lokki.store.codec": "import uuid\nname = uuid.uuid4()"}, ["lokki.store.codec:2 calls uuid.uuid4()"]),
+        (
+            impurities,
+            {"lokki.store.codec": "import uuid\nname = uuid.uuid4()"},
+            ["lokki.store.codec:2 calls uuid.uuid4()"],
+        ),
         (impurities, {"lokki.config": "import os", "lokki.runner": "import time"}, []),
         (misplaced_libraries, {"lokki.runner": "import boto3"}, ["lokki.runner:1 imports boto3"]),
-        (misplaced_libraries, {"lokki.cli.commands.run": "import click", "lokki.deploy.aws": "import boto3.session"}, []),
-        (misplaced_libraries, {"lokki.engine.report": "import rich.table"}, ["lokki.engine.report:1 imports rich.table"]),
+        (
+            misplaced_libraries,
+            {"lokki.cli.commands.run": "import click", "lokki.deploy.aws": "import boto3.session"},
+            [],
+        ),
+        (
+            misplaced_libraries,
+            {"lokki.engine.report": "import rich.table"},
+            ["lokki.engine.report:1 imports rich.table"],
+        ),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml"}, ["lokki.config:2"]),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml  # slow to start"}, []),
         (unexplained_late_imports, {"lokki.config": "def f():\n    # slow to start\n    import yaml"}, []),

@@ -1,4 +1,4 @@
-"""lokki.builder.requirements.resolve, vendoring and uv: what a flow requires, which versions that is, and what is installed."""
+"""What a flow requires: which versions that is, and what is installed."""
 
 import base64
 import hashlib

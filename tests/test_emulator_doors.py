@@ -146,7 +146,7 @@ def test_a_server_that_was_killed_is_told_from_an_error_of_s3() -> None:
 def servers() -> set[int]:
     """Return the processes of this one that serve S3."""
     children = {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
-    return {int(pid) for pid in children if b"s3_server" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {int(pid) for pid in children if b"lokki.emulator.s3.server" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def test_the_other_end_of_a_connection_is_known_by_its_process(s3: S3Server) -> None:

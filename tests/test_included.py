@@ -1,4 +1,4 @@
-"""lokki.builder.packages.included, tree and sensitive: which files beside modules are packed, and what is said of others."""
+"""Which files beside modules are packed, and what is said of others."""
 
 import json
 import os

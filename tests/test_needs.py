@@ -1,4 +1,4 @@
-"""lokki.builder.requirements.needs and distributions: what of the requirements each step's package has, and that it runs with it."""
+"""What of the requirements each package has, and that it runs with it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""lokki.builder.requirements.own_metadata: what importlib.metadata knows in a package of what is installed from a folder."""
+"""What importlib.metadata knows in a package of what is installed from a folder."""
 
 import importlib.metadata
 import json

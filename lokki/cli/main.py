@@ -349,7 +349,7 @@ def users_traceback(error: BaseException) -> str | None:
 
 
 def _users_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
-    packages = (__file__, click.__file__, importlib.__file__)
-    own = ("<frozen importlib", *(str(PurePath(file).parent) for file in packages))
+    packages = (PurePath(__file__).parent, click.__file__, importlib.__file__)
+    own = ("<frozen importlib", *(str(PurePath(path).parent) for path in packages))
     first = next((number for number, frame in enumerate(stack) if frame.filename.startswith(own)), 0)
     return [frame for frame in stack[first:] if not frame.filename.startswith(own)]

@@ -1,4 +1,4 @@
-"""Emulated runs as `lokki.results.flow_results` reads them: Step Functions' part from the history that they keep, S3's from files.
+"""Emulated runs as results are read: Step Functions' part from the history that they keep, S3's from files.
 
 Nothing of the emulator's extra is needed.
 """

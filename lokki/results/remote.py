@@ -1,4 +1,4 @@
-"""Deployed and emulated runs as `lokki.results.flow_results` reads them: values from S3, and the rest from Step Functions."""
+"""Deployed and emulated runs as results are read: values from S3, the rest from Step Functions."""
 
 from __future__ import annotations
 

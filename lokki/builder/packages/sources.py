@@ -36,10 +36,9 @@ from lokki.graph import FlowGraph
 RESERVED = re.compile(r"Dockerfile|handler\.py|requirements(-\d+)?\.txt|lokki/.*")
 """Files that lokki puts into a package's folder."""
 
-_NOT_ON_LAMBDA = re.compile(
-    "__main__|builder/|causes|cli|deploy|drawing|emulator/|estimate|launching|measured|operate|prices|progress|replay|"
-    "results|run_log"
-)
+_ON_LAMBDA = re.compile(r"(__init__|chain|decorators|errors|graph|plan|s3)\.py|(base|engine|runtime|store)/.*")
+"""What of lokki a package has: the modules with which a flow is drawn, and the folders that run a step."""
+
 _ZIP_BYTES = 262_144_000
 IMAGE_BYTES = 10 * 2**30
 """What Lambda takes. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
@@ -138,11 +137,11 @@ def _notes(walk: Walk, chosen: Selection, files: Mapping[str, bytes]) -> Iterato
 
 
 def lokki_files() -> dict[str, bytes]:
-    """Read lokki's own modules, as they are installed here, by package path, without what Lambda has no use for."""
-    folder = Path(__file__).parent.parent
+    """Read the modules of lokki that run a step on Lambda, by package path."""
+    folder = Path(__file__).parents[2]
     # Not Path.glob(), which takes six times as long.
     paths = (path.replace(os.sep, "/") for path in iglob("**/*.py", root_dir=folder, recursive=True))  # noqa: PTH207
-    return {f"lokki/{path}": (folder / path).read_bytes() for path in sorted(paths) if not _NOT_ON_LAMBDA.match(path)}
+    return {f"lokki/{path}": (folder / path).read_bytes() for path in sorted(paths) if _ON_LAMBDA.fullmatch(path)}
 
 
 def _module_of(flow: Flow[...]) -> tuple[ModuleType, Path]:
