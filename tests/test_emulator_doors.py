@@ -14,7 +14,7 @@ import pytest
 from test_emulator_functions import HANDLER, functions, invoke
 
 from lokki.base.values import Stored
-from lokki.emulator.functions.peers import belongs_to
+from lokki.emulator.functions.connections import belongs_to
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.scratch import Secret
 from lokki.errors import EmulatorError, StoreError

@@ -17,8 +17,8 @@ import pytest
 
 from lokki.base.values import Json
 from lokki.emulator.functions.pool import LambdaFunctions
-from lokki.emulator.functions.rooms import Room, SharedRoom, make_room
-from lokki.emulator.functions.worker import FunctionSpec, Surroundings
+from lokki.emulator.functions.process import FunctionSpec, Surroundings
+from lokki.emulator.functions.sandbox import Room, SharedRoom, make_room
 from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 
 CALLER = Caller("arn:run", "Work")

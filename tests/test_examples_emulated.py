@@ -22,8 +22,8 @@ from test_examples import BIRDS, BODY_MASS, EXAMPLES, PRIMES_TO_A_MILLION, run_e
 from lokki.base.values import Json
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
-from lokki.emulator.kept import HISTORY
 from lokki.emulator.run import Emulation
+from lokki.emulator.run_files import HISTORY
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent

@@ -10,7 +10,7 @@ from support.command import Place
 from support.damage import DAMAGES
 
 from lokki import local
-from lokki.emulator.kept import HISTORY
+from lokki.emulator.run_files import HISTORY
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import EmulatorError, LokkiError
 from lokki.local_run.checksums import CHECKSUMS

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby, islice
 
 from lokki.base.failures import Failure
-from lokki.emulator.kept import emulated_name
+from lokki.emulator.run_files import emulated_name
 from lokki.errors import LokkiError
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal import result_parts

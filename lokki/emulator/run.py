@@ -16,10 +16,10 @@ import msgspec
 from lokki.base.values import Json, Stored, ref_from_json
 from lokki.emulator.functions.chaos import ChaosFunctions
 from lokki.emulator.functions.pool import LambdaFunctions
-from lokki.emulator.functions.rooms import make_room
+from lokki.emulator.functions.process import FunctionSpec, Surroundings
+from lokki.emulator.functions.sandbox import make_room
 from lokki.emulator.functions.throttling import ThrottledFunctions
-from lokki.emulator.functions.worker import FunctionSpec, Surroundings
-from lokki.emulator.kept import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
+from lokki.emulator.run_files import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Scratch, Secret
@@ -27,8 +27,8 @@ from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent, to_json
 from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Caller, Functions, RealClock, Services, Settings
-from lokki.emulator.telling import Teller
 from lokki.emulator.template import read_bundle
+from lokki.emulator.translation import Teller
 from lokki.engine.events import Event, StepOutput
 from lokki.errors import RunError, RunFolderError, StoreError
 from lokki.store.base import load

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import cast
 
 from lokki.base.values import Json
-from lokki.emulator.kept import emulated_name
 from lokki.emulator.run import Emulation, EmulationOptions, failure_text
+from lokki.emulator.run_files import emulated_name
 from lokki.engine.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph

@@ -16,7 +16,7 @@ import yaml
 
 from lokki.base.quotas import DEFINITION_BYTES, LEAST_DISK
 from lokki.base.values import Json
-from lokki.emulator.functions.worker import FunctionSpec
+from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.states.definition import StateMachine, check_expressions, read_definition
 from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.services import ACCOUNT, REGION

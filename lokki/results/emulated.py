@@ -12,7 +12,7 @@ import msgspec
 
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.values import Json, Stored
-from lokki.emulator.kept import DEFINITION, HISTORY, OBJECTS
+from lokki.emulator.run_files import DEFINITION, HISTORY, OBJECTS
 from lokki.errors import StoreError
 from lokki.local_run.checksums import Checksums, read_checksums
 from lokki.local_run.runs import RunRecord, Runs

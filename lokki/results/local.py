@@ -18,7 +18,7 @@ import msgspec
 
 from lokki.base.failures import Failure
 from lokki.base.values import Json, Ref, Stored
-from lokki.emulator.kept import emulated_name
+from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.local_run import journal
 from lokki.local_run.folder import RunFolder

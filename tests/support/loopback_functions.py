@@ -17,8 +17,8 @@ from moto.awslambda.models import lambda_backends
 from moto.logs.models import logs_backends
 
 from lokki.emulator.functions.pool import LambdaFunctions
-from lokki.emulator.functions.rooms import make_room
-from lokki.emulator.functions.worker import FunctionSpec, LogEvent, Surroundings
+from lokki.emulator.functions.process import FunctionSpec, LogEvent, Surroundings
+from lokki.emulator.functions.sandbox import make_room
 from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply, ServiceError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import click
 
 from lokki.cli.options import from_here
 from lokki.cli.run_details import run_details
-from lokki.emulator.kept import emulated_name
+from lokki.emulator.run_files import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.progress.displays import seconds

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
 
-from lokki.emulator.functions.worker import FunctionSpec, Surroundings, Worker
+from lokki.emulator.functions.process import FunctionSpec, Surroundings, Worker
 from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
 
 _SLICE = 0.2

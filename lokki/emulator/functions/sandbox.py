@@ -30,7 +30,7 @@ _LANGUAGE_ROOT = "/var/lang"
 _PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 _OPTIONS = ("-I", "-S", "-B", "-X", "utf8")
 _PROGRAMS = Path(__file__).parent
-_BOOTSTRAP, _ENTER = _PROGRAMS / "bootstrap.py", _PROGRAMS / "enter_room.py"
+_BOOTSTRAP, _ENTER = _PROGRAMS / "bootstrap.py", _PROGRAMS / "enter_sandbox.py"
 _HIDING = _PROGRAMS / "hiding"
 
 _COMMANDS = (

@@ -25,9 +25,9 @@ from typing import Literal
 import msgspec
 
 from lokki.base.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
-from lokki.emulator.functions.peers import belongs_to
-from lokki.emulator.functions.rooms import Room
+from lokki.emulator.functions.connections import belongs_to
 from lokki.emulator.functions.runtime_api import Invocation, RuntimeApi
+from lokki.emulator.functions.sandbox import Room
 from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply
 
 INIT_SECONDS = 10.0
