@@ -23,8 +23,8 @@ from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import content_digest
 from lokki.builder.packages.folder import Bundle, write_bundle
 from lokki.builder.packages.sources import collect
+from lokki.builder.requirements.choose import Available
 from lokki.builder.requirements.resolve import Resolved
-from lokki.builder.requirements.steps import Available
 from lokki.builder.requirements.vendoring import Installation, InstalledFile, install_once
 from lokki.builder.settings import check_settings
 from lokki.cli.commands.build import build_command

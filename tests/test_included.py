@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lokki.builder.packages.included import Base, Choice, Selection, matches
+from lokki.builder.packages.data_files import Base, Choice, Selection, matches
 from lokki.builder.packages.sensitive import is_named_like_secret
 from lokki.errors import LokkiError
 

@@ -17,12 +17,12 @@ from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, Build
 from lokki.builder.packages.archive import bytecode_kind, content_digest
 from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, shown_size, write_bundle
 from lokki.builder.packages.import_check import ON_LAMBDA_MODULES, Target, check_packages, standard_library
+from lokki.builder.packages.own_metadata import own_metadata
 from lokki.builder.packages.sources import Project, collect, lokki_files
 from lokki.builder.packages.trimming import Trimmed, trim
+from lokki.builder.requirements.choose import Available, Chosen, choose
 from lokki.builder.requirements.find import Requirements, find_requirements
-from lokki.builder.requirements.own_metadata import own_metadata
 from lokki.builder.requirements.resolve import Resolved, check_imports, resolve
-from lokki.builder.requirements.steps import Available, Chosen, choose
 from lokki.builder.requirements.uv import Uv
 from lokki.builder.requirements.vendoring import (
     UNZIPPED_LIMIT,

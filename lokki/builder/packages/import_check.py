@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.code import module_name
+from lokki.builder.packages.data_files import matches
 from lokki.builder.packages.imports import ModuleImport, always_imported
-from lokki.builder.packages.included import matches
-from lokki.builder.packages.reaching import module_name
 
 ON_LAMBDA_MODULES: Final = frozenset(
     {"boto3", "botocore", "s3transfer", "jmespath", "awslambdaric", "snapshot_restore_py"}

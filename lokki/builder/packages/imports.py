@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lokki.builder.packages.reaching import imported_from, last_name, parent_package
+from lokki.builder.packages.code import imported_from, last_name, parent_package
 
 type When = Literal["always", "called", "guarded"]
 """Of an import: whenever its module is imported; when a function is called; where it may fail or be left out."""

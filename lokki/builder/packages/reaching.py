@@ -8,8 +8,19 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from lokki.builder.packages.code import (
+    LokkiNames,
+    imported_from,
+    is_decorated_by,
+    is_of_lokki,
+    last_name,
+    lokki_names,
+    module_name,
+    parent_package,
+)
 
 _BUILTINS = frozenset({"globals", "locals", "vars", "dir", "eval", "exec", "__builtins__"})
 _ATTRIBUTES = frozenset({"__dict__", "__globals__", "__loader__", "_getframe", "f_globals", "f_locals", "resolve_name"})
@@ -32,14 +43,6 @@ _PATH = re.compile(r"[\w.:/-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class LokkiNames:
-    """What of lokki a module has at its top level: names of its own for what is in lokki, and for lokki itself."""
-
-    members: Mapping[str, str]
-    modules: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
 class CodeOfModule:
     """A module, read once: its path, its tree, what of lokki it has, and the nodes that run on Lambda."""
 
@@ -53,53 +56,6 @@ def read_code(path: str, tree: ast.Module) -> CodeOfModule:
     """Read what `mentions` and `reason_to_keep` look at."""
     names = lokki_names(tree)
     return CodeOfModule(path, tree, names, tuple(_executed(tree, names)))
-
-
-def module_name(path: str) -> str:
-    """Return the name of the module at a path of a package: ``team.steps`` of ``team/steps.py``."""
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def parent_package(path: str) -> list[str]:
-    """Return the parts of the name of the package that a module's relative imports begin at."""
-    parts = module_name(path).split(".")
-    return parts if path.rpartition("/")[2] == "__init__.py" else parts[:-1]
-
-
-def imported_from(node: ast.ImportFrom, package: list[str]) -> str:
-    """Return the whole name of the module that names are imported from, "" for one above the top."""
-    above = package[: len(package) - node.level + 1] if node.level else []
-    return ".".join([*above, *([node.module] if node.module else [])])
-
-
-def last_name(expression: ast.expr) -> str:
-    """Return the last name of ``a`` or ``a.b.c``, "" of anything else."""
-    if isinstance(expression, ast.Attribute):
-        return expression.attr
-    return expression.id if isinstance(expression, ast.Name) else ""
-
-
-def lokki_names(tree: ast.Module) -> LokkiNames:
-    """Return what a module imports of lokki at its top level and gives no other meaning to."""
-    members: dict[str, str] = {}
-    modules: set[str] = set()
-    bound: list[str] = []
-    for node in _of_module_scope(tree.body):
-        if isinstance(node, ast.ImportFrom) and node.module in ("lokki", "lokki.decorators") and not node.level:
-            members |= {alias.asname or alias.name: alias.name for alias in node.names}
-        elif isinstance(node, ast.Import) and any(alias.name == "lokki" for alias in node.names):
-            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "lokki"}
-        else:
-            bound += _bound_by(node)
-    bound += [name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names]
-    own = {name: member for name, member in members.items() if name not in bound}
-    return LokkiNames(own, frozenset(modules.difference(bound)))
-
-
-def is_decorated_by(function: ast.FunctionDef, member: str, names: LokkiNames) -> bool:
-    """Tell whether a function has one decorator, and that is lokki's of this name."""
-    called = [each.func if isinstance(each, ast.Call) else each for each in function.decorator_list]
-    return len(called) == 1 and _is_of_lokki(called[0], member, names)
 
 
 def mentions(code: CodeOfModule) -> frozenset[str]:
@@ -274,41 +230,8 @@ def _arguments_of_main(tree: ast.Module, names: LokkiNames) -> Iterator[int]:
     """Yield what identifies the nodes that are given to lokki's ``main()``, which does nothing on Lambda."""
     for node in tree.body:
         match node:
-            case ast.Expr(value=ast.Call(func=function, args=arguments)) if _is_of_lokki(function, "main", names):
+            case ast.Expr(value=ast.Call(func=function, args=arguments)) if is_of_lokki(function, "main", names):
                 yield from map(id, arguments)
-
-
-def _is_of_lokki(expression: ast.expr, member: str, names: LokkiNames) -> bool:
-    match expression:
-        case ast.Name(id=name):
-            return names.members.get(name) == member
-        case ast.Attribute(value=ast.Name(id=module), attr=name):
-            return module in names.modules and name == member
-    return False
-
-
-def _of_module_scope(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Yield the nodes whose names are the module's own: all but those inside functions and classes."""
-    waiting = list(body)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            waiting += ast.iter_child_nodes(node)
-
-
-def _bound_by(node: ast.AST) -> list[str]:
-    """Return the names that a node gives a meaning."""
-    match node:
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-            return [name]
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            return [alias.asname or alias.name.partition(".")[0] for alias in aliases]
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-            return [name]
-    return []
 
 
 def _line(node: ast.AST) -> int:

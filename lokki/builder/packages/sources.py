@@ -21,12 +21,11 @@ from types import ModuleType
 
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.code import module_name, parse
+from lokki.builder.packages.data_files import Choice, Selection, first_notes, read_file
 from lokki.builder.packages.imports import ModuleImport
-from lokki.builder.packages.included import Choice, Selection, first_notes, read_file
-from lokki.builder.packages.mentioned import unpacked_files, unpacked_modules
-from lokki.builder.packages.reaching import module_name
-from lokki.builder.packages.trimming import parse
-from lokki.builder.packages.walk import Walk, code_folders
+from lokki.builder.packages.modules import Walk, code_folders
+from lokki.builder.packages.unpacked import unpacked_files, unpacked_modules
 from lokki.chain import AnyStep, StepNode
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow

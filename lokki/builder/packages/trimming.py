@@ -11,20 +11,13 @@ from __future__ import annotations
 import ast
 import copy
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.packages.reaching import (
-    CodeOfModule,
-    LokkiNames,
-    is_decorated_by,
-    mentions,
-    read_code,
-    reason_to_keep,
-)
+from lokki.builder.packages.code import LokkiNames, is_decorated_by, parse
+from lokki.builder.packages.reaching import CodeOfModule, mentions, read_code, reason_to_keep
 
 _OWN = "lokki/"
 """lokki's own files, which know no steps."""
@@ -139,27 +132,6 @@ def _parsed(files: Mapping[str, bytes], trees: Mapping[str, ast.Module]) -> Iter
         tree = trees.get(path) or parse(source)
         if tree is not None:
             yield path, tree
-
-
-def parse(source: bytes) -> ast.Module | None:
-    """Parse a module, None if it is no Python."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # Python told them when it imported the file
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two for what is nested too deeply
-        return None
-
-
-def syntax_error(source: bytes) -> str:
-    """Say where and why a source is no Python, to be written after its file's name; "" for one that is."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            ast.parse(source)
-    except SyntaxError as error:
-        return f"{f':{error.lineno}' if error.lineno else ''} is not valid Python: {error.msg}"
-    except (ValueError, RecursionError, MemoryError) as error:
-        return f" is not valid Python: {error or 'it is nested too deeply'}"
-    return ""
 
 
 def _is_in_data(step: Importable, data: Sequence[bytes]) -> bool:

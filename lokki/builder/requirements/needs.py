@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lokki.builder.lambda_pkg import Importable
-from lokki.builder.packages.trimming import parse
+from lokki.builder.packages.code import parse
 from lokki.builder.requirements.distributions import Distribution, Providers, closure, providers
 from lokki.builder.requirements.origins import normalized
 from lokki.builder.requirements.plain_results import returns_plain_values

@@ -21,11 +21,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
+from lokki.builder.packages.code import module_name, parse, syntax_error
+from lokki.builder.packages.data_files import Base, first_notes, matches, read_file
 from lokki.builder.packages.import_check import LOADED_BEFORE, standard_library
 from lokki.builder.packages.imports import ModuleImport, always_imported, read_imports
-from lokki.builder.packages.included import Base, first_notes, matches, read_file
-from lokki.builder.packages.reaching import module_name
-from lokki.builder.packages.trimming import parse, syntax_error
 
 _PROJECT_MARKS = ("pyproject.toml", "lokki.yml", "requirements.txt")
 

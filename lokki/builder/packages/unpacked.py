@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from lokki.builder.packages.included import shown
-from lokki.builder.packages.reaching import last_name
+from lokki.builder.packages.code import last_name
+from lokki.builder.packages.data_files import shown
 from lokki.builder.packages.sensitive import is_named_like_secret
 
 _FILE = re.compile(r"[^\0\n*?<>|:]{1,200}\.[A-Za-z][A-Za-z0-9]{0,9}")

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from lokki.builder.package_types import BuildError
+from lokki.builder.packages.file_tree import Tree, TreeEntry
 from lokki.builder.packages.sensitive import has_private_key, is_named_like_secret
-from lokki.builder.packages.tree import Tree, TreeEntry
 from lokki.errors import ConfigError
 
 _MOST_NOTES: Final = 8
