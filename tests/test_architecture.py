@@ -51,8 +51,9 @@ PURE = (
     "lokki.builder.names", "lokki.builder.package_types", "lokki.builder.permissions", "lokki.builder.retries",
     "lokki.builder.settings", "lokki.builder.state_machine", "lokki.builder.template_text", "lokki.builder.timing",
     "lokki.builder.packages.code", "lokki.builder.packages.imports", "lokki.builder.packages.reaching",
-    "lokki.builder.packages.sensitive", "lokki.builder.packages.trimming", "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits",
-    "lokki.estimate.prices", "lokki.results.html",
+    "lokki.builder.packages.sensitive", "lokki.builder.packages.trimming",
+    "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits", "lokki.estimate.prices",
+    "lokki.results.html",
 )  # fmt: skip
 """What decides and describes, from values alone. `lokki.config` is not among them: it reads files."""
 
