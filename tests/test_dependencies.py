@@ -23,7 +23,7 @@ from lokki.builder.requirements.distributions import Distribution
 from lokki.builder.requirements.find import Requirements, find_requirements
 from lokki.builder.requirements.resolve import Resolved, check_imports, installed_versions, resolve
 from lokki.builder.requirements.uv import Uv
-from lokki.builder.requirements.vendoring import Index, Installation, InstalledFile, Vendored, check_size, vendor
+from lokki.builder.requirements.vendoring import Index, Installation, InstalledFile, Vendored, check_zip_size, vendor
 
 X86 = "x86_64-manylinux_2_34"
 UV = Uv(os.environ)
@@ -351,12 +351,12 @@ def test_an_installation_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) 
 
 
 def test_a_package_over_the_limit_is_refused_with_a_table_of_its_largest_parts() -> None:
-    check_size({"a": 262_144_000}, "clean")
+    check_zip_size({"a": 262_144_000}, "clean")
     sizes = {f"package_{number:02}": number * 5 * 2**20 for number in range(12)}
     with pytest.raises(BuildError) as caught:
-        check_size(sizes, "clean")
+        check_zip_size(sizes, "clean")
     first, title, *table, last = str(caught.value).replace(". The", ".\nThe").splitlines()
     assert first == "the zip package of clean() has 330.0 MiB unzipped; Lambda takes 250 MiB."
-    assert title == "The largest parts are:"
-    assert table == [f"  {number * 5:7.1f} MiB  package_{number:02}" for number in range(11, 1, -1)]
+    assert title == "The largest are:"
+    assert table == [f"  {number * 5:9.1f} MiB  package_{number:02}" for number in range(11, 1, -1)]
     assert last == "Require less, or set package_type: image in lokki.yml, where 10 GB fit."

@@ -12,10 +12,10 @@ import pytest
 from build_flows import BUILDS
 
 from lokki import StepNode, flow, step
+from lokki.base.quotas import UNZIPPED_BYTES
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.requirements.distributions import Distribution, find_distributions, providers
 from lokki.builder.requirements.needs import Installed, StepSources, step_needs
-from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
 from lokki.plan import lower
 
 # What packages lead to
@@ -317,7 +317,7 @@ def test_numpy_pandas_and_pyarrow_fit_into_a_zip(tmp_path: Path) -> None:
     (project / "flow.py").write_text(f"from{code}")
     assert "not in load(), half(), total(), whose code imports nothing of it" in lokki_command(project, "build")
     packages = json.loads((project / "lokki-build" / "build.json").read_bytes())["packages"]
-    assert 230_000_000 < packages["train"]["unzipped"] < UNZIPPED_LIMIT
+    assert 230_000_000 < packages["train"]["unzipped"] < UNZIPPED_BYTES
     with zipfile.ZipFile(project / "lokki-build" / "lambdas" / "train.zip") as archive:
         names = archive.namelist()
     assert "numpy/__init__.pyi" in names

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lokki
-from lokki.builder.packages.own_metadata import own_metadata
+from lokki.builder.packages.local_packages import own_metadata
 from lokki.builder.requirements.uv import Uv
 
 

@@ -24,6 +24,12 @@ MOST_DISK = 10_240
 """Megabytes of a function's /tmp.
 https://docs.aws.amazon.com/lambda/latest/api/API_EphemeralStorage.html"""
 
+UNZIPPED_BYTES = 262_144_000
+"""A function's code, unzipped, with its layers: 250 MiB."""
+
+IMAGE_BYTES = 10 * 2**30
+"""A function's image, uncompressed, with all layers."""
+
 ENVIRONMENT_BYTES = 4_096
 """All variables of a function, names and values."""
 

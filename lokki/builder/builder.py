@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lokki.base.quotas import UNZIPPED_BYTES
 from lokki.builder.cloudformation import build_template
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.names import deployed_name
 from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import bytecode_kind, content_digest
-from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, shown_size, write_bundle
+from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, write_bundle
 from lokki.builder.packages.import_check import ON_LAMBDA_MODULES, Target, check_packages, standard_library
-from lokki.builder.packages.own_metadata import own_metadata
+from lokki.builder.packages.local_packages import own_metadata
+from lokki.builder.packages.sizes import size_text
 from lokki.builder.packages.sources import Project, collect, lokki_files
 from lokki.builder.packages.trimming import Trimmed, trim
 from lokki.builder.requirements.choose import Available, Chosen, choose
@@ -25,12 +27,10 @@ from lokki.builder.requirements.find import Requirements, find_requirements
 from lokki.builder.requirements.resolve import Resolved, check_imports, resolve
 from lokki.builder.requirements.uv import Uv
 from lokki.builder.requirements.vendoring import (
-    UNZIPPED_LIMIT,
     Installation,
     Vendored,
-    check_size,
+    check_zip_size,
     install_once,
-    sizes_with,
     vendored_files,
 )
 from lokki.builder.settings import check_settings
@@ -52,7 +52,7 @@ class Contents:
     available: Available
 
 
-def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_bytes: int = UNZIPPED_LIMIT) -> Bundle:
+def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_bytes: int = UNZIPPED_BYTES) -> Bundle:
     """Return all that a flow becomes on AWS; equal input gives equal bytes. ``zip_bytes``: most of a zip, unzipped.
 
     Raises FlowError, ConfigError and BuildError for what AWS would not take.
@@ -136,7 +136,8 @@ def _package(
     whole = hashlib.sha256(f"{content_digest(files)} {bytecode_kind()} {vendored.digest}".encode()).hexdigest()
     code = ZipCode(f"lokki-packages/{flow}/{slug(step)}-{whole[:_DIGEST_LENGTH]}.zip")
     package = Package(step, code, files, vendored)
-    check_size(sizes_with(vendored, [len(content) for content in package.own.values()]), step, zip_bytes)
+    own = {"the flow and lokki": sum(map(len, package.own.values()))}
+    check_zip_size(vendored.sizes | own, step, zip_bytes)
     return package
 
 
@@ -154,7 +155,7 @@ class Builder:
     write: Callable[[str], None] = _to_stdout
     environ: Mapping[str, str] | None = None
     cache: Path | None = None
-    zip_bytes: int = UNZIPPED_LIMIT
+    zip_bytes: int = UNZIPPED_BYTES
 
     def build(self, graph: FlowGraph, config: LokkiConfig) -> Bundle:
         """Write a flow's packages, state machine and template to ``config.build_dir`` and report what changed.
@@ -173,7 +174,7 @@ class Builder:
             self.write(line)
         for each in written:
             note = f"  ({each.note})" if each.note else ""
-            self.write(f"  {each.change:<9} {shown_size(each.size):>10}  {each.digest[:12]:<12}  {each.path}{note}")
+            self.write(f"  {each.change:<9} {size_text(each.size):>10}  {each.digest[:12]:<12}  {each.path}{note}")
         self.write(f"{_summary(written)} in {folder}, {time.monotonic() - began:.1f} s")
         return bundle
 

@@ -15,12 +15,13 @@ from lokki.base.quotas import (
     FUNCTION_NAME_LENGTH,
     MACHINE_NAME_LENGTH,
     TEMPLATE_BYTES,
+    UNZIPPED_BYTES,
 )
 from lokki.builder.environment import function_environment
 from lokki.builder.names import deployed_functions, function_suffixes
 from lokki.builder.package_types import ZipCode
-from lokki.builder.packages.folder import Bundle, shown_size
-from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
+from lokki.builder.packages.folder import Bundle
+from lokki.builder.packages.sizes import size_text
 from lokki.builder.timing import execution_type, longest_item
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
@@ -62,8 +63,8 @@ def _sizes(bundle: Bundle) -> Iterator[str]:
     for package in bundle.packages:
         if isinstance(package.code, ZipCode) and package.vendored is not None:
             size = package.vendored.size + sum(map(len, package.own.values()))
-            if size > UNZIPPED_LIMIT:
-                yield f"lambdas/{package.step}.zip: has {shown_size(size)} unzipped, Lambda takes 250 MiB; require less"
+            if size > UNZIPPED_BYTES:
+                yield f"lambdas/{package.step}.zip: has {size_text(size)} unzipped, Lambda takes 250 MiB; require less"
 
 
 def _functions(graph: FlowGraph, config: LokkiConfig, bundle: Bundle) -> Iterator[str]:

@@ -16,7 +16,8 @@ from lokki.base.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
 from lokki.base.values import Json
 from lokki.builder.package_types import ImageCode, ZipCode
 from lokki.builder.packages.archive import content_digest
-from lokki.builder.packages.folder import Bundle, archive_path, shown_size
+from lokki.builder.packages.folder import Bundle, archive_path
+from lokki.builder.packages.sizes import size_text
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws, aws_errors
 from lokki.deploy.bucket import Upload, check_bucket, missing, put_text, upload
@@ -160,7 +161,7 @@ def described(aws: Aws, plan: Deployment) -> list[str]:
     wanted = plan.wanted
     lines = [f"{wanted.bundle.flow} → stack {wanted.name} in {aws.region}, account {plan.account}"]
     if plan.uploads:
-        size = shown_size(sum(each.size for each in plan.uploads))
+        size = size_text(sum(each.size for each in plan.uploads))
         lines.append(f"  upload {_count(len(plan.uploads), 'package')} ({size}) to {wanted.config.artifact_bucket}")
     if plan.images and plan.registry is not None:
         lines.append(f"  build and push {_count(len(plan.images), 'image')} to {plan.registry.host}")

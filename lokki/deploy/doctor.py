@@ -14,7 +14,7 @@ from typing import Final, Literal
 from botocore.exceptions import ClientError
 
 from lokki.builder.names import deployed_name
-from lokki.builder.packages.folder import shown_size
+from lokki.builder.packages.sizes import size_text
 from lokki.builder.state_machine import (
     BUCKET_PLACEHOLDER,
     CONCURRENCY_PLACEHOLDER,
@@ -208,7 +208,7 @@ def _quotas(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> I
     else:
         yield Check("ok", text)
     used, most = usage["TotalCodeSize"], limit["TotalCodeSize"]
-    code = f"code of all functions: {shown_size(used)} of {shown_size(most)}"
+    code = f"code of all functions: {size_text(used)} of {size_text(most)}"
     yield Check("warning", code, "delete old versions with prune") if used > 0.8 * most else Check("ok", code)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lokki.builder.packages.folder import shown_size
+from lokki.builder.packages.sizes import size_text
 from lokki.deploy.aws import Aws, aws_errors
 from lokki.deploy.deployed import Deployed
 from lokki.deploy.live import Version, live_version, versions
@@ -75,7 +75,7 @@ def pruning_in_words(plan: Pruning) -> list[str]:
     machines, functions = len(plan.state_machine), len(plan.functions)
     return [
         f"{machines} {'version' if machines == 1 else 'versions'} of the state machine, of {machines + plan.kept}",
-        f"{functions} {'version' if functions == 1 else 'versions'} of functions ({shown_size(plan.size)} of code)",
+        f"{functions} {'version' if functions == 1 else 'versions'} of functions ({size_text(plan.size)} of code)",
     ]
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 from botocore.exceptions import ClientError
 
-from lokki.builder.packages.folder import shown_size
+from lokki.builder.packages.sizes import size_text
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.deploy.bucket import remove_all, stored
 from lokki.deploy.changes import Mapped
@@ -128,4 +128,4 @@ def _running(aws: Aws, state: StackState) -> int:
 
 def _objects(found: tuple[int, int]) -> str:
     count, size = found
-    return f"{count:,} {'object' if count == 1 else 'objects'} ({shown_size(size)})"
+    return f"{count:,} {'object' if count == 1 else 'objects'} ({size_text(size)})"

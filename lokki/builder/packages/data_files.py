@@ -16,10 +16,13 @@ from typing import Final
 from lokki.builder.package_types import BuildError
 from lokki.builder.packages.file_tree import Tree, TreeEntry
 from lokki.builder.packages.sensitive import has_private_key, is_named_like_secret
+from lokki.builder.packages.sizes import refuse_too_large
 from lokki.errors import ConfigError
 
 _MOST_NOTES: Final = 8
 """More would hide the rest of what a build reports."""
+
+_LESS_DATA = "Exclude in lokki.yml what the flow does not read, or let it read that from S3."
 
 _WILD = "*?["
 _SECRET = "looks like a secret"
@@ -60,7 +63,8 @@ class Selection:
 
     def read(self, limit: int) -> dict[str, bytes]:
         """Read the files, but those with a private key in them. Raises BuildError where they are too large."""
-        _check_sizes(self.files, limit)
+        sizes = {shown(path): file.stat().st_size for path, file in self.files.items()}
+        refuse_too_large(sizes, limit, "the data files of the packages have {size}", _LESS_DATA)
         contents = {}
         for path, file in self.files.items():
             content = read_file(file)
@@ -266,18 +270,4 @@ def _matches_nothing(pattern: str, bases: Sequence[Base], reason: str) -> str:
         f"include: {pattern!r} matches no file in {bases[0].folder}{others} (hidden files, caches and tests only where "
         "it spells their path). Correct the pattern: it starts at the folder of the flow's file, such as data/*.csv or "
         "**/*.sql."
-    )
-
-
-def _check_sizes(files: Mapping[str, Path], limit: int) -> None:
-    """Raise BuildError for more than a package may have, before any of it is read."""
-    sizes = {path: file.stat().st_size for path, file in files.items()}
-    total = sum(sizes.values())
-    if total <= limit:
-        return
-    largest = sorted(sizes.items(), key=lambda each: (-each[1], each[0]))[:10]
-    table = "\n".join(f"  {size / 2**20:9.1f} MiB  {shown(path)}" for path, size in largest)
-    raise BuildError(
-        f"the data files of the packages have {total / 2**20:.1f} MiB; Lambda takes {limit / 2**20:.0f} MiB. "
-        f"The largest are:\n{table}\nExclude in lokki.yml what the flow does not read, or let it read that from S3."
     )

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from io import BufferedRandom
 from itertools import chain
 from pathlib import Path
-from typing import cast
 
-from lokki.base.values import Json
+import msgspec
+
 from lokki.builder.package_types import BuildError, Code, ImageCode, ZipCode
 from lokki.builder.packages.archive import Member, bytecode, pack, write_archive
+from lokki.builder.packages.sizes import size_text
 from lokki.builder.requirements.vendoring import Vendored
 from lokki.errors import ConfigError
 
@@ -29,7 +30,12 @@ NOT_IN_ZIP = "requirements.txt"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """The package of a step: where it will be on AWS, the files of its folder, and for a zip what it requires."""
+    """The package of a step.
+
+    - ``code``: where it will be on AWS
+    - ``files``: those of its folder, by path
+    - ``vendored``: what a zip holds of what is required
+    """
 
     step: str
     code: Code
@@ -44,9 +50,10 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A built flow as a value: the files of its folder by path, and its packages. Zips are made when it is written.
+    """A built flow as a value, before any zip is made.
 
-    ``notes``: what the user should know of it, a line each.
+    - ``files``: those of its folder, by path
+    - ``notes``: what the user should know of it, a line each
     """
 
     flow: str
@@ -57,7 +64,10 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A line of the report: a file or a step's folder, what it has become since the last build, size and hash."""
+    """A line of the build's report, on a file or a step's folder.
+
+    ``change`` says what became of it since the last build.
+    """
 
     path: str
     change: str
@@ -66,52 +76,89 @@ class Written:
     note: str = ""
 
 
-def write_bundle(bundle: Bundle, folder: Path) -> list[Written]:
-    """Write a bundle in place of what an earlier build wrote; a failure leaves that whole.
+class ArchiveEntry(msgspec.Struct, frozen=True):
+    """Size and hash of a zip, as it stands in the folder."""
 
-    What is unchanged is not made again. Raises ConfigError for a folder that no build has written, BuildError when it
-    cannot be written. It is not synced to the disk: what a power cut takes, the next build makes again.
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What ``build.json`` says of a build.
+
+    - ``packages``: of each step, where its package is in the folder and on AWS
+    - ``files``: the SHA-256 of each file, by path
+    - ``archives``: the zips, by path
+    """
+
+    flow: str = ""
+    packages: dict[str, dict[str, str | int]] = {}
+    files: dict[str, str] = {}
+    archives: dict[str, ArchiveEntry] = {}
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What identifies a build: all but the bytes of its zips."""
+        return self.flow, self.packages, self.files
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    """The least that says of a ``build.json`` that lokki wrote it."""
+
+    packages: dict[str, object]
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> list[Written]:
+    """Write a bundle in place of what an earlier build wrote.
+
+    A failure leaves that whole, and what is unchanged is not made again. It is not synced to the disk: what a power cut
+    takes, the next build makes again. Raises ConfigError for a folder that no build has written, BuildError when it
+    cannot be written.
     """
     folder = folder.resolve()
     previous = read_manifest(folder)
-    content = _content(bundle)
-    if previous is not None and _is_intact(folder, bundle, content, previous):
-        return _written(bundle, content, previous, previous)
+    manifest = _describe(bundle)
+    if previous is not None and _is_intact(folder, bundle, manifest, previous):
+        return _report(bundle, previous, previous)
+    previous = previous or Manifest()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
-            archives = _write_files(bundle, content, new, folder, previous or {})
-            manifest: dict[str, Json] = {**content, "archives": archives}
+            archives = _write_files(bundle, manifest, new, folder, previous)
+            manifest = msgspec.structs.replace(manifest, archives=archives)
             _write(new, ".gitignore", b"*\n")
-            _write(new, MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+            _write(new, MANIFEST, (json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n").encode())
             _open_to_all(new)
             _replace(folder, new, Path(temporary) / "old")
     except OSError as error:
         raise BuildError(
             f"{folder} cannot be written: {error.strerror}. The last build is as it was. Make room, or set build_dir."
         ) from error
-    return _written(bundle, content, manifest, previous or {})
+    return _report(bundle, manifest, previous)
 
 
-def read_manifest(folder: Path) -> dict[str, Json] | None:
+def read_manifest(folder: Path) -> Manifest | None:
     """Read what an earlier build wrote of itself, None if there is nothing.
 
-    Raises ConfigError for a folder of something else, which a build would destroy.
+    What another version of lokki wrote may have another shape: it counts as empty. Raises ConfigError for a folder of
+    something else, which a build would destroy.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        content = (folder / MANIFEST).read_bytes()
+        msgspec.json.decode(content, type=_Mark)
     except (OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("packages"), dict):
         raise ConfigError(
             f"build_dir: {folder} holds files that lokki did not write, and a build replaces the whole folder. "
             "Choose another build_dir in lokki.yml, or remove the folder."
-        )
-    return manifest
+        ) from None
+    try:
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.ValidationError:
+        return Manifest()
 
 
 def archive_path(step: str) -> str:
@@ -119,28 +166,34 @@ def archive_path(step: str) -> str:
     return f"lambdas/{step}.zip"
 
 
-def _content(bundle: Bundle) -> dict[str, Json]:
-    """Return what identifies a build, all but the bytes of its zips."""
-    packages: dict[str, Json] = {}
+def _describe(bundle: Bundle) -> Manifest:
+    """Return the manifest of a bundle, yet without its zips."""
+    packages: dict[str, dict[str, str | int]] = {}
     for package in bundle.packages:
         match package.code:
             case ZipCode(key):
-                unzipped = sum(map(len, package.own.values())) + (package.vendored.size if package.vendored else 0)
-                packages[package.step] = {"zip": archive_path(package.step), "key": key, "unzipped": unzipped}
+                packages[package.step] = {
+                    "zip": archive_path(package.step),
+                    "key": key,
+                    "unzipped": _unzipped_size(package),
+                }
             case ImageCode(repository, tag):
                 packages[package.step] = {"folder": f"lambdas/{package.step}", "repository": repository, "tag": tag}
-    files: dict[str, Json] = {path: hashlib.sha256(each).hexdigest() for path, each in sorted(bundle.files.items())}
-    return {"flow": bundle.flow, "packages": packages, "files": files}
+    files = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(bundle.files.items())}
+    return Manifest(bundle.flow, packages, files)
 
 
-def _is_intact(folder: Path, bundle: Bundle, content: Mapping[str, Json], previous: Mapping[str, Json]) -> bool:
+def _unzipped_size(package: Package) -> int:
+    return sum(map(len, package.own.values())) + (package.vendored.size if package.vendored else 0)
+
+
+def _is_intact(folder: Path, bundle: Bundle, manifest: Manifest, previous: Manifest) -> bool:
     """Tell whether the folder holds this very bundle, nothing lost or edited."""
-    archives = cast("dict[str, dict[str, Json]]", previous.get("archives", {}))
-    if any(previous.get(name) != value for name, value in content.items()):
+    if previous.content != manifest.content:
         return False
     try:
-        return all(_read(folder, path) == each for path, each in bundle.files.items()) and all(
-            (folder / path).stat().st_size == archive["size"] for path, archive in archives.items()
+        return all(_read(folder, path) == content for path, content in bundle.files.items()) and all(
+            (folder / path).stat().st_size == archive.size for path, archive in previous.archives.items()
         )
     except OSError:
         return False
@@ -153,54 +206,54 @@ def _read(folder: Path, path: str) -> bytes:
 
 
 def _write_files(
-    bundle: Bundle, content: Mapping[str, Json], new: Path, folder: Path, previous: Mapping[str, Json]
-) -> dict[str, Json]:
-    """Write all files; take zips that have not changed from the last build. Return size and hash of each zip."""
-    for path, each in bundle.files.items():
-        _write(new, path, each)
-    archives: dict[str, Json] = {}
-    made = _Packed({})
+    bundle: Bundle, manifest: Manifest, new: Path, folder: Path, previous: Manifest
+) -> dict[str, ArchiveEntry]:
+    """Write all files of a bundle; return the entries of its zips.
+
+    A zip that has not changed is taken from the last build.
+    """
+    for path, content in bundle.files.items():
+        _write(new, path, content)
+    archives: dict[str, ArchiveEntry] = {}
+    packed = _PackedFiles({})
     for package in bundle.packages:
         if isinstance(package.code, ImageCode):
             continue
         path = archive_path(package.step)
-        kept = _kept_archive(package.step, content, previous, folder)
-        if kept is not None:
+        unchanged = _unchanged_archive(package.step, manifest, previous, folder)
+        if unchanged is not None:
             _link(folder / path, new / path)
-            archives[path] = kept
+            archives[path] = unchanged
             continue
         with (new / path).open("w+b") as file:
             vendored = package.vendored.members() if package.vendored else ()
-            write_archive(file, chain(made.members(package.own), vendored))
-            archives[path] = {"size": file.tell(), "sha256": _digest(file)}
+            write_archive(file, chain(packed.of(package.own), vendored))
+            archives[path] = ArchiveEntry(file.tell(), _digest(file))
     return archives
 
 
-def _kept_archive(
-    step: str, content: Mapping[str, Json], previous: Mapping[str, Json], folder: Path
-) -> dict[str, Json] | None:
-    """Return what is known of a step's zip in the folder, if it is still the one that is wanted."""
-    packages = cast("dict[str, Json]", content["packages"])
-    before = cast("dict[str, Json]", previous.get("packages", {}))
-    known = cast("dict[str, dict[str, Json]]", previous.get("archives", {})).get(archive_path(step))
-    if known is None or before.get(step) != packages[step]:
+def _unchanged_archive(step: str, manifest: Manifest, previous: Manifest, folder: Path) -> ArchiveEntry | None:
+    """Return the entry of a step's zip if the folder still has the right one."""
+    entry = previous.archives.get(archive_path(step))
+    if entry is None or previous.packages.get(step) != manifest.packages[step]:
         return None
     file = folder / archive_path(step)
-    return known if file.is_file() and file.stat().st_size == known["size"] else None
+    return entry if file.is_file() and file.stat().st_size == entry.size else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
+class _PackedFiles:
     """Packs each file once, however many steps have it."""
 
-    made: dict[tuple[str, bytes], list[Member]]
+    members: dict[tuple[str, bytes], list[Member]]
 
-    def members(self, files: Mapping[str, bytes]) -> Iterator[Member]:
+    def of(self, files: Mapping[str, bytes]) -> Iterator[Member]:
+        """Yield files and the bytecode of modules, packed."""
         for entry in files.items():
-            if entry not in self.made:
+            if entry not in self.members:
                 compiled = bytecode(*entry) if entry[0].endswith(".py") else None
-                self.made[entry] = [pack(*each) for each in (entry, compiled) if each is not None]
-            yield from self.made[entry]
+                self.members[entry] = [pack(*file) for file in (entry, compiled) if file is not None]
+            yield from self.members[entry]
 
 
 def _digest(file: BufferedRandom) -> str:
@@ -223,7 +276,10 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _open_to_all(folder: Path) -> None:
-    """Set the modes that Lambda needs, whatever the umask: images keep them, and run as a user of their own."""
+    """Set the modes that Lambda needs, whatever the umask.
+
+    Images keep them, and run as a user of their own.
+    """
     for place, _, names in folder.walk():
         place.chmod(0o755)
         for name in names:
@@ -231,7 +287,10 @@ def _open_to_all(folder: Path) -> None:
 
 
 def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Put the new folder in the place of the old one, which comes back if that fails."""
+    """Put the new folder in place of the old one.
+
+    The old one comes back if that fails.
+    """
     if folder.exists():
         folder.rename(old)
     try:
@@ -242,47 +301,27 @@ def _replace(folder: Path, new: Path, old: Path) -> None:
         raise
 
 
-def _written(
-    bundle: Bundle, content: Mapping[str, Json], manifest: Mapping[str, Json], previous: Mapping[str, Json]
-) -> list[Written]:
+def _report(bundle: Bundle, manifest: Manifest, previous: Manifest) -> list[Written]:
     """Compare what is in the folder now with what was in it."""
-    before_files = cast("dict[str, str]", previous.get("files", {}))
-    before = cast("dict[str, Json]", previous.get("packages", {}))
-    files = cast("dict[str, str]", content["files"])
-    packages = cast("dict[str, dict[str, Json]]", content["packages"])
-    archives = cast("dict[str, dict[str, Json]]", manifest["archives"])
     lines = [
-        Written(path, _change(before_files.get(path), files[path]), len(each), files[path])
-        for path, each in bundle.files.items()
+        Written(path, _change(previous.files.get(path), manifest.files[path]), len(content), manifest.files[path])
+        for path, content in bundle.files.items()
         if "/" not in path
     ]
     for package in bundle.packages:
-        change = _change(before.get(package.step), packages[package.step])
+        change = _change(previous.packages.get(package.step), manifest.packages[package.step])
         match package.code:
             case ZipCode(key):
                 path = archive_path(package.step)
-                size, unzipped = cast("int", archives[path]["size"]), cast("int", packages[package.step]["unzipped"])
-                note = f"{shown_size(unzipped)} unzipped"
-                lines.append(Written(path, change, size, key.rpartition("-")[2].removesuffix(".zip"), note))
+                digest = key.rpartition("-")[2].removesuffix(".zip")
+                note = f"{size_text(_unzipped_size(package))} unzipped"
+                lines.append(Written(path, change, manifest.archives[path].size, digest, note))
             case ImageCode(repository, tag):
                 size = sum(map(len, package.files.values()))
                 lines.append(Written(f"lambdas/{package.step}/", change, size, tag, f"for {repository}"))
-    lines += [Written(f"lambdas/{step}", "removed", 0, "") for step in before if step not in packages]
-    return lines
+    removed = (step for step in previous.packages if step not in manifest.packages)
+    return [*lines, *(Written(f"lambdas/{step}", "removed", 0, "") for step in removed)]
 
 
-def _change(before: Json, now: Json) -> str:
-    return "new" if before is None else "unchanged" if before == now else "changed"
-
-
-def shown_size(size: int) -> str:
-    """Write a number of bytes for people.
-
-    >>> shown_size(512), shown_size(6592), shown_size(17_531_355), shown_size(80_530_636_800)
-    ('512 B', '6.4 KiB', '16.7 MiB', '75.0 GiB')
-    """
-    if size < 1024:
-        return f"{size} B"
-    if size < 2**20:
-        return f"{size / 1024:.1f} KiB"
-    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+def _change(old: object, new: object) -> str:
+    return "new" if old is None else "unchanged" if old == new else "changed"

@@ -9,22 +9,20 @@ https://docs.aws.amazon.com/lambda/latest/dg/python-package.html#python-package-
 from __future__ import annotations
 
 import ast
-import json
 import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec
-from importlib.metadata import PathDistribution
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 from lokki.builder.packages.code import module_name, parse, syntax_error
 from lokki.builder.packages.data_files import Base, first_notes, matches, read_file
 from lokki.builder.packages.import_check import LOADED_BEFORE, standard_library
 from lokki.builder.packages.imports import ModuleImport, always_imported, read_imports
+from lokki.builder.packages.local_packages import local_packages
 
 _PROJECT_MARKS = ("pyproject.toml", "lokki.yml", "requirements.txt")
 
@@ -55,7 +53,14 @@ class CodeFolders:
 def code_folders(file: Path, folder: Path) -> CodeFolders:
     """Find the folders of a project's code; ``folder``: from where the flow's file is imported."""
     pythons = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-    roots, copies = _local_packages(sys.path)
+    packages = list(local_packages(sys.path))
+    roots = (package.root for package in packages if package.places)
+    copies = frozenset(
+        path.partition("/")[0].removesuffix(".py")
+        for package in packages
+        for path in package.copied
+        if path.endswith(".py")
+    )
     return CodeFolders(folder, (_project_root(file, folder), *roots), copies, pythons)
 
 
@@ -230,23 +235,3 @@ def _project_root(file: Path, folder: Path) -> Path:
         if any((above / mark).exists() for mark in _PROJECT_MARKS):
             return above if folder.is_relative_to(above) else folder
     return folder
-
-
-def _local_packages(path: Iterable[str]) -> tuple[list[Path], frozenset[str]]:
-    """Return what is installed from folders of this machine, which no index has: it is packaged like the project.
-
-    That is the folders of editable ones, and the names of the modules that others were copied to.
-    https://packaging.python.org/en/latest/specifications/direct-url/
-    """
-    roots: list[Path] = []
-    copies: set[str] = set()
-    for file in sorted(found for entry in path for found in Path(entry or ".").glob("*.dist-info/direct_url.json")):
-        if file.parent.name.startswith("lokki-"):
-            continue
-        match json.loads(file.read_bytes()):
-            case {"url": str(url), "dir_info": {"editable": True}}:
-                roots.append(Path(unquote(urlsplit(url).path)).resolve())
-            case {"dir_info": dict()}:
-                files = (Path(path) for path in PathDistribution(file.parent).files or ())
-                copies.update(path.parts[0].removesuffix(".py") for path in files if path.suffix == ".py")
-    return roots, frozenset(copies)

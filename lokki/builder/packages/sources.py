@@ -19,6 +19,7 @@ from keyword import iskeyword
 from pathlib import Path
 from types import ModuleType
 
+from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
 from lokki.builder.packages.code import module_name, parse
@@ -37,10 +38,6 @@ RESERVED = re.compile(r"Dockerfile|handler\.py|requirements(-\d+)?\.txt|lokki/.*
 
 _ON_LAMBDA = re.compile(r"(__init__|chain|decorators|errors|graph|plan|s3)\.py|(base|engine|runtime|store)/.*")
 """What of lokki a package has: the modules with which a flow is drawn, and the folders that run a step."""
-
-_ZIP_BYTES = 262_144_000
-IMAGE_BYTES = 10 * 2**30
-"""What Lambda takes. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def collect(
     config: LokkiConfig,
     skipped: frozenset[Path] = frozenset(),
     find: Callable[[str], ModuleSpec | None] = find_spec,
-    zip_bytes: int = _ZIP_BYTES,
+    zip_bytes: int = UNZIPPED_BYTES,
 ) -> Project:
     """Find the files that a flow needs, by reading the imports of its modules; nothing is imported or run.
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
 from urllib.parse import unquote, urlsplit
 from zipfile import ZipFile, ZipInfo
 
 import msgspec
 
-from lokki.builder.package_types import BuildError
+from lokki.base.quotas import UNZIPPED_BYTES
 from lokki.builder.packages.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
+from lokki.builder.packages.sizes import refuse_too_large
 from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
 from lokki.builder.requirements.distributions import (
     Distribution,
@@ -35,10 +35,6 @@ from lokki.builder.requirements.distributions import (
 from lokki.builder.requirements.origins import reference_of
 from lokki.builder.requirements.resolve import Resolved, install, marker_environment
 from lokki.builder.requirements.uv import Uv
-
-UNZIPPED_LIMIT: Final = 262_144_000
-"""Most bytes of a function's code, unzipped: 250 MiB.
-https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 _ROOM = 8 * 2**20
 """What is left of the limit for the flow's own code when it is decided whether bytecode fits."""
@@ -102,7 +98,7 @@ class Vendored:
             sizes[top] = sizes.get(top, 0) + file.size
         return sizes
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes unzipped."""
         return sum(file.size for file in self.files.values())
@@ -139,11 +135,11 @@ class Installation:
         sources = {path: file for path, file in files.items() if not path.endswith(".pyc")}
         spare = {path for path in sources if path.endswith(_FOR_COMPILERS) or tests & set(test_folders(path))}
         note = ""
-        if _size(sources) > UNZIPPED_LIMIT - _ROOM and spare:
+        if _size(sources) > UNZIPPED_BYTES - _ROOM and spare:
             files = {path: file for path, file in files.items() if path not in spare}
             sources = {path: file for path, file in sources.items() if path not in spare}
             note = "what only compilers and tests read is left out, since it would not fit"
-        if _size(files) > UNZIPPED_LIMIT - _ROOM:
+        if _size(files) > UNZIPPED_BYTES - _ROOM:
             files = sources
         records = dict(self._records(wanted, sources))
         hashed = {path: InstalledFile(hashlib.sha256(each).hexdigest(), len(each)) for path, each in records.items()}
@@ -213,17 +209,16 @@ def _elsewhere(resolved: Resolved) -> Iterator[object]:
                 yield hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def check_size(sizes: Mapping[str, int], step: str, limit: int = UNZIPPED_LIMIT) -> None:
-    """Raise BuildError, with a table of the largest packages, if a package is too large for Lambda."""
-    total = sum(sizes.values())
-    if total <= limit:
-        return
-    largest = sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:10]
-    table = "\n".join(f"  {size / 2**20:7.1f} MiB  {name}" for name, size in largest)
-    raise BuildError(
-        f"the zip package{f' of {step}()' if step else ''} has {total / 2**20:.1f} MiB unzipped; Lambda takes "
-        f"{limit / 2**20:.0f} MiB. The largest parts are:\n{table}\n"
-        "Require less, or set package_type: image in lokki.yml, where 10 GB fit."
+def check_zip_size(sizes: Mapping[str, int], step: str, limit: int = UNZIPPED_BYTES) -> None:
+    """Raise BuildError if the zip of a step is too large for Lambda.
+
+    ``sizes``: bytes of its parts, unzipped, by name.
+    """
+    refuse_too_large(
+        sizes,
+        limit,
+        f"the zip package of {step}() has {{size}} unzipped",
+        "Require less, or set package_type: image in lokki.yml, where 10 GB fit.",
     )
 
 
@@ -288,8 +283,3 @@ def _packed_member(entry: ZipInfo, descriptor: int, file: InstalledFile) -> Memb
     start = entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     packed = os.pread(descriptor, entry.compress_size, start)
     return Member(entry.filename, entry.CRC, entry.file_size, packed, entry.compress_type, file.is_program)
-
-
-def sizes_with(vendored: Vendored, own: Sequence[int]) -> dict[str, int]:
-    """Return the sizes of a whole package, of which ``own`` are the files that are not vendored."""
-    return {**vendored.sizes, "the flow and lokki": sum(own)}

@@ -14,9 +14,8 @@ from typing import cast
 import click
 
 from lokki.base.naming import check_run_id
+from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.builder import Builder
-from lokki.builder.packages.sources import IMAGE_BYTES
-from lokki.builder.requirements.vendoring import UNZIPPED_LIMIT
 from lokki.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -167,7 +166,7 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
             sys.stderr.write(f"{line}\n")
 
     with Scratch(Secret.new()) as scratch, temporary_files_in(scratch.folder):
-        most = IMAGE_BYTES if own.packages == "image" else UNZIPPED_LIMIT  # a zip stands for an image here
+        most = IMAGE_BYTES if own.packages == "image" else UNZIPPED_BYTES  # a zip stands for an image here
         Builder(write=report, zip_bytes=most).build(graph, config)
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)

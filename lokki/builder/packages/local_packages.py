@@ -1,10 +1,12 @@
-"""Metadata of what is installed from folders of this machine, whose code is packaged as the flow imports it.
+"""Packages that are installed from folders of this machine, which no index has.
 
-With it ``importlib.metadata`` knows the project and its libraries in a package as it does here.
+Their code is packaged as the flow imports it, like the project's own; with their metadata ``importlib.metadata`` knows
+them in a package as it does here. https://packaging.python.org/en/latest/specifications/direct-url/
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lokki.builder.requirements.origins import normalized
+from packaging.utils import canonicalize_name
 
 # Requirements name folders of this machine where a project does: "birds @ file:///home/…".
 _FOLDER = re.compile(rb"(?m)^(Requires-Dist: [^@;\n]*?)\s*@ file:[^;\n]*")
 
 
 @dataclass(frozen=True, slots=True)
-class _LocalPackage:
-    """A package that is installed from a folder: its ``dist-info`` and the folder.
+class LocalPackage:
+    """A package that is installed from a folder of this machine.
 
+    - ``info``: its ``dist-info``
+    - ``root``: the folder
     - ``places``: for an editable one, where its modules may be
     - ``copied``: for any other, its files in the environment
     """
@@ -33,16 +37,20 @@ class _LocalPackage:
 
     @property
     def name(self) -> str:
+        """The name, as its metadata spells it."""
         return self.info.name.removesuffix(".dist-info").rpartition("-")[0]
 
     def owned(self, paths: Iterable[str]) -> list[str]:
-        """Return which paths of a package are of files that this one has."""
+        """Return the paths of a package that are of this one's files."""
         return sorted(
             path for path in paths if path in self.copied or any((place / path).is_file() for place in self.places)
         )
 
     def metadata(self, owned: Iterable[str]) -> dict[str, bytes]:
-        """Return its files by package path, without what tells of this machine or of the tool that made them."""
+        """Return its metadata as files, by package path.
+
+        It tells nothing of this machine, or of the tool that installed it.
+        """
         names = ("METADATA", "entry_points.txt", "top_level.txt")
         licenses = [path for path in sorted((self.info / "licenses").rglob("*")) if path.is_file()]
         files = [*(self.info / name for name in names if (self.info / name).is_file()), *licenses]
@@ -55,19 +63,41 @@ class _LocalPackage:
         return {**contents, f"{folder}/RECORD": "".join(f"{path},,\n" for path in rows).encode()}
 
 
+def local_packages(path: Iterable[str]) -> Iterator[LocalPackage]:
+    """Yield what is installed from folders, by the entries of ``sys.path``.
+
+    lokki is not among them: its files are in every package, without metadata.
+    """
+    for entry in dict.fromkeys(path):
+        site = Path(entry or ".")
+        for file in sorted(site.glob("*.dist-info/direct_url.json")):
+            if file.parent.name.startswith("lokki-"):
+                continue
+            match json.loads(file.read_bytes()):
+                case {"url": str(url), "dir_info": {"editable": True}}:
+                    root = _folder_of(url)
+                    yield LocalPackage(file.parent, root, (root, root / "src", *_linked(site, file.parent)))
+                case {"url": str(url), "dir_info": dict()}:
+                    yield LocalPackage(file.parent, _folder_of(url), copied=frozenset(_recorded(file.parent)))
+
+
 def own_metadata(path: Iterable[str], files: Mapping[str, bytes], flow_file: Path) -> dict[str, bytes]:
     """Return the metadata to pack with the project's files, by package path.
 
-    That is the metadata of each package on ``path`` that is installed from a folder, if the flow is in it, if files are
-    its, or if a module names it in a text.
+    It is that of each package on ``path`` that is installed from a folder, if the flow is in it, if files are its, or
+    if a module names it in a text.
     """
-    found: dict[str, bytes] = {}
+    metadata: dict[str, bytes] = {}
     sources = b"\n".join(content for name, content in files.items() if name.endswith(".py"))
-    for package in _local_packages(path):
+    for package in local_packages(path):
         owned = package.owned(files)
         if owned or flow_file.is_relative_to(package.root) or _is_named(package.name, sources):
-            found |= package.metadata(owned)
-    return found
+            metadata |= package.metadata(owned)
+    return metadata
+
+
+def _folder_of(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path)).resolve()
 
 
 def _portable(content: bytes) -> bytes:
@@ -76,27 +106,14 @@ def _portable(content: bytes) -> bytes:
 
 def _is_named(name: str, sources: bytes) -> bool:
     texts = re.findall(rb"""["']([A-Za-z0-9][A-Za-z0-9._-]*)["']""", sources)
-    return normalized(name) in {normalized(text.decode()) for text in texts}
-
-
-def _local_packages(path: Iterable[str]) -> Iterator[_LocalPackage]:
-    """Yield what is installed from folders. https://packaging.python.org/en/latest/specifications/direct-url/"""
-    for entry in dict.fromkeys(path):
-        site = Path(entry or ".")
-        for file in sorted(site.glob("*.dist-info/direct_url.json")):
-            if file.parent.name.startswith("lokki-"):
-                continue  # its files are in every package, without metadata
-            match json.loads(file.read_bytes()):
-                case {"url": str(url), "dir_info": {"editable": True}}:
-                    root = Path(unquote(urlsplit(url).path)).resolve()
-                    yield _LocalPackage(file.parent, root, (root, root / "src", *_linked(site, file.parent)))
-                case {"url": str(url), "dir_info": dict()}:
-                    root = Path(unquote(urlsplit(url).path)).resolve()
-                    yield _LocalPackage(file.parent, root, copied=frozenset(_recorded(file.parent)))
+    return canonicalize_name(name) in {canonicalize_name(text.decode()) for text in texts}
 
 
 def _linked(site: Path, info: Path) -> Iterator[Path]:
-    """Yield the folders that an editable package puts on Python's path. https://docs.python.org/3/library/site.html"""
+    """Yield the folders that an editable package puts on Python's path.
+
+    https://docs.python.org/3/library/site.html
+    """
     for name in _recorded(info):
         if name.endswith(".pth") and (site / name).is_file():
             lines = (site / name).read_text("utf-8").splitlines()
@@ -105,4 +122,4 @@ def _linked(site: Path, info: Path) -> Iterator[Path]:
 
 def _recorded(info: Path) -> list[str]:
     record = info / "RECORD"
-    return [row.partition(",")[0] for row in record.read_text("utf-8").splitlines()] if record.is_file() else []
+    return [row[0] for row in csv.reader(record.read_text("utf-8").splitlines()) if row] if record.is_file() else []
