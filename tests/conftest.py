@@ -5,9 +5,9 @@ import shutil
 import tempfile
 
 import pytest
+from aws.loopback_aws import account
+from aws.moto_server import aws
 from hypothesis import HealthCheck, settings
-from support.loopback_aws import account
-from support.moto_server import aws
 
 __all__ = ["account", "aws"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws.loopback_aws import LoopbackAws
 
 from lokki.cli.main import console
 from support.command import Ran, command
-from support.loopback_aws import LoopbackAws
 
 CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 """What was installed for other tests' packages need not be installed again."""

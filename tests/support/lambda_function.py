@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aws.moto_server import Aws
+
 from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.decorators import Flow
 from lokki.runtime.handler import Handler, make_handler
-from support.moto_server import Aws
 
 FLOW = "birds-flow"
 RUN = "run-1"

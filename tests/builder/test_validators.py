@@ -1,0 +1,219 @@
+"""What independent checkers say of the golden files; each is shown broken input too, so that it is seen to refuse it.
+
+cfn-lint (PyPI), checkov (PyPI, in an environment of its own), asl-validator and jsonata (npm).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import pytest
+import yaml
+from build_flows import BUILDS
+from jsonata_samples import expressions, samples
+from support.definitions import filled_definition
+
+from lokki.base.values import Json
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+CFN_LINT = str(Path(sys.executable).with_name("cfn-lint"))
+TEMPLATES = sorted(GOLDEN.glob("*/template.yaml"))
+DEFINITIONS = sorted(GOLDEN.glob("*/statemachine.json"))
+
+type Definition = dict[str, Json]
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    """Run a checker and return what it printed; its exit code says only that it found something."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return done.stdout
+
+
+# --- cfn-lint ---
+
+
+def lint(*templates: Path) -> set[tuple[str, str]]:
+    """Return the findings of cfn-lint of any level, for all regions, as pairs of folder and rule.
+
+    I4010 is not asked for: it wants a block of metadata about each resource for language models to read.
+    """
+    options = ["--format", "json", "--regions", "ALL_REGIONS", "--include-checks", "I", "--include-experimental"]
+    found = json.loads(run(CFN_LINT, *options, "-i", "I4010", "-t", *map(str, templates)))
+    return {(Path(each["Filename"]).parent.name, each["Rule"]["Id"]) for each in found}
+
+
+@pytest.mark.slow
+def test_cfn_lint_finds_nothing_in_any_template() -> None:
+    assert len(TEMPLATES) == len(BUILDS)
+    assert lint(*TEMPLATES) == set()
+
+
+def broken_templates() -> dict[str, dict[str, Json]]:
+    """Return templates with one mistake each, by the rule that must find it."""
+
+    def changed(change: Callable[[dict[str, Json]], object]) -> dict[str, Json]:
+        template = BUILDS["birds"].template()
+        change(template["Resources"])
+        return template
+
+    return {
+        "E3002": changed(lambda made: made["GetBirdsFunction"]["Properties"].update(Cmd="handler.lambda_handler")),
+        "E3003": changed(lambda made: made["StateMachine"]["Properties"].pop("RoleArn")),
+        "E3034": changed(lambda made: made["FlapBirdFunction"]["Properties"].update(MemorySize=64)),
+        "E1010": changed(lambda made: made.pop("StateMachineLogs")),
+        "E3030": changed(lambda made: made["JoinBirdsLogGroup"]["Properties"].update(RetentionInDays=31)),
+        "E3601": changed(lambda made: made["StateMachine"]["Properties"].update(DefinitionString='{"States": {}}')),
+    }
+
+
+@pytest.mark.slow
+def test_cfn_lint_finds_mistakes(tmp_path: Path) -> None:
+    """The first is the peer's: Cmd among a function's properties."""
+    paths = []
+    for rule, template in broken_templates().items():
+        path = tmp_path / rule / "template.yaml"
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump(template))
+        paths.append(path)
+    assert {(rule, rule) for rule in broken_templates()} <= lint(*paths)
+
+
+# --- asl-validator and jsonata, from npm ---
+
+
+@pytest.fixture(scope="session")
+def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("npm")
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    # Step Functions has JSONata 2.0.6.
+    subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "asl-validator@4.0.0", "jsonata@2.0.6"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+def node(folder: Path, program: str, *values: object) -> Json:
+    """Run a program on values that it reads as ``given``; return what it prints as JSON."""
+    (folder / "given.json").write_text(json.dumps(values))
+    prelude = "import fs from 'fs'; const given = JSON.parse(fs.readFileSync('given.json'));\n"
+    (folder / "program.js").write_text(prelude + program)
+    return json.loads(run("node", "program.js", cwd=folder))
+
+
+def validate(folder: Path, *definitions: Definition) -> list[bool]:
+    program = """
+        import validate from 'asl-validator';
+        console.log(JSON.stringify(given.map(each => validate(each, {checkArn: true}).isValid)));
+    """
+    found = node(folder, program, *definitions)
+    assert isinstance(found, list)
+    return [verdict is True for verdict in found]
+
+
+@pytest.mark.slow
+def test_asl_validator_accepts_every_definition(npm: Path) -> None:
+    definitions = [filled_definition(build.graph, build.config, "my-artifacts") for build in BUILDS.values()]
+    assert validate(npm, *definitions) == [True] * len(DEFINITIONS)
+
+
+def broken_definitions() -> dict[str, Definition]:
+    """Return definitions with one mistake each."""
+
+    def changed(change: Callable[[dict[str, Definition]], object]) -> Definition:
+        build = BUILDS["two-maps"]
+        definition = cast("Definition", filled_definition(build.graph, build.config, "my-artifacts"))
+        change(definition["States"])
+        return definition
+
+    return {
+        "a next state that is not there": changed(lambda made: made["Fetch"].update(Next="Nowhere")),
+        "a task without a resource": changed(lambda made: made["Spread"].pop("Resource")),
+        "an item processor without a start": changed(lambda made: made["FetchMap"]["ItemProcessor"].pop("StartAt")),
+        "a state that is neither last nor has a next": changed(lambda made: made["AddUp2"].pop("End")),
+        "a state that nothing leads to": changed(lambda made: made["Fetch"].update(Next="AddUp")),
+        "more tolerated than there is": changed(lambda made: made["FetchMap"].update(ToleratedFailurePercentage=101)),
+        "a path of the other query language": changed(lambda made: made["AddUp"].update(ResultPath="$.result")),
+        "an unknown type": changed(lambda made: made["AddUp"].update(Type="Call")),
+    }
+
+
+@pytest.mark.slow
+def test_asl_validator_refuses_broken_definitions(npm: Path) -> None:
+    broken = broken_definitions()
+    verdicts = dict(zip(broken, validate(npm, *broken.values()), strict=True))
+    assert verdicts == dict.fromkeys(broken, False)
+
+
+@pytest.mark.slow
+def test_every_expression_gives_what_is_expected_in_javascript(npm: Path) -> None:
+    every = {text for build in BUILDS.values() for text in expressions(build.state_machine())}
+    found = [sample for text in sorted(every) for sample in samples(text)]
+    program = """
+        import jsonata from 'jsonata';
+        const values = [];
+        for (const sample of given) {
+            const value = await jsonata(sample.expression).evaluate(undefined, sample.bindings);
+            values.push(value === undefined ? {nothing: true} : {value});
+        }
+        console.log(JSON.stringify(values));
+    """
+    values = node(npm, program, *(asdict(sample) for sample in found))
+    assert values == [{"value": sample.expected} for sample in found]
+
+
+# --- checkov ---
+
+
+def explained() -> set[str]:
+    """Return the checks that docs/verification.md has an explanation of."""
+    text = (ROOT / "docs" / "verification.md").read_text()
+    section = re.search(r"^## checkov\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert section
+    return set(re.findall(r"^\| `(CKV2?_AWS_\d+)` \|", section[1], re.MULTILINE))
+
+
+def checkov(folder: Path) -> set[str]:
+    """Return the checks that fail, of all templates below a folder."""
+    uv = os.environ.get("UV", "uv")
+    options = [
+        "--framework",
+        "cloudformation",
+        "--quiet",
+        "--skip-download",
+        "--output",
+        "json",
+        "--directory",
+        str(folder),
+    ]
+    report = json.loads(run(uv, "tool", "run", "checkov@3.3.30", *options, cwd=folder))
+    return {each["check_id"] for each in report["results"]["failed_checks"]}
+
+
+@pytest.mark.slow
+def test_checkov_finds_what_is_explained_and_nothing_else(tmp_path: Path) -> None:
+    # Copies, since checkov takes a path of 40 letters, digits and slashes for a secret key.
+    for path in TEMPLATES:
+        (tmp_path / f"{path.parent.name}.yaml").write_bytes(path.read_bytes())
+    assert checkov(tmp_path) == explained()
+
+
+@pytest.mark.slow
+def test_checkov_finds_a_role_that_may_do_anything(tmp_path: Path) -> None:
+    template = BUILDS["birds"].template()
+    policy = template["Resources"]["LambdaExecutionRole"]["Properties"]["Policies"][0]["PolicyDocument"]
+    policy["Statement"] = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
+    (tmp_path / "template.yaml").write_text(yaml.safe_dump(template))
+    assert "CKV_AWS_107" in checkov(tmp_path) - explained()

@@ -1,0 +1,589 @@
+"""Estimates: they agree with hand calculations in docs/estimate.md, and with what an emulated run really does."""
+
+import ast
+import operator
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import steps
+from aws.deployed import Deployed
+from aws.loopback_aws import LoopbackAws
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lokki import flow, step
+from lokki.cli.commands.estimate import Given, estimate_command, parsed, workload_of
+from lokki.config import LambdaDefaultsConfig, LokkiConfig
+from lokki.emulator.s3.client import S3Server
+from lokki.errors import ParameterError
+from lokki.estimate import prices
+from lokki.estimate.cost import Estimate, Measure, Requests, Workload, estimate, gets, puts
+from lokki.estimate.limits import problems
+from lokki.graph import FlowGraph
+from lokki.plan import lower
+
+PAGE = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text(encoding="utf-8")
+
+
+# --- the page ---
+
+
+@dataclass(frozen=True)
+class Section:
+    """A flow on the page: its code, its options, its bill as (line, formula, quantity, dollars), its time's formula."""
+
+    graph: FlowGraph
+    options: dict[str, list[str]]
+    arm: bool
+    bill: list[tuple[str, ...]]
+    seconds: str
+
+
+def sections() -> Iterator[tuple[str, Section]]:
+    for part in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]:
+        title, _, text = part.partition("\n")
+        [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        names: dict[str, object] = {"step": step, "flow": flow}
+        exec(compile(code, "estimate.md", "exec"), names)
+        name = re.findall(r"@flow\ndef (\w+)", code)[0]
+        words = re.findall(r"`(--.*?)`", text, re.DOTALL)[0].split()
+        options: dict[str, list[str]] = {"--items": [], "--seconds": [], "--bytes": []}
+        for option, value in zip(words[::2], words[1::2], strict=True):
+            options[option].append(value)
+        [seconds] = re.findall(r"^Time: `(.*)` seconds", text, re.MULTILINE)
+        graph = names[name]()  # type: ignore[operator]
+        yield title, Section(graph, options, "architecture: arm64" in text, rows(text)[1:], seconds)
+
+
+def rows(text: str) -> list[tuple[str, ...]]:
+    """Return the cells of a table but for the line under its header."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+
+
+OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def calculated(formula: str) -> float:
+    """Calculate a formula of numbers, + - * / and max."""
+
+    def value(node: ast.expr) -> float:
+        match node:
+            case ast.Constant(int() | float() as number):
+                return number
+            case ast.BinOp(left, op, right):
+                return OPERATORS[type(op)](value(left), value(right))
+            case ast.Call(ast.Name("max"), args):
+                return max(map(value, args))
+        raise AssertionError(ast.dump(node))
+
+    return value(ast.parse(formula, mode="eval").body)
+
+
+def test_a_formula_is_calculated() -> None:
+    assert calculated("1 + (6 - 2) * max(3, 0.5) / 4") == 4
+
+
+SECTIONS = dict(sections())
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_page_and_the_estimate_agree(title: str) -> None:
+    section = SECTIONS[title]
+    plan = lower(section.graph)
+    config = LokkiConfig(architecture="arm64" if section.arm else "x86_64")
+    options = {name: parsed(plan, texts, name) for name, texts in section.options.items()}
+    workload = workload_of(plan, None, config, Given(options["--items"], options["--seconds"], options["--bytes"]))
+    found = estimate(plan, config, workload)
+    per_unit = {row[0]: float(row[1]) / int(row[2]) for row in PRICE_ROWS}
+    for unit, formula, quantity, dollars in section.bill:
+        assert calculated(formula) == pytest.approx(float(quantity), rel=1e-7)
+        assert float(quantity) * per_unit[unit] == pytest.approx(float(dollars), rel=1e-6)
+    assert {line.price.unit: line.quantity for line in found.lines if line.quantity} == {
+        unit: pytest.approx(calculated(formula), rel=1e-9) for unit, formula, *_ in section.bill
+    }
+    assert {line.price.unit: line.dollars for line in found.lines if line.quantity} == {
+        unit: pytest.approx(float(dollars), rel=1e-6) for unit, _, _, dollars in section.bill
+    }
+    assert found.dollars == pytest.approx(sum(float(dollars) for *_, dollars in section.bill), rel=1e-6)
+    assert found.seconds == pytest.approx(calculated(section.seconds))
+
+
+PRICE_ROWS = rows(PAGE.partition("## Prices")[2].partition("## How")[0])[1:]
+
+
+def test_the_page_has_five_flows_and_the_prices_of_the_table() -> None:
+    assert len(SECTIONS) == 5
+    assert [
+        (each.unit, row[1], str(each.per), each.source) for each, row in zip(prices.PRICES, PRICE_ROWS, strict=True)
+    ] == PRICE_ROWS
+    assert [float(row[1]) for row in PRICE_ROWS] == [each.dollars for each in prices.PRICES]
+    assert f"it was read on {prices.READ}" in PAGE
+
+
+def test_every_price_and_limit_names_a_page_of_aws() -> None:
+    pattern = re.compile(r"https://(docs\.)?aws\.amazon\.com/\S+")
+    assert all(pattern.fullmatch(each.source) for each in (*prices.PRICES, *prices.LIMITS))
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", prices.READ)
+
+
+def test_tiers_hold_from_where_they_begin() -> None:
+    hours = prices.EXPRESS_DURATION
+    # The page's own example: 100 million workflows of 10 seconds and 64 MB are 17,361.11 GB-hours, $382.97.
+    assert hours.of(100e6 * 10 * 64 / 1024 / 3600) == pytest.approx(382.97, abs=0.005)
+    assert (hours.of(0), hours.of(1000), hours.of(1001)) == (0, 60, pytest.approx(60.03))
+
+
+# --- what an emulated run really does ---
+
+
+@step
+def pair(value: object) -> object:
+    return (value,)  # no JSON has it: it goes to S3
+
+
+INNER = {"same": steps.same, "pair": pair, "wrap": steps.wrap, "nothing": steps.nothing}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A map block over items that are stored or not, with what follows it."""
+
+    stored: bool
+    items: int
+    inner: tuple[str, ...]
+    batch: int | None
+    closing: str
+
+    def draw(self) -> FlowGraph:
+        @flow
+        def shaped():
+            block = steps.values("tuples" if self.stored else "ints", self.items).map(
+                INNER[self.inner[0]], batch=self.batch
+            )
+            for name in self.inner[1:]:
+                block = block.next(INNER[name])
+            return block.agg(steps.CLOSING[self.closing]).next(steps.same)
+
+        return shaped()
+
+    def workload(self) -> Workload:
+        """Say of each step whether its results go to S3."""
+        graph = self.draw()
+        plan = lower(graph)
+        stored = self.stored
+        measures = {"values": Measure(0.5, 30, stored)}
+        for call in [
+            call for call in plan.calls if call.id in {step_id for op in plan.ops[1:2] for step_id in ids(op)}
+        ]:
+            stored = {"same": stored, "wrap": stored, "pair": True, "nothing": False}[call.step.name]
+            measures[call.id] = Measure(0.5, 30, stored)
+        whole = stored and self.closing == "collect" and self.items > 0
+        measures |= {plan.ops[2].id: Measure(0.5, 30, whole), plan.ops[3].id: Measure(0.5, 30, whole)}
+        return Workload({"values": self.items}, measures)
+
+
+def ids(op: object) -> list[str]:
+    return [call.id for call in op.inner]  # type: ignore[attr-defined]
+
+
+SHAPES = st.builds(
+    Shape,
+    st.booleans(),
+    st.integers(0, 7),
+    st.lists(st.sampled_from([*INNER]), min_size=1, max_size=3).map(tuple),
+    st.none() | st.integers(1, 8),
+    st.sampled_from([*steps.CLOSING]),
+)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server("acme-artifacts") as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["STANDARD", "EXPRESS"])
+def test_requests_and_transitions_are_those_that_the_emulator_counts(s3: S3Server, kind: str) -> None:
+    config = LokkiConfig(
+        artifact_bucket="acme-artifacts", execution_type=kind, lambda_defaults=LambdaDefaultsConfig(timeout=60)
+    )
+
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(SHAPES)
+    def law(shape: Shape) -> None:
+        deployed = Deployed(shape.draw(), config, s3)
+        before = deployed.methods()
+        assert deployed.run({}, "run").status == "SUCCEEDED"
+        counted = deployed.methods() - before
+        found = estimate(lower(shape.draw()), config, shape.workload())
+        assert found.transitions == deployed.transitions()
+        assert found.children == deployed.children()
+        assert found.express_executions == (deployed.children() if kind == "EXPRESS" else 0)
+        assert (found.requests.invocations, found.requests.puts, found.requests.gets) == (
+            deployed.functions.invocations.total(), counted["PUT"], counted["GET"],
+        )  # fmt: skip
+
+    law()
+
+
+@step
+def long_texts(count: int) -> list[str]:
+    return ["x" * 3000] * count
+
+
+@step
+def longer(text: str) -> str:
+    return text + "y" * 900
+
+
+def test_batches_that_are_too_large_for_a_state_are_counted_as_they_are_made(s3: S3Server) -> None:
+    @flow
+    def large():
+        return long_texts(150).map(longer, batch=100).next(steps.same).agg(steps.count)
+
+    config = LokkiConfig(artifact_bucket="acme-artifacts")
+    deployed = Deployed(large(), config, s3)
+    before = deployed.methods()
+    assert deployed.run({}, "run").status == "SUCCEEDED"
+    counted = deployed.methods() - before
+    sizes = {"long_texts": Measure(1, 3002), "longer": Measure(1, 3902), "same": Measure(1, 3902)}
+    found = estimate(lower(large()), config, Workload({"long_texts": 150}, sizes))
+    assert found.maps[0].shares == ((2, 66), (1, 18))
+    assert (found.transitions, found.children) == (deployed.transitions(), deployed.children())
+    assert (found.requests.puts, found.requests.gets) == (counted["PUT"], counted["GET"]) == (8, 7)
+
+
+# --- laws ---
+
+
+def mapped(batch: int | None = None, inner: int = 1, concurrency: int | None = None) -> FlowGraph:
+    @flow
+    def birds():
+        block = steps.values("ints", 1).map(steps.same, batch=batch, concurrency=concurrency)
+        for _ in range(inner - 1):
+            block = block.next(steps.same)
+        return block.agg(steps.count)
+
+    return birds()
+
+
+def of(graph: FlowGraph, items: int, measure: Measure, kind: str = "STANDARD") -> Estimate:
+    plan = lower(graph)
+    config = LokkiConfig(execution_type=kind, lambda_defaults=LambdaDefaultsConfig(timeout=60))
+    return estimate(plan, config, Workload({"values": items}, {call.id: measure for call in plan.calls}))
+
+
+MEASURES = st.builds(Measure, st.floats(0, 2), st.integers(0, 20_000_000), st.booleans())
+BATCHES = st.none() | st.integers(1, 1000)
+ITEMS = st.integers(0, 100_000)
+
+
+@given(BATCHES, st.integers(1, 3), ITEMS, ITEMS, MEASURES, st.sampled_from(["STANDARD", "EXPRESS"]))
+def test_more_items_never_cost_or_take_less(
+    batch: int | None, inner: int, few: int, more: int, measure: Measure, kind: str
+) -> None:
+    graph = mapped(batch, inner)
+    first, second = of(graph, few, measure, kind), of(graph, few + more, measure, kind)
+    assert second.dollars >= first.dollars * (1 - 1e-12)
+    assert second.transitions >= first.transitions
+    assert second.requests.invocations >= first.requests.invocations
+
+
+@given(st.integers(1, 1000), st.integers(0, 1000), ITEMS, MEASURES)
+def test_a_larger_batch_never_starts_more_children(batch: int, more: int, items: int, measure: Measure) -> None:
+    found = [of(mapped(size), items, measure) for size in (None, batch, batch + more)]
+    assert [each.children for each in found] == sorted((each.children for each in found), reverse=True)
+    assert [each.transitions for each in found] == sorted((each.transitions for each in found), reverse=True)
+    assert all(sum(n * size for n, size in each.maps[0].shares) == items for each in found)
+    assert all(sum(n for n, _ in each.maps[0].shares) == each.children for each in found)
+
+
+@given(ITEMS, MEASURES)
+def test_the_bill_is_the_sum_of_its_lines(items: int, measure: Measure) -> None:
+    found = of(mapped(), items, measure)
+    assert found.dollars == sum(line.price.of(line.quantity) for line in found.lines)
+
+
+def test_one_request_up_to_a_part_and_several_beyond() -> None:
+    part = 8 * 2**20
+    assert [puts(size) for size in (0, part, part + 1, 10 * part)] == [1, 1, 4, 12]
+    assert [gets(size) for size in (0, part, 4 * part - 1, 4 * part, 10 * part)] == [1, 1, 1, 5, 11]
+
+
+def test_how_many_items_there_are_must_be_said() -> None:
+    with pytest.raises(ParameterError, match=r"^how many items does values\(\) give\? Say it: --items values=1000\.$"):
+        estimate(lower(mapped()), LokkiConfig(), Workload({}))
+
+
+def test_requests_add_up() -> None:
+    assert Requests(1, 2, 3, 4.0) + Requests(10, 20, 30, 40.0) == Requests(11, 22, 33, 44.0)
+
+
+# --- limits ---
+
+
+@step(timeout=60)
+def quick(value: object) -> object:
+    return value
+
+
+@step
+def slow(value: object) -> object:
+    return value
+
+
+def limits(graph: FlowGraph, items: int, measures: dict[str, Measure], kind: str = "", params: int = 0) -> list[str]:
+    plan, config = lower(graph), LokkiConfig(execution_type=kind)
+    workload = Workload({"values": items}, {call.id: Measure(0.1) for call in plan.calls} | measures)
+    found = problems(plan, config, workload, estimate(plan, config, workload), params)
+    return [f"{'breaks' if each.breaks else 'waits'} {each.limit.value}: {each.text} | {each.advice}" for each in found]
+
+
+def one_map(inner: object, **options: object) -> FlowGraph:
+    @flow
+    def birds():
+        return steps.values("ints", 1).map(inner, **options).agg(steps.count)  # type: ignore[call-overload]
+
+    return birds()
+
+
+def test_a_small_run_meets_no_limit() -> None:
+    assert limits(one_map(slow), 1000, {}) == []
+
+
+def test_starting_many_children_waits_and_a_batch_avoids_it() -> None:
+    [found] = limits(one_map(slow), 1_000_000, {})
+    assert found == (
+        "waits 100: starting 1,000,000 children of the map over values() takes 10000 s | set batch=167 or a "
+        "@step(timeout=…) so short that its tries fit the five minutes of EXPRESS"
+    )
+    assert limits(one_map(slow, batch=167, concurrency=1000), 1_000_000, {}) == []
+
+
+def test_express_children_start_faster() -> None:
+    [found] = limits(one_map(quick), 1_000_000, {}, "EXPRESS")
+    assert found == "waits 1000: starting 1,000,000 children of the map over values() takes 1000 s | set batch=17"
+    assert limits(one_map(quick, batch=17), 1_000_000, {}, "STANDARD") == [
+        (
+            "waits 100: starting 58,824 children of the map over values() takes 588 s | set batch=167 or a "
+            "@step(timeout=…) so short that its tries fit the five minutes of EXPRESS"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("graph", "seconds", "message"),
+    [
+        (
+            one_map(slow, batch=100),
+            20,
+            "breaks 1800: slow() takes 2000 s for a batch of 100; its function ends after 900 s | set batch=45",
+        ),
+        (
+            one_map(quick),
+            61.5,
+            "breaks 1800: quick() takes 61.5 s for one call; its function ends after 60 s | set @step(timeout=62)",
+        ),
+        (
+            one_map(slow),
+            2000,
+            (
+                "breaks 1800: slow() takes 2000 s for one call; its function ends after 900 s | give it less to do "
+                "for each item, or more memory="
+            ),
+        ),
+    ],
+)
+def test_a_function_that_would_not_end_in_time_breaks(graph: FlowGraph, seconds: float, message: str) -> None:
+    inner = lower(graph).ops[1].inner[0].id  # type: ignore[union-attr]
+    found = limits(graph, 100, {inner: Measure(seconds)})
+    assert found[0] == message
+
+
+def test_an_express_child_that_takes_more_than_five_minutes_breaks() -> None:
+    found = limits(one_map(quick, batch=4), 8, {"quick": Measure(100)}, "EXPRESS")
+    assert (
+        "breaks 300: each child of the map over values() takes 400 s | set batch=3, or execution_type: STANDARD"
+        in found
+    )
+
+
+def test_more_functions_than_an_account_has_wait() -> None:
+    found = limits(one_map(slow), 5000, {"slow": Measure(30)})
+    assert found == [
+        ("waits 1000: the map over values() would run 3,000 children at one time | ask AWS for a higher quota")
+    ]
+    assert limits(one_map(slow, concurrency=2000), 5000, {"slow": Measure(30)}) == [
+        (
+            "waits 1000: the map over values() would run 3,000 children at one time | set concurrency=1000, or ask AWS "
+            "for a higher quota"
+        )
+    ]
+    assert limits(one_map(slow, concurrency=500), 5000, {"slow": Measure(30)}) == []
+
+
+def test_results_that_do_not_fit_the_memory_break() -> None:
+    big = {"slow": Measure(0.1, 1_000_000, stored=True)}
+    assert limits(one_map(slow), 1000, big) == [
+        "breaks 10240: count() gets 1,000 results, about 2,862 MB, and has 512 MB | set @step(memory=2862)"
+    ]
+    [found] = limits(one_map(slow), 5000, big)
+    assert found.endswith("let the inner steps return less, or return where it is")
+
+
+def test_a_state_that_is_too_large_breaks() -> None:
+    found = limits(one_map(slow), 10, {}, params=300_000)
+    assert found[0] == (
+        "breaks 262144: values() has 300000 bytes of parameters and result in its state | pass large parameters as the "
+        "URL of an object"
+    )
+    [inline] = limits(one_map(slow), 10, {"slow": Measure(0.1, 270_000)})
+    assert inline.endswith("| set a smaller inline_limit in lokki.yml")
+
+
+def test_a_flow_with_a_timeout_that_is_too_short_breaks() -> None:
+    @flow(timeout=20)
+    def late():
+        return steps.values("ints", 1).map(slow).agg(steps.count)
+
+    assert limits(late(), 3000, {}) == ["breaks 20: the run takes at least 30 s | give @flow a longer timeout="]
+
+
+# --- the command ---
+
+
+def run(graph: FlowGraph, *arguments: str) -> str:
+    result = CliRunner().invoke(estimate_command(graph, "lokki"), arguments, standalone_mode=False)
+    if result.exception is not None:
+        return f"{type(result.exception).__name__}: {result.exception}"
+    return result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))  # whatever this machine's user has
+    return tmp_path
+
+
+def test_the_command_shows_what_is_assumed_the_bill_time_and_limits(folder: Path) -> None:
+    assert run(steps.doubled(), "--items", "50_000", "--seconds", "double=0.5", "--bytes", "double=20000") == (
+        """\
+doubled, each step as given, or 1 s:
+  numbers: 1 s, 100 bytes
+  double: 0.5 s, 20,000 bytes, in S3
+  total: 1 s, 100 bytes
+  map over numbers: 50,000 items, 50,000 STANDARD children of 1, started in 8 min 20 s, 1,000 at one time
+
+state transitions  100,003     $2.50
+Lambda requests     50,002  $0.01000
+Lambda GB-seconds   12,501     $0.21
+S3 PUT requests     50,004     $0.25
+S3 GET requests     50,003  $0.02000
+total                          $2.99
+
+time: at least 8 min 22 s
+waits: starting 50,000 children of the map over numbers() takes 500 s; the limit is 100 per second
+  to avoid it: set batch=9 or a @step(timeout=…) so short that its tries fit the five minutes of EXPRESS
+breaks: total() gets 50,000 results, about 2,862 MB, and has 512 MB; the limit is 10,240 MB
+  to avoid it: set @step(memory=2862)
+
+Prices of us-east-1, on demand, as of 2026-11-23, without free tiers.
+Not counted: retries, cold starts, logs, traces, data that stays stored.
+Functions at one time: 1,000, AWS's default, since no account could be asked. A new one may have 10: set \
+map_concurrency in lokki.yml.
+"""
+    )
+
+
+def test_the_command_asks_the_account_how_many_functions_it_runs(
+    folder: Path, account: LoopbackAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in account.environ.items():
+        monkeypatch.setenv(name, value)
+    account.functions_at_once = 50
+    told = run(steps.doubled(), "--items", "500", "--seconds", "double=10")
+    account.functions_at_once = 1_000
+    assert "500 STANDARD children of 1, started in 5.00 s, 50 at one time" in told
+    assert "time: at least 1 min 42 s\nwaits: the map over numbers() would run 500 children at one time; " in told
+    assert told.endswith("Functions at one time: 50, as the account in us-east-1 says.\n")
+
+
+def test_a_setting_says_how_many_functions_run_without_an_account(folder: Path) -> None:
+    (folder / "lokki.yml").write_text("map_concurrency: 20")
+    told = run(steps.doubled(), "--items", "500", "--seconds", "double=10")
+    assert "20 at one time" in told
+    assert told.endswith("Functions at one time: 20, by map_concurrency.\n")
+
+
+def test_the_command_uses_the_latest_run(folder: Path) -> None:
+    run_folder = folder / ".lokki/runs/one"
+    (run_folder / "numbers/map_results").mkdir(parents=True)
+    (run_folder / "total").mkdir()
+    (run_folder / "run.json").write_text(
+        '{"run_id": "one", "flow": "doubled", "params": {}, "plan": [], "code": {}, "status": "finished", '
+        '"started": "2026-11-23T10:00:00+00:00"}'
+    )
+    (run_folder / "numbers/output.json").write_text(
+        '{"items": 10, "map_manifest_key": "one/numbers/map_manifest.json"}'
+    )
+    (run_folder / "numbers/map_manifest.json").write_text("x" * 300)
+    (run_folder / "numbers/map_results/part-0001.jsonl").write_text("x" * 500)
+    (run_folder / "total/output.json").write_text('{"result_url": "local:///one/total/output.pkl.gz"}')
+    (run_folder / "total/output.pkl.gz").write_bytes(b"x" * 5000)
+    (run_folder / "events.jsonl").write_text(
+        '{"event": "step_finished", "id": "numbers", "seconds": 2.0, "size": 300, "items": 10}\n'
+        '{"event": "items_finished", "id": "numbers", "count": 4, "seconds": 1.0}\n'
+        '{"event": "items_finished", "id": "numbers", "count": 6, "seconds": 2.0}\n'
+        '{"event": "step_finished", "id": "total", "seconds": 4.0, "size": 5000, "items": null}\n'
+        '{"event": "map_started", "items": ["not", "counted"]}\n{"event": "run_fin'
+    )
+    head = run(steps.doubled()).splitlines()[:5]
+    assert head == [
+        "doubled, each step measured in one, or as given:",
+        "  numbers: 2 s, 30 bytes",
+        "  double: 0.3 s, 10 bytes",
+        "  total: 4 s, 5,000 bytes, in S3",
+        "  map over numbers: 10 items, 10 STANDARD children of 1, started in 0.10 s, 10 at one time",
+    ]
+    assert run(steps.doubled(), "--items", "7", "--seconds", "total=1").splitlines()[1:5] == [
+        "  numbers: 2 s, 30 bytes",
+        "  double: 0.3 s, 10 bytes",
+        "  total: 1 s, 5,000 bytes, in S3",
+        "  map over numbers: 7 items, 7 STANDARD children of 1, started in 0.07 s, 7 at one time",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "ParameterError: how many items does numbers() give? Say it: --items numbers=1000."),
+        (["--items", "double=5"], "BadParameter: there is no 'double' (there are maps over: numbers)."),
+        (["--seconds", "fly=5"], "BadParameter: there is no 'fly' (there are steps: numbers, double, total)."),
+        (["--items", "many"], "BadParameter: 'many': give a whole number, such as numbers=5."),
+        (["--items", "1.5"], "BadParameter: '1.5': give a whole number, such as numbers=5."),
+        (["--items", "-3"], "BadParameter: '-3': give a whole number, such as numbers=5."),
+        (["--seconds", "double=nan"], "BadParameter: 'double=nan': give seconds, such as numbers=5."),
+        (["--bytes", "inf"], "BadParameter: 'inf': give a whole number, such as numbers=5."),
+    ],
+)
+def test_the_command_says_what_is_missing_or_wrong(folder: Path, arguments: list[str], message: str) -> None:
+    assert run(steps.doubled(), *arguments) == message
+
+
+def test_the_command_takes_the_flows_parameters(folder: Path) -> None:
+    found = run(steps.chained(), "--items", "5", "--log", "x" * 270_000)
+    assert "the parameters have 270,010 bytes as JSON, and a run takes 180,000" in found

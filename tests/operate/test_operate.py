@@ -1,0 +1,414 @@
+"""Watching, showing and reading deployed runs: real state machines and handlers, told in the shapes of AWS's APIs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aws.deployed import Deployed as InProcess
+from aws.deployed import DyingFirst, Handlers
+from aws.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, deployed
+from aws.moto_server import Aws as Moto
+from support.command import Place
+
+from lokki import flow, step
+from lokki.cli.account import Account
+from lokki.cli.commands.operate import WaitOptions, _check_equal, wait_for
+from lokki.cli.commands.show import described, runs_table
+from lokki.config import LokkiConfig
+from lokki.deploy.aws import Aws
+from lokki.emulator.s3.client import S3Server
+from lokki.engine.events import (
+    Event,
+    ItemFailed,
+    ItemsFinished,
+    MapFinished,
+    MapStarted,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+    StepSkipped,
+    StepStarted,
+)
+from lokki.engine.report import RunReport, fold
+from lokki.errors import AwsError, LokkiError
+from lokki.graph import FlowGraph
+from lokki.operate.following import begin, begin_new, follow
+from lokki.operate.machine import Machine
+from lokki.operate.watching import Watch, take_history
+
+
+@step
+def numbers(count: int) -> list[int]:
+    return list(range(count))
+
+
+@step
+def odd_fails(number: int) -> int:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number * 10
+
+
+@step
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@step
+def refuse(value: int) -> int:
+    raise ValueError(f"no {value}")
+
+
+@flow
+def tolerant(count: int = 5):
+    return numbers(count).map(odd_fails, tolerate=0.5).agg(total)
+
+
+@flow
+def strict(count: int = 3):
+    return numbers(count).map(odd_fails, concurrency=2).agg(total)
+
+
+@flow
+def batched(count: int = 4):
+    return numbers(count).map(odd_fails, batch=2, tolerate=0.5).agg(total)
+
+
+@flow
+def refused(count: int = 3):
+    return numbers(count).map(same).agg(total).next(refuse)
+
+
+@step
+def same(number: int) -> int:
+    return number
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server("acme-artifacts") as server:
+        yield server
+
+
+@dataclass
+class Operated:
+    """A flow in its account, and what was waited for."""
+
+    graph: FlowGraph
+    s3: S3Server
+    waits: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        in_process = InProcess(self.graph, LokkiConfig(artifact_bucket="acme-artifacts"), self.s3)
+        self.states = FakeStates(in_process)
+        aws = FakeAws(self.states, FakeLogs(), self.s3.variables("caller"))
+        stack = deployed(in_process, {})
+        self.account = Account(self.graph, cast("Aws", aws), stack, "python birds.py", "", "")
+
+    @property
+    def options(self) -> WaitOptions:
+        return WaitOptions(sleep=self.waits.append)
+
+    def events(self, run_id: str = "run-1") -> list[Event]:
+        told: list[Event] = []
+        for _ in follow(self.account.runs, begin(self.account.runs, run_id), told.append, self.waits.append):
+            pass
+        return told
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [type(event).__name__ for event in events]
+
+
+def test_a_deployed_run_is_told_as_a_local_one_is(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    assert operated.account.runs.start("run-1", {"count": 5})
+    assert operated.states.calls == [f"{ARN}:stateMachine:tolerant:live"]
+    events = operated.events()
+    assert kinds(events) == [
+        *("RunStarted", "StepStarted", "StepFinished", "MapStarted", "ItemsFinished", "ItemFailed", "ItemFailed"),
+        *("MapFinished", "StepStarted", "StepFinished", "RunFinished"),
+    ]
+    assert events[0] == RunStarted("tolerant", "run-1", {"count": 5})
+    assert events[3:5] == [MapStarted("numbers", ("odd_fails",), 5, 0, 10_000), ItemsFinished("numbers", 3, 0.0)]
+    failed = [event for event in events if isinstance(event, ItemFailed)]
+    assert [(each.index, each.failure.error, each.failure.message) for each in failed] == [
+        (1, "ValueError", "1 is odd"),
+        (3, "ValueError", "3 is odd"),
+    ]
+    report = RunReport()
+    for event in events:
+        report = fold(report, event)
+    op = report.ops["numbers.map"]
+    assert (report.status, op.finished, op.failed, op.items) == ("finished", 3, 2, 5)
+
+
+def test_items_are_counted_and_not_the_batches_they_are_in(s3: S3Server) -> None:
+    operated = Operated(batched(), s3)
+    operated.account.runs.start("batched-1", {})
+    events = operated.events("batched-1")
+    [started] = [event for event in events if isinstance(event, MapStarted)]
+    [finished] = [event for event in events if isinstance(event, MapFinished)]
+    assert (started.items, finished.succeeded, finished.failed) == (4, 4, 0)  # AWS knows of children only
+
+
+@step(memory_max=1024)
+def growing(values: list[int]) -> list[int]:
+    return values * 2
+
+
+@flow
+def growing_flow():
+    return numbers(3).map(same).agg(growing).next(growing)
+
+
+def test_a_step_that_ran_again_in_a_larger_function_is_one_that_was_tried_twice(s3: S3Server) -> None:
+    operated = Operated(growing_flow(), s3)
+    in_process = operated.states.flow
+    assert isinstance(in_process.functions, Handlers)
+    in_process.functions = DyingFirst(in_process.functions, {"growing"})
+    operated.account.runs.start("grown", {})
+    events = operated.events("grown")
+    assert kinds(events) == [
+        *("RunStarted", "StepStarted", "StepFinished", "MapStarted", "ItemsFinished", "MapFinished"),
+        *("StepStarted", "StepRetried", "StepFinished", "StepStarted", "StepRetried", "StepFinished", "RunFinished"),
+    ]
+    tries = [(each.id, each.attempt, each.failure.error) for each in events if isinstance(each, StepRetried)]
+    assert tries == [("growing", 1, "Runtime.OutOfMemory"), ("growing_2", 1, "Runtime.OutOfMemory")]
+    assert operated.account.runs.output("grown", "Growing") == {"result": [0, 1, 2, 0, 1, 2]}
+    assert operated.account.results.run("grown").result() == [0, 1, 2, 0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7])
+def test_however_often_one_looks_the_same_is_told(s3: S3Server, pieces: int) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-2", {})
+    at_once = operated.events("run-2")
+    operated.states.shown = pieces
+
+    def sleep(seconds: float) -> None:
+        operated.waits.append(seconds)
+        operated.states.shown += pieces
+
+    told: list[Event] = []
+    for _ in follow(operated.account.runs, begin(operated.account.runs, "run-2"), told.append, sleep):
+        pass
+    assert told == at_once
+    assert operated.waits == sorted(operated.waits)
+    assert max(operated.waits) <= 5
+
+
+def test_a_map_that_fails_says_which_item_and_how_to_go_on(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+    operated = Operated(strict(), s3)
+    operated.account.runs.start("strict-1", {})
+    assert wait_for(operated.account, begin(operated.account.runs, "strict-1"), operated.options) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "odd_fails[1]: failed: ValueError: 1 is odd\n" in err
+    assert err.endswith("go on with: python birds.py redrive strict-1\n")
+
+
+def test_a_step_that_fails_is_told_with_its_traceback(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+    operated = Operated(refused(), s3)
+    operated.account.runs.start("refused-1", {})
+    events = operated.events("refused-1")
+    assert [type(event) for event in events[-3:]] == [StepStarted, StepFailed, RunFailed]
+    assert wait_for(operated.account, begin(operated.account.runs, "refused-1"), operated.options) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "error: refuse() raised ValueError: no 3",
+        "go on with: python birds.py redrive refused-1",
+    ]
+
+
+def test_the_result_is_printed_and_nothing_else(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-3", {})
+    assert wait_for(operated.account, begin(operated.account.runs, "run-3"), operated.options) == 0
+    out, err = capsys.readouterr()
+    assert out == "60\n"
+    assert err.splitlines()[-1].startswith("tolerant: finished in ")
+
+
+def test_ctrl_c_detaches_or_stops(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-4", {})
+    operated.states.shown = 2
+    operated.states.infos["run-4"]["status"] = "RUNNING"
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    watch = begin(operated.account.runs, "run-4")
+    assert wait_for(operated.account, watch, WaitOptions(sleep=interrupt)) == 130
+    assert capsys.readouterr().err.endswith("the run goes on; see it by: python birds.py show run-4\n")
+    assert wait_for(operated.account, watch, WaitOptions(stop_on_interrupt=True, sleep=interrupt)) == 130
+    assert capsys.readouterr().err.endswith("stopped; go on with: python birds.py redrive run-4\n")
+    assert operated.states.calls[-1] == "stop interrupted by Ctrl-C"
+
+
+def test_a_run_id_is_started_once(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    runs = operated.account.runs
+    assert runs.start("run-5", {})
+    assert not runs.start("run-5", {"count": 5})
+    _check_equal(operated.account, "run-5", {"count": 5})  # the default, said or not
+    with pytest.raises(AwsError) as raised:
+        _check_equal(operated.account, "run-5", {"count": 4})
+    assert str(raised.value) == ("the run run-5 was started with other parameters (none). Choose another --run-id.")
+
+
+def test_what_cannot_be_done_is_one_line(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    runs = operated.account.runs
+    runs.start("run-6", {})
+    problems = [error_of(runs.describe, "nope"), error_of(runs.redrive, "run-6"), error_of(runs.stop, "run-6", "why")]
+    assert problems == [
+        "tolerant has no run 'nope' in the stack tolerant. See which there are: show",
+        "the run run-6 cannot be redriven: Execution is SUCCEEDED and cannot be redriven. Start a new run: invoke.",
+        "the run run-6 has ended already: it is succeeded.",
+    ]
+
+
+def test_show_lists_runs_and_tells_all_of_one(s3: S3Server) -> None:
+    operated = Operated(strict(), s3)
+    assert runs_table(operated.account, 20) == ["no runs of strict yet; start one: python birds.py invoke"]
+    operated.account.runs.start("run-7", {"count": 3})
+    header, row = runs_table(operated.account, 20)
+    assert header.split() == ["RUN", "STATUS", "STARTED", "TIME", "ITEMS", "FAILED"]
+    assert row.split()[:2] == ["run-7", "failed"]
+    lines = described(operated.account, "run-7", 10)
+    assert lines[0] == "strict: run run-7 failed in 2.00 s"
+    assert lines[2] == "parameters: count=3"
+    assert [line.split()[0] for line in lines[5:8]] == ["numbers", "map", "total"]
+    assert lines[7].split()[-1] == "waiting"
+    assert "  odd_fails[1]: ValueError: 1 is odd" in lines
+    assert lines[-2] == "data: s3://acme-artifacts/lokki/strict/run-7/"
+    assert lines[-1].startswith("console: https://us-east-1.console.aws.amazon.com/")
+
+
+def test_results_of_a_deployed_run_are_read_when_they_are_touched(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-8", {"count": 4})
+    results = operated.account.results
+    run = results.run("run-8")
+    items = cast("Any", run.step("odd_fails"))
+    assert (run.result(), items[2], sorted(items.failures())) == (20, 20, [1, 3])
+    assert dict(results.runs()[0].params) == {"count": 4}
+
+
+def test_items_of_a_map_that_failed_are_found_by_its_map_run(s3: S3Server) -> None:
+    operated = Operated(strict(), s3)
+    operated.account.runs.start("run-9", {"count": 3})
+    items = cast("Any", operated.account.results.run("run-9").step("odd_fails"))
+    assert items[0] == 0
+    assert items.failures()[1].message == "1 is odd"
+
+
+def test_seconds_of_a_run_are_those_of_its_history(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-10", {})
+    events = operated.events("run-10")
+    [source] = [event for event in events if isinstance(event, StepFinished) and event.id == "numbers"]
+    assert source.items == 5
+    assert isinstance(events[-1], RunFinished)
+    assert json.loads(operated.states.infos["run-10"]["input"]) == {}
+
+
+def error_of(act: Any, *given: object) -> str:
+    with pytest.raises(LokkiError) as raised:
+        act(*given)
+    return str(raised.value)
+
+
+MACHINE = Machine(("Load", "Save"), {"Load": "load", "Save": "save"})
+
+
+def history(*named: tuple[str, dict[str, Any]]) -> list[Any]:
+    return [
+        {"id": number, "timestamp": START + timedelta(seconds=number), "type": kind, **details}
+        for number, (kind, details) in enumerate(named, 1)
+    ]
+
+
+def entered(name: str) -> tuple[str, dict[str, Any]]:
+    return "TaskStateEntered", {"stateEnteredEventDetails": {"name": name}}
+
+
+def left(name: str) -> tuple[str, dict[str, Any]]:
+    return "TaskStateExited", {"stateExitedEventDetails": {"name": name, "output": "{}"}}
+
+
+FAILED = ("TaskFailed", {"taskFailedEventDetails": {"error": "OSError", "cause": "no"}})
+SCHEDULED: tuple[str, dict[str, Any]] = ("TaskScheduled", {})
+
+
+def test_a_task_that_is_scheduled_again_after_a_failure_was_retried() -> None:
+    events = history(("ExecutionStarted", {}), entered("Load"), SCHEDULED, FAILED, SCHEDULED, left("Load"))
+    _, told = take_history(Watch("f", "r", {}, MACHINE), events)
+    [retried] = [event for event in told if isinstance(event, StepRetried)]
+    assert (retried.id, retried.attempt, retried.wait, retried.failure.error) == ("load", 1, 1.0, "OSError")
+
+
+@pytest.mark.parametrize("enters_again", [True, False])
+def test_a_run_that_was_redriven_goes_on_with_what_is_kept(enters_again: bool) -> None:
+    ended = ("ExecutionFailed", {"executionFailedEventDetails": {"error": "OSError", "cause": "no"}})
+    again = [entered("Save"), SCHEDULED] if enters_again else [SCHEDULED]
+    events = history(
+        *(("ExecutionStarted", {}), entered("Load"), SCHEDULED, left("Load"), entered("Save"), SCHEDULED, FAILED),
+        *(ended, ("ExecutionRedriven", {}), *again, left("Save"), ("ExecutionSucceeded", {})),
+    )
+    watch, told = take_history(Watch("f", "r", {}, MACHINE), events[:8])
+    assert (watch.ended, kinds(told)[-2:]) == ("failed", ["StepFailed", "RunFailed"])
+    watch, told = take_history(watch, events)
+    assert kinds(told) == ["RunStarted", "StepSkipped", "StepStarted", "StepFinished", "RunFinished"]
+    assert told[:2] == [RunStarted("f", "r", {}, resumed=True), StepSkipped("load")]
+    assert watch.ended == "finished"
+
+
+@pytest.mark.parametrize("command", [("show",), ("invoke",), ("logs",), ("redrive", "x"), ("stop", "x")])
+def test_a_flow_that_is_not_deployed_is_one_line(aws: Moto, tmp_path: Path, command: tuple[str, ...]) -> None:
+    place = Place(tmp_path)
+    place.write("birds.py", BIRDS)
+    ran = place.run("birds.py", *command, env=aws.environ)
+    said = "there is no stack birds-flow in us-east-1. Deploy it first, or give --stack-name or --region."
+    assert (ran.code, ran.out, ran.err) == (1, "", f"error: birds-flow is not deployed: {said}\n")
+
+
+def test_a_flow_that_is_not_deployed_has_no_results_there(aws: Moto, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write(
+        "read.py", "import lokki\ntry:\n    lokki.remote('birds-flow')\nexcept lokki.LokkiError as e:\n    print(e)\n"
+    )
+    assert place.run("read.py", env=aws.environ).out.startswith("birds-flow is not deployed: there is no stack ")
+
+
+BIRDS = """from lokki import flow, main, step
+@step
+def get_birds() -> list[str]:
+    return ["goose"]
+@flow
+def birds_flow():
+    return get_birds()
+if __name__ == "__main__":
+    main(birds_flow)
+"""
+
+
+def test_a_run_that_is_not_told_of_yet_is_waited_for(s3: S3Server) -> None:
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-11", {})
+    hidden = operated.states.infos.pop("run-11")
+
+    def sleep(seconds: float) -> None:
+        operated.states.infos["run-11"] = hidden
+
+    assert begin_new(operated.account.runs, "run-11", sleep).run_id == "run-11"
