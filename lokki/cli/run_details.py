@@ -11,7 +11,7 @@ from lokki.base.failures import Failure
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import LokkiError
 from lokki.local_run.folder import RunFolder
-from lokki.local_run.journal import result_parts
+from lokki.local_run.journal_reader import StepResults
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.progress.displays import seconds
 from lokki.results.items import Kept, Place
@@ -78,7 +78,7 @@ def _versions(runs: Runs, record: RunRecord, source: str, first_step: str) -> It
         return
     folder = RunFolder(runs, record)
     with folder.reading(first_step):
-        parts = result_parts(folder.parts(source), folder.items(source))
+        parts = StepResults(folder.parts(source), folder.items(source)).part_numbers()
     again = f"run --resume {record.run_id} --from {first_step}"
     yield f"  its items have results of different code; {again} runs all of them again"
     first = changes[0].first_part

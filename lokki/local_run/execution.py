@@ -37,7 +37,7 @@ from lokki.engine.events import (
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
-from lokki.local_run import journal
+from lokki.local_run import journal_reader
 from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.feed import Feed
 from lokki.local_run.folder import MapOutcome, RunFolder
@@ -171,7 +171,7 @@ class Execution:
     def _forget_damaged(self, step_id: str) -> None:
         op = self._plan.ops[operation_of(self._plan, step_id)]
         if isinstance(op, FanOut):
-            journal.repair(self._folder.parts(op.id))
+            journal_reader.repair(self._folder.parts(op.id))
             self._folder.forget_map_outcome(op.id)
         else:
             self._folder.forget_outcome(op.id)
@@ -239,7 +239,7 @@ class Execution:
 
     def _finished_items(self, begun: list[Op]) -> int:
         """Return how many items of a map block that a run goes on with have their results."""
-        return sum(journal.scan(self._folder.parts(op.id), self._folder.items(op.id)).finished for op in begun)
+        return sum(journal_reader.scan(self._folder.parts(op.id), self._folder.items(op.id)).finished for op in begun)
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
         """Note that other code than before makes results of a map block from this part on, if it is so."""
@@ -316,7 +316,7 @@ class Execution:
             self._folder.check_items(op.id)
         make_directory(parts.folder, self._folder.path)
         with self._folder.reading(op.inner[0].id, resumable=True):
-            found = journal.scan(parts, items)
+            found = journal_reader.scan(parts, items)
         finished_before = found.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
         own_process = self._setup.executor == "inline"
@@ -329,7 +329,7 @@ class Execution:
             feed = Feed(item_lines(manifest), found, workers)
             mapping = MapRun(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
             if finished_before < items:
-                first_part = journal.next_part(parts.folder)
+                first_part = parts.next_number()
                 self._note_code(op, first_part)
                 try:
                     self._run_workers(mapping, first_part, workers)
@@ -382,7 +382,7 @@ class Execution:
         with self._folder.reading(source_id, resumable=True):
             items = self._folder.items(source_id)
         with self._folder.reading(block.inner[0].id, resumable=True):
-            return journal.results(self._folder.parts(source_id), items, self._folder.failed_items(source_id))
+            return journal_reader.results(self._folder.parts(source_id), items, self._folder.failed_items(source_id))
 
     def _result(self, step_id: str) -> object:
         with self._folder.reading(step_id, resumable=True):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
-from lokki.local_run.journal import DONE, Partial, Parts, Scan, scan_part
+from lokki.local_run.journal import Parts
+from lokki.local_run.journal_reader import DONE, Partial, Scan, scan_part
 
 CHUNK_SECONDS = 0.05
 """How long a chunk should keep a worker, and after how long it writes the results that it has."""

@@ -43,6 +43,14 @@ class RunFolder:
         self._runs = runs
         self._record = record
 
+    def outcome_path(self, step_id: str) -> Path:
+        """Return where it is written what a step that runs once handed on."""
+        return self.path / step_id / "output.json"
+
+    def map_outcome_path(self, source_id: str) -> Path:
+        """Return where it is written that a map block has ended."""
+        return self.path / source_id / "map_results" / "manifest.json"
+
     def outcome(self, step_id: str) -> Outcome | None:
         """Return what a step that runs once handed on; None while it has not ended."""
         return self._read(f"{step_id}/output.json")

@@ -21,7 +21,8 @@ from lokki.errors import LokkiError, ResultError, StoreError, damaged
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
-from lokki.local_run.journal import Parts, PartWriter, partial_value
+from lokki.local_run.journal import Parts, PartWriter
+from lokki.local_run.journal_reader import partial_value
 from lokki.plan import Call
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import Entry, entries

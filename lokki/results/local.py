@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
 from pathlib import Path
 from typing import cast
 
-import msgspec
-
 from lokki.base.failures import Failure
-from lokki.base.values import Json, Ref, Stored
+from lokki.base.values import Json, Ref
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
-from lokki.local_run import journal
 from lokki.local_run.folder import RunFolder
-from lokki.local_run.journal import Record
+from lokki.local_run.journal_reader import PENDING, StepResults
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.results.emulated import emulated_run
-from lokki.results.items import ItemSource, Kept, Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results.items import ItemSource, Kept, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.results.log import log_lines
 from lokki.results.modules import MainModule
 from lokki.store.codec import MAINS, MISSING
 
 _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
-_NOWHERE = 2**16 - 1
-_CACHED_LINES = 64
 
 
 class LocalCatalog:
@@ -84,8 +77,7 @@ class LocalRun:
     def __init__(self, runs: Runs, record: RunRecord, file: Path | None) -> None:
         self._record = record
         self._folder = RunFolder(runs, record)
-        self._file = file
-        self._modules = MainModule(file) if file is not None else None
+        self._values = ValueReader(self._folder, record, file)
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
@@ -95,14 +87,14 @@ class LocalRun:
         """Return the result of a step that runs once and over whose result no map block runs."""
         with self._folder.reading(step_id):
             self._check_ended(step_id)
-            return self._folder.result(step_id, self._load)
+            return self._folder.result(step_id, self._values.load)
 
     def items(self, step_id: str) -> ItemSource:
         """Return the items that the source of a map block gave."""
         with self._folder.reading(step_id):
             self._check_ended(step_id)  # written last: without it the manifest may not belong to this run
             self._folder.check_items(step_id)
-            items = ManifestItems(_mapped(self._folder.manifest(step_id)), self._load)
+            items = ManifestItems(_mapped(self._folder.manifest(step_id)), self._values.load)
             if len(items) != self._folder.items(step_id):
                 raise damaged(f"{self._folder.manifest(step_id)} is damaged: it lists {len(items)} items")
         return CheckedItems(items, self._folder, step_id)
@@ -113,7 +105,7 @@ class LocalRun:
         with self._folder.reading(source):
             self._check_ended(source)
             items = self._folder.items(source)
-        return JournalItems(self._folder, items, place, self._record, self._load)
+        return JournalItems(self._folder, items, place, self._record, self._values)
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
@@ -122,15 +114,32 @@ class LocalRun:
     def _check_ended(self, step_id: str) -> None:
         if self._folder.outcome(step_id) is None:
             if self._record.status == "finished":
-                raise damaged(f"{self._folder.path / step_id / 'output.json'} is not there any more")
+                raise damaged(f"{self._folder.outcome_path(step_id)} is not there any more")
             raise StoreError(
                 f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
                 f"Go on with it by --resume {self._record.run_id}."
             )
 
-    def _load(self, ref: Ref) -> object:
+
+class ValueReader:
+    """Loads values of a run; where a class is missing, the error says how to name the flow's file."""
+
+    def __init__(self, folder: RunFolder, record: RunRecord, file: Path | None) -> None:
+        self.modules = MainModule(file) if file is not None else None
+        self._folder = folder
+        self._record = record
+        self._file = file
+
+    def load(self, ref: Ref) -> object:
+        """Load the value that a reference stands for."""
+        with self.explaining():
+            return self._folder.load(ref, self.modules)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Add to errors about a value what the user can do."""
         try:
-            return self._folder.load(ref, self._modules)
+            yield
         except StoreError as error:
             if error.damage or not (hint := self._hint(str(error))):
                 raise
@@ -169,22 +178,15 @@ class CheckedItems:
 
 
 class JournalItems:
-    """What an inner step returned for each item, found in the journals of a map block when it is first asked for."""
+    """What an inner step returned for each item, read from the journals when it is first asked for."""
 
-    def __init__(self, folder: RunFolder, items: int, place: Place, record: RunRecord, load: Load) -> None:
+    def __init__(self, folder: RunFolder, items: int, place: Place, record: RunRecord, values: ValueReader) -> None:
         self._folder = folder
-        self._journals = folder.parts(str(place.source))
         self._items = items
         self._place = place
         self._record = record
-        self._load = load
-        self._parts: list[Path] = []
-        self._failures: dict[int, Failure] = {}
-        self._finished = bytearray()
-        # Where each item's line is, and not the line: a million results would not fit into memory.
-        self._part_of = array("H")
-        self._offset_of = array("q")
-        self._records = lru_cache(_CACHED_LINES)(self._read_line)
+        self._values = values
+        self._results: StepResults | None = None
 
     def __len__(self) -> int:
         return self._items
@@ -192,35 +194,28 @@ class JournalItems:
     def value(self, index: int) -> object:
         """Load what the step returned for an item."""
         with self._reading():
-            self._scan()
-            if self._part_of[index] == _NOWHERE:
-                raise self._missing(index)
-            path = self._parts[self._part_of[index]]
-            record = self._records(path, self._offset_of[index])[index]
-            if isinstance(record.result, msgspec.Raw):
-                value: object = msgspec.json.decode(record.result)
-                return value
-            if isinstance(record.range, msgspec.UnsetType):
-                raise damaged(f"{path} is damaged: the record of item {index} has no result", "Run the map again.")
-            key = path.with_suffix(".pkl.gz").relative_to(self._folder.path.parent)
-            return self._load(Stored(f"local:///{key}", record.range, record.crc32))
+            results = self._scanned()
+            if index not in results:
+                raise self._missing(index, results)
+            with self._values.explaining():
+                return results.value(index, self._values.modules)
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed at this step or before it, with why."""
         with self._reading():
-            self._scan()
+            failures = self._scanned().failures
         own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
-        return {index: failure for index, failure in self._failures.items() if failure.step in own}
+        return {index: failure for index, failure in failures.items() if failure.step in own}
 
     def _reading(self) -> AbstractContextManager[None]:
         return self._folder.reading(self._place.inner[0])
 
-    def _missing(self, index: int) -> Exception:
-        failure = self._failures.get(index)
+    def _missing(self, index: int, results: StepResults) -> Exception:
+        failure = results.failures.get(index)
         step, run_id = self._place.id, self._record.run_id
         if failure is not None and index in self.failures():
             return failed_item(index, failure)
-        if not self._finished[index] and failure is None:
+        if results.status[index] == PENDING:
             return StoreError(
                 f"item {index} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
                 f"Go on with it by --resume {run_id}."
@@ -231,56 +226,18 @@ class JournalItems:
             f"Compute it again: replay {run_id} --step {step} --item {index}."
         )
 
-    def _scan(self) -> None:
-        """Note where each item's first result is, as the step after the map block reads it; once."""
-        if len(self._finished) == self._items:
-            return
-        self._part_of = array("H", [_NOWHERE]) * self._items
-        self._offset_of = array("q", [0]) * self._items
-        self._parts = self._journals.paths()
-        numbers = {path: number for number, path in enumerate(self._parts)}
-        finished = bytearray(self._items)
-        for path, offset, record in journal.records(self._journals):
-            self._note(record, path, numbers[path], offset, finished)
-        self._check_complete(finished)
-        self._finished = finished
-
-    def _check_complete(self, finished: bytearray) -> None:
-        """Raise StoreError when a map block that has ended lacks results, or reasons of failures."""
-        outcome = self._folder.map_outcome(str(self._place.source))
-        if outcome is None and self._record.status == "finished":
-            raise damaged(f"{self._journals.folder / 'manifest.json'} is not there any more", "Run the map again.")
-        found = [finished.count(1), len(self._failures)]
-        if outcome is not None and found != [outcome.succeeded, outcome.failed]:
-            raise damaged(
-                f"{self._journals.folder} holds {found[0]} results and {found[1]} failures where "
-                f"{outcome.succeeded} and {outcome.failed} should be",
-                "Run the map again.",
-            )
-
-    def _note(self, record: Record, path: Path, part: int, offset: int, finished: bytearray) -> None:
-        index = record.index
-        if not 0 <= index < self._items:
-            raise damaged(f"{path} belongs to a map block of more items than this run has", "Run the map again.")
-        if not isinstance(record.failed, msgspec.UnsetType):
-            if not finished[index]:
-                self._failures[index] = record.failed
-            return
-        if record.after is msgspec.UNSET:
-            self._failures.pop(index, None)
-            finished[index] = True
-        # The first result is the one that counts; of an inner step, the last one, which the item went on with.
-        if self._is_own(record) and (self._part_of[index] == _NOWHERE or not self._place.is_last):
-            self._part_of[index], self._offset_of[index] = part, offset
-
-    def _is_own(self, record: Record) -> bool:
-        if self._place.is_last:
-            return record.after is msgspec.UNSET
-        return record.after == self._place.id
-
-    def _read_line(self, path: Path, offset: int) -> dict[int, Record]:
-        records = journal.record_at(self._journals, path, offset)
-        return {record.index: record for record in records if self._is_own(record)}
+    def _scanned(self) -> StepResults:
+        """Read where all results are, once. Raises StoreError when a map block that has ended lacks any."""
+        if self._results is None:
+            source, parts = str(self._place.source), self._folder.parts(str(self._place.source))
+            results = StepResults(parts, self._items, None if self._place.is_last else self._place.id)
+            outcome = self._folder.map_outcome(source)
+            if outcome is not None:
+                results.check_complete(outcome.succeeded, outcome.failed)
+            elif self._record.status == "finished":
+                raise damaged(f"{self._folder.map_outcome_path(source)} is not there any more", "Run the map again.")
+            self._results = results
+        return self._results
 
 
 def places(plan: list[str]) -> dict[str, Place]:

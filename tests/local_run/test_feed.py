@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lokki.local_run.feed import CHUNK_SECONDS, LARGEST_CHUNK, Feed, Tried, Work, chunk_size
-from lokki.local_run.journal import DONE, FAILED, Partial, Record, Scan
+from lokki.local_run.journal import Record
+from lokki.local_run.journal_reader import DONE, FAILED, Partial, Scan
 
 
 def feed(status: list[int], workers: int = 2, partials: dict[int, Partial] | None = None) -> Feed:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from lokki.base.failures import Failure
 from lokki.errors import ResultError, StoreError
-from lokki.local_run import journal
-from lokki.local_run.journal import DONE, FAILED, PENDING, Parts, PartWriter
+from lokki.local_run import journal, journal_reader
+from lokki.local_run.journal import Parts, PartWriter
+from lokki.local_run.journal_reader import DONE, FAILED, PENDING, StepResults
 from lokki.local_run.seal import Seal
 
 FAILURE = Failure("flap", "ValueError", "no", "birds.py:3", "trace", "full", 2)
@@ -39,11 +40,11 @@ def test_what_is_written_is_found_in_the_order_of_the_items(tmp_path: Path) -> N
     second.fail(2, FAILURE)
     for part in (first, second):
         part.close()
-    found = journal.scan(parts(tmp_path), 5)
+    found = journal_reader.scan(parts(tmp_path), 5)
     assert list(found.status) == [DONE, DONE, FAILED, DONE, PENDING]
     assert found.finished == 3
-    assert journal.results(parts(tmp_path), 5, failed=2) == [None, BIG, "goose"]
-    assert list(journal.failures(parts(tmp_path))) == [(2, FAILURE)]
+    assert journal_reader.results(parts(tmp_path), 5, failed=2) == [None, BIG, "goose"]
+    assert StepResults(parts(tmp_path), 5).failures == {2: FAILURE}
 
 
 def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
     part.add(0, "goose")
     part.close()
     with pytest.raises(StoreError, match="holds 1 results where 3 should be"):
-        journal.results(parts(tmp_path), 4, failed=1)
+        journal_reader.results(parts(tmp_path), 4, failed=1)
 
 
 def test_an_item_that_failed_and_succeeded_later_is_finished(tmp_path: Path) -> None:
@@ -60,8 +61,8 @@ def test_an_item_that_failed_and_succeeded_later_is_finished(tmp_path: Path) -> 
     second.add(0, 1)
     first.close()
     second.close()
-    assert list(journal.scan(parts(tmp_path), 1).status) == [DONE]
-    assert list(journal.failures(parts(tmp_path))) == []
+    assert list(journal_reader.scan(parts(tmp_path), 1).status) == [DONE]
+    assert StepResults(parts(tmp_path), 1).failures == {}
 
 
 @pytest.mark.parametrize("value", ["goose", BIG])
@@ -71,20 +72,20 @@ def test_what_an_inner_step_returned_is_found_until_its_item_is_finished(tmp_pat
     part.add(1, value, after="flap")
     part.add(1, value)
     part.flush()
-    found = journal.scan(parts(tmp_path), 2)
+    found = journal_reader.scan(parts(tmp_path), 2)
     assert list(found.status) == [PENDING, DONE]
     assert set(found.partials) == {0}
     assert found.partials[0].after == "flap"
-    assert journal.partial_value(found.partials[0]) == value
+    assert journal_reader.partial_value(found.partials[0]) == value
     part.close()
 
 
 def test_parts_are_numbered_on_from_whatever_file_there_is(tmp_path: Path) -> None:
-    assert journal.next_part(tmp_path) == 1
+    assert parts(tmp_path).next_number() == 1
     written(tmp_path, "part-0007-1-2").close()
-    assert journal.next_part(tmp_path) == 8
+    assert parts(tmp_path).next_number() == 8
     (tmp_path / "part-10012.pkl.gz").touch()  # a kill before its journal was made
-    assert journal.next_part(tmp_path) == 10013
+    assert parts(tmp_path).next_number() == 10013
 
 
 def test_a_part_is_never_written_over(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_value_that_does_not_pickle_leaves_the_part_as_it_was(tmp_path: Path) 
         part.add(1, lambda: None)
     part.add(2, BIG)
     part.close()
-    assert journal.results(parts(tmp_path), 3, failed=1) == [BIG, BIG]
+    assert journal_reader.results(parts(tmp_path), 3, failed=1) == [BIG, BIG]
 
 
 def test_a_part_of_a_longer_map_is_refused(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_part_of_a_longer_map_is_refused(tmp_path: Path) -> None:
     part.add(7, 1)
     part.close()
     with pytest.raises(StoreError, match="more items than this run has"):
-        journal.scan(parts(tmp_path), 7)
+        journal_reader.scan(parts(tmp_path), 7)
 
 
 def test_what_a_dead_worker_had_written_can_be_added(tmp_path: Path) -> None:
@@ -116,9 +117,9 @@ def test_what_a_dead_worker_had_written_can_be_added(tmp_path: Path) -> None:
     part.add(1, 1)
     part.add(0, "x", after="flap")
     part.flush()
-    found = journal.Scan(bytearray(3))
-    journal.scan_part(parts(tmp_path), "part-0001", found)
-    journal.scan_part(parts(tmp_path), "part-0002", found)  # died before it began
+    found = journal_reader.Scan(bytearray(3))
+    journal_reader.scan_part(parts(tmp_path), "part-0001", found)
+    journal_reader.scan_part(parts(tmp_path), "part-0002", found)  # died before it began
     assert (list(found.status), list(found.partials)) == ([PENDING, DONE, PENDING], [0])
     part.close()
 
@@ -149,7 +150,7 @@ def test_whatever_the_end_of_the_files_lost_the_rest_is_right(
                 wanted[index] = (kind, value)
         part.flush()
         forced = synced_pack(folder, safe)
-        for path in (part.path, journal._pack_path(part.path)):
+        for path in (part.path, journal.pack_path(part.path)):
             whole = path.read_bytes()
             least = whole.rfind(mark(part)) + len(mark(part)) if safe else 0
             if path != part.path:
@@ -157,14 +158,14 @@ def test_whatever_the_end_of_the_files_lost_the_rest_is_right(
             cut = data.draw(st.integers(least, len(whole)))
             blanked = data.draw(st.none() | st.integers(cut, len(whole)))
             path.write_bytes(whole[:cut] + (b"" if blanked is None else bytes(blanked - cut) + whole[blanked:]))
-        found = journal.scan(parts(folder), len(steps))
+        found = journal_reader.scan(parts(folder), len(steps))
         for index, (kind, value) in wanted.items():
             kept = found.status[index] == DONE if kind == "result" else index in found.partials
             assert kept or index >= safe
             if kept and kind == "after":
-                assert journal.partial_value(found.partials[index]) == value
+                assert journal_reader.partial_value(found.partials[index]) == value
         done = [value for index, (kind, value) in wanted.items() if found.status[index] == DONE]
-        assert journal.results(parts(folder), len(steps), failed=len(steps) - len(done)) == done
+        assert journal_reader.results(parts(folder), len(steps), failed=len(steps) - len(done)) == done
         os.close(part._journal)
         os.close(part._pack_file)
 

@@ -16,7 +16,7 @@ import pytest
 import steps
 from support.local_runs import EXECUTORS, Program, assert_clean, start, wait_until
 
-from lokki.local_run import journal
+from lokki.local_run import journal, journal_reader
 from lokki.local_run.feed import CHUNK_SECONDS
 from lokki.local_run.runs import Runs
 
@@ -75,8 +75,8 @@ class Storm:
         folder = self.root / "runs" / "run" / "numbers" / "map_results"
         if not folder.exists():
             return set()
-        status = journal.scan(journal.Parts(folder, Runs(self.root).load("run").seal), ITEMS).status
-        return {item for item in range(ITEMS) if status[item] == journal.DONE}
+        status = journal_reader.scan(journal.Parts(folder, Runs(self.root).load("run").seal), ITEMS).status
+        return {item for item in range(ITEMS) if status[item] == journal_reader.DONE}
 
     def wait_for_a_moment(self, program: Program) -> None:
         if self.chance.random() < 0.25:

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import steps
 from support.local_runs import EXECUTORS, Local, assert_clean, start, wait_until
 
 from lokki import flow, step
+from lokki.cli.run_details import run_details
 from lokki.engine.events import (
     CodeChanged,
     Event,
@@ -29,7 +30,10 @@ from lokki.engine.events import (
 from lokki.errors import ParameterError, RunError, RunFolderError
 from lokki.local_run import journal
 from lokki.local_run.journal import Parts
+from lokki.local_run.journal_reader import DONE, StepResults
 from lokki.local_run.threads import STOP_SECONDS
+from lokki.results import flow_results as results
+from lokki.results.items import Items
 from lokki.runner import Executor, Resume
 
 
@@ -486,7 +490,58 @@ def test_a_power_cut_loses_no_more_than_what_was_not_forced_to_disk(tmp_path: Pa
             with suppress(KeyboardInterrupt):
                 local.resume(steps.storm())
     assert Local(tmp_path).run(steps.storm(), resume=Resume("run")) == list(range(300))
+    assert stored_numbers(tmp_path, "storm_c") == list(range(300))
     assert_clean(tmp_path)
+
+
+def stored_numbers(root: Path, step_id: str) -> list[object]:
+    values = results.local("storm", root).run("run").step(step_id)
+    assert isinstance(values, Items)
+    return [value["n"] for value in values]  # type: ignore[index]
+
+
+def cut_pack(folder: Path) -> None:
+    """Lose the end of each pack and the mark that it was forced to disk."""
+    for path in folder.glob("part-*.jsonl"):
+        path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b" []" not in line))
+        pack = path.with_suffix(".pkl.gz")
+        os.truncate(pack, pack.stat().st_size * 2 // 3)
+
+
+def spoil_line(folder: Path) -> None:
+    """Zero some bytes of the first line of each journal, which was forced to disk."""
+    for path in folder.glob("part-*.jsonl"):
+        content = path.read_bytes()
+        path.write_bytes(content[:20] + bytes(4) + content[24:])
+
+
+def tear_line(folder: Path) -> None:
+    """Write half a line before the last mark, as on a disk that is full for a while."""
+    for path in folder.glob("part-*.jsonl"):
+        *lines, mark = path.read_bytes().splitlines(True)
+        path.write_bytes(b"".join([*lines[:-1], lines[-1][:-7], b"\n", mark]))
+
+
+@pytest.mark.parametrize("damage", [cut_pack, spoil_line, tear_line])
+def test_what_a_resumed_run_computed_again_is_what_is_read_of_it_later(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    local = Local(tmp_path, "threads", also=interrupting(9))
+    with pytest.raises(KeyboardInterrupt):
+        local.run(steps.storm(), {"log": str(tmp_path / "log"), "count": 60, "seconds": 0.001}, run_id="run")
+    folder = tmp_path / "runs" / "run" / "numbers" / "map_results"
+    before = StepResults(Parts(folder, runs(tmp_path).load("run").seal), 60)
+    damage(folder)
+    after = StepResults(Parts(folder, runs(tmp_path).load("run").seal), 60)
+    assert 0 <= after.status.count(DONE) < before.status.count(DONE) < 60
+    assert Local(tmp_path).resume(steps.storm()) == list(range(60))
+    assert stored_numbers(tmp_path, "storm_c") == list(range(60))
+    assert list(run_details(runs(tmp_path), runs(tmp_path).load("run")))[-4:] == [
+        "  storm_a: 60 items",
+        "  storm_b: 60 items",
+        "  storm_c: 60 items",
+        "  storm_total: done",
+    ]
 
 
 def interrupting(after: int):
@@ -687,10 +742,8 @@ def test_which_code_made_which_item_is_kept_with_the_run(local: Local, tmp_path:
     assert local.resume(draw(2)) == 10
     assert local.of(CodeChanged) == [CodeChanged("grow", 2)]
     [change] = local_record(local, "r")["changed_code"]["numbers"]  # type: ignore[index]
-    parts = journal.result_parts(
-        Parts(tmp_path / "runs" / "r" / "numbers" / "map_results", runs(tmp_path).load("r").seal), 4
-    )
-    assert [part >= change["first_part"] for part in parts] == [False, False, True, True]
+    parts = Parts(tmp_path / "runs" / "r" / "numbers" / "map_results", runs(tmp_path).load("r").seal)
+    assert [part >= change["first_part"] for part in StepResults(parts, 4).part_numbers()] == [False, False, True, True]
     local.run(draw(2), resume=Resume("r", from_step="grow"))
     assert local_record(local, "r")["changed_code"] == {}
 

@@ -15,7 +15,7 @@ from lokki import flow, step
 from lokki.chain import StepNode
 from lokki.engine.events import ItemsFinished, MapStarted, StepFinished, StepSkipped
 from lokki.errors import DamagedError, LokkiError, RunFolderError
-from lokki.local_run import journal
+from lokki.local_run import journal, journal_reader
 from lokki.local_run.journal import Parts
 from lokki.local_run.runs import Runs
 from lokki.local_run.seal import Seal
@@ -199,10 +199,10 @@ def test_a_pack_and_a_journal_of_another_run_give_no_results(tmp_path: Path) -> 
         Local(tmp_path / root, "inline").run(chain(), run_id="run")
     folder = tmp_path / "mine" / "runs" / "run" / "source" / "map_results"
     theirs = tmp_path / "other" / "runs" / "run" / "source" / "map_results"
-    assert journal.scan(Parts(folder, Runs(tmp_path / "mine").load("run").seal), 4).finished == 4
+    assert journal_reader.scan(Parts(folder, Runs(tmp_path / "mine").load("run").seal), 4).finished == 4
     for name in ("part-0001.jsonl", "part-0001.pkl.gz"):
         shutil.copyfile(theirs / name, folder / name)
-    assert journal.scan(Parts(folder, Runs(tmp_path / "mine").load("run").seal), 4).finished == 0
+    assert journal_reader.scan(Parts(folder, Runs(tmp_path / "mine").load("run").seal), 4).finished == 0
     results = local("chain", tmp_path / "mine").run("run").step("twice")
     with pytest.raises(DamagedError, match=r"Run twice\(\) again, and what follows it: run --resume run --from twice$"):
         list(results)  # type: ignore[call-overload]
@@ -219,12 +219,12 @@ def test_a_pack_of_another_part_is_told_from_the_parts_own(tmp_path: Path) -> No
         part = journal.PartWriter(parts, name, 4096)
         part.add(int(name[-1]) - 1, value)
         part.close()
-    assert journal.results(parts, 2, failed=0) == [(1, 1), (2, 2)]
+    assert journal_reader.results(parts, 2, failed=0) == [(1, 1), (2, 2)]
     shutil.copyfile(tmp_path / "part-0002.pkl.gz", tmp_path / "part-0001.pkl.gz")
     with pytest.raises(LokkiError, match=r"part-0001\.pkl\.gz at 0 holds another value than it should"):
-        journal.results(parts, 2, failed=0)
-    journal.repair(parts)
-    assert journal.scan(parts, 2).status == bytearray([journal.PENDING, journal.DONE])
+        journal_reader.results(parts, 2, failed=0)
+    journal_reader.repair(parts)
+    assert journal_reader.scan(parts, 2).status == bytearray([journal_reader.PENDING, journal_reader.DONE])
 
 
 def test_the_record_of_another_run_is_refused(tmp_path: Path) -> None:
