@@ -17,6 +17,7 @@ from build_flows import BUILDS, EXAMPLES
 from click.testing import CliRunner
 from support.wheels import make_wheel, offline_uv
 
+import lokki
 from lokki.builder.builder import Builder, Contents, compile_flow
 from lokki.builder.checks import check_build, limits
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
@@ -123,6 +124,79 @@ def test_builds_under_twenty_hash_seeds_have_equal_bytes(tmp_path: Path) -> None
     cache = tmp_path / "cache"
     builds = [Surroundings(tmp_path / str(seed), seed, cache=cache).build() for seed in range(20)]
     assert all(build == builds[0] for build in builds)
+
+
+# What of lokki is in packages
+
+# Builds birds as images, without any requirement, by the lokki of a folder; prints each file's size and hash.
+BUILD_BY_COPY = """
+import hashlib, json, sys
+from dataclasses import replace
+from pathlib import Path
+copy, examples = sys.argv[1:]
+sys.path[:0] = [copy, examples]
+import birds_flow_example
+import lokki
+from lokki.builder.builder import Contents, compile_flow
+from lokki.builder.packages.sources import collect, lokki_files
+from lokki.builder.requirements.choose import Available
+from lokki.builder.requirements.resolve import Resolved
+from lokki.config import LokkiConfig
+assert Path(lokki.__file__).is_relative_to(copy)
+graph = birds_flow_example.birds_flow()
+project = collect(graph, LokkiConfig())
+resolved = dict.fromkeys(project.steps, Resolved((), "x86_64-manylinux_2_34"))
+contents = Contents(replace(project, files={**project.files, **lokki_files()}, imports={}), Available(resolved))
+config = LokkiConfig(artifact_bucket="acme-artifacts", ecr_repo_prefix="registry/acme", dependencies="all")
+files = compile_flow(graph, config, contents).files
+print(json.dumps({path: [len(content), hashlib.sha256(content).hexdigest()] for path, content in files.items()}))
+"""
+
+ONLY_ON_LAPTOPS = (
+    *("builder", "cli", "deploy", "emulator", "estimate", "local_run", "operate", "progress", "results"),
+    *("config.py", "loading.py", "runner.py", "__main__.py"),
+)
+
+
+def built_by(copy: Path) -> dict[str, tuple[int, str]]:
+    """Build birds by the lokki in a folder; return size and hash of each file."""
+    command = [sys.executable, "-c", BUILD_BY_COPY, str(copy), str(EXAMPLES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {path: (size, digest) for path, (size, digest) in json.loads(done.stdout).items()}
+
+
+def comment(*places: Path) -> int:
+    """Add a comment to each module at and below places; return how many there are."""
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*.py"))]
+    for file in files:
+        file.write_text(f"{file.read_text()}# A comment\n")
+    return len(files)
+
+
+@pytest.fixture(scope="module")
+def birds() -> dict[str, tuple[int, str]]:
+    return built_by(Path(lokki.__file__).parents[1])
+
+
+def test_a_comment_in_what_runs_only_on_laptops_changes_no_package(
+    birds: dict[str, tuple[int, str]], tmp_path: Path
+) -> None:
+    ours = Path(lokki.__file__).parent
+    shutil.copytree(ours, tmp_path / "lokki", ignore=shutil.ignore_patterns("__pycache__"))
+    assert comment(*(tmp_path / "lokki" / name for name in ONLY_ON_LAPTOPS)) > 100
+    assert built_by(tmp_path) == birds
+    comment(tmp_path / "lokki" / "runtime" / "handler.py")  # which is in every package
+    changed = {path for path, content in built_by(tmp_path).items() if content != birds[path]}
+    packages = {f"lambdas/{step.name}/lokki/runtime/handler.py" for step in BIRDS.steps}
+    assert changed == {*packages, "template.yaml"}
+
+
+def test_lokkis_part_of_a_package_is_small(birds: dict[str, tuple[int, str]]) -> None:
+    """It had 472,084 bytes when every module of lokki's that was not named as local was in it."""
+    for step in BIRDS.steps:
+        sizes = [size for path, (size, _) in birds.items() if path.startswith(f"lambdas/{step.name}/lokki/")]
+        assert 0 < sum(sizes) < 472_084 - 100_000
 
 
 # Packages that are made without an index
@@ -290,6 +364,17 @@ def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(
         write_bundle(broken, out)
     assert folder_digest(out) == whole
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_another_version_of_lokki_built_is_replaced(installed: Installation, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    write_bundle(bundle, out)
+    whole = folder_digest(out)
+    manifest = json.loads((out / "build.json").read_text())
+    (out / "build.json").write_text(json.dumps({**manifest, "archives": ["lambdas/get_birds.zip"]}))
+    assert {line.change for line in write_bundle(bundle, out)} == {"new"}
+    assert folder_digest(out) == whole
 
 
 def test_a_folder_that_no_build_wrote_is_not_replaced(installed: Installation, tmp_path: Path) -> None:
