@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lokki.base.quotas import UNZIPPED_BYTES
-from lokki.builder.cloudformation import build_template
+from lokki.builder.cloudformation import template_of
+from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
-from lokki.builder.names import deployed_name
 from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import bytecode_kind, content_digest
 from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, write_bundle
@@ -34,11 +34,10 @@ from lokki.builder.requirements.vendoring import (
     vendored_files,
 )
 from lokki.builder.settings import check_settings
-from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import lower
 from lokki.runtime.event import template_to_json
 
 _DIGEST_LENGTH = 32
@@ -46,45 +45,32 @@ _DIGEST_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What packages are made of beyond the flow itself: its project, and what is required."""
+    """What packages hold beyond the flow: its project and its requirements."""
 
     project: Project
     available: Available
 
 
-def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_bytes: int = UNZIPPED_BYTES) -> Bundle:
-    """Return all that a flow becomes on AWS; equal input gives equal bytes. ``zip_bytes``: most of a zip, unzipped.
+def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_BYTES) -> Bundle:
+    """Return all that a flow becomes on AWS; equal input gives equal bytes.
 
-    Raises FlowError, ConfigError and BuildError for what AWS would not take.
+    ``zip_bytes``: most of a zip, unzipped. Raises FlowError, ConfigError and BuildError for what AWS would not take.
     """
-    plan = lower(graph)
-    name = deployed_name(plan.flow, config)
-    calls = describe_calls(plan, template_to_json)
+    config, project = compiled.config, contents.project
+    name = compiled.name
+    trimmed = trim(project.files, project.steps, project.trees)
+    chosen = choose(compiled, project, trimmed, contents.available)
+    missing = _check_packages(project, chosen, config)
     packages = []
-    steps = contents.project.steps
-    trimmed = trim(contents.project.files, steps, contents.project.trees)
-    chosen = choose(graph, plan, config, contents.project, trimmed, contents.available)
-    missing = _check_packages(contents.project, chosen, config)
-    for step in graph.steps:
-        requirement = chosen.requirements[step.name]
-        code = StepCode(
-            plan.flow,
-            step.name,
-            contents.project.flow,
-            steps[step.name],
-            calls[step.name],
-            trimmed.files[step.name],
-            requirement.resolved.files_for(config.packages),
-        )
-        packages.append(
-            _package(name, step.name, generate_lambda_dir(code, config), requirement.vendored, config, zip_bytes)
-        )
-    definition = build_state_machine(graph, config)
-    template = build_template(graph, config, {package.step: package.code for package in packages})
+    for code in _step_codes(compiled, project, trimmed, chosen):
+        files = generate_lambda_dir(code, config)
+        vendored = chosen.requirements[code.step_name].vendored
+        packages.append(_package(name, code.step_name, files, vendored, config, zip_bytes))
+    template = template_of(compiled, {package.step: package.code for package in packages})
     return Bundle(
         name,
         {
-            "statemachine.json": dump_state_machine(definition),
+            "statemachine.json": dump_state_machine(state_machine_of(compiled)),
             "template.yaml": dump_template(template),
             **{
                 f"lambdas/{package.step}/{path}": content
@@ -93,8 +79,23 @@ def compile_flow(graph: FlowGraph, config: LokkiConfig, contents: Contents, zip_
             },
         },
         tuple(packages),
-        (*_notes(trimmed, contents.project), *missing, *chosen.notes),
+        (*_notes(trimmed, project), *missing, *chosen.notes),
     )
+
+
+def _step_codes(compiled: Compiled, project: Project, trimmed: Trimmed, chosen: Chosen) -> Iterator[StepCode]:
+    """Yield what the function of each step is made of."""
+    calls = describe_calls(compiled.plan, template_to_json)
+    for step in compiled.steps:
+        yield StepCode(
+            compiled.plan.flow,
+            step.name,
+            project.flow,
+            project.steps[step.name],
+            calls[step.name],
+            trimmed.files[step.name],
+            chosen.requirements[step.name].resolved.files_for(compiled.config.packages),
+        )
 
 
 def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
@@ -108,13 +109,20 @@ def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
 
 
 def _check_packages(project: Project, chosen: Chosen, config: LokkiConfig) -> list[str]:
-    """Check that packages have all that their modules import, and return notes on what may be missing."""
+    """Check that packages have all that their modules import.
+
+    Returns notes on what may be missing.
+    """
     elsewhere = standard_library(LAMBDA_PYTHON) | ON_LAMBDA_MODULES | {*config.provided}
     if config.packages == "image":  # whose requirements are held against their pins, since nothing is installed here
         elsewhere |= project.foreign.keys()
     targets = [
-        Target(step, frozenset(project.files) | (one.vendored.paths if one.vendored else frozenset()), elsewhere)
-        for step, one in chosen.requirements.items()
+        Target(
+            step,
+            frozenset(project.files) | (requirement.vendored.paths if requirement.vendored else frozenset()),
+            elsewhere,
+        )
+        for step, requirement in chosen.requirements.items()
     ]
     starts = frozenset({project.flow.module, *(importable.module for importable in project.steps.values())})
     notes = check_packages(project.imports, starts, targets, config.exclude)
@@ -124,7 +132,8 @@ def _check_packages(project: Project, chosen: Chosen, config: LokkiConfig) -> li
 def _package(
     flow: str, step: str, files: Mapping[str, bytes], vendored: Vendored | None, config: LokkiConfig, zip_bytes: int
 ) -> Package:
-    """Name a package after its content, so that changed code is deployed and unchanged code is not."""
+    """Return a package that is named after its content."""
+    # So changed code is deployed, and unchanged code is not.
     twice = sorted(vendored.paths & files.keys() - {NOT_IN_ZIP}) if vendored else []
     if twice:
         raise BuildError(f"{twice[0]} is in the project and in a package that it requires. Rename the project's.")
@@ -147,9 +156,12 @@ def _to_stdout(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds flows: ``write`` gets each line of the report, ``cache`` keeps what was installed for later builds.
+    """Builds flows.
 
-    ``zip_bytes``: how much a zip may hold, unzipped, which is more where zips stand for images, in the emulator.
+    - ``write``: gets each line of the report
+    - ``environ``: the environment variables, by default those of the process
+    - ``cache``: keeps what was installed for later builds
+    - ``zip_bytes``: how much a zip may hold, unzipped; more where zips stand for images, in the emulator
     """
 
     write: Callable[[str], None] = _to_stdout
@@ -158,28 +170,38 @@ class Builder:
     zip_bytes: int = UNZIPPED_BYTES
 
     def build(self, graph: FlowGraph, config: LokkiConfig) -> Bundle:
-        """Write a flow's packages, state machine and template to ``config.build_dir`` and report what changed.
+        """Build a flow into ``config.build_dir`` and report what changed.
 
-        A failing build leaves the previous one whole. Raises ConfigError for settings that are missing or wrong,
-        FlowError for a flow that AWS could not run, BuildError for packages that cannot be made.
+        Writes packages, state machine and template. A failing build leaves the previous one whole. Raises ConfigError
+        for settings that are missing or wrong, FlowError for a flow that AWS could not run, BuildError for packages
+        that cannot be made.
         """
-        began = time.monotonic()
+        check_settings(config)
+        return self.build_compiled(graph, compile_flow(graph, config))
+
+    def build_compiled(self, graph: FlowGraph, compiled: Compiled) -> Bundle:
+        """Build a flow that is compiled already; see `build`."""
+        start = time.monotonic()
+        config = compiled.config
         check_settings(config)
         folder = Path(config.build_dir)
         read_manifest(folder)  # refuses a folder of something else before there is any work
         contents, requirements = self._gather(graph, config)
-        bundle = compile_flow(graph, config, contents, self.zip_bytes)
-        written = write_bundle(bundle, folder)
+        bundle = assemble(compiled, contents, self.zip_bytes)
+        changes = write_bundle(bundle, folder)
         for line in _report(bundle, config, requirements, contents):
             self.write(line)
-        for each in written:
-            note = f"  ({each.note})" if each.note else ""
-            self.write(f"  {each.change:<9} {size_text(each.size):>10}  {each.digest[:12]:<12}  {each.path}{note}")
-        self.write(f"{_summary(written)} in {folder}, {time.monotonic() - began:.1f} s")
+        for entry in changes:
+            note = f"  ({entry.note})" if entry.note else ""
+            self.write(f"  {entry.change:<9} {size_text(entry.size):>10}  {entry.digest[:12]:<12}  {entry.path}{note}")
+        self.write(f"{_summary(changes)} in {folder}, {time.monotonic() - start:.1f} s")
         return bundle
 
     def _gather(self, graph: FlowGraph, config: LokkiConfig) -> tuple[Contents, Requirements]:
-        """Read the project and install what it requires, which is all that a build takes from its surroundings."""
+        """Read the project and install what it requires.
+
+        That is all that a build takes from its surroundings.
+        """
         environ = os.environ if self.environ is None else self.environ
         cache, uv = self.cache or cache_folder(environ), Uv(environ)
         skipped = frozenset({Path(config.build_dir).resolve(), cache.resolve()})
@@ -190,18 +212,18 @@ class Builder:
         packed: dict[str, Installation] = {}
         for extra in dict.fromkeys(step.options.dependencies for step in graph.steps):
             names = [step.name for step in graph.steps if step.options.dependencies == extra]
-            found = resolve(requirements, extra, config.architecture, uv, cache)
+            versions = resolve(requirements, extra, config.architecture, uv, cache)
             if config.packages == "image":  # what is installed when the image is built is known by its pins alone
                 foreign = {name: place for name, place in project.foreign.items() if name not in config.provided}
-                check_imports(foreign, found, names[0])
-            resolved |= dict.fromkeys(names, found)
+                check_imports(foreign, versions, names[0])
+            resolved |= dict.fromkeys(names, versions)
             if config.packages == "zip":
-                packed |= dict.fromkeys(names, install_once(found, uv, cache))
+                packed |= dict.fromkeys(names, install_once(versions, uv, cache))
                 installed |= {name: packed[name] for name in names}
                 continue
             if config.dependencies != "all":
-                installed |= dict.fromkeys(names, install_once(found, uv, cache, packed=False))
-            if (local := found.of_index("")).pins:
+                installed |= dict.fromkeys(names, install_once(versions, uv, cache, packed=False))
+            if (local := versions.of_index("")).pins:
                 packed |= dict.fromkeys(names, install_once(local, uv, cache))
         metadata = own_metadata(sys.path, project.files, project.flow_file)
         files = {**project.files, **metadata, **lokki_files()}
@@ -209,7 +231,10 @@ class Builder:
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder of lokki's cache, by the XDG base directory specification."""
+    """Return the folder of lokki's cache.
+
+    https://specifications.freedesktop.org/basedir-spec/latest/
+    """
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lokki"
 
 
@@ -227,7 +252,7 @@ def _report(bundle: Bundle, config: LokkiConfig, requirements: Requirements, con
     return [*lines, *(f"  note: {note}" for note in [*notes, *bundle.notes])]
 
 
-def _summary(written: list[Written]) -> str:
-    counts = {change: sum(each.change == change for each in written) for change in ("new", "changed", "removed")}
+def _summary(entries: list[Written]) -> str:
+    counts = {change: sum(entry.change == change for entry in entries) for change in ("new", "changed", "removed")}
     parts = [f"{number} {change}" for change, number in counts.items() if number]
     return ", ".join(parts) if parts else "nothing changed"

@@ -17,42 +17,41 @@ from lokki.base.quotas import (
     TEMPLATE_BYTES,
     UNZIPPED_BYTES,
 )
+from lokki.builder.compiled import Compiled
 from lokki.builder.environment import function_environment
-from lokki.builder.names import deployed_functions, function_suffixes
+from lokki.builder.names import function_suffixes
 from lokki.builder.package_types import ZipCode
 from lokki.builder.packages.folder import Bundle
 from lokki.builder.packages.sizes import size_text
-from lokki.builder.timing import execution_type, longest_item
-from lokki.config import LokkiConfig
-from lokki.graph import FlowGraph
-from lokki.plan import FanOut, lower
+from lokki.builder.timing import execution_type, fits_express, longest_item
 
 _NEAR_LIMITS = ("I1002", "I2010", "I3010")
 
 
-def check_build(graph: FlowGraph, config: LokkiConfig, bundle: Bundle, folder: Path) -> tuple[list[str], list[str]]:
-    """Return what is wrong with a build, a line each, and notes on what was not checked."""
-    findings = [*limits(graph, config, bundle)]
+def check_build(compiled: Compiled, bundle: Bundle, folder: Path) -> tuple[list[str], list[str]]:
+    """Return what is wrong with a build, and what was not checked.
+
+    Both are lines of text.
+    """
+    findings = [*exceeded_limits(compiled, bundle)]
     command = _cfn_lint_command()
     if command is None:
         return findings, ["cfn-lint is not installed, so the template is not checked with it (pip install cfn-lint)"]
     return [*findings, *_cfn_lint(command, folder / "template.yaml")], []
 
 
-def limits(graph: FlowGraph, config: LokkiConfig, bundle: Bundle) -> Iterator[str]:
-    """Yield a line for each limit that the build exceeds, or that a run of it may."""
+def exceeded_limits(compiled: Compiled, bundle: Bundle) -> Iterator[str]:
+    """Yield a line for each limit that the build, or a run of it, exceeds."""
     yield from _sizes(bundle)
-    yield from _functions(graph, config, bundle)
-    plan = lower(graph)
-    for op in plan.ops:
-        if isinstance(op, FanOut) and execution_type(plan, op, config) == "EXPRESS":
-            longest = longest_item(plan, op, config)
-            if longest > EXPRESS_SECONDS:
-                yield (
-                    f"statemachine.json: an item of the map over {op.id}() may take {longest:.0f} s with all tries, "
-                    f"but an EXPRESS execution ends after {EXPRESS_SECONDS}; shorten timeouts or retries, or remove "
-                    "execution_type"
-                )
+    yield from _functions(compiled, bundle)
+    for fan_out in compiled.maps:
+        if execution_type(compiled, fan_out) == "EXPRESS" and not fits_express(compiled, fan_out):
+            yield (
+                f"statemachine.json: an item of the map over {fan_out.id}() may take "
+                f"{longest_item(compiled, fan_out):.0f} s with all tries, "
+                f"but an EXPRESS execution ends after {EXPRESS_SECONDS}; shorten timeouts or retries, or remove "
+                "execution_type"
+            )
 
 
 def _sizes(bundle: Bundle) -> Iterator[str]:
@@ -67,19 +66,18 @@ def _sizes(bundle: Bundle) -> Iterator[str]:
                 yield f"lambdas/{package.step}.zip: has {size_text(size)} unzipped, Lambda takes 250 MiB; require less"
 
 
-def _functions(graph: FlowGraph, config: LokkiConfig, bundle: Bundle) -> Iterator[str]:
+def _functions(compiled: Compiled, bundle: Bundle) -> Iterator[str]:
     """Check names, and variables with the values that deploying fills in."""
     if len(bundle.flow) > MACHINE_NAME_LENGTH:
         yield f"template.yaml: the state machine's name {bundle.flow!r} is longer than {MACHINE_NAME_LENGTH} characters"
-    functions = deployed_functions(graph.steps)
-    suffixes = function_suffixes(bundle.flow, [each.name for each in functions])
-    for step in graph.steps:
+    suffixes = function_suffixes(bundle.flow, [function.name for function in compiled.functions])
+    for step in compiled.steps:
         name = f"{bundle.flow}-{suffixes[step.name]}"
         if len(name) > FUNCTION_NAME_LENGTH:
             yield f"template.yaml: the function's name {name!r} is longer than {FUNCTION_NAME_LENGTH} characters"
-        variables = function_environment(step, config)
-        given = {"LOKKI_ARTIFACT_BUCKET": config.artifact_bucket, "LOKKI_FLOW_NAME": bundle.flow}
-        texts = {key: given.get(key, value) for key, value in variables.items()}
+        variables = function_environment(step, compiled.config)
+        values = {"LOKKI_ARTIFACT_BUCKET": compiled.config.artifact_bucket, "LOKKI_FLOW_NAME": bundle.flow}
+        texts = {key: values.get(key, value) for key, value in variables.items()}
         size = sum(len(key.encode()) + len(str(value).encode()) for key, value in texts.items())
         if size > ENVIRONMENT_BYTES:
             yield f"template.yaml: the variables of {step.name}() have {size} bytes, Lambda takes {ENVIRONMENT_BYTES}"
@@ -91,9 +89,12 @@ def _cfn_lint_command() -> str | None:
 
 
 def _cfn_lint(command: str, template: Path) -> Iterator[str]:
-    """Run cfn-lint, with rules that only inform too, and yield what it prints, a line for each finding."""
+    """Run cfn-lint and yield each of its findings as a line.
+
+    Rules that only inform are included.
+    """
     # What comes near a limit is no finding: what exceeds one is refused or found by lokki itself.
     options = ["--include-checks", "I", "--ignore-checks", *_NEAR_LIMITS, "--format", "parseable", "--", str(template)]
-    done = subprocess.run([command, *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        yield from (f"cfn-lint: {line}" for line in (done.stdout + done.stderr).splitlines() if line.strip())
+    process = subprocess.run([command, *options], capture_output=True, text=True, check=False)
+    if process.returncode:
+        yield from (f"cfn-lint: {line}" for line in (process.stdout + process.stderr).splitlines() if line.strip())

@@ -6,20 +6,17 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-templ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import cast
 
 from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.base.values import Json
+from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
     DeployedFunction,
-    deployed_functions,
-    deployed_name,
     function_id,
-    function_placeholder,
-    function_suffixes,
     log_group_id,
     version_id,
 )
@@ -34,27 +31,22 @@ from lokki.builder.permissions import (
     step_functions_role,
     sub,
 )
-from lokki.builder.state_machine import (
-    BUCKET_PLACEHOLDER,
-    CONCURRENCY_PLACEHOLDER,
-    FLOW_PLACEHOLDER,
-    INVOKE_PLACEHOLDER,
-    READ_PLACEHOLDER,
-    WRITE_PLACEHOLDER,
-    build_state_machine,
-    dump_state_machine,
-    map_substitutions,
+from lokki.builder.placeholders import (
+    BUCKET_PARAMETER,
+    CONCURRENCY_PARAMETER,
+    FLOW_PARAMETER,
+    has_unbounded_map,
+    substitutions,
 )
+from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.timing import at_once, function_timeout
 from lokki.config import LokkiConfig
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph
-from lokki.plan import FanOut, Plan, bind_parameters, lower
+from lokki.plan import Plan, bind_parameters
 
 RUNTIME = f"python{LAMBDA_PYTHON_TEXT}"
 HANDLER = "handler.lambda_handler"
-
-_CONCURRENCY = "MapConcurrency"
 
 LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
@@ -71,55 +63,60 @@ def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str,
     and a change set shows every change. Raises FlowError for a flow that no stack can hold, ConfigError for settings
     that AWS does not take.
     """
-    plan = lower(graph)
-    name = deployed_name(plan.flow, config)
-    functions = deployed_functions(graph.steps)
-    suffixes = function_suffixes(name, [each.name for each in functions])
-    resources: dict[str, Json] = {}
+    return template_of(compile_flow(graph, config), packages)
+
+
+def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, Json]:
+    """Return the template of a compiled flow.
+
+    Raises what `build_template` raises.
+    """
+    plan, config, suffixes = compiled.plan, compiled.config, compiled.suffixes
+    resources: Mapped = {}
     versions: dict[str, str] = {}
-    for each in functions:
-        code = packages[each.step.name]
-        if not each.larger:  # the larger one writes to the same group
-            resources[log_group_id(each.name)] = _log_group(f"/aws/lambda/${{FlowName}}-{suffixes[each.name]}", config)
-        function = _function(plan, each, suffixes[each.name], code, config)
-        version = version_id(each.name, _content(function, code, config))
-        versions[each.name] = version
-        resources[function_id(each.name)] = function
-        resources[version] = _version(each.name)
-    resources |= _roles(plan, graph, config)
+    for function in compiled.functions:
+        code = packages[function.step.name]
+        if not function.larger:  # the larger one writes to the same group
+            group = f"/aws/lambda/${{FlowName}}-{suffixes[function.name]}"
+            resources[log_group_id(function.name)] = _log_group(group, config)
+        properties = _function_properties(compiled, function, suffixes[function.name], code)
+        version = version_id(function.name, _content(properties, code, config))
+        versions[function.name] = version
+        resources[function_id(function.name)] = {"Type": "AWS::Lambda::Function", "Properties": properties}
+        resources[version] = _version(function.name)
+    resources |= _roles(compiled)
     resources["StateMachineLogs"] = _log_group("/aws/vendedlogs/states/${FlowName}", config)
-    resources["StateMachine"] = _state_machine(graph, plan, config, versions)
+    resources["StateMachine"] = _state_machine(compiled, versions)
     resources |= _live()
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
     if len(resources) > STACK_RESOURCES:
         raise FlowError(
-            f"the flow {plan.flow!r} has {len(graph.steps)} steps, which make {len(resources)} resources; "
+            f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {len(resources)} resources; "
             f"a stack holds {STACK_RESOURCES}. Split the flow."
         )
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"The flow {plan.flow}, built by lokki.",
-        "Parameters": _parameters(plan, name, suffixes, config, packages),
+        "Parameters": _parameters(compiled, packages),
         "Resources": resources,
         "Outputs": _outputs(),
     }
 
 
-def _parameters(
-    plan: Plan, name: str, suffixes: Mapping[str, str], config: LokkiConfig, packages: Mapping[str, Code]
-) -> Mapped:
+def _parameters(compiled: Compiled, packages: Mapping[str, Code]) -> Mapped:
+    config = compiled.config
     images = [code for code in packages.values() if isinstance(code, ImageCode)]
-    room = FUNCTION_NAME_LENGTH - len("-") - max(len(suffix) for suffix in suffixes.values())
+    room = FUNCTION_NAME_LENGTH - len("-") - max(len(suffix) for suffix in compiled.suffixes.values())
     parameters: Mapped = {
-        FLOW_PLACEHOLDER: {
+        FLOW_PARAMETER: {
             "Type": "String",
             "Description": "The name of the state machine; the names of all else begin with it.",
-            "Default": name,
+            "Default": compiled.name,
             "AllowedPattern": f"^{FLOW_NAME_PATTERN}$",
             "MaxLength": room,
         },
-        "S3Bucket": _parameter("The bucket that holds the code and what steps hand on.", config.artifact_bucket),
+        BUCKET_PARAMETER: _parameter("The bucket that holds the code and what steps hand on.", config.artifact_bucket),
     }
     if images:
         parameters["ECRRepoPrefix"] = _parameter(
@@ -127,8 +124,8 @@ def _parameters(
         )
     if any(not code.tag for code in images):
         parameters["ImageTag"] = _parameter("The tag of the images.", config.lambda_defaults.image_tag)
-    if _unbounded(plan):
-        parameters[_CONCURRENCY] = {
+    if has_unbounded_map(compiled):
+        parameters[CONCURRENCY_PARAMETER] = {
             "Type": "Number",
             "Description": "How many items of a map run at once: as many as the account runs functions.",
             "Default": at_once(config),
@@ -143,16 +140,19 @@ def _parameter(description: str, default: str) -> Mapped:
     return parameter | ({"Default": default} if default else {"MinLength": 1})
 
 
-def _function(plan: Plan, function: DeployedFunction, suffix: str, code: Code, config: LokkiConfig) -> Mapped:
-    """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html"""
-    step = function.step
+def _function_properties(compiled: Compiled, function: DeployedFunction, suffix: str, code: Code) -> Mapped:
+    """Return the properties of a function.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html
+    """
+    step, config = function.step, compiled.config
     properties: Mapped = {
         "FunctionName": sub(f"${{FlowName}}-{suffix}"),
         "Description": sub(f"The step {step.name} of ${{FlowName}}{', with more memory' if function.larger else ''}"),
         **_code(code),
         "Architectures": [config.architecture],
-        "MemorySize": _memory(function, config),
-        "Timeout": function_timeout(plan, step, config),
+        "MemorySize": _memory(compiled, function),
+        "Timeout": function_timeout(compiled, step),
         "Role": config.roles.lambda_ or attribute("LambdaExecutionRole"),
         "Environment": {"Variables": function_environment(step, config)},
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
@@ -166,7 +166,7 @@ def _function(plan: Plan, function: DeployedFunction, suffix: str, code: Code, c
     if config.tracing:
         properties["TracingConfig"] = {"Mode": "Active"}
     properties["Tags"] = _tags(config)
-    return {"Type": "AWS::Lambda::Function", "Properties": properties}
+    return properties
 
 
 def _snap_start(step: str, disk: int) -> Mapped:
@@ -182,10 +182,13 @@ def _snap_start(step: str, disk: int) -> Mapped:
     return {"ApplyOn": "PublishedVersions"}
 
 
-def _memory(function: DeployedFunction, config: LokkiConfig) -> int:
-    """Return the megabytes of a function. Raises FlowError for a larger one that is not larger by these settings."""
+def _memory(compiled: Compiled, function: DeployedFunction) -> int:
+    """Return the megabytes of a function.
+
+    Raises FlowError for a larger function that is not larger by these settings.
+    """
     step = function.step
-    first, largest = step.options.memory or config.lambda_defaults.memory, step.options.memory_max
+    first, largest = compiled.memory(step), step.options.memory_max
     if not function.larger or largest is None:
         return first
     if largest <= first:
@@ -196,13 +199,14 @@ def _memory(function: DeployedFunction, config: LokkiConfig) -> int:
     return largest
 
 
-def _content(function: Mapped, code: Code, config: LokkiConfig) -> str:
-    """Return what a version of a function holds, as text: all that Lambda tells versions apart by, so not the tags."""
-    properties = {name: value for name, value in cast("Mapped", function["Properties"]).items() if name != "Tags"}
-    given = [config.artifact_bucket]  # what the template's parameters stand for
+def _content(properties: Mapped, code: Code, config: LokkiConfig) -> str:
+    """Return as text all that a version of a function is made of."""
+    # Lambda makes no version where only tags have changed, so a new id for it would fail the deployment.
+    content = {name: value for name, value in properties.items() if name != "Tags"}
+    parameters = [config.artifact_bucket]  # what the template's parameters stand for
     if isinstance(code, ImageCode):
-        given += [config.ecr_repo_prefix, "" if code.tag else config.lambda_defaults.image_tag]
-    return json.dumps([properties, given])
+        parameters += [config.ecr_repo_prefix, "" if code.tag else config.lambda_defaults.image_tag]
+    return json.dumps([content, parameters])
 
 
 def _version(step: str) -> Mapped:
@@ -224,22 +228,22 @@ def _code(code: Code) -> Mapped:
             return {"PackageType": "Image", "Code": {"ImageUri": sub(uri)}, "ImageConfig": {"Command": [HANDLER]}}
 
 
-def _roles(plan: Plan, graph: FlowGraph, config: LokkiConfig) -> Mapped:
-    """Make the roles that the settings do not give. A given role of the state machine starts scheduled runs, too."""
+def _roles(compiled: Compiled) -> Mapped:
+    """Return the roles that the settings do not name.
+
+    A role that they name for the state machine starts scheduled runs, too.
+    """
+    config = compiled.config
     settings = RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
     roles: Mapped = {}
     if not config.roles.lambda_:
-        roles |= lambda_role("LambdaExecutionRole", [log_group_id(step.name) for step in graph.steps], settings)
+        roles |= lambda_role("LambdaExecutionRole", [log_group_id(step.name) for step in compiled.steps], settings)
     if not config.roles.pipeline:
-        functions = [function_id(each.name) for each in deployed_functions(graph.steps)]
-        roles |= step_functions_role("StepFunctionsExecutionRole", functions, settings, maps=_has_maps(plan))
-        if plan.options.schedule is not None:
+        functions = [function_id(function.name) for function in compiled.functions]
+        roles |= step_functions_role("StepFunctionsExecutionRole", functions, settings, maps=bool(compiled.maps))
+        if compiled.plan.options.schedule is not None:
             roles |= schedule_role("ScheduleRole", settings)
     return roles
-
-
-def _has_maps(plan: Plan) -> bool:
-    return any(isinstance(op, FanOut) for op in plan.ops)
 
 
 def _log_group(name: str, config: LokkiConfig) -> Mapped:
@@ -252,22 +256,26 @@ def _log_group(name: str, config: LokkiConfig) -> Mapped:
     }
 
 
-def _state_machine(graph: FlowGraph, plan: Plan, config: LokkiConfig, versions: Mapping[str, str]) -> Mapped:
-    """Make the state machine, which invokes versions of functions: a run that goes on keeps its code.
+def _state_machine(compiled: Compiled, versions: Mapping[str, str]) -> Mapped:
+    """Return the state machine, which invokes versions of functions.
 
+    So a run in progress keeps its code.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
 
     Log groups under /aws/vendedlogs/ need no resource policy of their own, of which a region has ten:
     https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html
     """
-    functions = {function_placeholder(name): ref(version) for name, version in versions.items()}
+    config = compiled.config
+    functions = {name: f"${{{version}}}" for name, version in versions.items()}
     destination: Mapped = {"CloudWatchLogsLogGroup": {"LogGroupArn": attribute("StateMachineLogs")}}
     properties: Mapped = {
         "StateMachineName": ref("FlowName"),
         "StateMachineType": "STANDARD",
         "RoleArn": config.roles.pipeline or attribute("StepFunctionsExecutionRole"),
-        "DefinitionString": dump_state_machine(build_state_machine(graph, config)).decode(),
-        "DefinitionSubstitutions": {**_substitutions(plan), **functions},
+        "DefinitionString": dump_state_machine(state_machine_of(compiled)).decode(),
+        "DefinitionSubstitutions": {
+            placeholder: _resolved(text) for placeholder, text in substitutions(compiled, functions).items()
+        },
         "LoggingConfiguration": {"Level": "ERROR", "IncludeExecutionData": False, "Destinations": [destination]},
         "TracingConfiguration": {"Enabled": config.tracing},
         "Tags": _tags(config),
@@ -275,31 +283,12 @@ def _state_machine(graph: FlowGraph, plan: Plan, config: LokkiConfig, versions: 
     return {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
 
 
-def _substitutions(plan: Plan) -> Mapped:
-    """Return what the definition's placeholders stand for, but for functions: in China and GovCloud, other ARNs.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
-    """
-    actions = "arn:${AWS::Partition}:states:::"
-    values: Mapped = {
-        BUCKET_PLACEHOLDER: ref("S3Bucket"),
-        FLOW_PLACEHOLDER: ref("FlowName"),
-        INVOKE_PLACEHOLDER: sub(f"{actions}lambda:invoke"),
-    }
-    if not _has_maps(plan):
-        return values
-    values |= {
-        READ_PLACEHOLDER: sub(f"{actions}s3:getObject"),
-        WRITE_PLACEHOLDER: sub(f"{actions}s3:putObject"),
-        **map_substitutions(plan),
-    }
-    # An expression, since what is filled in is text, and the field of a number takes text only as JSONata.
-    return values | ({CONCURRENCY_PLACEHOLDER: sub(f"{{% ${{{_CONCURRENCY}}} %}}")} if _unbounded(plan) else {})
-
-
-def _unbounded(plan: Plan) -> bool:
-    """Tell whether some map has no bound of its own on how many items run at once."""
-    return any(isinstance(op, FanOut) and op.options.concurrency is None for op in plan.ops)
+def _resolved(text: str) -> Json:
+    """Return a text whose placeholders CloudFormation resolves."""
+    # cfn-lint warns of Fn::Sub in a text without placeholders (W1020).
+    if whole := re.fullmatch(r"\$\{(\w+)\}", text):
+        return ref(whole[1])
+    return sub(text) if "${" in text else text
 
 
 def _live() -> Mapped:

@@ -18,11 +18,12 @@ https://docs.aws.amazon.com/step-functions/latest/dg/state-choice.html
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from dataclasses import replace
 
 from lokki.base.naming import CHOICE_SUFFIX, LARGER_SUFFIX, PART_SUFFIX, RESULTS_SUFFIX
 from lokki.base.values import Json
 from lokki.builder.retries import DEATHS
+from lokki.builder.tasks import AslState, Task
 from lokki.plan import PARTS_OF_BATCH
 
 _ITEMS = "$states.input.Items"
@@ -32,16 +33,17 @@ _LARGER_PART = f"($suspects = 1 ? 1 : $count({_ITEMS}) - $first)"
 
 
 def halving_states(
-    name: str, task: Mapping[str, Json], larger_function: str, retry: list[Json], then: Mapping[str, Json]
+    name: str, task: Task, larger_function: str, retry: list[Json], then: Mapping[str, Json]
 ) -> dict[str, Json]:
-    """Return the states that follow the task of a whole batch, by name; ``FlapBird-If`` is the first.
+    """Return the states that follow the task of a whole batch, by name.
 
-    ``task`` is the batch's own task, ``larger_function`` the placeholder of the larger function's ARN.
+    - ``task``: the batch's own task; ``FlapBird-If`` is the first state after it
+    - ``larger_function``: the placeholder of the larger function's ARN
     """
     choice = f"{name}{CHOICE_SUFFIX}"
     part, larger = f"{name}{PART_SUFFIX}", f"{name}{LARGER_SUFFIX}"
     catch: Json = {**catch_deaths(choice), "Assign": {"suspects": f"{{% {_PART} %}}", "tries": "{% $tries + 1 %}"}}
-    progress: dict[str, Json] = {
+    progress: AslState = {
         "suspects": "{% $floor($suspects / 2) %}",
         "tries": "{% $tries + 1 %}",
     }
@@ -55,44 +57,43 @@ def halving_states(
             "Default": part,
         },
         part: _part(task, _PART, progress) | {"Retry": retry, "Catch": [catch], "Next": choice},
-        larger: _part(task, _LARGER_PART, {"suspects": 0}, larger_function) | {"Retry": retry, "Next": choice},
-        f"{name}{RESULTS_SUFFIX}": {"Type": "Pass", "Output": _with_all_replies(task["Output"]), **then},
+        larger: _part(task.in_function(larger_function), _LARGER_PART, {"suspects": 0})
+        | {"Retry": retry, "Next": choice},
+        f"{name}{RESULTS_SUFFIX}": {"Type": "Pass", "Output": _with_all_replies(task.output), **then},
     }
 
 
-def catch_deaths(following: str) -> dict[str, Json]:
-    """Return the rule of ``Catch`` that goes on elsewhere, with the same input, when a function died."""
+def catch_deaths(following: str) -> AslState:
+    """Return the rule of ``Catch`` for a function that died.
+
+    It goes on to another state with the same input.
+    """
     return {"ErrorEquals": list(DEATHS), "Output": "{% $states.input %}", "Next": following}
 
 
-def begin_halving(name: str) -> dict[str, Json]:
+def begin_halving(name: str) -> AslState:
     """Return the rule of ``Catch`` of the task of a whole batch."""
     first: Json = {"first": 0, "suspects": f"{{% $count({_ITEMS}) %}}", "tries": 0, "replies": []}
     return {**catch_deaths(f"{name}{CHOICE_SUFFIX}"), "Assign": first}
 
 
-def _part(
-    task: Mapping[str, Json], size: str, progress: Mapping[str, Json], function: str | None = None
-) -> dict[str, Json]:
-    """Make the task of some of the batch's items; the handler is told of how many, as replies share a state's room."""
-    arguments = cast("dict[str, Json]", task["Arguments"])
-    payload = cast("dict[str, Json]", arguments["Payload"])
+def _part(task: Task, size: str, progress: Mapping[str, Json]) -> AslState:
+    """Return the task of some of the batch's items.
+
+    The handler gets the number of all items, too: the replies of all parts share the room of one state.
+    """
     # The brackets make a list of a single item, too, which JSONata takes for the item itself.
-    chosen = f"[$filter({_ITEMS}, function($item, $index) {{ $index >= $first and $index < $first + {size} }})]"
-    payload = payload | {"items": f"{{% {chosen} %}}", "items_of_batch": f"{{% $count({_ITEMS}) %}}"}
-    return {
-        **task,
-        "Arguments": {"FunctionName": function or arguments["FunctionName"], "Payload": payload},
-        "Assign": {
-            "first": f"{{% $first + {size} %}}",
-            **progress,
-            "replies": "{% [$replies, $states.result.Payload.items] %}",
-        },
-        "Output": "{% $states.input %}",
+    items = f"[$filter({_ITEMS}, function($item, $index) {{ $index >= $first and $index < $first + {size} }})]"
+    payload = {**task.payload, "items": f"{{% {items} %}}", "items_of_batch": f"{{% $count({_ITEMS}) %}}"}
+    assign: Json = {
+        "first": f"{{% $first + {size} %}}",
+        **progress,
+        "replies": "{% [$replies, $states.result.Payload.items] %}",
     }
+    return replace(task, payload=payload, output="{% $states.input %}").to_asl() | {"Assign": assign}
 
 
 def _with_all_replies(output: Json) -> Json:
-    """Return the output of the whole batch's task with the parts' results in the place of its own."""
+    """Return the output of the whole batch's task with the parts' results."""
     replies = "{% $replies %}"
     return {**output, "Items": replies} if isinstance(output, dict) else replies

@@ -1,43 +1,39 @@
-"""The state machine of a flow, in Amazon States Language with JSONata: one Task per call, one distributed Map per map.
+"""The state machine of a flow in Amazon States Language: a Task for each call, a distributed Map for each map block.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html and
-https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html for JSONata. ``${…}`` are places that the
-template fills (DefinitionSubstitutions): the bucket, the flow's name and the functions' ARNs.
+https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html for JSONata. ``${…}`` are placeholders that
+deploying fills, see `lokki.builder.placeholders`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
+from collections.abc import Iterable
 from itertools import zip_longest
-from typing import cast
 
 from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX, state_name
 from lokki.base.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
 from lokki.base.values import Json
+from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.halving import begin_halving, catch_deaths, halving_states
-from lokki.builder.names import deployed_functions, function_placeholder, map_label, tolerated_placeholder
+from lokki.builder.names import function_placeholder, map_label, tolerated_placeholder
+from lokki.builder.placeholders import (
+    BUCKET_PLACEHOLDER,
+    CONCURRENCY_PLACEHOLDER,
+    FLOW_PLACEHOLDER,
+    INVOKE_PLACEHOLDER,
+    READ_PLACEHOLDER,
+    WRITE_PLACEHOLDER,
+    exact_share,
+)
 from lokki.builder.retries import map_rules
+from lokki.builder.tasks import BATCH_BYTES, AslState, Task
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import Call, FanOut, Op, Plan, lower
+from lokki.plan import Call, FanOut, Op
 from lokki.store.keys import Keys
-
-type State = dict[str, Json]
-
-BUCKET_PLACEHOLDER = "ArtifactBucket"
-FLOW_PLACEHOLDER = "FlowName"
-INVOKE_PLACEHOLDER = "InvokeFunction"
-READ_PLACEHOLDER = "ReadObject"
-WRITE_PLACEHOLDER = "WriteObject"
-CONCURRENCY_PLACEHOLDER = "MapConcurrency"
-
-BATCH_BYTES = 200_000
-"""Most bytes of items in a batch: with the batch's own input they must stay below the 256 KiB of a state's input.
-https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html"""
 
 _RUN_ID = "{% $states.context.Execution.Name %}"
 
@@ -50,7 +46,15 @@ def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json
 
     Raises ConfigError for an ``execution_type`` that cannot hold a map's items.
     """
-    plan = lower(graph)
+    return state_machine_of(compile_flow(graph, config))
+
+
+def state_machine_of(compiled: Compiled) -> dict[str, Json]:
+    """Return the definition of a compiled flow's state machine.
+
+    Raises what `build_state_machine` raises.
+    """
+    plan = compiled.plan
     machine: dict[str, Json] = {
         "Comment": f"{plan.flow}, built by lokki",
         "QueryLanguage": "JSONata",
@@ -58,20 +62,22 @@ def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json
     }
     if plan.options.timeout is not None:
         machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
-    larger = _larger_functions(graph)
     states: dict[str, Json] = {}
     for op, following in zip_longest(plan.ops, plan.ops[1:]):
         then = _next(_state_of(following) if following else None)
         if isinstance(op, FanOut):
-            states[_state_of(op)] = _map_state(plan, op, config, larger) | then
+            states[_state_of(op)] = _map_state(compiled, op) | then
         else:
-            states |= _tries(_outer_task(plan, op, config), op, larger, then, batch=False, express=False)
+            states |= _tries(compiled, _outer_task(compiled, op), op, then, batch=False, express=False)
     machine["States"] = states
     return machine
 
 
 def dump_state_machine(definition: dict[str, Json]) -> bytes:
-    """Write a definition as ``statemachine.json`` has it: JSON that people can read, equal bytes for equal values."""
+    """Write a definition as ``statemachine.json`` holds it.
+
+    It is JSON that people can read, and equal bytes for equal values.
+    """
     return (json.dumps(definition, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -79,13 +85,16 @@ def _state_of(op: Op) -> str:
     return state_name(op.id) + (MAP_SUFFIX if isinstance(op, FanOut) else "")
 
 
-def _next(name: str | None) -> State:
+def _next(name: str | None) -> AslState:
     return {"End": True} if name is None else {"Next": name}
 
 
-def _outer_task(plan: Plan, call: Call, config: LokkiConfig) -> State:
-    """Make the Task of a call outside of maps. The first one completes the run's parameters, for all that follow."""
-    payload: State = {"run_id": _RUN_ID, "call": call.id, "attempt": _ATTEMPT}
+def _outer_task(compiled: Compiled, call: Call) -> Task:
+    """Return the Task of a call outside of maps.
+
+    The first one completes the run's parameters, for all that follow.
+    """
+    payload: AslState = {"run_id": _RUN_ID, "call": call.id, "attempt": _ATTEMPT}
     first = call.reads is None
     if first:
         payload["params"] = "{% $states.context.Execution.Input %}"
@@ -93,61 +102,58 @@ def _outer_task(plan: Plan, call: Call, config: LokkiConfig) -> State:
         payload["params"] = _params([call])
     if not first:
         payload["input"] = "{% $states.input %}"
-    kept: State = {}
-    if first and plan.params:
-        kept["Assign"] = {"params": "{% $states.result.Payload.params %}"}
-    output = "{% $sift($states.result.Payload, function($value, $name) { $name != 'params' }) %}"
-    kept["Output"] = output if first else "{% $states.result.Payload %}"
-    return _task(plan, call, payload, config) | kept
+    assign: AslState | None = None
+    if first and compiled.plan.params:
+        assign = {"params": "{% $states.result.Payload.params %}"}
+    # What follows needs the parameters as a variable, so they are not handed on a second time in the result.
+    without_params = "{% $sift($states.result.Payload, function($value, $name) { $name != 'params' }) %}"
+    return _task(compiled, call, payload, without_params if first else "{% $states.result.Payload %}", assign)
 
 
-def _task(plan: Plan, call: Call, payload: State, config: LokkiConfig) -> State:
+def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assign: AslState | None = None) -> Task:
     # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
-    return {
-        "Type": "Task",
-        "Resource": f"${{{INVOKE_PLACEHOLDER}}}",
-        "Arguments": {"FunctionName": f"${{{function_placeholder(call.step.name)}}}", "Payload": payload},
-        "TimeoutSeconds": task_timeout(plan, call.step, config),
-    }
-
-
-def _larger_functions(graph: FlowGraph) -> dict[str, str]:
-    """Return the name of the larger function of each step that has one."""
-    return {each.step.name: each.name for each in deployed_functions(graph.steps) if each.larger}
+    return Task(
+        resource=f"${{{INVOKE_PLACEHOLDER}}}",
+        function=f"${{{function_placeholder(call.step.name)}}}",
+        payload=payload,
+        timeout=task_timeout(compiled, call.step),
+        output=output,
+        assign=assign,
+    )
 
 
 def _tries(
-    task: State, call: Call, larger: Mapping[str, str], then: State, *, batch: bool, express: bool
+    compiled: Compiled, task: Task, call: Call, then: AslState, *, batch: bool, express: bool
 ) -> dict[str, Json]:
-    """Return the states of a call: its task, and those that run what ran out of memory in a larger function.
+    """Return the states of a call: its task, and its task in a larger function.
 
-    They get what the first got, and all that follows takes the one's result for the other's.
+    The larger one gets what ran out of memory. It has the same input, and what follows takes its result alike.
     """
-    name, function = state_name(call.id), larger.get(call.step.name)
+    name, larger = state_name(call.id), compiled.larger_functions.get(call.step.name)
     retry: list[Json] = [rule.to_asl() for rule in retry_rules(call, batch=batch, express=express)]
-    if function is None:
-        return {name: task | {"Retry": retry, **then}}
-    larger_function = f"${{{function_placeholder(function)}}}"
+    if larger is None:
+        return {name: task.to_asl() | {"Retry": retry, **then}}
+    larger_function = f"${{{function_placeholder(larger.name)}}}"
     if batch:
-        first = task | {"Retry": retry, "Catch": [begin_halving(name)], **then}
+        first = task.to_asl() | {"Retry": retry, "Catch": [begin_halving(name)], **then}
         return {name: first, **halving_states(name, task, larger_function, retry, then)}
     rules = retry_rules(call, batch=batch, express=express, last=False)
     catch: Json = catch_deaths(f"{name}{LARGER_SUFFIX}")
-    arguments = cast("State", task["Arguments"]) | {"FunctionName": larger_function}
     return {
-        name: task | {"Retry": [rule.to_asl() for rule in rules], "Catch": [catch], **then},
-        f"{name}{LARGER_SUFFIX}": task | {"Arguments": arguments, "Retry": retry, **then},
+        name: task.to_asl() | {"Retry": [rule.to_asl() for rule in rules], "Catch": [catch], **then},
+        f"{name}{LARGER_SUFFIX}": task.in_function(larger_function).to_asl() | {"Retry": retry, **then},
     }
 
 
-def _params(calls: Iterable[Call]) -> State:
-    """Take the parameters that these calls use out of the variable in which the first task left all of them."""
+def _params(calls: Iterable[Call]) -> AslState:
+    """Return the parameters that calls use, read from the first task's variable."""
     return {name: f"{{% $params.{name} %}}" for name in sorted({name for call in calls for name in call.params})}
 
 
-def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping[str, str]) -> State:
-    """Make the distributed Map of a map block; its items are in the manifest that the source's task wrote.
+def _map_state(compiled: Compiled, fan_out: FanOut) -> AslState:
+    """Return the distributed Map of a map block.
 
+    Its items are in the manifest that the source's task wrote.
     https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html
     """
     results = Keys("").map_results(fan_out.id).removesuffix("/")
@@ -159,9 +165,9 @@ def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping
             "ReaderConfig": {"InputType": "JSON"},
             "Arguments": {"Bucket": f"${{{BUCKET_PLACEHOLDER}}}", "Key": "{% $states.input.map_manifest_key %}"},
         },
-        **_hand_on(fan_out),
+        **_child_input(fan_out),
         **_bounds(fan_out),
-        "ItemProcessor": _processor(plan, fan_out, config, larger),
+        "ItemProcessor": _processor(compiled, fan_out),
         # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
         "ResultWriter": {
             "Resource": f"${{{WRITE_PLACEHOLDER}}}",
@@ -179,9 +185,12 @@ def _map_state(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping
     }
 
 
-def _hand_on(fan_out: FanOut) -> State:
-    """Say what a child execution gets: variables and the context of this one cannot be seen in it."""
-    common: State = {"run_id": _RUN_ID}
+def _child_input(fan_out: FanOut) -> AslState:
+    """Return the fields that say what a child execution gets.
+
+    Variables and the context of the run cannot be seen in it.
+    """
+    common: AslState = {"run_id": _RUN_ID}
     if params := _params(fan_out.inner):
         common["params"] = params
     if fan_out.options.batch is None:
@@ -195,54 +204,33 @@ def _hand_on(fan_out: FanOut) -> State:
     }
 
 
-def _bounds(fan_out: FanOut) -> State:
-    """Say how many items run at once, and how many may fail.
+def _bounds(fan_out: FanOut) -> AslState:
+    """Return how many items run at once, and how many may fail.
 
-    Without a bound of the user's, as many run as the account runs functions, which deploying fills in: children that
+    Without a limit of the user's, as many run as the account runs functions, which deploying fills in: children that
     have no function wait, cost transitions, and as EXPRESS fail in the end.
     https://docs.aws.amazon.com/step-functions/latest/dg/maprun-fail-threshold.html
     """
     options = fan_out.options
-    bounds: State = {"MaxConcurrency": f"${{{CONCURRENCY_PLACEHOLDER}}}"}
+    bounds: AslState = {"MaxConcurrency": f"${{{CONCURRENCY_PLACEHOLDER}}}"}
     if options.concurrency is not None:
         bounds["MaxConcurrency"] = min(options.concurrency, CHILDREN_AT_ONCE)
     if not isinstance(options.tolerate, float):
         return bounds if options.tolerate is None else bounds | {"ToleratedFailureCount": options.tolerate}
-    percentage = _share(options.tolerate) * 100
+    percentage = exact_share(options.tolerate) * 100
     if percentage.denominator == 1:
         return bounds | {"ToleratedFailurePercentage": percentage.numerator}
     return bounds | {"ToleratedFailureCount": f"${{{tolerated_placeholder(fan_out.id)}}}"}
 
 
-def _share(tolerate: float) -> Fraction:
-    """Return a share as it was written: 0.29 is 29 of 100, though 0.29 * 100 is less in binary."""
-    return Fraction(repr(tolerate))
-
-
-def map_substitutions(plan: Plan) -> dict[str, str]:
-    """Return how many items of each map may fail, where that is no whole percentage, by placeholder.
-
-    It is counted from the number of items, since a percentage must be whole. The expression is no part of the
-    definition itself, whose fields of numbers cfn-lint wants to be numbers or placeholders.
-    """
-    counts: dict[str, str] = {}
-    for op in plan.ops:
-        if isinstance(op, FanOut) and isinstance(op.options.tolerate, float):
-            share = _share(op.options.tolerate)
-            if (share * 100).denominator != 1:
-                expression = f"$floor($states.input.items * {share.numerator} / {share.denominator})"
-                counts[tolerated_placeholder(op.id)] = f"{{% {expression} %}}"
-    return counts
-
-
-def _processor(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping[str, str]) -> State:
-    kind = execution_type(plan, fan_out, config)
+def _processor(compiled: Compiled, fan_out: FanOut) -> AslState:
+    kind = execution_type(compiled, fan_out)
     states: dict[str, Json] = {}
     for call, following in zip_longest(fan_out.inner, fan_out.inner[1:]):
-        task = _inner_task(plan, fan_out, call, config)
+        task = _inner_task(compiled, fan_out, call)
         then = _next(state_name(following.id) if following else None)
         batch, express = fan_out.options.batch is not None, kind == "EXPRESS"
-        states |= _tries(task, call, larger, then, batch=batch, express=express)
+        states |= _tries(compiled, task, call, then, batch=batch, express=express)
     return {
         "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": kind},
         "StartAt": state_name(fan_out.inner[0].id),
@@ -250,14 +238,15 @@ def _processor(plan: Plan, fan_out: FanOut, config: LokkiConfig, larger: Mapping
     }
 
 
-def _inner_task(plan: Plan, fan_out: FanOut, call: Call, config: LokkiConfig) -> State:
-    """Make the Task of a call inside a map: its input is what ``_hand_on`` says, and so is its output but for the last.
+def _inner_task(compiled: Compiled, fan_out: FanOut, call: Call) -> Task:
+    """Return the Task of a call inside a map.
 
-    The last one's output is the result, which ResultWriter writes: an object for an item, an array for a batch.
+    Its input is what `_child_input` says, and so is its output, except for the last one's. That is the result, which
+    ResultWriter writes: an object for an item, an array for a batch.
     """
     batch, last = fan_out.options.batch is not None, call is fan_out.inner[-1]
     common = "$states.input.BatchInput" if batch else "$states.input"
-    payload: State = {"run_id": f"{{% {common}.run_id %}}", "call": call.id, "attempt": _ATTEMPT}
+    payload: AslState = {"run_id": f"{{% {common}.run_id %}}", "call": call.id, "attempt": _ATTEMPT}
     if call.params:
         payload["params"] = f"{{% {common}.params %}}"
     result = "{% $states.result.Payload.items %}" if batch else "{% $states.result.Payload %}"
@@ -270,4 +259,4 @@ def _inner_task(plan: Plan, fan_out: FanOut, call: Call, config: LokkiConfig) ->
         payload["item"] = "{% $states.input.item %}"
         if not last:
             output = "{% $merge([$states.input, {'item': $states.result.Payload}]) %}"
-    return _task(plan, call, payload, config) | {"Output": output}
+    return _task(compiled, call, payload, output)

@@ -1,10 +1,11 @@
-"""How long functions, tasks and items may take, and which kind of child execution is long enough for a map."""
+"""How long functions, tasks and items may take, and whether a kind of child execution is long enough for a map."""
 
 from __future__ import annotations
 
 import math
 
 from lokki.base.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
+from lokki.builder.compiled import Compiled
 from lokki.builder.retries import (
     THROTTLING_RESERVE,
     RetryRule,
@@ -16,7 +17,7 @@ from lokki.builder.retries import (
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
-from lokki.plan import PARTS_OF_BATCH, Call, FanOut, Plan
+from lokki.plan import PARTS_OF_BATCH, Call, FanOut
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its
@@ -27,7 +28,7 @@ _BATCH_MARGIN = 5
 """Seconds that a batch has for reading its items and writing its results."""
 
 
-def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
+def function_timeout(compiled: Compiled, step: AnyStep) -> int:
     """Return the timeout of a step's function, in whole seconds.
 
     It is the step's ``timeout``, else ``lambda_defaults.timeout``. In a batch the step's ``timeout`` is for one item,
@@ -35,11 +36,11 @@ def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     """
     own = step.options.timeout
     if own is None:
-        return config.lambda_defaults.timeout
+        return compiled.config.lambda_defaults.timeout
     batches = [
-        op.options.batch
-        for op in plan.ops
-        if isinstance(op, FanOut) and op.options.batch and any(call.step.name == step.name for call in op.inner)
+        fan_out.options.batch
+        for fan_out in compiled.maps
+        if fan_out.options.batch and any(call.step.name == step.name for call in fan_out.inner)
     ]
     if not batches:
         return math.ceil(own)
@@ -50,15 +51,15 @@ def function_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
     return math.ceil(min(FUNCTION_SECONDS, item * max(batches) + _BATCH_MARGIN))
 
 
-def task_timeout(plan: Plan, step: AnyStep, config: LokkiConfig) -> int:
-    """Return how long a task waits for one invocation of a step's function, in seconds."""
-    return function_timeout(plan, step, config) + _TASK_MARGIN
+def task_timeout(compiled: Compiled, step: AnyStep) -> int:
+    """Return the seconds that a task waits for one invocation."""
+    return function_timeout(compiled, step) + _TASK_MARGIN
 
 
 def retry_rules(call: Call, *, batch: bool, express: bool, last: bool = True) -> list[RetryRule]:
-    """Return the rules of a call's task. In a batch, items have the step's own tries inside the function.
+    """Return the rules of a call's task.
 
-    ``last``: whether no larger function follows.
+    In a batch, the function itself gives each item the step's tries. ``last``: whether no larger function follows.
     """
     own = None if batch else step_rule(call.step.options.retry)
     if own is not None and not last:
@@ -66,51 +67,63 @@ def retry_rules(call: Call, *, batch: bool, express: bool, last: bool = True) ->
     return [*([own] if own else []), service_rule(), throttling_rule(express=express)]
 
 
-def longest_item(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> float:
-    """Return the seconds that an item, or a batch, takes at worst in an EXPRESS child: all tries of all inner steps.
+def longest_item(compiled: Compiled, fan_out: FanOut) -> float:
+    """Return the seconds of an EXPRESS child at worst, with all tries.
 
-    A part of it is for waiting until the account has a free function.
+    A child has an item, or a batch. A part of its time is for waiting until the account has a free function.
     """
     total = float(THROTTLING_RESERVE)
     for call in fan_out.inner:
         rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)[:-1]
         tries = 1 + sum(rule.retries for rule in rules[:-1])
-        once = tries * task_timeout(plan, call.step, config) + sum(rule.longest_wait for rule in rules)
+        once = tries * task_timeout(compiled, call.step) + sum(rule.longest_wait for rule in rules)
         total += once * _invocations(call, batch=fan_out.options.batch is not None)
     return total
 
 
 def _invocations(call: Call, *, batch: bool) -> int:
-    """Return how often a call of an item or a batch is made at worst: again where its function runs out of memory."""
+    """Return how often a call is made at worst.
+
+    It is made again where its function runs out of memory.
+    """
     if call.step.options.memory_max is None:
         return 1
     # Of a batch: the whole, then its parts, after each of which the larger function may run.
     return 2 + 2 * PARTS_OF_BATCH if batch else 2
 
 
-def execution_type(plan: Plan, fan_out: FanOut, config: LokkiConfig) -> str:
-    """Return ``EXPRESS`` where the worst case of an item fits its five minutes, else ``STANDARD``; a setting overrules.
+def fits_express(compiled: Compiled, fan_out: FanOut) -> bool:
+    """Tell whether an EXPRESS child has time for the worst case of an item."""
+    return longest_item(compiled, fan_out) <= EXPRESS_SECONDS
 
-    A map that may run more items at once than the account runs functions is STANDARD: its children may have to wait
-    for each other longer than five minutes.
-    Raises ConfigError for EXPRESS where one try of each inner step does not fit, so that an item within its timeouts
-    would be cut off.
+
+def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
+    """Return the kind of a map's child executions: as set, else STANDARD.
+
+    An EXPRESS child ends after five minutes. When other runs of the account hold all functions, it may spend them
+    waiting and fail, while a STANDARD child waits as long as it takes: throttling delays a run and never fails it. So
+    EXPRESS is the user's choice. Raises ConfigError for EXPRESS where one try of each inner step does not fit, so that
+    an item within its timeouts would be cut off.
     """
-    if config.execution_type == "EXPRESS":
-        one_try = sum(function_timeout(plan, call.step, config) for call in fan_out.inner)
-        if one_try > EXPRESS_SECONDS:
-            steps = " and ".join(f"{call.step.name}()" for call in fan_out.inner)
-            raise ConfigError(
-                f"execution_type: EXPRESS ends after {EXPRESS_SECONDS} seconds, but {steps} in the map over "
-                f"{fan_out.id}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
-            )
-        return "EXPRESS"
-    if config.execution_type:
-        return config.execution_type
-    waits = (fan_out.options.concurrency or 0) > at_once(config)
-    return "EXPRESS" if not waits and longest_item(plan, fan_out, config) <= EXPRESS_SECONDS else "STANDARD"
+    kind = compiled.config.execution_type
+    if not kind:
+        waits = (fan_out.options.concurrency or 0) > at_once(compiled.config)
+        return "EXPRESS" if not waits and fits_express(compiled, fan_out) else "STANDARD"
+    if kind == "STANDARD":
+        return kind
+    one_try = sum(function_timeout(compiled, call.step) for call in fan_out.inner)
+    if one_try > EXPRESS_SECONDS:
+        steps = " and ".join(f"{call.step.name}()" for call in fan_out.inner)
+        raise ConfigError(
+            f"execution_type: EXPRESS ends after {EXPRESS_SECONDS} seconds, but {steps} in the map over "
+            f"{fan_out.id}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
+        )
+    return "EXPRESS"
 
 
 def at_once(config: LokkiConfig) -> int:
-    """Return how many functions the account is sure to run at one time: as set, else those of a new account."""
+    """Return how many functions the account is sure to run at one time.
+
+    It is the number that is set, else that of a new account.
+    """
     return config.map_concurrency or NEW_ACCOUNT_FUNCTIONS

@@ -13,18 +13,18 @@ from typing import Final, Literal
 
 from botocore.exceptions import ClientError
 
+from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.names import deployed_name
 from lokki.builder.packages.sizes import size_text
-from lokki.builder.state_machine import (
-    BUCKET_PLACEHOLDER,
-    CONCURRENCY_PLACEHOLDER,
-    FLOW_PLACEHOLDER,
-    INVOKE_PLACEHOLDER,
-    READ_PLACEHOLDER,
-    WRITE_PLACEHOLDER,
-    build_state_machine,
-    map_substitutions,
+from lokki.builder.placeholders import (
+    BUCKET_PARAMETER,
+    CONCURRENCY_PARAMETER,
+    FLOW_PARAMETER,
+    fill,
+    substitutions,
 )
+from lokki.builder.state_machine import state_machine_of
+from lokki.builder.timing import at_once
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.deploy.bucket import check_bucket
@@ -32,7 +32,6 @@ from lokki.deploy.deployed import stack_name
 from lokki.deploy.own_bucket import KEY_ARN, bucket_key, find_own_bucket
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
-from lokki.plan import Plan, lower
 
 type State = Literal["ok", "warning", "failed"]
 
@@ -215,7 +214,7 @@ def _quotas(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> I
 def _definition(aws: Aws, graph: FlowGraph, config: LokkiConfig) -> Iterator[Check]:
     """Let Step Functions check the state machine, as a build would write it."""
     try:
-        text = _filled(json.dumps(build_state_machine(graph, config)), aws, lower(graph))
+        text = _filled_definition(aws, compile_flow(graph, config))
         with aws_errors("let Step Functions check the state machine"):
             answer = aws.states.validate_state_machine_definition(definition=text, type="STANDARD")
     except LokkiError as error:
@@ -229,21 +228,19 @@ def _definition(aws: Aws, graph: FlowGraph, config: LokkiConfig) -> Iterator[Che
         yield Check("failed", f"state machine{where and f' at {where}'}", f"{found['code']}: {found['message']}")
 
 
-def _filled(definition: str, aws: Aws, plan: Plan) -> str:
-    """Put values into the places that CloudFormation fills: for each function an ARN such as it will have."""
+def _filled_definition(aws: Aws, compiled: Compiled) -> str:
+    """Return a flow's definition with values such as CloudFormation fills in."""
     partition = aws.session.get_partition_for_region(aws.region)
-    actions = f"arn:{partition}:states:::"
     values = {
-        BUCKET_PLACEHOLDER: "bucket",
-        FLOW_PLACEHOLDER: "flow",
-        INVOKE_PLACEHOLDER: f"{actions}lambda:invoke",
-        READ_PLACEHOLDER: f"{actions}s3:getObject",
-        WRITE_PLACEHOLDER: f"{actions}s3:putObject",
-        CONCURRENCY_PLACEHOLDER: "{% 10 %}",
-        **map_substitutions(plan),
+        "AWS::Partition": partition,
+        BUCKET_PARAMETER: "bucket",
+        FLOW_PARAMETER: "flow",
+        CONCURRENCY_PARAMETER: str(at_once(compiled.config)),
     }
-    function = f"arn:{partition}:lambda:{aws.region}:123456789012:function:step:1"
-    return re.sub(r"\$\{(\w+)\}", lambda place: values.get(place[1], function), definition)
+    arn = f"arn:{partition}:lambda:{aws.region}:123456789012:function:step:1"
+    texts = substitutions(compiled, {function.name: arn for function in compiled.functions})
+    definition = json.dumps(state_machine_of(compiled), ensure_ascii=False)
+    return fill(definition, {placeholder: fill(text, values) for placeholder, text in texts.items()})
 
 
 def _permissions(aws: Aws, graph: FlowGraph, config: LokkiConfig, bucket: str, deployer: Deployer) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""What a run of a deployed flow will cost and how long it will take at least, counted from its plan. Pure functions.
+"""What a run of a deployed flow costs and how long it takes at least, counted from its plan.
 
 Counted is what a run does in which nothing fails: retries, cold starts, logs, traces and stored bytes come on top.
 """
@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lokki.builder.state_machine import BATCH_BYTES
+from lokki.base import quotas
+from lokki.builder.compiled import Compiled
+from lokki.builder.tasks import BATCH_BYTES
 from lokki.builder.timing import execution_type
-from lokki.config import LokkiConfig
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
-from lokki.plan import Call, FanOut, Plan
+from lokki.plan import Call, FanOut, Op
 
 _INLINE_ENTRY = 24
 """Bytes of an entry of a manifest around a value: ``{"index":100000,"item":}``."""
@@ -30,9 +31,11 @@ _PARALLEL = 4 * _PART
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a step is: seconds for one call of it, and the bytes of its result, or of one item of it for a map's source.
+    """How long a step takes and how much it returns.
 
-    ``stored``: whether that goes to S3 and does not travel inside of the states.
+    - ``seconds``: of one call
+    - ``size``: bytes of its result, or of one item of it for a map's source
+    - ``stored``: whether that goes to S3 and does not travel inside of the states
     """
 
     seconds: float = 1.0
@@ -42,14 +45,16 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is estimated: the number of items of each map, by its source's id, and a measure of each step, by its id.
+    """What is estimated.
 
-    ``functions_at_once``: how many functions the account runs at one time.
+    - ``items``: the number of items of each map, by its source's id
+    - ``measures``: a measure of each step, by the id of its call
+    - ``functions_at_once``: how many functions the account runs at one time
     """
 
     items: Mapping[str, int]
     measures: Mapping[str, Measure] = field(default_factory=dict)
-    functions_at_once: int = prices.FUNCTIONS_AT_ONCE.value
+    functions_at_once: int = quotas.FUNCTIONS_AT_ONCE
 
     def measure(self, call: Call) -> Measure:
         """Return the measure of a call: its own, else a second and a small result."""
@@ -58,7 +63,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """How often a part of a run asks S3 and Lambda for something, and the gigabyte-seconds that functions run."""
+    """Requests to S3 and Lambda, and the gigabyte-seconds of functions."""
 
     puts: int = 0
     gets: int = 0
@@ -76,9 +81,15 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class MapEstimate:
-    """One map block: how many child executions it starts, each with at most ``batch`` items, and what each takes.
+    """The child executions of one map block.
 
-    ``at_once``: how many of them run at one time; ``dispatch``: the seconds that starting all of them takes at least.
+    - ``id``: of the map's source
+    - ``express``: whether the children are EXPRESS executions
+    - ``batch``: most items of a child
+    - ``child_seconds``: what a full child takes
+    - ``at_once``: how many children run at one time
+    - ``dispatch``: the seconds that starting all of them takes at least
+    - ``seconds``: what the whole map takes at least
     """
 
     id: str
@@ -93,13 +104,16 @@ class MapEstimate:
 
     @property
     def shares(self) -> tuple[tuple[int, int], ...]:
-        """How many children have how many items each: the last one may have fewer than the others."""
+        """How many children have how many items each.
+
+        The last one may have fewer than the others.
+        """
         full, rest = divmod(self.items, self.batch)
         return tuple(share for share in ((full, self.batch), (min(rest, 1), rest)) if share[0])
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CostLine:
     """A line of the bill."""
 
     price: Price
@@ -113,7 +127,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """All that was counted. ``seconds``: how long the run takes at least."""
+    """All that was counted of a run.
+
+    ``seconds``: how long the run takes at least.
+    """
 
     transitions: int
     express_executions: int
@@ -121,12 +138,12 @@ class Estimate:
     requests: Requests
     maps: tuple[MapEstimate, ...]
     seconds: float
-    lines: tuple[Line, ...]
+    lines: tuple[CostLine, ...]
 
     @property
     def children(self) -> int:
         """How many child executions are started."""
-        return sum(each.children for each in self.maps)
+        return sum(block.children for block in self.maps)
 
     @property
     def dollars(self) -> float:
@@ -134,109 +151,134 @@ class Estimate:
         return sum(line.dollars for line in self.lines)
 
 
-def estimate(plan: Plan, config: LokkiConfig, workload: Workload) -> Estimate:
+def estimate(compiled: Compiled, workload: Workload) -> Estimate:
     """Count what a run will do.
 
-    Raises ParameterError for a map whose number of items is not given, ConfigError for settings that cannot be built.
+    Raises ParameterError for a map without a number of items, ConfigError for settings that cannot be built.
     """
     requests = Requests()
     maps: list[MapEstimate] = []
     transitions, seconds, express_hours = 0, 0.0, 0.0
-    for position, op in enumerate(plan.ops):
+    previous: Op | None = None
+    for op in compiled.plan.ops:
         transitions += 1
         if isinstance(op, FanOut):
-            each = estimate_map(plan, op, config, workload)
-            maps.append(each)
-            requests += _map_requests(op, each, config, workload)
-            transitions += each.children * (1 if each.express else 1 + len(op.inner))
-            if each.express:
-                express_hours += _express_hours(each)
-            seconds += each.seconds
+            block = estimate_map(compiled, op, workload)
+            maps.append(block)
+            requests += _map_requests(compiled, op, block, workload)
+            transitions += child_transitions(op, block)
+            express_hours += _express_hours(block) if block.express else 0.0
+            seconds += block.seconds
         else:
-            before = plan.ops[position - 1] if position else None
-            requests += _call_requests(plan, position, config, workload)
-            if isinstance(before, FanOut):
-                requests += _reading_results(before, maps[-1], workload)
+            requests += _call_requests(compiled, op, previous, workload)
+            if isinstance(previous, FanOut):
+                requests += _reading_results(previous, maps[-1], workload)
             seconds += workload.measure(op).seconds
-    express = sum(each.children for each in maps if each.express)
+        previous = op
+    express = sum(block.children for block in maps if block.express)
     lines = (
-        Line(prices.TRANSITIONS, transitions),
-        Line(prices.EXPRESS_REQUESTS, express),
-        Line(prices.EXPRESS_DURATION, express_hours),
-        Line(prices.LAMBDA_REQUESTS, requests.invocations),
-        Line(prices.LAMBDA_DURATION[config.architecture], requests.gigabyte_seconds),
-        Line(prices.S3_PUTS, requests.puts),
-        Line(prices.S3_GETS, requests.gets),
+        CostLine(prices.TRANSITIONS, transitions),
+        CostLine(prices.EXPRESS_REQUESTS, express),
+        CostLine(prices.EXPRESS_DURATION, express_hours),
+        CostLine(prices.LAMBDA_REQUESTS, requests.invocations),
+        CostLine(prices.LAMBDA_DURATION[compiled.config.architecture], requests.gigabyte_seconds),
+        CostLine(prices.S3_PUTS, requests.puts),
+        CostLine(prices.S3_GETS, requests.gets),
     )
     return Estimate(transitions, express, express_hours, requests, tuple(maps), seconds, lines)
 
 
-def estimate_map(plan: Plan, op: FanOut, config: LokkiConfig, workload: Workload) -> MapEstimate:
+def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstimate:
     """Count what a map block starts, and how long it takes at least."""
     if op.id not in workload.items:
         raise ParameterError(f"how many items does {op.id}() give? Say it: --items {op.id}=1000.")
+    return count_children(op, workload, op.options.batch or 1, express=execution_type(compiled, op) == "EXPRESS")
+
+
+def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool) -> MapEstimate:
+    """Count the children of a map for a size of batches and a kind of child."""
     items = workload.items[op.id]
     source = workload.measures.get(op.id, Measure())
-    batch = min(op.options.batch or 1, max(1, BATCH_BYTES // entry_size(source)), max(items, 1))
+    batch = min(batch, max(1, BATCH_BYTES // entry_size(source)), max(items, 1))
     children = math.ceil(items / batch)
-    express = execution_type(plan, op, config) == "EXPRESS"
     child_seconds = batch * sum(workload.measure(call).seconds for call in op.inner)
-    rate = (prices.EXPRESS_STARTS if express else prices.STANDARD_STARTS).value
     at_once = min(
         op.options.concurrency or workload.functions_at_once,
-        prices.CHILDREN_AT_ONCE.value,
+        quotas.CHILDREN_AT_ONCE,
         workload.functions_at_once,
         max(children, 1),
     )
-    dispatch = children / rate
+    dispatch = children / starts_per_second(express=express)
     seconds = max(dispatch + child_seconds, math.ceil(children / at_once) * child_seconds) if children else 0.0
     return MapEstimate(op.id, express, items, batch, children, child_seconds, at_once, dispatch, seconds)
 
 
+def starts_per_second(*, express: bool) -> int:
+    """Return how many children a map starts in a second."""
+    return quotas.EXPRESS_STARTS if express else quotas.STANDARD_STARTS
+
+
+def child_transitions(op: FanOut, block: MapEstimate) -> int:
+    """Return the transitions that the children of a map are billed.
+
+    The start of each child is one, and a STANDARD child has one for each of its steps.
+    """
+    return block.children * (1 if block.express else 1 + len(op.inner))
+
+
+def children_cost(op: FanOut, block: MapEstimate) -> float:
+    """Return the dollars that the children of a map cost beside their functions."""
+    cost = prices.TRANSITIONS.of(child_transitions(op, block))
+    if block.express:
+        cost += prices.EXPRESS_REQUESTS.of(block.children) + prices.EXPRESS_DURATION.of(_express_hours(block))
+    return cost
+
+
 def entry_size(measure: Measure) -> int:
-    """Return the bytes of an item, or of an item's result, in manifests and in states."""
+    """Return the bytes of an item, or of a result, in manifests and states."""
     return _STORED_ENTRY if measure.stored else _INLINE_ENTRY + measure.size
 
 
-def memory(call: Call, config: LokkiConfig) -> int:
-    """Return the megabytes of a call's function."""
-    return call.step.options.memory or config.lambda_defaults.memory
-
-
 def puts(size: int) -> int:
-    """Return the requests that an upload of so many bytes has: one, or one for each part and two around them."""
+    """Return the requests of an upload of so many bytes.
+
+    There is one, or one for each part and two around them.
+    """
     return 1 if size <= _PART else math.ceil(size / _PART) + 2
 
 
 def gets(size: int) -> int:
-    """Return the requests that a download of so many bytes has: one, or one for each part and the first."""
+    """Return the requests of a download of so many bytes.
+
+    There is one, or one for each part and the first.
+    """
     return 1 if size < _PARALLEL else math.ceil(size / _PART) + 1
 
 
-def _express_hours(each: MapEstimate) -> float:
+def _express_hours(block: MapEstimate) -> float:
     """Return the gigabyte-hours of a map's EXPRESS children."""
     seconds = 0.0
-    for children, items in each.shares:
+    for children, items in block.shares:
         # Rounded before it is rounded up: 0.7 / 0.1 is a little less than 7 in binary, and 0.3 / 0.1 a little more.
-        ticks = math.ceil(round(each.child_seconds * items / each.batch / prices.EXPRESS_TICK, 6))
+        ticks = math.ceil(round(block.child_seconds * items / block.batch / prices.EXPRESS_TICK, 6))
         seconds += children * max(ticks, 1) * prices.EXPRESS_TICK
     return seconds * prices.EXPRESS_MEMORY / 1024 / 3600
 
 
-def _invocations(call: Call, config: LokkiConfig, count: int, seconds: float) -> Requests:
+def _invocations(compiled: Compiled, call: Call, count: int, seconds: float) -> Requests:
     billed = max(math.ceil(round(seconds * 1000, 6)), 1) / 1000
-    return Requests(invocations=count, gigabyte_seconds=count * billed * memory(call, config) / 1024)
+    return Requests(invocations=count, gigabyte_seconds=count * billed * compiled.memory(call.step) / 1024)
 
 
-def _call_requests(plan: Plan, position: int, config: LokkiConfig, workload: Workload) -> Requests:
-    """Count what a call outside of maps does, without reading the results of a map."""
-    call = plan.ops[position]
-    assert isinstance(call, Call)
+def _call_requests(compiled: Compiled, call: Call, previous: Op | None, workload: Workload) -> Requests:
+    """Count what a call outside of maps does.
+
+    What reading the results of a map takes is not part of it.
+    """
     measure = workload.measure(call)
-    requests = _invocations(call, config, 1, measure.seconds)
-    before = plan.ops[position - 1] if position else None
-    if isinstance(before, Call) and workload.measure(before).stored:
-        requests += Requests(gets=gets(workload.measure(before).size))
+    requests = _invocations(compiled, call, 1, measure.seconds)
+    if isinstance(previous, Call) and workload.measure(previous).stored:
+        requests += Requests(gets=gets(workload.measure(previous).size))
     if call.fans_out:
         items = workload.items.get(call.id, 0)
         pack = items * measure.size if measure.stored else 0
@@ -244,27 +286,30 @@ def _call_requests(plan: Plan, position: int, config: LokkiConfig, workload: Wor
     return requests + Requests(puts=puts(measure.size) if measure.stored else 0)
 
 
-def _map_requests(op: FanOut, each: MapEstimate, config: LokkiConfig, workload: Workload) -> Requests:
-    """Count what the children of a map do, what its ItemReader reads and its ResultWriter writes."""
-    requests = Requests(gets=1, puts=2 if each.items else 1)  # the manifest; manifest.json and a file of results
-    for children, items in each.shares:
-        given, spilled = workload.measures.get(op.id, Measure()), False
+def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Requests:
+    """Count what a map reads, what its children do and what it writes."""
+    requests = Requests(gets=1, puts=2 if block.items else 1)  # the manifest; manifest.json and a file of results
+    for children, items in block.shares:
+        upstream, spilled = workload.measures.get(op.id, Measure()), False
         for call in op.inner:
             measure = workload.measure(call)
-            requests += _invocations(call, config, children, items * measure.seconds)
-            read = (items * gets(given.size) if given.stored else 0) + spilled
+            requests += _invocations(compiled, call, children, items * measure.seconds)
+            downloads = (items * gets(upstream.size) if upstream.stored else 0) + spilled
             spilled = _spills(op, measure, items)
             own = puts(measure.size * items) if measure.stored else 0  # without batch, a share has one item
-            requests += Requests(puts=children * (own + spilled), gets=children * read)
-            given = measure
+            requests += Requests(puts=children * (own + spilled), gets=children * downloads)
+            upstream = measure
     return requests
 
 
-def _reading_results(op: FanOut, each: MapEstimate, workload: Workload) -> Requests:
-    """Count what the step after a map reads: manifest.json, the file of results, and what is stored elsewhere."""
+def _reading_results(op: FanOut, block: MapEstimate, workload: Workload) -> Requests:
+    """Count what the step after a map reads.
+
+    It reads manifest.json, the file of results, and what is stored elsewhere.
+    """
     measure = workload.measure(op.inner[-1])
-    requests = Requests(gets=1 + (gets(each.items * entry_size(measure)) if each.items else 0))
-    for children, items in each.shares:
+    requests = Requests(gets=1 + (gets(block.items * entry_size(measure)) if block.items else 0))
+    for children, items in block.shares:
         requests += Requests(gets=children if _spills(op, measure, items) else 0)
         if measure.stored:
             # The results of a batch are neighbours in one object, which are read together as far as a part goes.
@@ -274,5 +319,8 @@ def _reading_results(op: FanOut, each: MapEstimate, workload: Workload) -> Reque
 
 
 def _spills(op: FanOut, measure: Measure, items: int) -> bool:
-    """Tell whether a batch's reply is too large for a state, so that it goes to S3."""
+    """Tell whether a batch's reply is too large for a state.
+
+    Then it goes to S3.
+    """
     return op.options.batch is not None and items * entry_size(measure) > BATCH_BYTES

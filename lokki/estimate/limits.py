@@ -1,4 +1,4 @@
-"""Which limits of AWS a run would break, or wait for, and the setting that avoids it. Pure functions."""
+"""Limits of AWS that a run would break, or wait for, and the setting that avoids each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from lokki.base import quotas
+from lokki.builder.compiled import Compiled
 from lokki.builder.timing import function_timeout
-from lokki.config import LokkiConfig
 from lokki.estimate import prices
-from lokki.estimate.cost import Estimate, MapEstimate, Workload, memory
-from lokki.estimate.prices import Limit
-from lokki.plan import Call, FanOut, Plan
+from lokki.estimate.cost import Estimate, MapEstimate, Workload, starts_per_second
+from lokki.estimate.prices import AccountLimit
+from lokki.plan import Call, FanOut, Op, Plan
 
 SLOW_DISPATCH = 60.0
 """Seconds of starting child executions from which on it is worth a word."""
@@ -30,46 +31,60 @@ _RUN_BYTES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A limit, what meets it, and what to do. ``breaks``: the run would fail; otherwise it waits."""
+    """A limit that a run meets.
 
-    limit: Limit
+    - ``text``: what meets it
+    - ``advice``: what avoids it
+    - ``breaks``: whether the run fails; otherwise it waits
+    """
+
+    limit: AccountLimit
     text: str
     advice: str
     breaks: bool = True
 
 
-def problems(
-    plan: Plan, config: LokkiConfig, workload: Workload, found: Estimate, params_bytes: int = 0
-) -> list[Problem]:
-    """Return the limits that a run would meet, in the order of the flow. ``params_bytes``: of the parameters' JSON."""
-    listed = [*_events(plan), *_state(plan, config, workload, params_bytes)]
-    maps = {each.id: each for each in found.maps}
-    for position, op in enumerate(plan.ops):
+def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_bytes: int = 0) -> list[Problem]:
+    """Return the limits that a run would meet, in the order of the flow.
+
+    ``params_bytes``: of the parameters' JSON.
+    """
+    plan = compiled.plan
+    listed = [*_events(plan), *_state(plan, workload, params_bytes)]
+    maps = {block.id: block for block in estimate.maps}
+    previous: Op | None = None
+    for op in plan.ops:
         if isinstance(op, FanOut):
-            listed += _map(plan, op, maps[op.id], config, workload)
-            continue
-        listed += _call(plan, op, workload.measure(op).seconds, 1, config)
-        before = plan.ops[position - 1] if position else None
-        if isinstance(before, FanOut):
-            listed += _memory(op, before, maps[before.id], config, workload)
-    if plan.options.timeout is not None and found.seconds > plan.options.timeout:
-        limit = Limit(math.ceil(plan.options.timeout), "seconds", "the flow's own timeout", "")
-        listed.append(Problem(limit, f"the run takes at least {found.seconds:.0f} s", "give @flow a longer timeout="))
+            listed += _map(compiled, op, maps[op.id], workload)
+        else:
+            listed += _call(compiled, op, workload.measure(op).seconds, 1)
+            if isinstance(previous, FanOut):
+                listed += _memory(compiled, op, previous, maps[previous.id], workload)
+        previous = op
+    if plan.options.timeout is not None and estimate.seconds > plan.options.timeout:
+        limit = AccountLimit(math.ceil(plan.options.timeout), "seconds", "the flow's own timeout", "")
+        text = f"the run takes at least {estimate.seconds:.0f} s"
+        listed.append(Problem(limit, text, "give @flow a longer timeout="))
     return listed
 
 
-def advised_batch(plan: Plan, op: FanOut, each: MapEstimate, config: LokkiConfig) -> int:
-    """Return the batch with which all children of a map start within a minute, as far as a function's time goes."""
-    rate = (prices.EXPRESS_STARTS if each.express else prices.STANDARD_STARTS).value
-    wanted = math.ceil(each.items / (rate * SLOW_DISPATCH))
-    seconds = each.child_seconds / each.batch
-    shortest = min(function_timeout(plan, call.step, config) for call in op.inner)
-    longest = min(shortest, prices.EXPRESS_SECONDS.value) if each.express else shortest
-    return max(1, min(wanted, int(longest / 2 / seconds) if seconds else wanted))
+def advised_batch(compiled: Compiled, op: FanOut, block: MapEstimate) -> int:
+    """Return a batch with which all children of a map start in a minute.
+
+    It is smaller where a function, or an EXPRESS child, has no time for so many items.
+    """
+    target = math.ceil(block.items / (starts_per_second(express=block.express) * SLOW_DISPATCH))
+    seconds = block.child_seconds / block.batch
+    shortest = min(function_timeout(compiled, call.step) for call in op.inner)
+    longest = min(shortest, quotas.EXPRESS_SECONDS) if block.express else shortest
+    return max(1, min(target, int(longest / 2 / seconds) if seconds else target))
 
 
 def _events(plan: Plan) -> Iterator[Problem]:
-    """Count the history of the run itself; those of the children are shorter, as they have no maps."""
+    """Count the history of the run itself.
+
+    Those of the children are shorter, as they have no maps.
+    """
     limit = prices.HISTORY_EVENTS
     events = _EXECUTION_EVENTS + sum(_MAP_EVENTS if isinstance(op, FanOut) else _TASK_EVENTS for op in plan.ops)
     if events > limit.value:
@@ -79,7 +94,7 @@ def _events(plan: Plan) -> Iterator[Problem]:
             yield Problem(limit, f"each item of {op.id}() has {len(op.inner)} steps", "put several into one function")
 
 
-def _state(plan: Plan, config: LokkiConfig, workload: Workload, params_bytes: int) -> Iterator[Problem]:
+def _state(plan: Plan, workload: Workload, params_bytes: int) -> Iterator[Problem]:
     limit = prices.STATE_BYTES
     for call in plan.calls:
         measure = workload.measure(call)
@@ -94,9 +109,9 @@ def _state(plan: Plan, config: LokkiConfig, workload: Workload, params_bytes: in
             )
 
 
-def _call(plan: Plan, call: Call, seconds: float, items: int, config: LokkiConfig) -> Iterator[Problem]:
+def _call(compiled: Compiled, call: Call, seconds: float, items: int) -> Iterator[Problem]:
     """Compare what an invocation takes with what its function may take."""
-    timeout = function_timeout(plan, call.step, config)
+    timeout = function_timeout(compiled, call.step)
     if seconds <= timeout:
         return
     limit = prices.FUNCTION_SECONDS
@@ -111,58 +126,71 @@ def _call(plan: Plan, call: Call, seconds: float, items: int, config: LokkiConfi
     yield Problem(limit, f"{call.id}() takes {seconds:g} s for {of}; its function ends after {timeout} s", advice)
 
 
-def _map(plan: Plan, op: FanOut, each: MapEstimate, config: LokkiConfig, workload: Workload) -> Iterator[Problem]:
+def _map(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Iterator[Problem]:
     for call in op.inner:
-        yield from _call(plan, call, workload.measure(call).seconds * each.batch, each.batch, config)
-    if each.express and each.child_seconds > prices.EXPRESS_SECONDS.value:
-        fitting = int(prices.EXPRESS_SECONDS.value / (each.child_seconds / each.batch))
+        yield from _call(compiled, call, workload.measure(call).seconds * block.batch, block.batch)
+    if block.express and block.child_seconds > quotas.EXPRESS_SECONDS:
+        fitting = int(quotas.EXPRESS_SECONDS / (block.child_seconds / block.batch))
         advice = f"set batch={fitting}, or execution_type: STANDARD" if fitting else "set execution_type: STANDARD"
-        text = f"each child of the map over {op.id}() takes {each.child_seconds:g} s"
+        text = f"each child of the map over {op.id}() takes {block.child_seconds:g} s"
         yield Problem(prices.EXPRESS_SECONDS, text, f"{advice} in lokki.yml" if not fitting else advice)
-    batch = advised_batch(plan, op, each, config)
-    if each.dispatch > SLOW_DISPATCH:
-        limit = prices.EXPRESS_STARTS if each.express else prices.STANDARD_STARTS
-        ways = [f"batch={batch}"] if batch > each.batch else []
-        ways += [] if each.express or each.child_seconds > prices.EXPRESS_SECONDS.value else [_SHORT]
-        text = f"starting {each.children:,} children of the map over {op.id}() takes {each.dispatch:.0f} s"
-        yield Problem(limit, text, f"set {' or '.join(ways)}" if ways else "ask AWS for a higher quota", breaks=False)
-    yield from _at_once(op, each, workload.functions_at_once)
-    yield from _put_rate(op, each, workload)
+    yield from _dispatch(compiled, op, block)
+    yield from _at_once(op, block, workload.functions_at_once)
+    yield from _put_rate(op, block, workload)
 
 
-def _at_once(op: FanOut, each: MapEstimate, functions: int) -> Iterator[Problem]:
-    """Tell of items that have to wait for others: as many as could start while the first one runs.
+def _dispatch(compiled: Compiled, op: FanOut, block: MapEstimate) -> Iterator[Problem]:
+    """Tell of a map whose children take long to start."""
+    if block.dispatch <= SLOW_DISPATCH:
+        return
+    batch = advised_batch(compiled, op, block)
+    ways = [f"batch={batch}"] if batch > block.batch else []
+    ways += [] if block.express or block.child_seconds > quotas.EXPRESS_SECONDS else [_SHORT]
+    limit = prices.EXPRESS_STARTS if block.express else prices.STANDARD_STARTS
+    text = f"starting {block.children:,} children of the map over {op.id}() takes {block.dispatch:.0f} s"
+    yield Problem(limit, text, f"set {' or '.join(ways)}" if ways else "ask AWS for a higher quota", breaks=False)
 
-    Those of a map without a bound of its own wait in the map; beyond the bound of a user's, they wait for a function.
+
+def _at_once(op: FanOut, block: MapEstimate, functions: int) -> Iterator[Problem]:
+    """Tell of items that have to wait for others.
+
+    These are as many as could start while the first one runs. Those of a map without a limit of its own wait in the
+    map; beyond the limit of a user's, they wait for a function.
     """
-    rate = (prices.EXPRESS_STARTS if each.express else prices.STANDARD_STARTS).value
-    wanted = min(each.children, math.ceil(rate * each.child_seconds))
+    possible = min(block.children, math.ceil(starts_per_second(express=block.express) * block.child_seconds))
     bound = op.options.concurrency
     if bound is not None and bound <= functions:
         return
     limit = replace(prices.FUNCTIONS_AT_ONCE, value=functions)
-    if wanted > functions:
-        text = f"the map over {op.id}() would run {wanted:,} children at one time"
+    if possible > functions:
+        text = f"the map over {op.id}() would run {possible:,} children at one time"
         lower_it = "" if bound is None else f"set concurrency={functions}, or "
         yield Problem(limit, text, f"{lower_it}ask AWS for a higher quota", breaks=False)
 
 
-def _put_rate(op: FanOut, each: MapEstimate, workload: Workload) -> Iterator[Problem]:
-    rate = prices.EXPRESS_STARTS.value if each.express else prices.STANDARD_STARTS.value
+def _put_rate(op: FanOut, block: MapEstimate, workload: Workload) -> Iterator[Problem]:
     stored = sum(workload.measure(call).stored for call in op.inner)
-    if min(rate, each.children) * stored > prices.PUTS_PER_PREFIX.value:
-        text = f"the map over {op.id}() writes up to {min(rate, each.children) * stored} objects a second"
+    objects = min(starts_per_second(express=block.express), block.children) * stored
+    if objects > quotas.PUTS_PER_PREFIX:
+        text = f"the map over {op.id}() writes up to {objects} objects a second"
         yield Problem(prices.PUTS_PER_PREFIX, text, "set a larger batch=", breaks=False)
 
 
 def _memory(
-    call: Call, before: FanOut, each: MapEstimate, config: LokkiConfig, workload: Workload
+    compiled: Compiled, call: Call, source: FanOut, block: MapEstimate, workload: Workload
 ) -> Iterator[Problem]:
-    """Compare the results of a map, all of which the step after it gets at once, with its function's memory."""
-    needed = math.ceil(each.items * workload.measure(before.inner[-1]).size * _IN_MEMORY / 2**20)
-    if needed <= memory(call, config):
+    """Compare the results of a map with the memory of the step after it.
+
+    That step gets all of them at once.
+    """
+    needed = math.ceil(block.items * workload.measure(source.inner[-1]).size * _IN_MEMORY / 2**20)
+    memory = compiled.memory(call.step)
+    if needed <= memory:
         return
-    fits = needed <= prices.FUNCTION_MEMORY.value
-    advice = f"set @step(memory={needed})" if fits else "let the inner steps return less, or return where it is"
-    text = f"{call.id}() gets {each.items:,} results, about {needed:,} MB, and has {memory(call, config)} MB"
+    advice = (
+        f"set @step(memory={needed})"
+        if needed <= quotas.MOST_MEMORY
+        else "let the inner steps return less, or return where it is"
+    )
+    text = f"{call.id}() gets {block.items:,} results, about {needed:,} MB, and has {memory} MB"
     yield Problem(prices.FUNCTION_MEMORY, text, advice)

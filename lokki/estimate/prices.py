@@ -53,7 +53,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class AccountLimit:
     """A limit of AWS: its value, its unit and what it bounds."""
 
     value: int
@@ -99,27 +99,29 @@ EXPRESS_MEMORY = 64
 EXPRESS_TICK = 0.1
 """Seconds in which the duration of an EXPRESS execution is billed."""
 
-STATE_BYTES = Limit(quotas.STATE_BYTES, "bytes", "the input and the output of a state", _STEP_FUNCTIONS_QUOTAS)
-HISTORY_EVENTS = Limit(quotas.HISTORY_EVENTS, "events", "the history of a STANDARD execution", _STEP_FUNCTIONS_QUOTAS)
-CHILDREN_AT_ONCE = Limit(
+STATE_BYTES = AccountLimit(quotas.STATE_BYTES, "bytes", "the input and the output of a state", _STEP_FUNCTIONS_QUOTAS)
+HISTORY_EVENTS = AccountLimit(
+    quotas.HISTORY_EVENTS, "events", "the history of a STANDARD execution", _STEP_FUNCTIONS_QUOTAS
+)
+CHILDREN_AT_ONCE = AccountLimit(
     quotas.CHILDREN_AT_ONCE, "executions", "child executions of a map at one time", _STEP_FUNCTIONS_QUOTAS
 )
-STANDARD_STARTS = Limit(
+STANDARD_STARTS = AccountLimit(
     quotas.STANDARD_STARTS, "per second", "starts of STANDARD child executions", _STEP_FUNCTIONS_QUOTAS
 )
-EXPRESS_STARTS = Limit(
+EXPRESS_STARTS = AccountLimit(
     quotas.EXPRESS_STARTS, "per second", "starts of EXPRESS child executions", _STEP_FUNCTIONS_QUOTAS
 )
-EXPRESS_SECONDS = Limit(quotas.EXPRESS_SECONDS, "seconds", "an EXPRESS execution", _STEP_FUNCTIONS_QUOTAS)
-FUNCTION_SECONDS = Limit(quotas.FUNCTION_SECONDS, "seconds", "an invocation of a function", _LAMBDA_QUOTAS)
-FUNCTION_MEMORY = Limit(quotas.MOST_MEMORY, "MB", "the memory of a function", _LAMBDA_QUOTAS)
-FUNCTION_PAYLOAD = Limit(
+EXPRESS_SECONDS = AccountLimit(quotas.EXPRESS_SECONDS, "seconds", "an EXPRESS execution", _STEP_FUNCTIONS_QUOTAS)
+FUNCTION_SECONDS = AccountLimit(quotas.FUNCTION_SECONDS, "seconds", "an invocation of a function", _LAMBDA_QUOTAS)
+FUNCTION_MEMORY = AccountLimit(quotas.MOST_MEMORY, "MB", "the memory of a function", _LAMBDA_QUOTAS)
+FUNCTION_PAYLOAD = AccountLimit(
     quotas.FUNCTION_PAYLOAD_BYTES, "bytes", "the event and the reply of a function", _LAMBDA_QUOTAS
 )
-FUNCTIONS_AT_ONCE = Limit(
+FUNCTIONS_AT_ONCE = AccountLimit(
     quotas.FUNCTIONS_AT_ONCE, "invocations", "functions of an account at one time, unless raised", _LAMBDA_QUOTAS
 )
-PUTS_PER_PREFIX = Limit(
+PUTS_PER_PREFIX = AccountLimit(
     quotas.PUTS_PER_PREFIX,
     "per second",
     "PUT requests below one prefix of a bucket",

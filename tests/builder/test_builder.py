@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from support.wheels import make_wheel, offline_uv
 
 import lokki
-from lokki.builder.builder import Builder, Contents, compile_flow
-from lokki.builder.checks import check_build, limits
+from lokki.builder.builder import Builder, Contents, assemble
+from lokki.builder.checks import check_build, exceeded_limits
+from lokki.builder.compiled import compile_flow
 from lokki.builder.package_types import BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import content_digest
 from lokki.builder.packages.folder import Bundle, write_bundle
@@ -239,7 +240,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def test_a_bundle_names_every_file_and_its_template_the_packages(installed: Installation) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     own = ["birds_flow_example.py", "handler.py", "requirements.txt"]
     assert sorted(bundle.files) == sorted(
         ["statemachine.json", "template.yaml"]
@@ -251,32 +252,32 @@ def test_a_bundle_names_every_file_and_its_template_the_packages(installed: Inst
 
 
 def test_changed_code_has_another_key_and_unchanged_code_the_same(installed: Installation) -> None:
-    before = keys(compile_flow(BIRDS, ZIP, contents(installed)))
-    assert keys(compile_flow(BIRDS, ZIP, contents(installed))) == before
+    before = keys(assemble(compile_flow(BIRDS, ZIP), contents(installed)))
+    assert keys(assemble(compile_flow(BIRDS, ZIP), contents(installed))) == before
     changes = [
         contents(installed, birds__py=b"x"),
         contents(with_files(installed, {**installed.index.files, "new.py": InstalledFile("00", 1)})),
     ]
     for changed in changes:
-        after = keys(compile_flow(BIRDS, ZIP, changed))
+        after = keys(assemble(compile_flow(BIRDS, ZIP), changed))
         assert all(after[step] != before[step] for step in before)
 
 
 def test_images_have_the_hash_of_their_folder_as_tag_unless_a_tag_is_set() -> None:
-    bundle = compile_flow(BIRDS, IMAGE, contents(None))
+    bundle = assemble(compile_flow(BIRDS, IMAGE), contents(None))
     assert [one.code for one in bundle.packages] == [
         ImageCode(f"birds-flow/{one.step.replace('_', '-')}", content_digest(one.files)[:32]) for one in bundle.packages
     ]
-    changed = compile_flow(BIRDS, IMAGE, contents(None, birds__py=b"x"))
+    changed = assemble(compile_flow(BIRDS, IMAGE), contents(None, birds__py=b"x"))
     assert not set(keys(bundle).values()) & set(keys(changed).values())
     tagged = replace(IMAGE, lambda_defaults=LambdaDefaultsConfig(image_tag="v7"))
-    bundle = compile_flow(BIRDS, tagged, contents(None))
+    bundle = assemble(compile_flow(BIRDS, tagged), contents(None))
     assert set(keys(bundle).values()) == {""}
     assert b"Default: v7" in bundle.files["template.yaml"]
 
 
 def test_a_zip_holds_what_the_folder_has_what_it_requires_and_bytecode(installed: Installation, tmp_path: Path) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     write_bundle(bundle, tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "out" / "lambdas" / "flap_bird.zip") as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -291,9 +292,8 @@ def test_a_zip_holds_what_the_folder_has_what_it_requires_and_bytecode(installed
 
 def test_a_file_that_the_project_and_a_package_both_have_is_refused(installed: Installation) -> None:
     with pytest.raises(BuildError, match=r"^helper\.py is in the project and in a package that it requires"):
-        compile_flow(
-            BIRDS,
-            ZIP,
+        assemble(
+            compile_flow(BIRDS, ZIP),
             replace(contents(installed), project=replace(contents(installed).project, files={"helper.py": b""})),
         )
 
@@ -301,7 +301,7 @@ def test_a_file_that_the_project_and_a_package_both_have_is_refused(installed: I
 def test_a_package_over_the_limit_is_refused_and_names_its_step(installed: Installation) -> None:
     large = with_files(installed, {"large/file": InstalledFile("00", 262_144_000)})
     with pytest.raises(BuildError, match=r"the zip package of get_birds\(\) has 250\.0 MiB unzipped"):
-        compile_flow(BIRDS, ZIP, contents(large))
+        assemble(compile_flow(BIRDS, ZIP), contents(large))
 
 
 # The folder
@@ -313,7 +313,7 @@ def changes(bundle: Bundle, folder: Path) -> dict[str, str]:
 
 def test_what_changed_is_told_and_what_did_not_is_not_made_again(installed: Installation, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     zips = [f"lambdas/{step}.zip" for step in ("get_birds", "flap_bird", "join_birds")]
     documents = ["statemachine.json", "template.yaml"]
     assert changes(bundle, out) == dict.fromkeys([*documents, *zips], "new")
@@ -333,7 +333,7 @@ def test_what_changed_is_told_and_what_did_not_is_not_made_again(installed: Inst
 @pytest.mark.parametrize("damage", ["edited", "lost", "zip lost", "zip cut"])
 def test_a_damaged_folder_is_made_whole_again(installed: Installation, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     write_bundle(bundle, out)
     whole = folder_digest(out)
     match damage:
@@ -353,11 +353,11 @@ def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(
     installed: Installation, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     write_bundle(bundle, out)
     whole = folder_digest(out)
     gone = replace(installed, archive=tmp_path / "gone.zip")
-    broken = compile_flow(BIRDS, ZIP, contents(gone, birds__py=b"x"))
+    broken = assemble(compile_flow(BIRDS, ZIP), contents(gone, birds__py=b"x"))
     with pytest.raises(
         BuildError, match=r"out cannot be written: No such file or directory\. The last build is as it was"
     ):
@@ -368,7 +368,7 @@ def test_a_build_that_fails_leaves_the_last_one_whole_and_nothing_beside_it(
 
 def test_what_another_version_of_lokki_built_is_replaced(installed: Installation, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     write_bundle(bundle, out)
     whole = folder_digest(out)
     manifest = json.loads((out / "build.json").read_text())
@@ -378,7 +378,7 @@ def test_what_another_version_of_lokki_built_is_replaced(installed: Installation
 
 
 def test_a_folder_that_no_build_wrote_is_not_replaced(installed: Installation, tmp_path: Path) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     (tmp_path / "mine.txt").write_text("mine")
     for precious in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(ConfigError, match=r"holds files that lokki did not write, and a build replaces the whole"):
@@ -389,7 +389,7 @@ def test_a_folder_that_no_build_wrote_is_not_replaced(installed: Installation, t
 def test_a_link_to_a_folder_stays_a_link(installed: Installation, tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "out").symlink_to("target")
-    write_bundle(compile_flow(BIRDS, ZIP, contents(installed)), tmp_path / "out")
+    write_bundle(assemble(compile_flow(BIRDS, ZIP), contents(installed)), tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "target" / "build.json").is_file()
 
@@ -531,27 +531,27 @@ def test_the_command_builds_and_its_check_finds_nothing(
 
 
 def test_each_limit_that_a_build_exceeds_is_a_finding(installed: Installation) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
-    assert list(limits(BIRDS, ZIP, bundle)) == []
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
+    assert list(exceeded_limits(compile_flow(BIRDS, ZIP), bundle)) == []
     large = replace(
         bundle, files={**bundle.files, "statemachine.json": b" " * 1_048_577, "template.yaml": b" " * 1_048_577}
     )
-    assert list(limits(BIRDS, ZIP, large)) == [
+    assert list(exceeded_limits(compile_flow(BIRDS, ZIP), large)) == [
         "statemachine.json: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
         "template.yaml: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
     ]
     heavy = replace(
         bundle.packages[0], vendored=replace(installed.taken(), files={"x": InstalledFile("00", 262_144_000)})
     )
-    assert list(limits(BIRDS, ZIP, replace(bundle, packages=(heavy,)))) == [
+    assert list(exceeded_limits(compile_flow(BIRDS, ZIP), replace(bundle, packages=(heavy,)))) == [
         "lambdas/get_birds.zip: has 250.0 MiB unzipped, Lambda takes 250 MiB; require less"
     ]
     full = replace(ZIP, lambda_env={"TEXT": "x" * 4040})
-    assert list(limits(BIRDS, full, bundle)) == [
+    assert list(exceeded_limits(compile_flow(BIRDS, full), bundle)) == [
         f"template.yaml: the variables of {step.name}() have 4123 bytes, Lambda takes 4096" for step in BIRDS.steps
     ]
     long = replace(bundle, flow="b" * 81)
-    found = list(limits(BIRDS, ZIP, long))
+    found = list(exceeded_limits(compile_flow(BIRDS, ZIP), long))
     assert found[0] == f"template.yaml: the state machine's name {'b' * 81!r} is longer than 80 characters"
     assert all("is longer than 64 characters" in line for line in found[1:])
 
@@ -559,8 +559,8 @@ def test_each_limit_that_a_build_exceeds_is_a_finding(installed: Installation) -
 def test_a_map_whose_tries_may_take_longer_than_express_is_a_finding(installed: Installation) -> None:
     graph = BUILDS["inner-chain"].graph
     config = replace(ZIP, execution_type="EXPRESS", lambda_defaults=LambdaDefaultsConfig(timeout=100))
-    bundle = compile_flow(graph, config, contents(installed, "inner-chain"))
-    [line] = limits(graph, config, bundle)
+    bundle = assemble(compile_flow(graph, config), contents(installed, "inner-chain"))
+    [line] = exceeded_limits(compile_flow(graph, config), bundle)
     assert re.fullmatch(
         r"statemachine\.json: an item of the map over fetch\(\) may take \d+ s with all tries, but an EXPRESS "
         r"execution ends after 300; shorten timeouts or retries, or remove execution_type",
@@ -570,11 +570,11 @@ def test_a_map_whose_tries_may_take_longer_than_express_is_a_finding(installed: 
 
 @pytest.mark.slow
 def test_what_cfn_lint_finds_is_a_finding(installed: Installation, tmp_path: Path) -> None:
-    bundle = compile_flow(BIRDS, ZIP, contents(installed))
+    bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     write_bundle(bundle, tmp_path / "out")
-    assert check_build(BIRDS, ZIP, bundle, tmp_path / "out") == ([], [])
+    assert check_build(compile_flow(BIRDS, ZIP), bundle, tmp_path / "out") == ([], [])
     template = tmp_path / "out" / "template.yaml"
     template.write_text(template.read_text().replace("MemorySize: 512", "MemorySize: 12"))
-    findings, notes = check_build(BIRDS, ZIP, bundle, tmp_path / "out")
+    findings, notes = check_build(compile_flow(BIRDS, ZIP), bundle, tmp_path / "out")
     assert notes == []
     assert any("E3034" in line or "12 is less than the minimum" in line for line in findings)

@@ -6,18 +6,19 @@ import random
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aws.loopback_aws import LoopbackAws
-from support.definitions import ACTIONS, filled
+from support.definitions import definition_values, filled
 from support.deployed_project import BIRDS, new_project, told
 from support.emulation import FakeFunctions, FastClock, MemoryObjects
 
-from lokki import flow, step
+from lokki import FlowGraph, flow, step
 from lokki.base.values import Json
-from lokki.builder.names import function_placeholder
+from lokki.builder.compiled import compile_flow
 from lokki.builder.retries import RetryRule, throttling_rule
-from lokki.builder.state_machine import build_state_machine
+from lokki.builder.state_machine import build_state_machine, state_machine_of
 from lokki.config import LokkiConfig
 from lokki.emulator.functions.throttling import ThrottledFunctions
 from lokki.emulator.states.definition import read_definition
@@ -44,7 +45,7 @@ def collect(values: list[int]) -> int:
     return len(values)
 
 
-def mapped(**options: object) -> object:
+def mapped(**options: Any) -> FlowGraph:
     @flow
     def throttled():
         return items().map(work, **options).agg(collect)
@@ -86,10 +87,8 @@ class Account:
 
 
 def definition(kind: str, at_once: int, **options: object) -> Json:
-    graph = mapped(**options)
-    values = {"ArtifactBucket": "b", "FlowName": "throttled", **ACTIONS, "MapConcurrency": f"{{% {at_once} %}}"}
-    values |= {function_placeholder(each.name): each.name for each in graph.steps}  # type: ignore[attr-defined]
-    return filled(build_state_machine(graph, LokkiConfig(execution_type=kind)), values)  # type: ignore[arg-type]
+    compiled = compile_flow(mapped(**options), LokkiConfig(execution_type=kind))
+    return filled(state_machine_of(compiled), definition_values(compiled, "b", at_once))
 
 
 @pytest.mark.parametrize("kind", ["EXPRESS", "STANDARD"])
@@ -110,7 +109,7 @@ def test_they_get_through_too_where_all_of_them_start_at_once(kind: str) -> None
 
 def test_a_map_that_may_run_more_than_the_account_is_sure_to_is_standard() -> None:
     def kind(config: LokkiConfig, **options: object) -> str:
-        return "EXPRESS" if "EXPRESS" in str(build_state_machine(mapped(**options), config)) else "STANDARD"  # type: ignore[arg-type]
+        return "EXPRESS" if "EXPRESS" in str(build_state_machine(mapped(**options), config)) else "STANDARD"
 
     assert kind(LokkiConfig()) == "EXPRESS"
     assert kind(LokkiConfig(), concurrency=10) == "EXPRESS"

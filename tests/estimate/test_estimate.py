@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lokki import flow, step
+from lokki.builder.compiled import compile_flow
 from lokki.cli.commands.estimate import Given, estimate_command, parsed, workload_of
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3.client import S3Server
@@ -104,7 +105,7 @@ def test_the_page_and_the_estimate_agree(title: str) -> None:
     config = LokkiConfig(architecture="arm64" if section.arm else "x86_64")
     options = {name: parsed(plan, texts, name) for name, texts in section.options.items()}
     workload = workload_of(plan, None, config, Given(options["--items"], options["--seconds"], options["--bytes"]))
-    found = estimate(plan, config, workload)
+    found = estimate(compile_flow(section.graph, config), workload)
     per_unit = {row[0]: float(row[1]) / int(row[2]) for row in PRICE_ROWS}
     for unit, formula, quantity, dollars in section.bill:
         assert calculated(formula) == pytest.approx(float(quantity), rel=1e-7)
@@ -226,7 +227,7 @@ def test_requests_and_transitions_are_those_that_the_emulator_counts(s3: S3Serve
         before = deployed.methods()
         assert deployed.run({}, "run").status == "SUCCEEDED"
         counted = deployed.methods() - before
-        found = estimate(lower(shape.draw()), config, shape.workload())
+        found = estimate(compile_flow(shape.draw(), config), shape.workload())
         assert found.transitions == deployed.transitions()
         assert found.children == deployed.children()
         assert found.express_executions == (deployed.children() if kind == "EXPRESS" else 0)
@@ -258,7 +259,7 @@ def test_batches_that_are_too_large_for_a_state_are_counted_as_they_are_made(s3:
     assert deployed.run({}, "run").status == "SUCCEEDED"
     counted = deployed.methods() - before
     sizes = {"long_texts": Measure(1, 3002), "longer": Measure(1, 3902), "same": Measure(1, 3902)}
-    found = estimate(lower(large()), config, Workload({"long_texts": 150}, sizes))
+    found = estimate(compile_flow(large(), config), Workload({"long_texts": 150}, sizes))
     assert found.maps[0].shares == ((2, 66), (1, 18))
     assert (found.transitions, found.children) == (deployed.transitions(), deployed.children())
     assert (found.requests.puts, found.requests.gets) == (counted["PUT"], counted["GET"]) == (8, 7)
@@ -279,9 +280,9 @@ def mapped(batch: int | None = None, inner: int = 1, concurrency: int | None = N
 
 
 def of(graph: FlowGraph, items: int, measure: Measure, kind: str = "STANDARD") -> Estimate:
-    plan = lower(graph)
     config = LokkiConfig(execution_type=kind, lambda_defaults=LambdaDefaultsConfig(timeout=60))
-    return estimate(plan, config, Workload({"values": items}, {call.id: measure for call in plan.calls}))
+    compiled = compile_flow(graph, config)
+    return estimate(compiled, Workload({"values": items}, {call.id: measure for call in compiled.plan.calls}))
 
 
 MEASURES = st.builds(Measure, st.floats(0, 2), st.integers(0, 20_000_000), st.booleans())
@@ -323,7 +324,7 @@ def test_one_request_up_to_a_part_and_several_beyond() -> None:
 
 def test_how_many_items_there_are_must_be_said() -> None:
     with pytest.raises(ParameterError, match=r"^how many items does values\(\) give\? Say it: --items values=1000\.$"):
-        estimate(lower(mapped()), LokkiConfig(), Workload({}))
+        estimate(compile_flow(mapped(), LokkiConfig()), Workload({}))
 
 
 def test_requests_add_up() -> None:
@@ -344,9 +345,9 @@ def slow(value: object) -> object:
 
 
 def limits(graph: FlowGraph, items: int, measures: dict[str, Measure], kind: str = "", params: int = 0) -> list[str]:
-    plan, config = lower(graph), LokkiConfig(execution_type=kind)
-    workload = Workload({"values": items}, {call.id: Measure(0.1) for call in plan.calls} | measures)
-    found = problems(plan, config, workload, estimate(plan, config, workload), params)
+    compiled = compile_flow(graph, LokkiConfig(execution_type=kind))
+    workload = Workload({"values": items}, {call.id: Measure(0.1) for call in compiled.plan.calls} | measures)
+    found = problems(compiled, workload, estimate(compiled, workload), params)
     return [f"{'breaks' if each.breaks else 'waits'} {each.limit.value}: {each.text} | {each.advice}" for each in found]
 
 

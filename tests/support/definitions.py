@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from lokki.base.values import Json
-from lokki.builder.names import deployed_functions, function_placeholder
-from lokki.builder.state_machine import build_state_machine, map_substitutions
+from lokki.builder.compiled import Compiled, compile_flow
+from lokki.builder.placeholders import fill, substitutions
+from lokki.builder.state_machine import state_machine_of
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import lower
-
-ACTIONS = {
-    "InvokeFunction": "arn:aws:states:::lambda:invoke",
-    "ReadObject": "arn:aws:states:::s3:getObject",
-    "WriteObject": "arn:aws:states:::s3:putObject",
-    "MapConcurrency": "{% 1000 %}",
-}
 
 
 def filled_definition(graph: FlowGraph, config: LokkiConfig, bucket: str) -> Json:
     """Return a flow's state machine for an account that runs a thousand functions at one time."""
+    compiled = compile_flow(graph, config)
+    return filled(state_machine_of(compiled), definition_values(compiled, bucket))
+
+
+def definition_values(compiled: Compiled, bucket: str, concurrency: int = 1_000) -> dict[str, str]:
+    """Return what fills a definition's placeholders."""
     values = {
-        "ArtifactBucket": bucket,
-        "FlowName": graph.name,
-        **ACTIONS,
-        **map_substitutions(lower(graph)),
-        **{function_placeholder(each.name): each.name for each in deployed_functions(graph.steps)},
+        "AWS::Partition": "aws",
+        "S3Bucket": bucket,
+        "FlowName": compiled.plan.flow,
+        "MapConcurrency": str(concurrency),
     }
-    return filled(build_state_machine(graph, config), values)
+    texts = substitutions(compiled, {function.name: function.name for function in compiled.functions})
+    return {name: fill(text, values) for name, text in texts.items()}
 
 
-def filled(definition: Json, values: dict[str, str]) -> Json:
+def filled(definition: Json, values: Mapping[str, str]) -> Json:
     """Put values into a definition's places. Fails for a place that has none."""
-    text = json.dumps(definition, ensure_ascii=False)
-    for name, value in values.items():
-        text = text.replace(f"${{{name}}}", value)
-    assert "${" not in text, text[text.index("${") :][:80]
-    whole: Json = json.loads(text)
+    whole: Json = json.loads(fill(json.dumps(definition, ensure_ascii=False), values))
     return whole

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from lokki.builder.compiled import Compiled
 from lokki.builder.packages.sources import Project
 from lokki.builder.packages.trimming import Trimmed
 from lokki.builder.requirements.needs import Installed, Needs, StepSources, step_needs
 from lokki.builder.requirements.origins import requirement_name
 from lokki.builder.requirements.resolve import RUNTIME, Resolved
 from lokki.builder.requirements.vendoring import Installation, Vendored
-from lokki.config import LokkiConfig
-from lokki.graph import FlowGraph
-from lokki.plan import Plan
 
 _SHOWN: Final = 8
 """Most names in one line of the report."""
@@ -50,16 +48,9 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def choose(
-    graph: FlowGraph,
-    plan: Plan,
-    config: LokkiConfig,
-    project: Project,
-    trimmed: Trimmed,
-    available: Available,
-) -> Chosen:
+def choose(compiled: Compiled, project: Project, trimmed: Trimmed, available: Available) -> Chosen:
     """Choose what each step's package has; ``trimmed``: the files of each step's package."""
-    if config.dependencies == "all" or not available.installed:
+    if compiled.config.dependencies == "all" or not available.installed:
         everything = {
             step: Requirement(resolved, available.packed[step].taken() if step in available.packed else None)
             for step, resolved in available.resolved.items()
@@ -69,15 +60,15 @@ def choose(
         step.name: StepSources(
             trimmed.files[step.name],
             project.steps[step.name],
-            (*step.options.env.values(), *config.lambda_env.values()),
+            (*step.options.env.values(), *compiled.config.lambda_env.values()),
             frozenset(map(requirement_name, step.options.dependencies)),
             trimmed.trees[step.name],
         )
-        for step in graph.steps
+        for step in compiled.steps
     }
     indexes = {id(each): Installed.of(each.distributions) for each in available.installed.values()}
     installed = {step: indexes[id(each)] for step, each in available.installed.items()}
-    needs = step_needs(plan, sources, installed, RUNTIME)
+    needs = step_needs(compiled.plan, sources, installed, RUNTIME)
     taken = _Taken({})
     requirements = {
         step: Requirement(available.resolved[step].only(each.packages), taken.of(available.packed.get(step), each))

@@ -8,6 +8,7 @@ import click
 
 from lokki.builder.builder import Builder
 from lokki.builder.checks import check_build
+from lokki.builder.compiled import compile_flow
 from lokki.config import load_config
 from lokki.graph import FlowGraph
 
@@ -17,10 +18,11 @@ def build_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comma
 
     def build(env: str | None, check: bool) -> int:
         config = load_config(environment=env)
-        bundle = Builder(click.echo).build(graph, config)
+        compiled = compile_flow(graph, config)
+        bundle = Builder(click.echo).build_compiled(graph, compiled)
         if not check:
             return 0
-        findings, notes = check_build(graph, config, bundle, Path(config.build_dir))
+        findings, notes = check_build(compiled, bundle, Path(config.build_dir))
         for note in notes:
             click.echo(f"note: {note}")
         for finding in findings:

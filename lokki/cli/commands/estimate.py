@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from lokki.base.quotas import NEW_ACCOUNT_FUNCTIONS
+from lokki.builder.compiled import compile_flow
 from lokki.cli.commands.runs import ROOT
 from lokki.cli.parameters import PREFIX, given_parameters, options_for
 from lokki.config import LokkiConfig, load_config
@@ -19,7 +20,7 @@ from lokki.estimate.cost import Estimate, Measure, Workload, estimate
 from lokki.estimate.limits import Problem, problems
 from lokki.estimate.measured import Measured, measured
 from lokki.graph import FlowGraph
-from lokki.plan import FanOut, Plan, lower
+from lokki.plan import FanOut, Plan
 from lokki.progress.displays import seconds as duration
 
 _NOTES = (
@@ -54,7 +55,6 @@ def estimate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Co
 
 
 def _estimate(graph: FlowGraph, options: dict[str, object]) -> int:
-    plan = lower(graph)
     given = given_parameters(
         graph.params,
         {key: value for key, value in options.items() if key.startswith(PREFIX)},
@@ -62,14 +62,16 @@ def _estimate(graph: FlowGraph, options: dict[str, object]) -> int:
         None if options["file"] is None else str(options["file"]),
     )
     config = load_config(environment=None if options["env"] is None else str(options["env"]))
+    compiled = compile_flow(graph, config)
+    plan = compiled.plan
     before = measured(plan, ROOT)
     numbers = {name: parsed(plan, _texts(options[name]), f"--{name}") for name in ("items", "seconds")}
     workload = workload_of(plan, before, config, Given(numbers["items"], numbers["seconds"], _sizes(plan, options)))
     functions, why = _functions_at_once(config) if workload.items else (workload.functions_at_once, "")
     workload = replace(workload, functions_at_once=functions)
-    found = estimate(plan, config, workload)
+    found = estimate(compiled, workload)
     size = len(msgspec.json.encode(given))
-    click.echo(report(plan, workload, before, found, problems(plan, config, workload, found, size)))
+    click.echo(report(plan, workload, before, found, problems(compiled, workload, found, size)))
     if why:
         click.echo(why)
     return 0
