@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from lokki.base import signatures
+from lokki.base.item_path import ItemPath, parse_item
 from lokki.cli.parameters import default_text, effective_annotation, options_for
 from lokki.errors import ParameterError
 from lokki.graph import FlowGraph, FlowParameter
@@ -34,6 +35,18 @@ class Called:
 
     def __str__(self) -> str:
         return f"{self.program} {self.name} {shlex.quote(self.flow)}" if self.flow else f"{self.program} {self.name}"
+
+
+def item_option(text: str) -> click.Option:
+    """Make the option that names an item: ``--item 3``, and ``--item 3/7`` in a map below a map."""
+    return click.Option(["--item"], metavar="N", callback=_parsed_item, help=text)
+
+
+def _parsed_item(ctx: click.Context, param: click.Parameter, value: str | None) -> ItemPath:
+    try:
+        return () if value is None else parse_item(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def parameter_command(

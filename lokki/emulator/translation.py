@@ -59,9 +59,9 @@ class Teller:
         if text.startswith("[ERROR]") or "LAMBDA_WARNING" in text or _is_own_log(text):
             return None
         if caller is None:
-            return StepOutput("", None, "stdout", text)
-        index = caller.index if caller.items == 1 else None
-        return StepOutput(self._calls.get(caller.state, ""), index, "stdout", text)
+            return StepOutput("", (), "stdout", text)
+        item = () if caller.index is None or caller.items != 1 else (caller.index,)
+        return StepOutput(self._calls.get(caller.state, ""), item, "stdout", text)
 
     def _main(self, event: HistoryEvent) -> list[Event]:
         state, details = event.state, event.details
@@ -82,7 +82,7 @@ class Teller:
                 counted = isinstance(output, dict) and "map_manifest_key" in output
                 self._items = cast("int", cast("dict[str, Json]", output)["items"]) if counted else None
             case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
-                return [StepRetried(self._calls[state], None, self._tries.pop(state, 0) + 1, 0.0, caught[1])]
+                return [StepRetried(self._calls[state], (), self._tries.pop(state, 0) + 1, 0.0, caught[1])]
             case "TaskStateExited":
                 size = len(msgspec.json.encode(details["output"]))
                 seconds = event.seconds - self._entered[state]
@@ -109,7 +109,7 @@ class Teller:
             case "TaskSucceeded":
                 self._last.pop(event.execution, None)
             case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
-                return [StepRetried(self._calls[event.state], child.index, 1, 0.0, caught[1])]
+                return [StepRetried(self._calls[event.state], (child.index,), 1, 0.0, caught[1])]
             case "ExecutionSucceeded":
                 self._last.pop(event.execution, None)
                 return self._finished(event, child)
@@ -118,7 +118,7 @@ class Teller:
                 state = last[0] if last is not None else next(iter(self._maps[child.map].processor.by_name))
                 failure = self._failure_of(event, state, last)
                 return [
-                    ItemFailed(self._map_id(child.map), index, failure)
+                    ItemFailed(self._map_id(child.map), (index,), failure)
                     for index in range(child.index, child.index + child.items)
                 ]
         return []
@@ -135,7 +135,7 @@ class Teller:
         for each in failed:
             about = cast("dict[str, str]", each["failed"])
             failure = Failure(about["step"], about["error"], about["message"])
-            told.append(ItemFailed(map_id, cast("int", each["index"]), failure))
+            told.append(ItemFailed(map_id, (cast("int", each["index"]),), failure))
         if child.items > len(failed):
             told.append(ItemsFinished(map_id, child.items - len(failed), event.seconds))
         return told
@@ -157,11 +157,11 @@ class Teller:
         if event.state in self._maps:
             return []
         details = event.details
-        index = None if child is None else child.index
+        item = () if child is None else (child.index,)
         attempt, wait = cast("int", details["attempt"]), cast("float", details["wait"])
         if child is None:
             self._tries[event.state] = attempt
-        return [StepRetried(self._calls[event.state], index, attempt, wait, self._failure(event))]
+        return [StepRetried(self._calls[event.state], item, attempt, wait, self._failure(event))]
 
     def _failure_of(self, event: HistoryEvent, state: str, last: tuple[str, Failure] | None = None) -> Failure:
         """Return why an execution failed: its last task's failure if it has the same error."""

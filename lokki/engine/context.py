@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 
+from lokki.base.item_path import ItemPath
+
 
 class _Place(threading.local):
     id: str = ""
-    index: int | None = None
+    item: ItemPath = ()
 
 
 _place = _Place()
 
 
-def at_item(step_id: str, index: int | None) -> None:
+def at_item(step_id: str, item: ItemPath) -> None:
     """Note that this thread is at a step, and inside a map block at an item; an empty id for at none."""
     _place.id = step_id
-    _place.index = index
+    _place.item = item
 
 
-def place() -> tuple[str, int | None]:
+def place() -> tuple[str, ItemPath]:
     """Return the step and the item that this thread is at."""
-    return _place.id, _place.index
+    return _place.id, _place.item

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from lokki.base.failures import Failure
+from lokki.base.item_path import ItemPath, item_to_json
 from lokki.base.values import Json
 
 
@@ -58,10 +59,13 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class StepRetried:
-    """A try failed and another follows after ``wait`` seconds. ``index``: the item, inside a map block."""
+    """A try of a step failed, and another follows.
+
+    ``wait``: the seconds until then. ``item``: the item that it failed on, inside a map block.
+    """
 
     id: str
-    index: int | None
+    item: ItemPath
     attempt: int
     wait: float
     failure: Failure
@@ -100,7 +104,7 @@ class ItemFailed:
     """An item of a map block failed for good."""
 
     id: str
-    index: int
+    item: ItemPath
     failure: Failure
 
 
@@ -124,10 +128,13 @@ class MapFinished:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """A line that a step printed or logged. ``stream``: stdout, stderr or log; ``id``: empty when it is not known."""
+    """A line that a step printed or logged.
+
+    ``stream``: stdout, stderr or log. ``id``: empty when the step is not known.
+    """
 
     id: str
-    index: int | None
+    item: ItemPath
     stream: str
     text: str
 
@@ -174,9 +181,15 @@ type Event = (
 )
 
 
-def to_json(event: Event) -> dict[str, Json]:
-    """Return an event as a JSON object: its kind as ``event`` (``step_started``), then its fields."""
+def event_to_json(event: Event) -> dict[str, Json]:
+    """Return an event as the object that logs and ``--json`` have.
+
+    Its kind is ``event`` (``step_started``), its fields follow; the item is ``index``, as `item_to_json` writes it.
+    """
     kind = type(event).__name__
     name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind).lstrip("_")
     fields: dict[str, Json] = msgspec.to_builtins(event)
+    if isinstance(event, StepRetried | ItemFailed | StepOutput):
+        fields["item"] = item_to_json(event.item)
+        fields = {"index" if field == "item" else field: value for field, value in fields.items()}
     return {"event": name, **fields}

@@ -14,6 +14,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 
+from lokki.base.item_path import ItemPath
 from lokki.engine.context import at_item, place
 from lokki.engine.invocation import Invocation, StoppedError, copy_decimals
 from lokki.errors import StepTimeoutError, StopSignal
@@ -53,7 +54,7 @@ class TimeIsUpError(StopSignal):
     """Is raised in the thread of a step that is late; no ``except Exception`` of the step's catches it."""
 
 
-type Stuck = Callable[[StepTimeoutError, tuple[str, int | None]], None]
+type Stuck = Callable[[StepTimeoutError, tuple[str, ItemPath]], None]
 """Is told, on another thread, of a step that does not end when it is told to, and which step and item that is."""
 
 AGAIN_SECONDS = 1.0
@@ -203,7 +204,7 @@ class _StepThread(threading.Thread):
 
     def __init__(self, context: Context) -> None:
         super().__init__(name="lokki-step", daemon=True)  # a stuck step must not keep the process from ending
-        self.calls: queue.SimpleQueue[tuple[_Call, tuple[str, int | None]] | None] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[tuple[_Call, tuple[str, ItemPath]] | None] = queue.SimpleQueue()
         self.free = threading.Event()
         self.free.set()
         self._context = context
@@ -242,7 +243,7 @@ def _run_on_main(call: _Call, seconds: float, stuck: Stuck | None) -> None:
             signal.signal(_WAKE, before)
 
 
-def _watch(call: _Call, seconds: float, stuck: Stuck | None, at: tuple[str, int | None]) -> None:
+def _watch(call: _Call, seconds: float, stuck: Stuck | None, at: tuple[str, ItemPath]) -> None:
     main = threading.main_thread().ident or 0
     if call.wait(seconds):
         return

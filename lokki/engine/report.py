@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lokki.base.failures import Failure
+from lokki.base.item_path import ItemPath
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -67,7 +68,7 @@ class RunReport:
     seconds: float = 0.0
     ops: dict[str, OpReport] = field(default_factory=dict)
     failure: Failure | None = None
-    failed_item: int | None = None
+    failed_item: ItemPath = ()
 
 
 def fold(report: RunReport, event: Event) -> RunReport:
@@ -120,13 +121,13 @@ def _fold_map(report: RunReport, event: Event) -> RunReport:
         case ItemFailed():
             op = map_op(report, event.id)
             failed = _with(report, replace(op, failed=op.failed + 1))
-            return replace(failed, failure=event.failure, failed_item=event.index) if report.failure is None else failed
+            return replace(failed, failure=event.failure, failed_item=event.item) if report.failure is None else failed
         case ItemsFailed():
             op = map_op(report, event.id)
             return _with(report, replace(op, failed=op.failed + event.count))
         case MapFinished():
             op = replace(map_op(report, event.id), status="finished", seconds=event.seconds)
-            return replace(_with(report, op), failure=None, failed_item=None)  # the failures were tolerated
+            return replace(_with(report, op), failure=None, failed_item=())  # the failures were tolerated
         case _:
             return report
 

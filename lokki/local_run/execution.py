@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from lokki.base.failures import Failure, failure_of
+from lokki.base.item_path import ItemPath, format_item
 from lokki.base.options import Executor
 from lokki.base.values import Inline, Json, ref_to_json
 from lokki.engine.context import at_item
@@ -257,7 +258,7 @@ class Execution:
         began = time.monotonic()
         invocation = self._deadline.limit(guarded_call(call, self._params))
         try:
-            at_item(call.id, None)
+            at_item(call.id, ())
             with environment(invocation.env):
                 finished = (self._run_source if call.fans_out else self._run_step)(call, invocation, began)
         except StepFailedError as error:
@@ -269,7 +270,7 @@ class Execution:
             self._emit(StepFailed(call.id, Failure(call.id, "Timeout", str(self._late()), invocation.defined_at)))
             raise self._late() from None
         finally:
-            at_item("", None)
+            at_item("", ())
         self._emit(finished)
 
     def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
@@ -391,7 +392,7 @@ class Execution:
     def _attempts(self) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
             raise_interrupt()
-            self._emit(StepRetried(step_id, None, attempt, wait, failure))
+            self._emit(StepRetried(step_id, (), attempt, wait, failure))
 
         def sleep(seconds: float) -> None:
             remaining = self._deadline.remaining
@@ -401,12 +402,12 @@ class Execution:
 
         return Attempts(sleep, self._limit, retried)
 
-    def _give_up(self, late: StepTimeoutError, at: tuple[str, int | None]) -> None:
+    def _give_up(self, late: StepTimeoutError, at: tuple[str, ItemPath]) -> None:
         """End the run and the process on another thread, as the main one is inside of a late step that does not end."""
         assert self._setup.abandon is not None
-        step_id, index = at
+        step_id, path = at
         failure = failure_of(step_id, late)
-        item = "" if index is None else f" on item {index}"
+        item = f" on item {format_item(path)}" if path else ""
         error = (
             self._late() if self._deadline.passed else RunError(f"{failure}{item}, in code that cannot be interrupted")
         )

@@ -76,7 +76,7 @@ class MapRun:
                 self.failed += 1
                 if self.first_failure is None:
                     self.first_failure = (index, failure)
-                self._emit(ItemFailed(self.job.id, index, failure))
+                self._emit(ItemFailed(self.job.id, (index,), failure))
             if self.too_many_failed and not self._keep_going:
                 self.stop.set()
 

@@ -14,6 +14,7 @@ from collections.abc import Buffer, Callable
 from contextlib import suppress
 from typing import TextIO
 
+from lokki.base.item_path import ItemPath
 from lokki.engine.context import place
 from lokki.engine.events import StepOutput
 from lokki.local_run.forks import hide, watch
@@ -98,7 +99,7 @@ class LineStream(io.TextIOBase):
         self._emit = emit
         self._replaced = replaced
         self._through = through
-        self._begun: dict[int, tuple[tuple[str, int | None], Lines]] = {}
+        self._begun: dict[int, tuple[tuple[str, ItemPath], Lines]] = {}
         self._is_plain = False
         self.buffer = LineBytes(self)
         watch(self)
@@ -189,12 +190,12 @@ class LineStream(io.TextIOBase):
             self._finish(thread)
 
     def _finish(self, thread: int) -> None:
-        at, lines = self._begun.pop(thread, (("", None), Lines()))
+        at, lines = self._begun.pop(thread, (("", ()), Lines()))
         rest = lines.rest()
         if rest is not None:
             self._hand_on(at, rest)
 
-    def _hand_on(self, at: tuple[str, int | None], line: str) -> None:
+    def _hand_on(self, at: tuple[str, ItemPath], line: str) -> None:
         self._emit(StepOutput(*at, self._name, line))
 
 
@@ -288,9 +289,9 @@ class LogHandler(logging.Handler):
             return
         if self._through is not None:
             self._through.write(text + "\n")
-        step_id, index = place()
+        step_id, item = place()
         for line in text.split("\n"):
-            self._emit_line(StepOutput(step_id, index, "log", line))
+            self._emit_line(StepOutput(step_id, item, "log", line))
 
 
 def _write_plainly(output: StepOutput) -> None:
@@ -448,10 +449,10 @@ def _hand_on(descriptor: int, ended: int, emit: Emit) -> None:
     lines = Lines()
     while chunk := _next(descriptor, ended):
         for line in lines.feed(decode(chunk)):
-            emit(StepOutput("", None, "stderr", line))
+            emit(StepOutput("", (), "stderr", line))
     rest = lines.rest()
     if rest is not None:
-        emit(StepOutput("", None, "stderr", rest))
+        emit(StepOutput("", (), "stderr", rest))
     os.close(descriptor)
 
 

@@ -310,7 +310,7 @@ class Served:
         retry = invocation.retry
         if retry is not None and attempt < retry.attempts and retry.matches(error):
             wait_seconds = retry.wait(attempt)
-            self._mapping.tell(StepRetried(invocation.id, index, attempt, wait_seconds, failure))
+            self._mapping.tell(StepRetried(invocation.id, (index,), attempt, wait_seconds, failure))
             return Tried(index, position, attempt, wait_seconds)
         self._crash_failures.append((index, failure))
         self._mapping.count(Report(0, 0.0, [(index, failure)]))

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from lokki.base.failures import Failure, failure_of
+from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, Json
 from lokki.engine.context import at_item
 from lokki.engine.events import StepRetried
@@ -84,6 +85,7 @@ class Worker:
         self._mark = mark
         self.first_error: tuple[int, BaseException] | None = None
         self._index = self._position = -1
+        self._item: ItemPath = ()
         self._tried: Tried | None = None
         self._limit = limit or TimeLimit()
         self._own_limit = self._limit if limit is None else None
@@ -129,7 +131,7 @@ class Worker:
         """
         again: Callable[[], object] = partial(self._start_value, line, work)
         index, inner = entry.index, self._job.inner
-        self._index, self._position = index, 0
+        self._index, self._item, self._position = index, entry.path, 0
         try:
             if not isinstance(entry.ref, Inline) or index in work.partials:
                 self._mark_at(work.tried)  # the code of a value's class may end this process while it is read
@@ -165,14 +167,14 @@ class Worker:
 
     def _call(self, invocation: Invocation, value: object, again: Callable[[], object], tried: Tried | None) -> object:
         used_up = self._mark_at(tried)
-        at_item(invocation.id, self._index)
+        at_item(invocation.id, self._item)
         try:
             if invocation.env and self._job.own_process:
                 with environment(invocation.env):
                     return run(invocation, value, self._attempts, used_up, again)
             return run(invocation, value, self._attempts, used_up, again)
         finally:
-            at_item("", None)
+            at_item("", ())
 
     def _mark_at(self, tried: Tried | None) -> int:
         """Say what this worker is at, should its process die; return how many tries the step has used up."""
@@ -232,7 +234,7 @@ class Worker:
         self._tried = Tried(self._index, self._position, attempt, wait)
         if self._mark is not None:
             self._mark(self._index, self._position, attempt + 1)
-        self._retried(StepRetried(step_id, self._index, attempt, wait, failure))
+        self._retried(StepRetried(step_id, self._item, attempt, wait, failure))
 
 
 def guarded_call(call: Call, params: Mapping[str, Json]) -> Invocation:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from lokki.base.item_path import ItemPath, item_from_json
+
 HELD = 1000
 """Lines of an invocation that wait to learn which run it is; the first line of lokki's comes before the user's code."""
 
@@ -38,7 +40,7 @@ class About:
 
     run: str
     call: str
-    item: int | None = None
+    item: ItemPath = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Attribution:
         own = own_line(text)
         if own is not None:
             about = _about(own)
-            inside = about if own.get("event") == "start" else replace(about, item=None)
+            inside = about if own.get("event") == "start" else replace(about, item=())
             if stream.about is not None and stream.about.run == about.run and own.get("event") != "start":
                 inside = stream.about  # a batch's line of one item says nothing of those after it
             known = replace(stream, about=inside, is_open=True, held=())
@@ -132,12 +134,7 @@ def _lines(entry: Entry, about: About) -> Iterator[Line]:
 
 
 def _about(own: dict[str, object]) -> About:
-    return About(str(own["run"]), str(own.get("call") or own["step"]), _item(own))
-
-
-def _item(own: dict[str, object]) -> int | None:
-    item = own.get("item")
-    return item if isinstance(item, int) else None
+    return About(str(own["run"]), str(own.get("call") or own["step"]), item_from_json(own.get("item")))
 
 
 def _told(own: dict[str, object]) -> str:

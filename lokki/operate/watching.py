@@ -158,7 +158,7 @@ def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> lis
     given = msgspec.json.decode(child.get("input") or "{}")
     items = given.get("Items") or [given.get("item")] if isinstance(given, dict) else []
     indexes = [item["index"] for item in items if isinstance(item, dict) and "index" in item]
-    return [ItemFailed(state.source, index, replace(failure, step=step)) for index in indexes]
+    return [ItemFailed(state.source, (index,), replace(failure, step=step)) for index in indexes]
 
 
 def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
@@ -210,7 +210,7 @@ def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
     if watch.failed_at is None or watch.failure is None:
         return watch, []
     wait = round((at - watch.failed_at).total_seconds(), 1)
-    retried = StepRetried(step, None, watch.tries, wait, watch.failure)
+    retried = StepRetried(step, (), watch.tries, wait, watch.failure)
     return replace(watch, failed_at=None), [retried]
 
 
@@ -219,7 +219,7 @@ def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
     if watch.failed_at is not None and watch.failure is not None:
         # It goes on in the larger function: that is another try.
         step = watch.machine.calls.get(left["name"], left["name"])
-        return replace(watch, failed_at=None), [StepRetried(step, None, watch.tries, 0.0, watch.failure)]
+        return replace(watch, failed_at=None), [StepRetried(step, (), watch.tries, 0.0, watch.failure)]
     text = left.get("output", "null")
     output = msgspec.json.decode(text)
     counted = isinstance(output, dict) and "map_manifest_key" in output

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import msgspec
 
+from lokki.base.item_path import item_name
 from lokki.base.values import Json
 from lokki.engine.events import (
     CodeChanged,
@@ -29,7 +30,7 @@ from lokki.engine.events import (
     StepRetried,
     StepSkipped,
     StepStarted,
-    to_json,
+    event_to_json,
 )
 from lokki.engine.report import MAP, OpReport, RunReport, map_op
 from lokki.progress.row import Fact
@@ -77,7 +78,7 @@ class JsonLines:
 
     def show(self, event: Event, report: RunReport) -> None:
         """Write an event."""
-        self.write(to_json(event))
+        self.write(event_to_json(event))
 
     def write(self, fields: Mapping[str, Json]) -> None:
         """Write a line of these fields and the time."""
@@ -261,7 +262,7 @@ class Words:
                 failed = f", {event.failed:,} failed" if event.failed else ""
                 return f"{op.title}: {event.succeeded:,} items{failed} in {seconds(event.seconds)}"
             case StepOutput():
-                return f"{at(event.id, event.index)} | {event.text}" if event.id else event.text
+                return f"{item_name(event.id, event.item)} | {event.text}" if event.id else event.text
             case StepRetried() | ItemFailed():
                 return self._trouble(event)
             case _:
@@ -271,12 +272,12 @@ class Words:
         failure = event.failure
         what = failure.summary
         if isinstance(event, StepRetried):
-            text = f"{at(event.id, event.index)}: try {event.attempt} failed, next in {event.wait:g} s: {what}"
+            text = f"{item_name(event.id, event.item)}: try {event.attempt} failed, next in {event.wait:g} s: {what}"
         else:
-            text = f"{at(failure.step, event.index)}: failed: {what}"
+            text = f"{item_name(failure.step, event.item)}: failed: {what}"
         self._shown += 1
         most = self._lines_per_map
-        if event.index is None or most is None or self._shown < most:
+        if not event.item or most is None or self._shown < most:
             return text
         return f"{text}\n(further failed tries and items are in the run's log)" if self._shown == most else None
 
@@ -286,11 +287,6 @@ class Words:
             text += f" of {event.items:,} {'item' if event.items == 1 else 'items'}"
         command = f"{self._again} --resume {report.run_id} --from {event.step}"
         return f"{text}; run it again with: {command}" if self._again else text
-
-
-def at(step_id: str, index: int | None) -> str:
-    """Name a step, or an item of it: ``flap_bird[17]``."""
-    return step_id if index is None else f"{step_id}[{index}]"
 
 
 def seconds(value: float) -> str:

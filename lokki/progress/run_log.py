@@ -81,7 +81,7 @@ class Recorder:
             self._log.show(event, self.report)
         except OSError as error:
             self._log = Nothing()
-            self._show(StepOutput("", None, "stderr", f"the log {LOG} ends here: {error}"))
+            self._show(StepOutput("", (), "stderr", f"the log {LOG} ends here: {error}"))
 
     def _show(self, event: Event) -> None:
         try:

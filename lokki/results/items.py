@@ -10,6 +10,7 @@ from mmap import mmap
 from typing import Protocol, overload
 
 from lokki.base.failures import Failure, described
+from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
 from lokki.results.html import table
@@ -59,16 +60,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line of a run's log. ``time``: ISO 8601 in UTC; ``step`` is empty, and ``item`` None, where it is not known."""
+    """A line of a run's log.
+
+    ``time``: ISO 8601 in UTC. ``step``: empty where it is not known. ``item``: the path of the item, such as ``(3,)``;
+    ``()`` outside of map blocks, and where it is not known.
+    """
 
     time: str
     step: str
-    item: int | None
+    item: ItemPath
     text: str
 
     def __str__(self) -> str:
-        place = self.step if self.item is None else f"{self.step}[{self.item}]"
-        return " ".join(part for part in (self.time, place, self.text) if part)
+        return " ".join(part for part in (self.time, item_name(self.step, self.item), self.text) if part)
 
 
 class ItemSource(Protocol):
@@ -194,9 +198,9 @@ class ManifestItems:
         return {}
 
 
-def failed_item(index: int, failure: Failure) -> RunError:
+def failed_item(item: ItemPath, failure: Failure) -> RunError:
     """Return the error for touching an item that failed."""
-    return RunError(f"item {index} failed: {failure}. failures() has its traceback.")
+    return RunError(f"item {format_item(item)} failed: {failure}. failures() has its traceback.")
 
 
 def short(value: object) -> str:

@@ -214,7 +214,7 @@ class JournalItems:
         failure = results.failures.get(index)
         step, run_id = self._place.id, self._record.run_id
         if failure is not None and index in self.failures():
-            return failed_item(index, failure)
+            return failed_item((index,), failure)
         if results.status[index] == PENDING:
             return StoreError(
                 f"item {index} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "

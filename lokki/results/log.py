@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from lokki.base.item_path import item_from_json
 from lokki.errors import StoreError
 from lokki.results.items import LogLine
 
@@ -34,8 +35,7 @@ def _event(line: bytes) -> dict[str, object]:
 
 def _log_line(event: dict[str, object]) -> LogLine | None:
     time, step, kind = str(event.get("time", "")), str(event.get("id", "")), event.get("event")
-    index = event.get("index")
-    item = index if isinstance(index, int) else None
+    item = item_from_json(event.get("index"))
     if kind == "step_output":
         return LogLine(time, step, item, str(event.get("text", "")))
     failure = event.get("failure")

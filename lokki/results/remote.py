@@ -112,7 +112,7 @@ class RemoteRun:
         found = read_results(self._store, key if isinstance(key, str) else None, place.inner)
 
         def own(index: int) -> Ref:
-            return Stored(self._store.url(self._keys.item_output(place.id, index)))
+            return Stored(self._store.url(self._keys.item_output(place.id, (index,))))
 
         return RemoteItems(self._load, own, place, count, found)
 
@@ -150,7 +150,7 @@ class RemoteItems:
         if not self._place.is_last:
             return self._inner_value(index, found)
         if isinstance(found, Failure):
-            raise failed_item(index, found)
+            raise failed_item((index,), found)
         if found is None:
             raise StoreError(f"item {index} of {self._place.source}() has no result: the run did not finish it.")
         return self._load(found)
@@ -164,7 +164,7 @@ class RemoteItems:
     def _inner_value(self, index: int, found: Ref | Failure | None) -> object:
         """Load an object of its own; what travelled inside the child execution, or in a batch's pack, is not found."""
         if isinstance(found, Failure) and index in self.failures():
-            raise failed_item(index, found)
+            raise failed_item((index,), found)
         step = self._place.id
         try:
             return self._load(self._own(index))

@@ -9,6 +9,7 @@ from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
 from lokki.base.failures import users_place
+from lokki.base.item_path import ItemPath, format_item
 from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
@@ -29,7 +30,7 @@ class Replay:
     call: Call
     invocation: Invocation
     value: object
-    item: int | None = None
+    item: ItemPath = ()
 
     def run(self) -> object:
         """Run the step once, without its retries and its timeout, and return its result: a source's items as a list.
@@ -39,8 +40,8 @@ class Replay:
         return _run_once(self.call, self.invocation, self.value, self.item)
 
 
-def fetch(plan: Plan, of: Run, step_id: str, item: int | None, tell: Tell) -> Replay:
-    """Fetch the input that a step had in a run; ``item``: the index of the item, for a step inside of a map block.
+def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Tell) -> Replay:
+    """Fetch the input that a step had in a run; ``item``: the path of the item, for a step inside of a map block.
 
     Where the run does not keep what an earlier step of the map block returned for the item, that step is run again,
     and ``tell`` is told. Raises ParameterError for a step or an item that there is not, RunError for an item that did
@@ -51,7 +52,7 @@ def fetch(plan: Plan, of: Run, step_id: str, item: int | None, tell: Tell) -> Re
     params = bind_parameters(plan.params, {name: value for name, value in of.params.items() if name in names})
     invocations = {each.id: prepare(each, params) for each in (block.inner if block else (call,))}
     if block is None:
-        if item is not None:
+        if item:
             raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
         return Replay(call, invocations[step_id], _input(of, call))
     value = _item_input(of, block, call, invocations, _checked_item(of, block, call, item), tell)
@@ -104,16 +105,17 @@ def _input(of: Run, call: Call) -> object:
             return None
 
 
-def _checked_item(of: Run, block: FanOut, call: Call, item: int | None) -> int:
+def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
+    """Return the place of an item among those of its map block."""
     count = len(of.kept.items(block.id))
-    if item is None or not 0 <= item < count:
-        which = "which item" if item is None else f"another item than {item}"
+    if len(item) != 1 or not 0 <= item[0] < count:
+        which = f"another item than {format_item(item)}" if item else "which item"
         raise ParameterError(
             f"{call.id}() ran on {count} items of {block.id}() in {of.id}: say {which}, by --item 0 to {count - 1}."
             if count
             else f"{block.id}() gave no items in {of.id}, so that {call.id}() did not run."
         )
-    return item
+    return item[0]
 
 
 def _item_input(
@@ -127,7 +129,7 @@ def _item_input(
     value, following = _latest_kept(of, block, earlier, item)
     for step in following:
         tell(f"{step.id}() runs again on item {item}: the run does not keep what it returned")
-        value = loads(dumps(_run_once(step, invocations[step.id], value, item)))  # a copy, as between steps of a run
+        value = loads(dumps(_run_once(step, invocations[step.id], value, (item,))))  # a copy, as between steps of a run
     return value
 
 
@@ -149,7 +151,7 @@ def _latest_kept(of: Run, block: FanOut, earlier: Sequence[Call], item: int) -> 
     return of.kept.items(block.id).value(item), earlier
 
 
-def _run_once(call: Call, invocation: Invocation, value: object, item: int | None) -> object:
+def _run_once(call: Call, invocation: Invocation, value: object, item: ItemPath) -> object:
     def whole(*args: object, **kwargs: object) -> object:
         result = invocation.fn(*args, **kwargs)
         if call.fans_out:
@@ -163,7 +165,7 @@ def _run_once(call: Call, invocation: Invocation, value: object, item: int | Non
         with environment(invocation.env):
             return run(once, value, Attempts(_never, _never, _never))
     finally:
-        at_item("", None)
+        at_item("", ())
 
 
 def _never(*args: object) -> NoReturn:

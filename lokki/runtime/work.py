@@ -10,6 +10,7 @@ from typing import Protocol, cast
 import msgspec
 
 from lokki.base.failures import Failure, failure_of
+from lokki.base.item_path import ItemPath, item_to_json
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import BatchTimeoutError, EventError, StoreError
@@ -116,7 +117,7 @@ class Work(msgspec.Struct, frozen=True):
         if entry.failed is not None:
             raise EventError(f"item {entry.index} failed before; only batches hand on items that failed.")
         result = self._run_once(invocation, load(self.settings.store, entry.ref))
-        key = self._keys.item_output(invocation.id, entry.index)
+        key = self._keys.item_output(invocation.id, (entry.index,))
         return {"index": entry.index, **ref_to_json(save(self.settings.store, key, result, self.settings.inline_limit))}
 
     def _run_once(self, invocation: Invocation, value: object) -> object:
@@ -165,7 +166,7 @@ class Work(msgspec.Struct, frozen=True):
         """
         try:
             read = reader(self.settings.store, entry.ref)
-            result = run(invocation, read(), self._attempts(entry.index), again=read)
+            result = run(invocation, read(), self._attempts((entry.index,)), again=read)
             return ref_to_json(cast("Ref", run(keeping, result, self._attempts())))
         except StepFailedError as error:
             raised: Exception = error
@@ -173,7 +174,8 @@ class Work(msgspec.Struct, frozen=True):
         except StoreError as error:
             raised = error
             failure = failure_of(invocation.id, error, 1, invocation.defined_at)
-        self.log.write("ERROR", "item failure", item=entry.index, error=failure.error, where=failure.where)
+        item = item_to_json((entry.index,))
+        self.log.write("ERROR", "item failure", item=item, error=failure.error, where=failure.where)
         if not self.handled.tolerate:
             raise raised
         message = plain_text(failure.message[:_FAILURE_TEXT])
@@ -222,9 +224,9 @@ class Work(msgspec.Struct, frozen=True):
     def _seconds_left(self) -> float:
         return self.context.get_remaining_time_in_millis() / 1000
 
-    def _attempts(self, item: int | None = None) -> Attempts:
+    def _attempts(self, item: ItemPath = ()) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
-            about = self.log.about(item=item, attempt=attempt)
+            about = self.log.about(item=item_to_json(item), attempt=attempt)
             about.write("WARNING", "retry", wait=wait, error=failure.error, where=failure.where)
 
         return Attempts(self._sleep, _limited, retried)

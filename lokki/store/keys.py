@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lokki.base.item_path import ItemPath, format_item
 from lokki.base.values import Stored
 from lokki.errors import StoreError, damaged
 
@@ -23,12 +24,15 @@ class Keys:
         """Return the key of a step's result."""
         return f"{self.prefix}/{id}/output.pkl.gz"
 
-    def item_output(self, id: str, index: int) -> str:  # noqa: A002
+    def item_output(self, id: str, item: ItemPath) -> str:  # noqa: A002
         """Return the key of a step's result for one item of a map."""
-        return f"{self.prefix}/{id}/{index}/output.pkl.gz"
+        return f"{self.prefix}/{id}/{format_item(item)}/output.pkl.gz"
 
     def batch_output(self, id: str, first: int, last: int) -> str:  # noqa: A002
-        """Return the key of a step's packed results for a batch of items."""
+        """Return the key of a step's packed results for a batch of items.
+
+        ``first`` and ``last``: the indexes of the batch's items in the manifest of their map.
+        """
         return f"{self.prefix}/{id}/{first}-{last}/output.pkl.gz"
 
     def items(self, id: str) -> str:  # noqa: A002

@@ -12,6 +12,7 @@ from typing import cast
 
 import msgspec
 
+from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json
 from lokki.errors import ResultError, damaged
 from lokki.store.codec import Pack, member_checksum
@@ -29,6 +30,11 @@ class Entry(msgspec.Struct, frozen=True):
     result_url: str | msgspec.UnsetType = msgspec.UNSET
     range: tuple[int, int] | None = None
     crc32: int | None = None
+
+    @property
+    def path(self) -> ItemPath:
+        """How the item is named outside of its manifest."""
+        return (self.index,)
 
     @property
     def ref(self) -> Ref:

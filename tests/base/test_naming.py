@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.item_path import ItemPath, format_item, item_from_json, item_name, item_to_json, parse_item
 from lokki.base.naming import (
     check_run_id,
     check_state_names,
@@ -118,3 +120,28 @@ def test_a_run_id_names_an_execution(run_id: str) -> None:
 def test_other_run_ids_are_refused(run_id: str) -> None:
     with pytest.raises(ParameterError, match="cannot be a run id"):
         check_run_id(run_id)
+
+
+PATHS = st.lists(st.integers(0, 10**12), max_size=4).map(tuple)
+
+
+@given(PATHS.filter(bool))
+def test_an_item_is_read_as_it_is_written(path: ItemPath) -> None:
+    assert parse_item(format_item(path)) == path
+    assert item_name("work", path) == f"work[{format_item(path)}]"
+
+
+@given(PATHS)
+def test_an_item_comes_back_from_json(path: ItemPath) -> None:
+    assert item_from_json(msgspec.json.decode(msgspec.json.encode(item_to_json(path)))) == path
+
+
+@pytest.mark.parametrize("value", [True, -1, 1.0, "3", [], [True], [0, -1], [[0]], {"index": 1}, 2**80])
+def test_what_is_no_item_in_json_names_none(value: object) -> None:
+    assert item_from_json(value) == ()
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "1.5", "3/", "/3", "3//7", "3\n", "³", "9" * 5000, "3/-7"])
+def test_text_that_names_no_item_is_refused(text: str) -> None:
+    with pytest.raises(ParameterError, match=r"names no item: give its index from 0, such as 3, or one index for each"):
+        parse_item(text)

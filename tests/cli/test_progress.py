@@ -84,15 +84,15 @@ def test_every_event_has_its_line() -> None:
         StepSkipped("get_birds"),
         StepSkipped("get_birds.map"),
         StepStarted("get_birds"),
-        StepOutput("get_birds", None, "stdout", "honk"),
-        StepOutput("", None, "stderr", "from a child"),
-        StepRetried("get_birds", None, 1, 0.5, FAILURE),
+        StepOutput("get_birds", (), "stdout", "honk"),
+        StepOutput("", (), "stderr", "from a child"),
+        StepRetried("get_birds", (), 1, 0.5, FAILURE),
         StepFinished("get_birds", 12.34, 20, 3000),
         MapStarted("get_birds", ("flap", "weigh"), 3000, 0, 4),
-        StepOutput("weigh", 17, "log", "WARNING scales: heavy"),
-        StepRetried("weigh", 17, 2, 10.0, Failure("weigh", "OSError", "")),
+        StepOutput("weigh", (17,), "log", "WARNING scales: heavy"),
+        StepRetried("weigh", (17,), 2, 10.0, Failure("weigh", "OSError", "")),
         ItemsFinished("get_birds", 2999, 60.0),
-        ItemFailed("get_birds", 5, FAILURE),
+        ItemFailed("get_birds", (5,), FAILURE),
         MapFinished("get_birds", 2999, 1, 75.0),
         StepStarted("join"),
         StepFinished("join", 0.001, 4),
@@ -144,7 +144,7 @@ def test_changed_code_is_told_with_the_command_that_runs_the_step_again() -> Non
 
 
 def test_a_run_that_keeps_going_shows_all_failures() -> None:
-    failures = [ItemFailed("a", index, FAILURE) for index in range(50)]
+    failures = [ItemFailed("a", (index,), FAILURE) for index in range(50)]
     lines = told_by(Words(lines_per_map=None), MapStarted("a", ("work",), 100), *failures)
     assert lines == [f"work[{index}]: failed: ValueError: unlucky" for index in range(50)]
 
@@ -152,9 +152,9 @@ def test_a_run_that_keeps_going_shows_all_failures() -> None:
 def test_of_very_many_failures_ten_are_shown_for_each_map_block() -> None:
     lines = plain(
         MapStarted("a", ("work",), 100),
-        *(ItemFailed("a", index, FAILURE) for index in range(50)),
+        *(ItemFailed("a", (index,), FAILURE) for index in range(50)),
         MapStarted("b", ("work",), 100),
-        *(ItemFailed("b", index, FAILURE) for index in range(2)),
+        *(ItemFailed("b", (index,), FAILURE) for index in range(2)),
     )
     assert lines == [
         *(f"work[{index}]: failed: ValueError: unlucky" for index in range(10)),
@@ -171,7 +171,7 @@ def test_a_map_block_tells_its_state_every_ten_seconds() -> None:
         clock.now += 0.5
         show(ItemsFinished("a", 5, 1.0))
     clock.now += 10
-    show(ItemFailed("a", 1, FAILURE), StepRetried("work", 2, 1, 1.0, FAILURE), ItemsFinished("a", 498, 9.0))
+    show(ItemFailed("a", (1,), FAILURE), StepRetried("work", (2,), 1, 1.0, FAILURE), ItemsFinished("a", 498, 9.0))
     assert stream.getvalue().splitlines() == [
         "work: 200/1,000, 4 running, 10.0 items/s, 1 min 20 s left",
         "work: 300/1,000, 4 running, 10.0 items/s, 1 min 10 s left",
@@ -188,8 +188,8 @@ def test_json_lines_hold_all_of_each_event_and_its_time() -> None:
     times = (start + timedelta(milliseconds=number) for number in range(9))
     Shown(JsonLines(stream, lambda: next(times)))(
         RunStarted("birds-flow", "monday", {"limit": 3}, False, "x"),
-        StepOutput("weigh", 17, "log", "lone \udc80 half, ünïcode"),
-        ItemFailed("get_birds", 5, FAILURE),
+        StepOutput("weigh", (17,), "log", "lone \udc80 half, ünïcode"),
+        ItemFailed("get_birds", (5,), FAILURE),
     )
     assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
         {
@@ -248,8 +248,8 @@ def test_bars_end_with_the_counts_of_each_map_block_and_a_line_for_each_step() -
         StepStarted("get_birds"),
         StepFinished("get_birds", 1.0, 20, 2000),
         MapStarted("get_birds", ("flap", "weigh"), 2000, 0, 4),
-        ItemFailed("get_birds", 1, FAILURE),
-        StepRetried("weigh", 17, 2, 10.0, FAILURE),
+        ItemFailed("get_birds", (1,), FAILURE),
+        StepRetried("weigh", (17,), 2, 10.0, FAILURE),
         ItemsFinished("get_birds", 1999, 60.0),
         MapFinished("get_birds", 1999, 1, 20.0),
         StepStarted("join"),
@@ -292,7 +292,7 @@ def test_bars_keep_count_and_time_left_on_a_narrow_terminal(columns: int) -> Non
     display = LiveBars(stream, width=columns)
     show = Shown(display)
     show(MapStarted("get_birds", ("flap_with_both_wings", "weigh_on_the_scales"), 100_000, 0, 32))
-    show(ItemsFinished("get_birds", 50_000, 2.0), ItemFailed("get_birds", 1, FAILURE))
+    show(ItemsFinished("get_birds", 50_000, 2.0), ItemFailed("get_birds", (1,), FAILURE))
     display.close()
     drawn = [line.rstrip() for line in stream.getvalue().splitlines() if "/100,000" in line]
     assert drawn
@@ -302,7 +302,9 @@ def test_bars_keep_count_and_time_left_on_a_narrow_terminal(columns: int) -> Non
 
 
 def test_bars_show_how_a_failed_run_stood() -> None:
-    text = bars(MapStarted("a", ("work",), 9, 3, 4), ItemFailed("a", 1, FAILURE), StepStarted("b"), RunInterrupted(1.0))
+    text = bars(
+        MapStarted("a", ("work",), 9, 3, 4), ItemFailed("a", (1,), FAILURE), StepStarted("b"), RunInterrupted(1.0)
+    )
     assert "4/9, 1 failed" in text
     assert re.findall("(?:, | )interrupted", text) == [", interrupted", " interrupted"]
     assert "running" not in text
@@ -314,7 +316,7 @@ def test_bars_of_a_map_block_without_items_are_full() -> None:
 
 def test_what_steps_print_is_shown_above_the_bars_as_it_is() -> None:
     lines = [":smile: [bold]not markup[/bold]", "x" * 500, "\udc80"]
-    text = bars(StepStarted("a"), *(StepOutput("a", None, "stdout", line) for line in lines))
+    text = bars(StepStarted("a"), *(StepOutput("a", (), "stdout", line) for line in lines))
     assert text.splitlines()[:3] == [f"a | {line}" for line in lines]
 
 
@@ -323,7 +325,7 @@ def test_bars_do_not_hold_up_a_step_that_prints_much() -> None:
     show = Shown(display)
     show(StepStarted("a"))
     began = time.perf_counter()
-    show(*(StepOutput("a", None, "stdout", f"line {number}") for number in range(10_000)))
+    show(*(StepOutput("a", (), "stdout", f"line {number}") for number in range(10_000)))
     took = time.perf_counter() - began
     display.close()
     assert took < 2.0  # drawing for each line took 10 seconds

@@ -105,7 +105,7 @@ def test_what_a_step_prints_is_told_with_its_step(project: Project, tmp_path: Pa
     events: list[Event] = []
     emulate(project, "woertlich", tmp_path, events)
     assert [event for event in events if isinstance(event, StepOutput)] == [
-        StepOutput("größe", None, "stdout", "größe of [0, 1]")
+        StepOutput("größe", (), "stdout", "größe of [0, 1]")
     ]
 
 
@@ -118,8 +118,8 @@ def test_retries_match_the_classes_that_the_error_is_an_instance_of(project: Pro
     events: list[Event] = []
     assert emulate(project, "retried", tmp_path, events, folder=str(tmp_path / "tries"), count=2) == [0, 1]
     retried = [event for event in events if isinstance(event, StepRetried)]
-    assert sorted((event.index, event.attempt, event.failure.error) for event in retried) == [
-        (index, attempt, "ConnectionError") for index in range(2) for attempt in (1, 2)
+    assert sorted((event.item, event.attempt, event.failure.error) for event in retried) == [
+        ((index,), attempt, "ConnectionError") for index in range(2) for attempt in (1, 2)
     ]
     assert retried[0].failure.message.startswith("Flaky: try")
 
@@ -130,7 +130,7 @@ def test_a_flow_that_fails_says_which_item_and_where(project: Project, tmp_path:
         emulate(project, "strict", tmp_path, events)
     [failed] = [event for event in events if isinstance(event, ItemFailed)][:1]
     assert (failed.id, failed.failure.step, failed.failure.error) == ("numbers", "odd_only", "ValueError")
-    assert failed.failure.message == f"{failed.index} is even"
+    assert failed.failure.message == f"{failed.item[0]} is even"
     assert failed.failure.where.split("/")[-1].startswith("emulated_flows.py:")
     assert 'raise ValueError(f"{number} is even")' in failed.failure.traceback
     assert isinstance(events[-1], RunFailed)

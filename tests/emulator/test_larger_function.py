@@ -364,11 +364,11 @@ def test_an_item_and_a_step_that_die_of_memory_run_again_in_a_larger_function(
     session = Session(bundle, events.append, EmulationOptions(workers=2), tmp_path / ".lokki")
     assert session.run(graph, {}, "hungry-1") == 303
     retried = [
-        (each.id, each.index, each.attempt, each.failure.error) for each in events if isinstance(each, StepRetried)
+        (each.id, each.item, each.attempt, each.failure.error) for each in events if isinstance(each, StepRetried)
     ]
     assert sorted(retried, key=str) == [
-        ("fill", 1, 1, "Runtime.OutOfMemory"),
-        ("fill_again", None, 1, "Runtime.OutOfMemory"),
+        ("fill", (1,), 1, "Runtime.OutOfMemory"),
+        ("fill_again", (), 1, "Runtime.OutOfMemory"),
     ]
     assert [each.id for each in events if isinstance(each, StepStarted)] == ["sizes", "fill_again"]
     assert [each.id for each in events if isinstance(each, StepFinished)] == ["sizes", "fill_again"]

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lokki.base.failures import Failure, failure_of, users_place
-from lokki.engine.events import CodeChanged, ItemFailed, RunStarted, StepRetried, to_json
+from lokki.engine.events import CodeChanged, ItemFailed, RunStarted, StepRetried, event_to_json
 
 
 def raised(code: object) -> BaseException:
@@ -94,7 +94,7 @@ def test_the_text_of_every_failure_can_be_written_to_a_file(text: str) -> None:
         raise ValueError(text) from OSError(text)
 
     failure = failure_of("s", raised(fail), 1, text)
-    assert str(to_json(ItemFailed("get", 0, failure))).encode()
+    assert str(event_to_json(ItemFailed("get", (0,), failure))).encode()
     assert failure.message == text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -112,11 +112,11 @@ def test_the_text_of_every_failure_can_be_written_to_a_file(text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_event_is_a_json_object(event: CodeChanged | RunStarted, expected: object) -> None:
-    assert to_json(event) == expected
+    assert event_to_json(event) == expected
 
 
 @given(st.integers(), st.text(), st.floats(0, 100))
 def test_every_event_with_a_failure_is_json(index: int, text: str, wait: float) -> None:
     failure = Failure("flap", "ValueError", text)
-    for event in (ItemFailed("get", index, failure), StepRetried("flap", index, 1, wait, failure)):
-        assert to_json(event)["failure"]["message"] == text  # type: ignore[index,call-overload]
+    for event in (ItemFailed("get", (index,), failure), StepRetried("flap", (index,), 1, wait, failure)):
+        assert event_to_json(event)["failure"]["message"] == text  # type: ignore[index,call-overload]

@@ -38,19 +38,20 @@ def folded(*events: Event) -> RunReport:
 
 names = st.sampled_from(["a", "b", "c"])
 counts = st.integers(0, 9)
+paths = st.lists(counts, max_size=3).map(tuple)
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(RunStarted, names, names, st.just({}), st.booleans(), names),
     st.builds(CodeChanged, names),
     st.builds(StepStarted, names),
     st.builds(StepSkipped, st.sampled_from(["a", "a.map"])),
     st.builds(StepFinished, names, st.just(1.0), counts, st.none() | counts),
-    st.builds(StepRetried, names, st.none() | counts, counts, st.just(0.5), st.just(FAILURE)),
+    st.builds(StepRetried, names, paths, counts, st.just(0.5), st.just(FAILURE)),
     st.builds(StepFailed, names, st.just(FAILURE)),
     st.builds(MapStarted, names, st.tuples(names, names), counts, counts, counts),
     st.builds(ItemsFinished, names, counts, st.just(1.0)),
-    st.builds(ItemFailed, names, counts, st.just(FAILURE)),
+    st.builds(ItemFailed, names, paths, st.just(FAILURE)),
     st.builds(MapFinished, names, counts, counts, st.just(1.0)),
-    st.builds(StepOutput, names, st.none() | counts, names, names),
+    st.builds(StepOutput, names, paths, names, names),
     st.builds(RunFinished, st.just(1.0)),
     st.builds(RunFailed, st.just(1.0), names),
     st.builds(RunInterrupted, st.just(1.0)),
@@ -75,9 +76,9 @@ def test_folding_leaves_the_report_before_as_it_was(sequence: list[Event], event
     st.lists(
         st.one_of(
             st.builds(ItemsFinished, st.just("a"), counts, st.just(1.0)),
-            st.builds(ItemFailed, st.just("a"), counts, st.just(FAILURE)),
-            st.builds(StepRetried, st.just("work"), counts, counts, st.just(0.5), st.just(FAILURE)),
-            st.builds(StepOutput, names, counts, names, names),
+            st.builds(ItemFailed, st.just("a"), paths, st.just(FAILURE)),
+            st.builds(StepRetried, st.just("work"), paths, counts, st.just(0.5), st.just(FAILURE)),
+            st.builds(StepOutput, names, paths, names, names),
         )
     ),
 )
@@ -101,8 +102,8 @@ def test_a_whole_run_is_reported() -> None:
         StepStarted("get_birds"),
         StepFinished("get_birds", 0.5, 20, 3),
         MapStarted("get_birds", ("flap_bird", "weigh"), 3, 0, 2),
-        StepRetried("weigh", 1, 1, 0.1, OTHER),
-        ItemFailed("get_birds", 1, FAILURE),
+        StepRetried("weigh", (1,), 1, 0.1, OTHER),
+        ItemFailed("get_birds", (1,), FAILURE),
         ItemsFinished("get_birds", 2, 0.2),
         MapFinished("get_birds", 2, 1, 0.7),
         StepSkipped("join_birds"),
@@ -138,19 +139,19 @@ def test_the_first_item_that_failed_is_why_a_map_failed() -> None:
     report = folded(
         RunStarted("f", "r", {}),
         MapStarted("a", ("work",), 9),
-        ItemFailed("a", 4, FAILURE),
-        ItemFailed("a", 5, OTHER),
+        ItemFailed("a", (4,), FAILURE),
+        ItemFailed("a", (5,), OTHER),
         RunFailed(2.0, "too many"),
     )
-    assert (report.status, report.message, report.failure, report.failed_item) == ("failed", "too many", FAILURE, 4)
+    assert (report.status, report.message, report.failure, report.failed_item) == ("failed", "too many", FAILURE, (4,))
     assert report.ops["a.map"].status == "failed"
 
 
 def test_failures_that_were_tolerated_are_not_why_a_later_step_failed() -> None:
     report = folded(
-        MapStarted("a", ("work",), 9), ItemFailed("a", 4, FAILURE), MapFinished("a", 8, 1, 1.0), StepStarted("b")
+        MapStarted("a", ("work",), 9), ItemFailed("a", (4,), FAILURE), MapFinished("a", 8, 1, 1.0), StepStarted("b")
     )
-    assert (report.failure, report.failed_item) == (None, None)
+    assert (report.failure, report.failed_item) == (None, ())
     assert fold(report, StepFailed("b", OTHER)).failure == OTHER
 
 

@@ -160,7 +160,7 @@ def swallowing_flow():
 def test_time_that_is_up_just_as_a_step_ends_hits_that_step_or_nothing(tmp_path: Path, executor: Executor) -> None:
     local = Local(tmp_path, executor)
     result = local.run(near_flow())
-    failed = {event.index: event.failure.error for event in local.of(ItemFailed)}
+    failed = {event.item[0]: event.failure.error for event in local.of(ItemFailed)}
     assert isinstance(result, list)
     assert sorted([*result, *failed]) == list(range(150))
     assert set(failed.values()) <= {"StepTimeoutError"}
@@ -171,7 +171,7 @@ def test_a_step_that_catches_everything_is_late_all_the_same(tmp_path: Path, exe
     local = Local(tmp_path, executor)
     BEGAN[0] = time.monotonic()
     assert local.run(swallowing_flow()) == [0, 2]
-    assert [(event.index, event.failure.error) for event in local.of(ItemFailed)] == [(1, "StepTimeoutError")]
+    assert [(event.item, event.failure.error) for event in local.of(ItemFailed)] == [((1,), "StepTimeoutError")]
 
 
 def test_an_interrupt_while_a_step_has_a_limit_is_raised() -> None:

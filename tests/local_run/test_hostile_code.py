@@ -247,7 +247,7 @@ def test_only_the_item_fails(local: Local, executor: Executor, graph: Callable[.
     local.executor = executor
     assert local.run(graph(), {"kind": kind}) == 1
     [failed] = local.of(ItemFailed)
-    assert (failed.index, is_a_line(str(failed.failure))) == (1, True)
+    assert (failed.item, is_a_line(str(failed.failure))) == ((1,), True)
     with_place = {"raising-flow": failed.failure.error == type(ERRORS[kind]()).__qualname__}
     assert with_place.get(local.events[0].flow, True)
 
@@ -259,7 +259,7 @@ def test_only_the_item_fails(local: Local, executor: Executor, graph: Callable[.
 def test_only_the_item_fails_on_worker_processes(local: Local, graph: Callable[..., FlowGraph], kind: str) -> None:
     local.executor = "processes"
     assert local.run(graph(), {"kind": kind}) == 1
-    assert [event.index for event in local.of(ItemFailed)] == [1]
+    assert [event.item for event in local.of(ItemFailed)] == [(1,)]
 
 
 @pytest.mark.parametrize("kind", ERRORS)

@@ -51,7 +51,7 @@ def captured(level: int = logging.INFO, handlers: tuple[logging.Handler, ...] = 
         assert root.handlers == list(handlers)
         root.handlers[:] = before
         root.setLevel(level_before)
-        at_item("", None)
+        at_item("", ())
 
 
 @given(st.lists(st.text("ab\n", max_size=9), max_size=9))
@@ -92,35 +92,35 @@ def test_a_progress_bar_without_end_does_not_fill_the_memory() -> None:
 
 def test_prints_carry_their_step_and_item() -> None:
     with captured() as capture:
-        at_item("load", None)
+        at_item("load", ())
         print("one", 1)
-        at_item("work", 17)
+        at_item("work", (17,))
         print("two\nthree", file=sys.stderr)
-        at_item("", None)
+        at_item("", ())
         print()
     assert capture.events == [
-        StepOutput("load", None, "stdout", "one 1"),
-        StepOutput("work", 17, "stderr", "two"),
-        StepOutput("work", 17, "stderr", "three"),
-        StepOutput("", None, "stdout", ""),
+        StepOutput("load", (), "stdout", "one 1"),
+        StepOutput("work", (17,), "stderr", "two"),
+        StepOutput("work", (17,), "stderr", "three"),
+        StepOutput("", (), "stdout", ""),
     ]
 
 
 def test_a_line_that_is_not_ended_belongs_to_its_own_item() -> None:
     with captured() as capture:
-        at_item("work", 1)
+        at_item("work", (1,))
         print("first", end="")
-        at_item("work", 2)
+        at_item("work", (2,))
         print("second", end="")
     assert capture.events == [
-        StepOutput("work", 1, "stdout", "first"),
-        StepOutput("work", 2, "stdout", "second"),
+        StepOutput("work", (1,), "stdout", "first"),
+        StepOutput("work", (2,), "stdout", "second"),
     ]
 
 
 def test_lines_of_threads_that_print_at_once_are_whole() -> None:
     def work(index: int) -> None:
-        at_item("work", index)
+        at_item("work", (index,))
         for number in range(200):
             print("item", index, "says", number)
 
@@ -131,21 +131,21 @@ def test_lines_of_threads_that_print_at_once_are_whole() -> None:
         for thread in threads:
             thread.join()
     for index in range(8):
-        mine = [event for event in capture.events if event.index == index]
-        assert mine == [StepOutput("work", index, "stdout", f"item {index} says {number}") for number in range(200)]
+        mine = [event for event in capture.events if event.item == (index,)]
+        assert mine == [StepOutput("work", (index,), "stdout", f"item {index} says {number}") for number in range(200)]
     assert len(capture.events) == 1600
 
 
 def test_log_records_are_taken_from_the_level_on() -> None:
     with captured(logging.INFO) as capture:
-        at_item("work", 3)
+        at_item("work", (3,))
         logging.getLogger("scales").info("weigh %d", 5)
         logging.getLogger("scales").debug("not shown")
         logging.getLogger("scales").error("two\nlines")
     assert capture.events == [
-        StepOutput("work", 3, "log", "INFO scales: weigh 5"),
-        StepOutput("work", 3, "log", "ERROR scales: two"),
-        StepOutput("work", 3, "log", "lines"),
+        StepOutput("work", (3,), "log", "INFO scales: weigh 5"),
+        StepOutput("work", (3,), "log", "ERROR scales: two"),
+        StepOutput("work", (3,), "log", "lines"),
     ]
 
 
@@ -160,10 +160,10 @@ def test_logging_that_the_program_has_set_up_keeps_its_form() -> None:
     handler.setFormatter(logging.Formatter("<%(message)s>"))
     real = handler.stream
     with captured(logging.DEBUG, (handler,)) as capture:
-        at_item("work", 3)
+        at_item("work", (3,))
         logging.getLogger("scales").warning("heavy")
         logging.getLogger("scales").info("below the program's own level")
-    assert capture.events == [StepOutput("work", 3, "stderr", "<heavy>")]
+    assert capture.events == [StepOutput("work", (3,), "stderr", "<heavy>")]
     assert handler.stream is real
 
 
@@ -181,7 +181,7 @@ def test_a_forked_worker_takes_over_from_its_parents_capture() -> None:
         logging.getLogger("scales").info("heavy")
         print("printed")
         end()
-    assert worker == [StepOutput("", None, "log", "INFO scales: heavy"), StepOutput("", None, "stdout", "printed")]
+    assert worker == [StepOutput("", (), "log", "INFO scales: heavy"), StepOutput("", (), "stdout", "printed")]
     assert parent.events == []
 
 
@@ -217,15 +217,15 @@ def test_the_streams_answer_as_pythons_own_do() -> None:
 
 def test_bytes_become_lines_of_the_item_that_wrote_them() -> None:
     with captured() as capture:
-        at_item("a", 3)
+        at_item("a", (3,))
         assert sys.stdout.buffer.write("na\u00efve\n".encode()) == 7
         sys.stdout.buffer.write(b"\xc3")
         sys.stdout.buffer.write(memoryview(b"\xaf\n\xff\xfe\n"))
         print("text", file=sys.stdout)
         sys.stdout.buffer.raw.write(b"raw\n")
-    assert [(event.id, event.index, event.text) for event in capture.events] == [
-        ("a", 3, "na\u00efve"), ("a", 3, "\u00ef"), ("a", 3, "\\xff\\xfe"), ("a", 3, "text"), ("a", 3, "raw")
-    ]  # fmt: skip
+    assert [(event.id, event.item, event.text) for event in capture.events] == [
+        ("a", (3,), text) for text in ("na\u00efve", "\u00ef", "\\xff\\xfe", "text", "raw")
+    ]
 
 
 @pytest.mark.parametrize("part", ["buffer", "detach"])

@@ -56,7 +56,7 @@ def test_an_item_that_ends_its_process_fails_and_the_others_go_on(
     result = local.run(steps.dying_tolerated(), {"log": str(log), "how": how})
     assert result == [number for number in range(20) if number != 5]
     [failed] = local.of(ItemFailed)
-    assert (failed.index, failed.failure.error) == (5, "WorkerError")
+    assert (failed.item, failed.failure.error) == ((5,), "WorkerError")
     assert failed.failure.message == f"{death} while it ran item 5"
     assert failed.failure.where == f"{steps.__file__}:{steps.die_at.fn.__code__.co_firstlineno}"
     assert sum(line.endswith(" 5") for line in steps.noted(log)) == 1
@@ -70,9 +70,9 @@ def test_an_item_that_ends_its_process_fails_the_run_unless_tolerated(local: Loc
 
 def test_an_item_whose_process_died_is_tried_again(local: Local, tmp_path: Path) -> None:
     assert local.run(steps.dying_twice(), {"log": str(tmp_path / "log")}) == list(range(8))
-    assert [(event.index, event.attempt, event.failure.error) for event in local.of(StepRetried)] == [
-        (3, 1, "WorkerError"),
-        (3, 2, "WorkerError"),
+    assert [(event.item, event.attempt, event.failure.error) for event in local.of(StepRetried)] == [
+        ((3,), 1, "WorkerError"),
+        ((3,), 2, "WorkerError"),
     ]
     assert steps.noted(tmp_path / "log").count("3") == 3
 
@@ -83,14 +83,14 @@ def test_a_late_step_is_ended_with_its_process(local: Local, tmp_path: Path) -> 
     assert local.run(steps.too_slow(), {"log": str(log)}) == [0, 1, 3, 4]
     assert time.monotonic() - began < 10
     [failed] = local.of(ItemFailed)
-    assert (failed.index, failed.failure.error) == (2, "StepTimeoutError")
+    assert (failed.item, failed.failure.error) == ((2,), "StepTimeoutError")
     late = next(int(line.split()[0]) for line in steps.noted(log) if line.endswith(" 2"))
     assert not Path(f"/proc/{late}").exists()
 
 
 def test_a_late_step_is_tried_again_in_another_process(local: Local, tmp_path: Path) -> None:
     assert local.run(steps.slow_at_first(), {"log": str(tmp_path / "log")}) == [0, 1, 2, 3, 4]
-    assert [(event.index, event.attempt) for event in local.of(StepRetried)] == [(2, 1), (2, 2)]
+    assert [(event.item, event.attempt) for event in local.of(StepRetried)] == [((2,), 1), ((2,), 2)]
     assert steps.noted(tmp_path / "log").count("2") == 3
 
 

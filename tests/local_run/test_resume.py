@@ -136,7 +136,7 @@ def test_a_tolerated_failure_runs_again_while_its_map_is_not_finished(local: Loc
         local.run(tolerant())
     fail_at(log, 2)
     assert local.resume(tolerant()) == [1, 2, 4, 5, 6]
-    assert [event.index for event in local.of(ItemFailed)] == [2]
+    assert [event.item for event in local.of(ItemFailed)] == [(2,)]
 
 
 def test_a_finished_run_gives_its_result_without_running_anything(local: Local, tmp_path: Path) -> None:
@@ -754,6 +754,6 @@ def test_a_run_that_keeps_going_runs_all_items_and_fails_with_all_failures(tmp_p
     fail_at(log, 0, 20, 50)
     with pytest.raises(RunError, match=r"3 of 6 items failed in the map over numbers\(\) \(tolerated: none\)"):
         local.run(steps.chained(), {"log": str(log)})
-    assert [event.index for event in local.of(ItemFailed)] == [0, 2, 5]
+    assert [event.item for event in local.of(ItemFailed)] == [(0,), (2,), (5,)]
     fail_at(log)
     assert local.resume(steps.chained()) == EXPECTED

@@ -430,10 +430,10 @@ def test_tries_are_counted_and_their_waits_grow(local: Local) -> None:
 
     assert local.run(flow(lambda_flow(flaky))()) == "landed"
     retried = local.of(StepRetried)
-    assert [(event.id, event.index, event.attempt, round(event.wait, 3)) for event in retried] == [
-        ("flaky", None, 1, 0.02),
-        ("flaky", None, 2, 0.06),
-        ("flaky", None, 3, 0.1),
+    assert [(event.id, event.item, event.attempt, round(event.wait, 3)) for event in retried] == [
+        ("flaky", (), 1, 0.02),
+        ("flaky", (), 2, 0.06),
+        ("flaky", (), 3, 0.1),
     ]
     assert [event.failure.message for event in retried] == ["try 1", "try 2", "try 3"]
     waited = [later - earlier for earlier, later in pairwise(at)]
@@ -467,7 +467,7 @@ def test_an_item_that_fails_at_every_try_says_how_often_it_was_tried(tmp_path: P
     local = Local(tmp_path, executor)
     assert "ValueError: never at " in (message := failure(local, failing()))
     assert message.endswith("(tried 3 times)")
-    assert [(event.index, event.attempt) for event in local.of(StepRetried)] == [(3, 1), (3, 2)]
+    assert [(event.item, event.attempt) for event in local.of(StepRetried)] == [((3,), 1), ((3,), 2)]
 
 
 # --- tolerated failures ---
@@ -497,7 +497,7 @@ def test_as_many_items_may_fail_as_the_map_tolerates(
     local = Local(tmp_path, executor)
     if passes:
         assert local.run(tolerant()) == list(range(failing, 10))
-        assert sorted(event.index for event in local.of(ItemFailed)) == list(range(failing))
+        assert sorted(event.item for event in local.of(ItemFailed)) == [(index,) for index in range(failing)]
         [finished] = local.of(MapFinished)
         assert (finished.succeeded, finished.failed) == (10 - failing, failing)
     else:
@@ -517,7 +517,7 @@ def test_a_step_that_takes_too_long_fails_and_the_others_go_on(tmp_path: Path, e
     assert local.run(steps.too_slow(), {"log": str(tmp_path / "log")}) == [0, 1, 3, 4]
     assert time.monotonic() - began < 5
     [failed] = local.of(ItemFailed)
-    assert (failed.index, failed.failure.error) == (2, "StepTimeoutError")
+    assert (failed.item, failed.failure.error) == ((2,), "StepTimeoutError")
     assert failed.failure.message == "took longer than its timeout of 0.3 seconds"
     line = steps.sleepy.fn.__code__.co_firstlineno + 4
     assert failed.failure.where == f"{steps.__file__}:{line}"  # where it slept
@@ -527,7 +527,7 @@ def test_a_step_that_takes_too_long_fails_and_the_others_go_on(tmp_path: Path, e
 def test_a_step_that_took_too_long_is_tried_again(tmp_path: Path, executor: Executor) -> None:
     local = Local(tmp_path, executor)
     assert local.run(steps.slow_at_first(), {"log": str(tmp_path / "log")}) == [0, 1, 2, 3, 4]
-    assert [(event.index, event.attempt) for event in local.of(StepRetried)] == [(2, 1), (2, 2)]
+    assert [(event.item, event.attempt) for event in local.of(StepRetried)] == [((2,), 1), ((2,), 2)]
     assert sorted(steps.noted(tmp_path / "log")) == ["0", "1", "2", "2", "2", "3", "4"]
 
 

@@ -141,9 +141,9 @@ def test_a_deployed_run_is_told_as_a_local_one_is(s3: S3Server) -> None:
     assert events[0] == RunStarted("tolerant", "run-1", {"count": 5})
     assert events[3:5] == [MapStarted("numbers", ("odd_fails",), 5, 0, 10_000), ItemsFinished("numbers", 3, 0.0)]
     failed = [event for event in events if isinstance(event, ItemFailed)]
-    assert [(each.index, each.failure.error, each.failure.message) for each in failed] == [
-        (1, "ValueError", "1 is odd"),
-        (3, "ValueError", "3 is odd"),
+    assert [(each.item, each.failure.error, each.failure.message) for each in failed] == [
+        ((1,), "ValueError", "1 is odd"),
+        ((3,), "ValueError", "3 is odd"),
     ]
     report = RunReport()
     for event in events:

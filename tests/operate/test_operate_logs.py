@@ -10,6 +10,7 @@ from aws.fake_account import FakeLogs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lokki.base.item_path import ItemPath, item_to_json
 from lokki.cli.commands.logs import since_milliseconds
 from lokki.operate.attribution import Attribution, Entry
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
@@ -20,8 +21,8 @@ def own(event: str, run: str, **fields: object) -> str:
     return json.dumps({"level": "INFO", "event": event, **about, **fields}, separators=(",", ":"))
 
 
-def invocation(request: str, run: str, item: int | None, printed: list[str]) -> list[str]:
-    about = {} if item is None else {"item": item}
+def invocation(request: str, run: str, item: ItemPath, printed: list[str]) -> list[str]:
+    about = {"item": item_to_json(item)} if item else {}
     return [
         f"START RequestId: {request} Version: $LATEST\n",
         own("start", run, **about) + "\n",
@@ -32,21 +33,21 @@ def invocation(request: str, run: str, item: int | None, printed: list[str]) -> 
     ]
 
 
-def attributed(entries: list[tuple[str, str]]) -> list[tuple[str, int | None, str]]:
+def attributed(entries: list[tuple[str, str]]) -> list[tuple[str, ItemPath, str]]:
     attribution = Attribution()
     lines = [attribution.take(Entry(time, stream, text)) for time, (stream, text) in enumerate(entries)]
     return [(line.about.run, line.about.item, line.text) for found in lines for line in found]
 
 
 @st.composite
-def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], set[tuple[str, int | None, str]]]:
+def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], set[tuple[str, ItemPath, str]]]:
     """Draw streams of invocations of several runs, mixed; each printed line says which run and item it is of."""
     queues: dict[str, list[str]] = {}
-    expected: set[tuple[str, int | None, str]] = set()
+    expected: set[tuple[str, ItemPath, str]] = set()
     for stream in draw(st.lists(st.sampled_from("abcd"), unique=True, min_size=1)):
         lines: list[str] = []
         for number in range(draw(st.integers(0, 4))):
-            run, item = draw(st.sampled_from(["r1", "r2"])), draw(st.none() | st.integers(0, 3))
+            run, item = draw(st.sampled_from(["r1", "r2"])), draw(st.lists(st.integers(0, 3), max_size=2).map(tuple))
             printed = [f"{run} {item} {stream}{number}.{n}" for n in range(draw(st.integers(0, 3)))]
             expected |= {(run, item, text) for text in printed}
             lines += invocation(f"{stream}-{number}", run, item, printed)
@@ -60,7 +61,7 @@ def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], set[tuple[str, 
 
 @given(interleaved())
 def test_interleaved_streams_never_mix_runs(
-    drawn: tuple[list[tuple[str, str]], set[tuple[str, int | None, str]]],
+    drawn: tuple[list[tuple[str, str]], set[tuple[str, ItemPath, str]]],
 ) -> None:
     mixed, expected = drawn
     found = attributed(mixed)
@@ -70,19 +71,19 @@ def test_interleaved_streams_never_mix_runs(
 
 @given(interleaved(), st.integers(0, 20))
 def test_a_window_that_begins_in_the_middle_shows_no_line_of_another_run(
-    drawn: tuple[list[tuple[str, str]], set[tuple[str, int | None, str]]], cut: int
+    drawn: tuple[list[tuple[str, str]], set[tuple[str, ItemPath, str]]], cut: int
 ) -> None:
     mixed, expected = drawn
     assert set(attributed(mixed[cut:])) <= expected
 
 
 def test_what_is_printed_while_a_function_is_loaded_belongs_to_its_first_invocation() -> None:
-    lines = ["INIT_START Runtime Version: python:3.13\n", "model loaded\n", *invocation("q", "r1", 2, ["honk"])]
-    assert attributed([("s", line) for line in lines]) == [("r1", 2, "model loaded"), ("r1", 2, "honk")]
+    lines = ["INIT_START Runtime Version: python:3.13\n", "model loaded\n", *invocation("q", "r1", (2,), ["honk"])]
+    assert attributed([("s", line) for line in lines]) == [("r1", (2,), "model loaded"), ("r1", (2,), "honk")]
 
 
 def test_a_traceback_of_the_runtime_and_a_timeout_belong_to_the_invocation() -> None:
-    first = invocation("q1", "r1", 1, [])[:2]
+    first = invocation("q1", "r1", (1,), [])[:2]
     failed = [own("failure", "r1", item=1, error="ValueError", where="birds.py:3")]
     trace = "[ERROR] ValueError: no\rTraceback (most recent call last):\r\u00a0\u00a0File birds.py\n"
     timeout = "2026-01-01T00:00:00.000Z q1 Task timed out after 3.00 seconds\n\n"
@@ -96,14 +97,14 @@ def test_a_traceback_of_the_runtime_and_a_timeout_belong_to_the_invocation() -> 
         "REPORT RequestId: q1 Duration: 3000 ms Status: timeout",
         "2026-01-01T00:00:00.000Z q1 Task timed out after 3.00 seconds",
     ]
-    assert {(run, item) for run, item, _ in found} == {("r1", 1)}
+    assert {(run, item) for run, item, _ in found} == {("r1", (1,))}
 
 
 def test_a_line_of_one_item_of_a_batch_says_nothing_of_those_after_it() -> None:
     lines = ["START RequestId: q\n", own("start", "r1", items=3), own("retry", "r1", item=2, wait=1, error="OSError")]
     assert attributed([("s", line) for line in [*lines, "honk"]]) == [
-        ("r1", 2, "will be tried again in 1 s: OSError"),
-        ("r1", None, "honk"),
+        ("r1", (2,), "will be tried again in 1 s: OSError"),
+        ("r1", (), "honk"),
     ]
 
 
@@ -115,8 +116,8 @@ def events(stream: str, start: int, lines: list[str]) -> list[dict[str, Any]]:
 
 
 def test_groups_are_merged_by_time_and_a_missing_one_has_no_lines() -> None:
-    logs = FakeLogs({"/a": events("x", 5, invocation("q", "r", 0, ["late"]))})
-    logs.groups["/b"] = events("x", 1, invocation("q", "r", None, ["early"]))
+    logs = FakeLogs({"/a": events("x", 5, invocation("q", "r", (0,), ["late"]))})
+    logs.groups["/b"] = events("x", 1, invocation("q", "r", (), ["early"]))
     lines = run_lines(cast("Any", logs), ["/a", "/b", "/none"], "r", LogWindow(0))
     assert [str(line) for line in lines] == [
         "1970-01-01T00:00:00.003Z flap early",
@@ -125,15 +126,15 @@ def test_groups_are_merged_by_time_and_a_missing_one_has_no_lines() -> None:
 
 
 def test_following_shows_each_line_once_and_ends_after_the_run() -> None:
-    logs = FakeLogs({"/a": events("x", 0, invocation("q", "r", 0, ["one"]))})
+    logs = FakeLogs({"/a": events("x", 0, invocation("q", "r", (0,), ["one"]))})
     ended = [False, False, True, True, True]
 
     def sleep(seconds: float) -> None:
         if len(logs.groups["/a"]) < 12:
-            logs.groups["/a"] += events("x", 100, invocation("q2", "r", 1, ["two"]))
+            logs.groups["/a"] += events("x", 100, invocation("q2", "r", (1,), ["two"]))
 
     lines = follow_lines(cast("Any", logs), ["/a"], "r", LogWindow(0), lambda: ended.pop(0), sleep)
-    assert [(line.item, line.text) for line in lines] == [(0, "one"), (1, "two")]
+    assert [(line.item, line.text) for line in lines] == [((0,), "one"), ((1,), "two")]
 
 
 def test_since_takes_a_time_ago_or_a_time() -> None:

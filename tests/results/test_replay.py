@@ -20,6 +20,7 @@ from strategies import CHAINS, Chain, comparable, draw
 from support.local_runs import Local
 
 from lokki import Retry, flow, step
+from lokki.base.item_path import ItemPath
 from lokki.cli.commands.replay import replay_command
 from lokki.config import LokkiConfig
 from lokki.emulator.s3.client import S3Server
@@ -41,14 +42,14 @@ class Told:
     log: Path
     lines: list[str]
 
-    def fetch(self, step_id: str, item: int | None = None, graph: FlowGraph | None = None) -> object:
+    def fetch(self, step_id: str, item: ItemPath = (), graph: FlowGraph | None = None) -> object:
         self.lines.clear()
         self.log.write_text("")
         return fetch(
             lower(graph or steps.chained()), local("chained", self.folder).latest(), step_id, item, self.lines.append
         )
 
-    def replay(self, step_id: str, item: int | None = None) -> object:
+    def replay(self, step_id: str, item: ItemPath = ()) -> object:
         return self.fetch(step_id, item).run()  # type: ignore[attr-defined]
 
     @property
@@ -73,7 +74,7 @@ def error_of(action: Callable[[], object]) -> str:
 
 def test_a_failed_item_fails_again_on_the_input_that_it_had(told: Told) -> None:
     with pytest.raises(StepFailedError) as caught:
-        told.replay("second", 2)
+        told.replay("second", (2,))
     failure = caught.value.failure
     assert (failure.step, failure.error, failure.message, failure.attempts) == (
         "second",
@@ -89,23 +90,23 @@ def test_a_failed_item_fails_again_on_the_input_that_it_had(told: Told) -> None:
 
 def test_a_mended_step_gives_its_result(told: Told) -> None:
     Path(f"{told.log}.fail.20").unlink()
-    assert told.replay("second", 2) == 21
+    assert told.replay("second", (2,)) == 21
     assert told.noted == ["second 20"]
 
 
 def test_earlier_steps_of_an_item_run_again_when_what_they_returned_is_not_kept(told: Told) -> None:
-    assert told.replay("third", 1) == 22
+    assert told.replay("third", (1,)) == 22
     assert told.noted == ["first 1", "second 10", "third 11"]
     assert told.lines == [
         "first() runs again on item 1: the run does not keep what it returned",
         "second() runs again on item 1: the run does not keep what it returned",
     ]
-    assert told.replay("first", 5) == 50  # an item that the run did not get to
+    assert told.replay("first", (5,)) == 50  # an item that the run did not get to
     assert told.noted == ["first 5"]
 
 
 def test_an_item_that_failed_earlier_did_not_get_to_a_step(told: Told) -> None:
-    assert error_of(lambda: told.fetch("third", 2)) == (
+    assert error_of(lambda: told.fetch("third", (2,))) == (
         "RunError: item 2 failed at second() in one, before third(): replay --step second."
     )
     assert told.noted == []
@@ -114,14 +115,15 @@ def test_an_item_that_failed_earlier_did_not_get_to_a_step(told: Told) -> None:
 @pytest.mark.parametrize(
     ("step_id", "item", "message"),
     [
-        ("second", None, "second() ran on 6 items of numbers() in one: say which item, by --item 0 to 5."),
-        ("second", 6, "second() ran on 6 items of numbers() in one: say another item than 6, by --item 0 to 5."),
-        ("second", -1, "second() ran on 6 items of numbers() in one: say another item than -1, by --item 0 to 5."),
-        ("numbers", 0, "numbers() ran once in one, on no item: leave out --item."),
-        ("fourth", 0, "the run one has no step 'fourth'; it has numbers, first, second, third, total."),
+        ("second", (), "second() ran on 6 items of numbers() in one: say which item, by --item 0 to 5."),
+        ("second", (6,), "second() ran on 6 items of numbers() in one: say another item than 6, by --item 0 to 5."),
+        ("second", (0, 1), "second() ran on 6 items of numbers() in one: say another item than 0/1, by --item 0 to 5."),
+        ("second", (-1,), "second() ran on 6 items of numbers() in one: say another item than -1, by --item 0 to 5."),
+        ("numbers", (0,), "numbers() ran once in one, on no item: leave out --item."),
+        ("fourth", (0,), "the run one has no step 'fourth'; it has numbers, first, second, third, total."),
     ],
 )
-def test_a_step_or_an_item_that_there_is_not_is_said(told: Told, step_id: str, item: int | None, message: str) -> None:
+def test_a_step_or_an_item_that_there_is_not_is_said(told: Told, step_id: str, item: ItemPath, message: str) -> None:
     assert error_of(lambda: told.fetch(step_id, item)) == f"ParameterError: {message}"
 
 
@@ -130,7 +132,7 @@ def test_a_step_that_the_flow_has_no_more_is_said(told: Told) -> None:
     def chained(log: str):
         return steps.numbers(6).map(steps.first(log=log)).agg(steps.total)
 
-    assert error_of(lambda: told.fetch("second", 1, chained())) == (
+    assert error_of(lambda: told.fetch("second", (1,), chained())) == (
         "ParameterError: the flow has no step 'second' any more; it has numbers, first, total."
     )
 
@@ -139,7 +141,7 @@ def test_a_map_over_nothing_has_no_item_to_replay(tmp_path: Path) -> None:
     Local(tmp_path).run(steps.doubled(), {"count": 0}, run_id="one")
     run = local("doubled", tmp_path).latest()
     with pytest.raises(ParameterError, match=r"^numbers\(\) gave no items in one, so that double\(\) did not run\.$"):
-        fetch(lower(steps.doubled()), run, "double", 0, print)
+        fetch(lower(steps.doubled()), run, "double", (0,), print)
 
 
 def test_a_step_that_ran_once_gets_what_it_got(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_step_that_ran_once_gets_what_it_got(tmp_path: Path) -> None:
 
     Local(tmp_path).run(tolerant(), {"log": str(log)}, run_id="one")
     run = local("tolerant", tmp_path).latest()
-    found = {name: fetch(lower(tolerant()), run, name, None, print) for name in ("numbers", "collect", "wrap")}
+    found = {name: fetch(lower(tolerant()), run, name, (), print) for name in ("numbers", "collect", "wrap")}
     assert {name: each.value for name, each in found.items()} == {
         "numbers": None,
         "collect": [1, 2, 4],
@@ -185,7 +187,7 @@ def test_a_step_is_tried_once_with_its_environment(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("calm")
     log.unlink()
     with pytest.raises(StepFailedError):
-        fetch(lower(shy()), local("shy", tmp_path).latest(), "fragile_bird", 0, print).run()
+        fetch(lower(shy()), local("shy", tmp_path).latest(), "fragile_bird", (0,), print).run()
     assert steps.noted(log) == ["0 goose"]
     assert "BIRD" not in os.environ
 
@@ -195,7 +197,7 @@ def test_a_result_that_does_not_pickle_fails_again(tmp_path: Path, graph: FlowGr
     with pytest.raises(RunError):
         Local(tmp_path).run(graph, run_id="one")
     with pytest.raises(StepFailedError) as caught:
-        fetch(lower(graph), local(graph.name, tmp_path).latest(), "lock", 2, print).run()
+        fetch(lower(graph), local(graph.name, tmp_path).latest(), "lock", (2,), print).run()
     assert caught.value.failure.error == "ResultError"
 
 
@@ -209,7 +211,7 @@ def test_every_step_of_a_random_run_replays_to_what_it_returned(chain: Chain) ->
         run, plan = local(graph.name, Path(folder)).latest(), lower(graph)
         for op in plan.ops:
             if not isinstance(op, FanOut):
-                replayed = fetch(plan, run, op.id, None, lambda line: None).run()
+                replayed = fetch(plan, run, op.id, (), lambda line: None).run()
                 kept = run.step(op.id)
                 assert comparable(replayed) == comparable(list(kept) if isinstance(kept, Items) else kept)
                 continue
@@ -218,10 +220,10 @@ def test_every_step_of_a_random_run_replays_to_what_it_returned(chain: Chain) ->
             failed = results.failures()
             for index in range(len(results)):
                 if index not in failed:
-                    again = fetch(plan, run, op.inner[-1].id, index, lambda line: None)
+                    again = fetch(plan, run, op.inner[-1].id, (index,), lambda line: None)
                     assert comparable(again.run()) == comparable(results[index])
                 else:
-                    again = fetch(plan, run, failed[index].step, index, lambda line: None)
+                    again = fetch(plan, run, failed[index].step, (index,), lambda line: None)
                     with pytest.raises(StepFailedError, match="not this one"):
                         again.run()
 
@@ -234,12 +236,12 @@ def test_items_of_an_emulated_run_replay_as_those_of_a_local_one(tmp_path: Path)
         deployed = Deployed(steps.chained(), LokkiConfig(), s3)
         assert deployed.run({"log": str(log), "count": 4}).status == "FAILED"
         run = remote("chained", bucket=s3.bucket, executions=deployed, environ=s3.variables("reader")).latest()
-        again = fetch(lower(steps.chained()), run, "second", 2, told.append)
+        again = fetch(lower(steps.chained()), run, "second", (2,), told.append)
         with pytest.raises(StepFailedError, match="cannot take 20"):
             again.run()
         Path(f"{log}.fail.20").unlink()
-        assert fetch(lower(steps.chained()), run, "third", 1, told.append).run() == 22
-        assert fetch(lower(steps.chained()), run, "numbers", None, told.append).run() == [0, 1, 2, 3]
+        assert fetch(lower(steps.chained()), run, "third", (1,), told.append).run() == 22
+        assert fetch(lower(steps.chained()), run, "numbers", (), told.append).run() == [0, 1, 2, 3]
     assert told == [
         f"{step_id}() runs again on item {item}: the run does not keep what it returned"
         for step_id, item in (("first", 2), ("first", 1), ("second", 1))
@@ -356,3 +358,14 @@ def test_the_command_refuses_what_cannot_be(tmp_path: Path, monkeypatch: pytest.
     )
     assert "Missing option '--step'" in CliRunner().invoke(command, ["one"]).output
     assert not (tmp_path / ".lokki").exists()
+
+
+def test_the_command_reads_an_items_path_and_refuses_what_is_none(birds: Path) -> None:
+    code, _, err = python(birds, "replay", "one", "--step", "flap_bird", "--item", "0/1")
+    assert code == 1
+    assert err.endswith("get_birds() in one: say another item than 0/1, by --item 0 to 1.\n")
+    code, _, err = python(birds, "replay", "one", "--step", "flap_bird", "--item", "first")
+    assert code == 1
+    assert err.endswith(
+        "'first' names no item: give its index from 0, such as 3, or one index for each map, such as 3/7.\n"
+    )

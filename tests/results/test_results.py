@@ -310,7 +310,7 @@ def test_a_file_that_is_gone_is_said_to_be(main_run: Path) -> None:
 
 def test_logs_have_what_steps_printed(main_run: Path) -> None:
     [line] = local("birds-flow", main_run / ".lokki").run("one").logs()
-    assert line == LogLine(line.time, "get_birds", None, "looking for birds")
+    assert line == LogLine(line.time, "get_birds", (), "looking for birds")
     assert datetime.fromisoformat(line.time).tzinfo == UTC
     assert str(line) == f"{line.time} get_birds looking for birds"
 
@@ -532,7 +532,7 @@ def deployed(aws: Aws) -> Deployed:
 
 
 def test_a_deployed_run_has_the_same_interface(deployed: Deployed) -> None:
-    stored = save(deployed.store, deployed.keys.item_output("third", 2), {"a", 5}, 4096)
+    stored = save(deployed.store, deployed.keys.item_output("third", (2,)), {"a", 5}, 4096)
     failed_input = {"run_id": "run-1", "params": {"log": "x"}, "item": {"index": 1, "item": 1}}
     cause = {"errorMessage": "cannot take 10", "errorType": "ValueError", "stackTrace": ["  File x\n", "    y\n"]}
     deployed.finish_map(
@@ -540,7 +540,7 @@ def test_a_deployed_run_has_the_same_interface(deployed: Deployed) -> None:
         [{"Input": json.dumps(failed_input), "Error": "ValueError", "Cause": json.dumps(cause), "Status": "FAILED"}],
     )
     deployed.executions.outputs["Total"] = {"result": 64}
-    deployed.executions.lines = [LogLine("t", "third", 3, "hello")]
+    deployed.executions.lines = [LogLine("t", "third", (3,), "hello")]
     [run] = deployed.results.runs()
     assert (run.id, run.status, run.started, run.seconds, run.params) == (
         "run-1", "succeeded", STARTED, 4.5, {"log": "x", "count": 4},
@@ -553,7 +553,7 @@ def test_a_deployed_run_has_the_same_interface(deployed: Deployed) -> None:
     assert third.failures() == {1: failure}
     assert (third[0], third[2], third[3], list(third.succeeded())) == (2, {"a", 5}, 62, [2, {"a", 5}, 62])
     assert error_of(lambda: third[1]) == f"RunError: item 1 failed: {failure}. failures() has its traceback."
-    assert run.logs() == [LogLine("t", "third", 3, "hello")]
+    assert run.logs() == [LogLine("t", "third", (3,), "hello")]
     assert deployed.results.latest().id == deployed.results.run("run-1").id
 
 
@@ -577,8 +577,8 @@ def test_results_of_batches_are_found_wherever_their_entries_are(deployed: Deplo
 
 
 def test_what_an_inner_step_returned_is_found_where_it_has_an_object(deployed: Deployed) -> None:
-    deployed.store.write(deployed.keys.item_output("first", 2), [])
-    save(deployed.store, deployed.keys.item_output("first", 2), {20}, 0)
+    deployed.store.write(deployed.keys.item_output("first", (2,)), [])
+    save(deployed.store, deployed.keys.item_output("first", (2,)), {20}, 0)
     deployed.finish_map([], [])
     first = items(deployed.results.latest().step("first"))
     assert first[2] == {20}

@@ -138,8 +138,8 @@ def test_a_failed_run_has_what_it_finished_and_why_items_failed(place: Place) ->
 def test_the_log_has_what_was_printed_and_what_failed(place: Place) -> None:
     lines = results(place).run("failed").logs()
     assert [(line.step, line.item, line.text) for line in lines] == [
-        ("flap_bird", 0, "flapping"),
-        ("flap_bird", 1, "failed: ValueError: no wing on DUCK"),
+        ("flap_bird", (0,), "flapping"),
+        ("flap_bird", (1,), "failed: ValueError: no wing on DUCK"),
     ]
 
 

@@ -194,7 +194,7 @@ def each(items: Items) -> Iterator[object]:
 
 def replayed(root: Path, kind: Kind, step_id: str) -> object:
     of = local(kind.flow().name, root).run(kind.name)
-    item = 1 if of.place(step_id).source is not None else None
+    item = (1,) if of.place(step_id).source is not None else ()
     return fetch(lower(kind.flow()), of, step_id, item, lambda line: None).run()
 
 

@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from lokki.base.item_path import ItemPath, item_name
 from lokki.builder.names import function_id
 from lokki.cli.account import Account, env_option, find_account, stack_options
-from lokki.cli.options import DONE
+from lokki.cli.options import DONE, item_option
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
 from lokki.plan import lower
-from lokki.progress.displays import at
 from lokki.results.items import LogLine
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -25,12 +25,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def logs_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that shows the logs of a run on AWS."""
 
-    def logs(run_id: str | None, step: str | None, item: int | None, since: int, follow: bool, **values: object) -> int:
+    def logs(run_id: str | None, step: str | None, item: ItemPath, since: int, follow: bool, **values: object) -> int:
         account = find_account(graph, program, flow, values)
         groups = _groups(account, step)
         for line in _lines(account, run_id or _latest(account), groups, since, follow=follow):
-            if (step is None or line.step == step) and (item is None or line.item == item):
-                click.echo(f"{line.time} {at(line.step, line.item)} | {line.text}")
+            if (step is None or line.step == step) and (not item or line.item == item):
+                click.echo(f"{line.time} {item_name(line.step, line.item)} | {line.text}")
         return DONE
 
     return click.Command(
@@ -38,7 +38,7 @@ def logs_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
         params=[
             click.Argument(["run_id"], metavar="[RUN]", required=False),
             click.Option(["--step"], metavar="NAME", help="Only lines of this step."),
-            click.Option(["--item"], type=click.IntRange(min=0), help="Only lines of this item of a map, from 0."),
+            item_option("Only lines of this item of a map, from 0."),
             click.Option(["--since"], callback=_since, metavar="10m|TIME", help="Only lines since then."),
             click.Option(["--follow"], is_flag=True, help="Show what comes until the run has ended."),
             env_option(),

@@ -10,6 +10,7 @@ from typing import cast
 
 import click
 
+from lokki.base.item_path import format_item
 from lokki.base.naming import check_run_id
 from lokki.base.values import Json
 from lokki.cli.account import Account, env_option, find_account, stack_options
@@ -207,7 +208,7 @@ def _why(report: RunReport) -> str:
     failure = report.failure
     if failure is None or not (failure.error in report.message or THRESHOLD in report.message):
         return report.message
-    return str(failure) if report.failed_item is None else f"item {report.failed_item} failed: {failure}"
+    return str(failure) if not report.failed_item else f"item {format_item(report.failed_item)} failed: {failure}"
 
 
 def _hand_over(account: Account, run_id: str, options: WaitOptions) -> int:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import click
 
+from lokki.base.item_path import ItemPath, format_item
 from lokki.cli.commands.runs import ROOT
-from lokki.cli.options import DONE, FAILED, Called, from_here
+from lokki.cli.options import DONE, FAILED, Called, from_here, item_option
 from lokki.cli.output import shown
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import DamagedError, RunFolderError, StoreError
@@ -24,14 +25,14 @@ class ReplayRequest:
 
     run_id: str
     step: str
-    item: int | None = None
+    item: ItemPath = ()
     debugger: bool = False
 
 
 def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that replays a step of a run, here or on AWS; it is called as ``<program> replay [<flow>]``."""
 
-    def callback(run_id: str, step: str, item: int | None, debugger: bool, deployed: bool, **values: object) -> int:
+    def callback(run_id: str, step: str, item: ItemPath, debugger: bool, deployed: bool, **values: object) -> int:
         request = ReplayRequest(run_id, step, item, debugger)
         if deployed:
             from lokki.cli.account import find_account  # start-up: boto3 is for deployed flows only
@@ -50,7 +51,7 @@ def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
         params=[
             click.Argument(["run_id"], metavar="RUN"),
             click.Option(["--step"], required=True, metavar="NAME", help="The step to run again."),
-            click.Option(["--item"], type=click.IntRange(min=0), help="Which item, for a step in a map, from 0."),
+            item_option("Which item, for a step in a map, from 0."),
             click.Option(["--pdb", "debugger"], is_flag=True, help="Open Python's debugger where the step fails."),
             click.Option(["--deployed"], is_flag=True, help="The run is one on AWS, not one on this machine."),
             click.Option(["--env"], metavar="NAME", help="With --deployed: the environment of lokki.yml."),
@@ -75,7 +76,7 @@ def replay(graph: FlowGraph, results: FlowResults, request: ReplayRequest) -> in
 
     try:
         found = fetch(lower(graph), results.run(request.run_id), request.step, request.item, tell)
-        where = "" if request.item is None else f" on item {request.item}"
+        where = f" on item {format_item(request.item)}" if request.item else ""
         tell(f"{request.step}() runs again{where} as in {request.run_id}")
         result = found.run()
     except StepFailedError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from lokki.base.item_path import item_name
 from lokki.cli.account import Account, env_option, find_account, stack_options
 from lokki.cli.commands.runs import aligned
 from lokki.cli.options import DONE
@@ -108,8 +109,8 @@ def _failed_items(told: Iterable[Event], most: int) -> list[str]:
     lines = []
     for event in failed[:most]:
         failure = event.failure
-        what = failure.summary
-        lines.append(f"  {failure.step}[{event.index}]: {what}{f' at {failure.where}' if failure.where else ''}")
+        at = f" at {failure.where}" if failure.where else ""
+        lines.append(f"  {item_name(failure.step, event.item)}: {failure.summary}{at}")
     left = len(failed) - len(lines) + others
     more = [f"  ({left} more: --failed {len(lines) + left})"] if left else []
     return ["", "failed items:", *lines, *more]
