@@ -19,7 +19,7 @@ _TRIES = 200
 _PAUSE = 0.05
 
 
-def main(folder: str) -> None:
+def reap(folder: str) -> None:
     """Wait for the emulator's end, then remove until nothing is left: who is killed may write until it has ended."""
     secret = sys.stdin.buffer.readline().strip()
     sys.stdin.buffer.read()
@@ -55,4 +55,4 @@ def _processes_with(marks: list[bytes]) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    reap(sys.argv[1])

@@ -17,25 +17,25 @@ from lokki.base.values import Json, Stored, ref_from_json
 from lokki.emulator.functions.chaos import ChaosFunctions
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, Surroundings
-from lokki.emulator.functions.sandbox import make_room
+from lokki.emulator.functions.sandbox import make_sandbox
 from lokki.emulator.functions.throttling import ThrottledFunctions
 from lokki.emulator.run_files import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Scratch, Secret
 from lokki.emulator.states.execution import Execution
-from lokki.emulator.states.history import HistoryEvent, to_json
+from lokki.emulator.states.history import HistoryEvent, event_to_json
 from lokki.emulator.states.outcome import Identity, Outcome
-from lokki.emulator.states.services import Caller, Functions, RealClock, Services, Settings
+from lokki.emulator.states.services import Caller, ExecutionSettings, Functions, RealClock, Services
 from lokki.emulator.template import read_bundle
-from lokki.emulator.translation import Teller
+from lokki.emulator.translation import EventTranslator
 from lokki.engine.events import Event, StepOutput
 from lokki.errors import RunError, RunFolderError, StoreError
 from lokki.store.base import load
 from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store
 
-ROOMS_PAGE = "docs/emulator.md, What functions see"
+SANDBOX_PAGE = "docs/emulator.md, What functions see"
 
 _COLD_START = 2.0
 _SMALL_FILES = 4096
@@ -102,7 +102,7 @@ class Emulation:
             self._history = ended.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
             logs = open_to_append(self._folder / FUNCTION_LOGS)
             self._logs = ended.enter_context(os.fdopen(logs, "a", 1, encoding="utf-8"))
-            self._teller = Teller(self.built.machine, self.built.calls, self._emit)
+            self._translator = EventTranslator(self.built.machine, self.built.calls, self._emit)
             functions = self._functions(scratch)
             ended.callback(functions.close)
             self._services = self._make_services(functions)
@@ -149,7 +149,7 @@ class Emulation:
     def _make_services(self, functions: LambdaFunctions) -> Services:
         used: Functions = functions
         seed, concurrency = self._options.chaos, self._options.account_concurrency
-        settings = Settings(workers=self._options.children)
+        settings = ExecutionSettings(workers=self._options.children)
         if concurrency is not None:
             used = ThrottledFunctions(used, concurrency)
         if seed is not None:
@@ -159,13 +159,13 @@ class Emulation:
         return Services(used, self.s3, clock, self._listen, settings, stop=self.stop)
 
     def _functions(self, scratch: Path) -> LambdaFunctions:
-        room = make_room(scratch / "room", self._options.shared)
-        if room.problem:
-            self._options.note(f"functions see more of this machine than on Lambda: {room.problem} ({ROOMS_PAGE})")
+        sandbox = make_sandbox(scratch / "sandbox", self._options.shared)
+        if sandbox.problem:
+            self._options.note(f"functions see more of this machine than on Lambda: {sandbox.problem} ({SANDBOX_PAGE})")
         temporary = scratch / "tmp"
         temporary.mkdir()
         delay = _COLD_START if self._options.slow_start else 0.0
-        around = Surroundings(room, temporary, self.s3.variables("function"), self._log, delay)
+        around = Surroundings(sandbox, temporary, self.s3.variables("function"), self._log, delay)
         return LambdaFunctions(self.built.functions, around, self._options.workers * 2, self.stop)
 
     def _s3_faults(self) -> S3Faults:
@@ -173,15 +173,15 @@ class Emulation:
         return S3Faults() if seed is None else S3Faults(seed, refused=0.05, late=0.05)
 
     def _listen(self, event: HistoryEvent) -> None:
-        line = msgspec.json.encode(to_json(event)) + b"\n"
+        line = msgspec.json.encode(event_to_json(event)) + b"\n"
         with self._lock:
             self._history.write(line)
-        self._teller(event)
+        self._translator(event)
 
     def _log(self, spec: FunctionSpec, caller: Caller | None, text: str) -> None:
         with self._lock:
             self._logs.write(f"{spec.name} | {text}\n")
-        told: StepOutput | None = self._teller.output(caller, text)
+        told: StepOutput | None = self._translator.output(caller, text)
         if told is not None:
             self._emit(told)
 

@@ -22,7 +22,7 @@ from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.services import ACCOUNT, REGION
 from lokki.errors import EmulatorError
 
-type Mapped = Mapping[str, Json]
+type Properties = Mapping[str, Json]
 
 _FUNCTION = "AWS::Lambda::Function"
 _VERSION = "AWS::Lambda::Version"
@@ -88,7 +88,7 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
 class Stack:
     """A template with its parameters' defaults, whose references can be resolved."""
 
-    def __init__(self, template: Mapped) -> None:
+    def __init__(self, template: Properties) -> None:
         self._resources = cast("dict[str, dict[str, Json]]", template["Resources"])
         described = cast("dict[str, dict[str, Json]]", template.get("Parameters", {}))
         self.parameters: dict[str, Json] = {
@@ -161,7 +161,7 @@ def _substituted(definition: Json, values: Mapping[str, str]) -> Json:
     return definition
 
 
-def _function(stack: Stack, properties: Mapped, packages: _Packages) -> FunctionSpec:
+def _function(stack: Stack, properties: Properties, packages: _Packages) -> FunctionSpec:
     name = str(stack.resolve(properties["FunctionName"]))
     if unknown := sorted(set(properties) - _KNOWN):
         raise EmulatorError(f"template.yaml: the function {name}: the emulator does not know {unknown[0]}.")
@@ -186,7 +186,7 @@ def _function(stack: Stack, properties: Mapped, packages: _Packages) -> Function
     )
 
 
-def _check_machine(name: str, properties: Mapped) -> None:
+def _check_machine(name: str, properties: Properties) -> None:
     """Refuse code that cannot run here: for another processor, another system or another Python."""
     wanted = cast("list[str]", properties.get("Architectures", ["x86_64"]))[0]
     here = _MACHINES.get(platform.machine().lower(), platform.machine())

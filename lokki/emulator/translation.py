@@ -29,7 +29,7 @@ from lokki.engine.events import (
 )
 
 
-class Teller:
+class EventTranslator:
     """Turns history events into lokki's events. ``calls``: the call's id of each task's state.
 
     May be called from any thread.

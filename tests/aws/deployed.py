@@ -24,7 +24,7 @@ from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
-from lokki.emulator.states.services import Caller, Reply, Services, Settings
+from lokki.emulator.states.services import Caller, ExecutionSettings, FunctionReply, Services
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.plan import lower
@@ -43,14 +43,14 @@ class Handlers:
     invocations: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         with self.lock:
             self.invocations[function] += 1
         try:
-            return Reply(msgspec.json.encode(self.handlers[function](msgspec.json.decode(payload), CONTEXT)))
+            return FunctionReply(msgspec.json.encode(self.handlers[function](msgspec.json.decode(payload), CONTEXT)))
         except Exception as error:
             described = {"errorType": type(error).__name__, "errorMessage": str(error), "stackTrace": ["  line\n"]}
-            return Reply(msgspec.json.encode(described), failed=True)
+            return FunctionReply(msgspec.json.encode(described), failed=True)
 
 
 class DyingFirst:
@@ -60,10 +60,10 @@ class DyingFirst:
         self.inner, self.dying = inner, dying
         self.asked: list[str] = []
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         self.asked.append(function)
         if function in self.dying:
-            return Reply(b'{"errorType": "Runtime.OutOfMemory", "errorMessage": "signal: killed"}', failed=True)
+            return FunctionReply(b'{"errorType": "Runtime.OutOfMemory", "errorMessage": "signal: killed"}', failed=True)
         return self.inner.invoke(function.removesuffix("_xl"), payload, timeout, caller)
 
 
@@ -101,7 +101,7 @@ class Deployed:
         """Run the flow, one child execution at a time."""
         self.history.clear()
         read = read_definition(self.machine, self.graph.name)
-        services = Services(self.functions, self.s3, FakeClock(), self.history.append, Settings(workers=1))
+        services = Services(self.functions, self.s3, FakeClock(), self.history.append, ExecutionSettings(workers=1))
         identity = Identity(self.graph.name, run_id, read.timeout)
         outcome = Execution(services, read.states, identity, params).run()
         started = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -18,8 +18,8 @@ from moto.logs.models import logs_backends
 
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, LogEvent, Surroundings
-from lokki.emulator.functions.sandbox import make_room
-from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply, ServiceError
+from lokki.emulator.functions.sandbox import make_sandbox
+from lokki.emulator.states.services import ACCOUNT, REGION, Caller, FunctionReply, ServiceError
 
 if TYPE_CHECKING:
     from moto.awslambda.models import LambdaFunction
@@ -44,15 +44,17 @@ class LoopbackFunctions:
         self._lock = threading.Lock()
         temporary = folder / "tmp"
         temporary.mkdir()
-        room = make_room(folder / "room", shared)
-        around = Surroundings(room, temporary, variables, lambda *told: None, follow=self.logs.follow)
+        sandbox = make_sandbox(folder / "sandbox", shared)
+        around = Surroundings(sandbox, temporary, variables, lambda *told: None, follow=self.logs.follow)
         self._pool = LambdaFunctions((), around, workers, threading.Event())
 
     def close(self) -> None:
         """End all processes."""
         self._pool.close()
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller, stop: threading.Event) -> Reply:
+    def invoke(
+        self, function: str, payload: bytes, timeout: float, caller: Caller, stop: threading.Event
+    ) -> FunctionReply:
         """Invoke a function; ``stop`` ends the wait for it."""
         try:
             known: LambdaFunction = lambda_backends[ACCOUNT][REGION].get_function(function)

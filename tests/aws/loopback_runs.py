@@ -15,7 +15,14 @@ from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity
-from lokki.emulator.states.services import Caller, RealClock, Reply, Services, Settings, StoppedError
+from lokki.emulator.states.services import (
+    Caller,
+    EmulationStoppedError,
+    ExecutionSettings,
+    FunctionReply,
+    RealClock,
+    Services,
+)
 from lokki.store.s3 import S3Store
 
 
@@ -42,7 +49,7 @@ class _Stoppable:
     functions: LoopbackFunctions
     stop: threading.Event
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         return self.functions.invoke(function, payload, timeout, caller, self.stop)
 
 
@@ -83,7 +90,7 @@ class Run:
         problem: BaseException | None = None
         try:
             target()
-        except StoppedError:
+        except EmulationStoppedError:
             pass
         except BaseException as error:
             problem = error
@@ -113,7 +120,7 @@ class Runs:
             self._objects,
             RealClock(stop),
             partial(self._listen, histories),
-            Settings(workers=self._workers),
+            ExecutionSettings(workers=self._workers),
             stop=stop,
         )
         given: Json = json.loads(record.input)

@@ -18,8 +18,14 @@ import pytest
 from lokki.base.values import Json
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, Surroundings
-from lokki.emulator.functions.sandbox import Room, SharedRoom, make_room
-from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
+from lokki.emulator.functions.sandbox import Sandbox, SharedSandbox, make_sandbox
+from lokki.emulator.states.services import (
+    Caller,
+    EmulationStoppedError,
+    FunctionReply,
+    InvocationTimeoutError,
+    ServiceError,
+)
 
 CALLER = Caller("arn:run", "Work")
 
@@ -78,7 +84,7 @@ HANDLER = """
 
 @contextmanager
 def functions(
-    folder: Path, *, most: int = 4, stop: threading.Event | None = None, room: Room | None = None, **handlers: str
+    folder: Path, *, most: int = 4, stop: threading.Event | None = None, sandbox: Sandbox | None = None, **handlers: str
 ) -> Iterator[tuple[LambdaFunctions, list[str]]]:
     """Run functions: each of these handlers, by name; yield them and what they write."""
     lines: list[str] = []
@@ -90,7 +96,7 @@ def functions(
         (package / "handler.py").write_text(textwrap.dedent(source))
         specs.append(FunctionSpec(name, package, "handler.lambda_handler", 2.0, 256, {"BIRD": "goose"}))
     around = Surroundings(
-        room or make_room(folder / "room"),
+        sandbox or make_sandbox(folder / "sandbox"),
         folder / "scratch",
         {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
         lambda spec, caller, text: lines.append(f"{spec.name}/{caller.state if caller else ''}: {text}"),
@@ -116,7 +122,7 @@ def invoke(running: LambdaFunctions, event: dict[str, Json], name: str = "one", 
 
 
 def failed(running: LambdaFunctions, event: dict[str, Json], name: str = "one") -> dict[str, str]:
-    reply: Reply = running.invoke(arn(name), msgspec.json.encode(event), 60.0, CALLER)
+    reply: FunctionReply = running.invoke(arn(name), msgspec.json.encode(event), 60.0, CALLER)
     assert reply.failed
     return msgspec.json.decode(reply.payload, type=dict[str, object])  # type: ignore[return-value]
 
@@ -128,8 +134,8 @@ def arn(name: str) -> str:
 @pytest.fixture(params=["own", "shared"])
 def everywhere(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LambdaFunctions]:
     """Functions where Linux lets a user have a root of their own, and where it does not."""
-    room = None if request.param == "own" else SharedRoom.made(tmp_path / "shared", "for a test")
-    with functions(tmp_path, room=room, one=HANDLER) as (running, _):
+    sandbox = None if request.param == "own" else SharedSandbox.create(tmp_path / "shared", "for a test")
+    with functions(tmp_path, sandbox=sandbox, one=HANDLER) as (running, _):
         yield running
 
 
@@ -247,8 +253,8 @@ def test_a_function_sees_of_a_machine_what_lambda_shows(lasting: LambdaFunctions
     ],
 )
 def test_where_functions_share_the_machine_what_can_be_hidden_is(tmp_path: Path, expression: str, told: str) -> None:
-    room = SharedRoom.made(tmp_path / "shared", "for a test")
-    with functions(tmp_path, room=room, one=HANDLER) as (running, _):
+    sandbox = SharedSandbox.create(tmp_path / "shared", "for a test")
+    with functions(tmp_path, sandbox=sandbox, one=HANDLER) as (running, _):
         assert tried(running, expression).startswith(told)
 
 
@@ -272,9 +278,9 @@ def test_a_machine_that_gives_no_root_is_shared_and_says_why(tmp_path: Path) -> 
         Path("/proc/self", name).write_text(text)
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
     import test_emulator_functions as this
-    room = this.make_room(Path({str(tmp_path / "room")!r}))
-    with this.functions(Path({str(tmp_path)!r}), room=room, one=this.HANDLER) as (running, _):
-        print(room.problem, this.tried(running, "os.environ['LAMBDA_TASK_ROOT']"), sep="\\n")
+    sandbox = this.make_sandbox(Path({str(tmp_path / "sandbox")!r}))
+    with this.functions(Path({str(tmp_path)!r}), sandbox=sandbox, one=this.HANDLER) as (running, _):
+        print(sandbox.problem, this.tried(running, "os.environ['LAMBDA_TASK_ROOT']"), sep="\\n")
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
     problem = "OSError: [Errno 28] No space left on device"
@@ -378,7 +384,7 @@ def test_a_stopped_emulation_waits_for_no_function(tmp_path: Path) -> None:
     stop = threading.Event()
     with functions(tmp_path, stop=stop, one=HANDLER) as (running, _):
         threading.Timer(0.5, stop.set).start()
-        with pytest.raises(StoppedError):
+        with pytest.raises(EmulationStoppedError):
             invoke(running, {"do": "sleep", "seconds": 60})
 
 

@@ -15,7 +15,7 @@ from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.items import Share, batches
 from lokki.emulator.states.outcome import Outcome
 from lokki.emulator.states.results import files
-from lokki.emulator.states.services import StoppedError
+from lokki.emulator.states.services import EmulationStoppedError
 
 BUCKET, KEY = "b", "items.json"
 READER: Json = {
@@ -441,7 +441,7 @@ def test_what_had_succeeded_when_the_emulation_was_stopped_is_not_lost() -> None
 
     def answer(event: Json) -> Json:
         if event == 3 and stopped[0]:
-            raise StoppedError
+            raise EmulationStoppedError
         return event
 
     world = with_items(list(range(6)), answer)
@@ -450,7 +450,7 @@ def test_what_had_succeeded_when_the_emulation_was_stopped_is_not_lost() -> None
         return start(world, ResultWriter=writer())
 
     execution = make()
-    with pytest.raises(StoppedError):
+    with pytest.raises(EmulationStoppedError):
         execution.run()
     stopped[0] = False
     before = len(world.functions.invocations)

@@ -32,7 +32,7 @@ from lokki.emulator.states.definition import check_expressions, read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.outcome import Identity
-from lokki.emulator.states.services import Caller, RealClock, Reply, Services, Settings
+from lokki.emulator.states.services import Caller, ExecutionSettings, FunctionReply, RealClock, Services
 from lokki.errors import RunError
 from lokki.graph import FlowGraph
 from lokki.plan import bind_parameters, lower
@@ -64,12 +64,12 @@ class HandlersHere:
 
     handlers: dict[str, Handler]
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         try:
-            return Reply(msgspec.json.encode(self.handlers[function](msgspec.json.decode(payload), Context())))
+            return FunctionReply(msgspec.json.encode(self.handlers[function](msgspec.json.decode(payload), Context())))
         except Exception as error:
             described = {"errorType": type(error).__name__, "errorMessage": str(error)}
-            return Reply(msgspec.json.encode(described), failed=True)
+            return FunctionReply(msgspec.json.encode(described), failed=True)
 
 
 def emulate(graph: FlowGraph, params: dict[str, object], s3: S3Server, config: LokkiConfig, workers: int = 1) -> object:
@@ -91,7 +91,7 @@ def emulate(graph: FlowGraph, params: dict[str, object], s3: S3Server, config: L
     check_expressions(definition, Expressions())
     machine = read_definition(definition, plan.flow)
     stop = threading.Event()
-    chosen = Settings(workers=workers, file_bytes=2000)
+    chosen = ExecutionSettings(workers=workers, file_bytes=2000)
     services = Services(HandlersHere(handlers), s3, RealClock(stop, 0.0), settings=chosen, stop=stop)
     bound = bind_parameters(plan.params, params)
     given = {name: bound[name] for name in params}

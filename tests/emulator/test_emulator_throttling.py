@@ -16,7 +16,7 @@ from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
-from lokki.emulator.states.services import Services, Settings
+from lokki.emulator.states.services import ExecutionSettings, Services
 
 THROTTLED = "Lambda.TooManyRequestsException"
 
@@ -44,7 +44,7 @@ class Account:
     def run(self, items: int, retry: Json, *, express: bool) -> Outcome:
         """Run a map of so many items, all of them at one time as far as the account lets them."""
         functions = ThrottledFunctions(FakeFunctions({"work": self.work}), self.concurrency)
-        settings = Settings(workers=items)
+        settings = ExecutionSettings(workers=items)
         services = Services(functions, NoObjects(), self.clock, self.history.append, settings, stop=self.clock.stop)
         inner = task(Retry=[retry])
         each = distributed({"Work": inner}, express=express, Items=list(range(items)), Label="each")

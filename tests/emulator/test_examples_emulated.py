@@ -28,7 +28,7 @@ from lokki.emulator.s3.client import S3Server
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity
-from lokki.emulator.states.services import Caller, RealClock, Reply, Services, Settings
+from lokki.emulator.states.services import Caller, ExecutionSettings, FunctionReply, RealClock, Services
 from lokki.emulator.template import Built, read_bundle
 
 GUARDED = 'if __name__ == "__main__":\n    main(birds_flow)\n'
@@ -72,8 +72,8 @@ class Containers:
 
     functions: Mapping[str, Function]
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
-        return Reply(json.dumps(self.functions[function].invoke(json.loads(payload))).encode())
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
+        return FunctionReply(json.dumps(self.functions[function].invoke(json.loads(payload))).encode())
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_birds_give_the_same_as_images_and_as_zips(buildah: Buildah, tmp_path: P
     with ExitStack() as ended:
         s3 = ended.enter_context(S3Server(built.bucket))
         functions = start_containers(buildah, bundle, built, s3, tmp_path, ended)
-        services = Services(functions, s3, RealClock(threading.Event()), told.append, Settings(workers=1))
+        services = Services(functions, s3, RealClock(threading.Event()), told.append, ExecutionSettings(workers=1))
         outcome = Execution(services, built.machine.states, Identity(built.name, "run-1"), {}).run()
 
     assert (outcome.status, outcome.output) == ("SUCCEEDED", {"result": "flappy goose, flappy duck, flappy seagul"})

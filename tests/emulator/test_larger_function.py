@@ -21,7 +21,7 @@ from lokki.emulator.run import EmulationOptions
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.session import Session
 from lokki.emulator.states.outcome import Outcome
-from lokki.emulator.states.services import Caller, Reply
+from lokki.emulator.states.services import Caller, FunctionReply
 from lokki.engine.events import Event, ItemsFinished, StepFinished, StepRetried, StepStarted
 from lokki.errors import FlowError
 from lokki.graph import FlowGraph
@@ -233,11 +233,11 @@ class DyingOf:
     deadly: dict[str, set[int]]
     invocations: list[tuple[str, list[int]]] = field(default_factory=list)
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         items = [item["index"] for item in json.loads(payload).get("items", []) if "index" in item]
         self.invocations.append((function, items))
         if self.deadly.get(function, set()) & set(items):
-            return Reply(b'{"errorType": "Runtime.OutOfMemory", "errorMessage": "signal: killed"}', failed=True)
+            return FunctionReply(b'{"errorType": "Runtime.OutOfMemory", "errorMessage": "signal: killed"}', failed=True)
         return self.inner.invoke(function.removesuffix("_xl"), payload, timeout, caller)
 
     def of(self, function: str) -> list[list[int]]:

@@ -25,7 +25,7 @@ from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
-from lokki.emulator.states.services import Services, Settings
+from lokki.emulator.states.services import ExecutionSettings, Services
 
 THROTTLED = "Lambda.TooManyRequestsException"
 
@@ -76,7 +76,7 @@ class Account:
         answers = {"items": lambda event: source, "work": self.answer, "collect": lambda event: {"result": count}}
         functions = ThrottledFunctions(FakeFunctions(answers), self.concurrency)
         services = Services(
-            functions, objects, self.clock, self.history.append, Settings(workers=count), stop=self.clock.stop
+            functions, objects, self.clock, self.history.append, ExecutionSettings(workers=count), stop=self.clock.stop
         )
         read = read_definition(definition, "throttled")
         return Execution(services, read.states, Identity("throttled", "run-1"), {}).run()

@@ -15,12 +15,12 @@ from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity
 from lokki.emulator.states.services import (
     Caller,
+    EmulationStoppedError,
+    ExecutionSettings,
+    FunctionReply,
     InvocationTimeoutError,
-    Reply,
     ServiceError,
     Services,
-    Settings,
-    StoppedError,
 )
 from lokki.errors import StoreError
 
@@ -79,7 +79,7 @@ class FastClock:
 
     def wait(self, seconds: float) -> float:
         if self.stop.wait(seconds / self.speed):
-            raise StoppedError
+            raise EmulationStoppedError
         return seconds
 
 
@@ -93,7 +93,7 @@ class FakeFunctions:
     callers: list[Caller] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         event = msgspec.json.decode(payload)
         with self.lock:
             self.invocations.append((function, event))
@@ -101,14 +101,14 @@ class FakeFunctions:
         if function not in self.answers:
             raise ServiceError("Lambda.ResourceNotFoundException", f"Function not found: {function}")
         try:
-            return Reply(msgspec.json.encode(self.answers[function](event)))
+            return FunctionReply(msgspec.json.encode(self.answers[function](event)))
         except FunctionError as error:
-            return Reply(msgspec.json.encode(error.payload), failed=True)
+            return FunctionReply(msgspec.json.encode(error.payload), failed=True)
         except SlowError as slow:
             self.clock.seconds += min(slow.seconds, timeout)
             if slow.seconds > timeout:
                 raise InvocationTimeoutError from None
-            return Reply(b"null")
+            return FunctionReply(b"null")
 
 
 @dataclass
@@ -164,7 +164,7 @@ def make_world(
     functions = FakeFunctions(answers or {}, clock)
     kept = MemoryObjects(dict(objects or {}))
     history: list[HistoryEvent] = []
-    chosen = Settings(**{"workers": 1, **settings})  # type: ignore[arg-type]
+    chosen = ExecutionSettings(**{"workers": 1, **settings})  # type: ignore[arg-type]
     return World(functions, kept, clock, Services(functions, kept, clock, history.append, chosen), history)
 
 

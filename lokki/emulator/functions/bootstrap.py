@@ -21,7 +21,7 @@ def die_with_emulator(pipe: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main(runtime: str, address_space: int, handler: str, *hiding: str) -> None:
+def run_handler(runtime: str, address_space: int, handler: str, *hiding: str) -> None:
     """Set up the process and run the handler's loop."""
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -36,4 +36,4 @@ def main(runtime: str, address_space: int, handler: str, *hiding: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    run_handler(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -15,7 +15,7 @@ import msgspec
 
 from lokki.emulator.functions.throttling import THROTTLED
 from lokki.emulator.s3.faults import chance
-from lokki.emulator.states.services import Caller, Functions, Reply, ServiceError
+from lokki.emulator.states.services import Caller, FunctionReply, Functions, ServiceError
 
 _LATEST_CRASH = 0.05
 
@@ -45,7 +45,7 @@ class ChaosFunctions:
         self._tried: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         """Invoke a function, or fail."""
         with self._lock:
             tried = self._tried[caller.execution, caller.state]
@@ -59,7 +59,7 @@ class ChaosFunctions:
             return self._double(function, payload, timeout, caller, second=chance("which", *about) < 0.5)
         return self._functions.invoke(function, payload, timeout, caller)
 
-    def _crash(self, function: str, payload: bytes, timeout: float, caller: Caller, when: float) -> Reply:
+    def _crash(self, function: str, payload: bytes, timeout: float, caller: Caller, when: float) -> FunctionReply:
         """Let the function work for a while, or to its end, and lose its answer."""
         timer = None
         if self._kill is not None:
@@ -70,9 +70,11 @@ class ChaosFunctions:
         if timer is not None:
             timer.cancel()
         message = "RequestId: chaos Error: Runtime exited with error: signal: killed"
-        return Reply(msgspec.json.encode({"errorType": "Runtime.ExitError", "errorMessage": message}), failed=True)
+        return FunctionReply(
+            msgspec.json.encode({"errorType": "Runtime.ExitError", "errorMessage": message}), failed=True
+        )
 
-    def _double(self, function: str, payload: bytes, timeout: float, caller: Caller, *, second: bool) -> Reply:
+    def _double(self, function: str, payload: bytes, timeout: float, caller: Caller, *, second: bool) -> FunctionReply:
         """Run the function twice at one time for one event, and answer with either reply."""
         with ThreadPoolExecutor(2) as pool:
             both = [pool.submit(self._functions.invoke, function, payload, timeout, caller) for _ in range(2)]

@@ -8,8 +8,14 @@ from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
 
-from lokki.emulator.functions.process import FunctionSpec, Surroundings, Worker
-from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, StoppedError
+from lokki.emulator.functions.process import FunctionProcess, FunctionSpec, Surroundings
+from lokki.emulator.states.services import (
+    Caller,
+    EmulationStoppedError,
+    FunctionReply,
+    InvocationTimeoutError,
+    ServiceError,
+)
 
 _SLICE = 0.2
 """Seconds between two looks at whether the emulation was stopped."""
@@ -30,8 +36,8 @@ class LambdaFunctions:
         self._most = most
         self._stop = stop
         self._lock = threading.Condition()
-        self._idle: list[Worker] = []
-        self._all: set[Worker] = set()
+        self._idle: list[FunctionProcess] = []
+        self._all: set[FunctionProcess] = set()
         self._starting = 0
         self._closing: list[threading.Thread] = []
         self._closed = threading.Event()
@@ -48,10 +54,10 @@ class LambdaFunctions:
 
     def invoke(
         self, function: str, payload: bytes, timeout: float, caller: Caller, stop: threading.Event | None = None
-    ) -> Reply:
+    ) -> FunctionReply:
         """Invoke a function and wait for its reply; ``stop`` ends this wait alone, and the function goes on running.
 
-        Raises ServiceError, InvocationTimeoutError, StoppedError.
+        Raises ServiceError, InvocationTimeoutError, EmulationStoppedError.
         """
         stops = (self._stop,) if stop is None else (self._stop, stop)
         spec = self._specs.get(function)
@@ -67,14 +73,14 @@ class LambdaFunctions:
             except NotYetError:
                 if any(each.is_set() for each in stops):
                     future.add_done_callback(lambda done: self._give_back(worker))
-                    raise StoppedError from None
+                    raise EmulationStoppedError from None
                 if left <= 0:
                     future.add_done_callback(lambda done: self._give_back(worker))
                     raise InvocationTimeoutError from None
             else:
                 self._give_back(worker)
                 if reply.failed and self._closed.is_set():
-                    raise StoppedError  # `close` has killed the process
+                    raise EmulationStoppedError  # `close` has killed the process
                 return replace(reply, version=spec.version or reply.version)
 
     def crash(self, caller: Caller) -> None:
@@ -85,7 +91,7 @@ class LambdaFunctions:
             worker.crash()
 
     def close(self) -> None:
-        """End all processes. Invocations that go on raise StoppedError."""
+        """End all processes. Invocations that go on raise EmulationStoppedError."""
         self._closed.set()
         self._checker.join()
         with self._lock:
@@ -95,9 +101,9 @@ class LambdaFunctions:
         for thread in self._closing:
             thread.join()
 
-    def _worker(self, spec: FunctionSpec, ends: float, stops: Iterable[threading.Event]) -> Worker:
+    def _worker(self, spec: FunctionSpec, ends: float, stops: Iterable[threading.Event]) -> FunctionProcess:
         """Return a warm worker, or a new one in the place of an idle one of another function if there must be room."""
-        doomed: Worker | None = None
+        doomed: FunctionProcess | None = None
         with self._lock:
             while True:
                 warm = next((each for each in reversed(self._idle) if each.spec is spec), None)
@@ -112,14 +118,14 @@ class LambdaFunctions:
                     break
                 self._lock.wait(_SLICE)
                 if any(each.is_set() for each in stops):
-                    raise StoppedError
+                    raise EmulationStoppedError
                 if time.monotonic() > ends:
                     raise InvocationTimeoutError
             self._starting += 1
         if doomed is not None:
             doomed.close()
         try:
-            worker = Worker(spec, self._around)
+            worker = FunctionProcess(spec, self._around)
         finally:
             with self._lock:
                 self._starting -= 1
@@ -127,10 +133,10 @@ class LambdaFunctions:
             self._all.add(worker)
         if self._closed.is_set():
             worker.close()
-            raise StoppedError
+            raise EmulationStoppedError
         return worker
 
-    def _give_back(self, worker: Worker) -> None:
+    def _give_back(self, worker: FunctionProcess) -> None:
         alive = worker.alive
         with self._lock:
             if alive and worker in self._all:

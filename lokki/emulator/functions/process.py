@@ -26,9 +26,9 @@ import msgspec
 
 from lokki.base.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
 from lokki.emulator.functions.connections import belongs_to
-from lokki.emulator.functions.runtime_api import Invocation, RuntimeApi
-from lokki.emulator.functions.sandbox import Room
-from lokki.emulator.states.services import ACCOUNT, REGION, Caller, Reply
+from lokki.emulator.functions.runtime_api import InvocationEvent, RuntimeApi
+from lokki.emulator.functions.sandbox import Sandbox
+from lokki.emulator.states.services import ACCOUNT, REGION, Caller, FunctionReply
 
 INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.
@@ -79,7 +79,7 @@ class LogEvent:
     seconds: float = 0.0
 
 
-type Log = Callable[[FunctionSpec, Caller | None, str], None]
+type FunctionLogger = Callable[[FunctionSpec, Caller | None, str], None]
 
 
 def _follow_nothing(event: LogEvent) -> None:
@@ -93,23 +93,23 @@ class Surroundings:
     ``start_delay``: seconds that each start takes longer; ``follow``: gets events for a log as Lambda keeps it.
     """
 
-    room: Room
+    sandbox: Sandbox
     scratch: Path
     variables: Mapping[str, str]
-    log: Log
+    log: FunctionLogger
     start_delay: float = 0.0
     follow: Callable[[LogEvent], None] = _follow_nothing
 
 
-class Worker:
+class FunctionProcess:
     """A process that handles one invocation at a time: `pending` is the reply to it, `caller` who asked for it."""
 
     def __init__(self, spec: FunctionSpec, around: Surroundings) -> None:
         self.spec = spec
-        self.pending: Future[Reply] | None = None
+        self.pending: Future[FunctionReply] | None = None
         self.caller: Caller | None = None
         self._around = around
-        self._events: SimpleQueue[Invocation | None] = SimpleQueue()
+        self._events: SimpleQueue[InvocationEvent | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._request = ""
         self._deadline = 0.0
@@ -130,9 +130,9 @@ class Worker:
         """Whether it can take another invocation."""
         return self._process.poll() is None and not self._killed_for
 
-    def begin(self, payload: bytes, caller: Caller) -> Future[Reply]:
+    def begin(self, payload: bytes, caller: Caller) -> Future[FunctionReply]:
         """Give it an event; the future gets the reply. The function's timeout counts from when it takes the event."""
-        future: Future[Reply] = Future()
+        future: Future[FunctionReply] = Future()
         request = str(uuid.uuid4())
         with self._lock:
             self.pending, self._request, self.caller = future, request, caller
@@ -141,7 +141,7 @@ class Worker:
             if self._process.poll() is not None:
                 self._end(_exit_error(self._process.returncode, request))
                 return future
-        self._events.put(Invocation(request, payload, 0, self.spec.arn))
+        self._events.put(InvocationEvent(request, payload, 0, self.spec.arn))
         return future
 
     def check(self) -> None:
@@ -189,7 +189,7 @@ class Worker:
         """Tell whether a connection to the runtime API is the process's."""
         return belongs_to(self._process.pid, peer, here)
 
-    def take(self) -> Invocation | None:
+    def take(self) -> InvocationEvent | None:
         """Hand the next event to the process; its time begins."""
         event = self._events.get()
         if event is None:
@@ -199,11 +199,11 @@ class Worker:
             self._deadline = self._taken + self.spec.timeout
         self._follow("start", event.request)
         ends = int((time.time() + self.spec.timeout) * 1000)
-        return Invocation(event.request, event.payload, ends, event.function)
+        return InvocationEvent(event.request, event.payload, ends, event.function)
 
     def answer(self, request: str, payload: bytes, *, failed: bool) -> None:
         """Take the response to the current event."""
-        reply = Reply(payload, failed)
+        reply = FunctionReply(payload, failed)
         if not failed and len(payload) > FUNCTION_PAYLOAD_BYTES:
             size = f"Response payload size ({len(payload)} bytes) exceeded maximum allowed payload size"
             reply = _error("Function.ResponseSizeTooLarge", f"{size} ({FUNCTION_PAYLOAD_BYTES} bytes).")
@@ -216,7 +216,7 @@ class Worker:
         with self._lock:
             self._killed_for = "init"
             if self.pending is not None:
-                self._end(Reply(payload, failed=True))
+                self._end(FunctionReply(payload, failed=True))
 
     def _start(self) -> subprocess.Popen[bytes]:
         spec = self.spec
@@ -236,14 +236,14 @@ class Worker:
             "_HANDLER": spec.handler,
             "LANG": "en_US.UTF-8",
             "TZ": ":UTC",
-            **self._around.room.variables(spec.folder, self._temporary),
+            **self._around.sandbox.variables(spec.folder, self._temporary),
             **self._around.variables,
             "AWS_ACCESS_KEY_ID": spec.name,
             **spec.environment,
         }
         space = spec.memory * 2**20 + _HEADROOM
         return subprocess.Popen(
-            self._around.room.command(spec.folder, spec.disk, space, spec.handler),
+            self._around.sandbox.command(spec.folder, spec.disk, space, spec.handler),
             cwd=spec.folder,
             env=variables,
             stdin=subprocess.PIPE,
@@ -271,12 +271,12 @@ class Worker:
             if self.pending is not None:
                 self._end(_exit_error(code, self._request))
 
-    def _kill(self, reply: Reply) -> None:
+    def _kill(self, reply: FunctionReply) -> None:
         self._killed_for = "limit"
         self._signal(signal.SIGKILL)
         self._end(reply)
 
-    def _end(self, reply: Reply) -> None:
+    def _end(self, reply: FunctionReply) -> None:
         """Resolve the current reply; the lock is held."""
         request, future, self.pending, self._request = self._request, self.pending, None, ""
         if future is not None:
@@ -291,11 +291,11 @@ class Worker:
             os.killpg(self._process.pid, number)
 
 
-def _error(kind: str, message: str) -> Reply:
-    return Reply(msgspec.json.encode({"errorType": kind, "errorMessage": message}), failed=True)
+def _error(kind: str, message: str) -> FunctionReply:
+    return FunctionReply(msgspec.json.encode({"errorType": kind, "errorMessage": message}), failed=True)
 
 
-def _exit_error(code: int, request: str) -> Reply:
+def _exit_error(code: int, request: str) -> FunctionReply:
     """Return the error for a process that ended: by a signal, by an exit code, or without a reason."""
     if code < 0:
         reason = "with error: signal: killed" if -code == signal.SIGKILL else f"with error: signal: {-code}"

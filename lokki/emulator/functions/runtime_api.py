@@ -13,7 +13,7 @@ _PREFIX = "/2018-06-01/runtime/"
 
 
 @dataclass(frozen=True, slots=True)
-class Invocation:
+class InvocationEvent:
     """One event for a function. ``deadline``: milliseconds since 1970."""
 
     request: str
@@ -28,7 +28,7 @@ class Host(Protocol):
     def is_own(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         """Tell whether a connection is the worker's: nobody else is answered."""
 
-    def take(self) -> Invocation | None:
+    def take(self) -> InvocationEvent | None:
         """Wait for an event; None when there will be none."""
 
     def answer(self, request: str, payload: bytes, *, failed: bool) -> None:

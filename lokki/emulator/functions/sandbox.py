@@ -4,7 +4,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html and
 https://docs.aws.amazon.com/lambda/latest/dg/python-image.html: Amazon Linux 2023 in its minimal form
 (https://docs.aws.amazon.com/linux/al2023/ug/minimal-container.html), read-only but for /tmp, and without /dev/shm.
 
-Where Linux lets a user have a root of their own, an `OwnRoom` shows exactly that. Elsewhere a `SharedRoom` hides what
+Where Linux lets a user have a root of their own, a `NamespaceSandbox` shows exactly that. Elsewhere a `SharedSandbox` hides what
 variables can hide.
 """
 
@@ -57,7 +57,7 @@ sbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin
 """
 
 
-class Room(Protocol):
+class Sandbox(Protocol):
     """Where functions' processes run."""
 
     @property
@@ -74,20 +74,20 @@ class Room(Protocol):
         """
 
 
-def make_room(folder: Path, shared: Sequence[Path] = ()) -> Room:
-    """Make the strictest room that this machine lets a user have, in a folder, which is made.
+def make_sandbox(folder: Path, shared: Sequence[Path] = ()) -> Sandbox:
+    """Make the strictest sandbox that this machine lets a user have, in a folder, which is made.
 
     ``shared``: folders that functions see, and may write to, besides. Raises EmulatorError if boto3 or the runtime
     client is not installed.
     """
     folder.mkdir()
-    own = OwnRoom.made(folder / "root", shared)
+    own = NamespaceSandbox.create(folder / "root", shared)
     problem = own.tried(folder)
-    return own if not problem else SharedRoom.made(folder / "shared", problem)
+    return own if not problem else SharedSandbox.create(folder / "shared", problem)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRoom:
+class NamespaceSandbox:
     """A root of its own for each process. ``mounts``: what is in all of them: (kind, source, target)."""
 
     root: Path
@@ -95,7 +95,7 @@ class OwnRoom:
     problem: str = ""
 
     @classmethod
-    def made(cls, root: Path, shared: Sequence[Path]) -> OwnRoom:
+    def create(cls, root: Path, shared: Sequence[Path]) -> NamespaceSandbox:
         """Make the folder that becomes the root."""
         for name in ("dev", "etc", "home", "opt", "proc", "tmp", "usr/bin", "var/lang/bin", "var/runtime", "var/task"):
             (root / name).mkdir(parents=True)
@@ -109,7 +109,7 @@ class OwnRoom:
         return cls(root, tuple(mounts))
 
     def tried(self, folder: Path) -> str:
-        """Go into the room once; return why that is not possible here, "" where it is."""
+        """Go into the sandbox once; return why that is not possible here, "" where it is."""
         if not hasattr(os, "unshare"):
             return "this is not Linux"
         command = (*self._entering(folder, 1), f"{_LANGUAGE_ROOT}/bin/{_PYTHON}", "-I", "-S", "-c", "pass")
@@ -146,14 +146,14 @@ class OwnRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedRoom:
+class SharedSandbox:
     """The machine, with what variables can hide of it. ``folder`` has a Python of its own, without any package."""
 
     folder: Path
     problem: str
 
     @classmethod
-    def made(cls, folder: Path, problem: str) -> SharedRoom:
+    def create(cls, folder: Path, problem: str) -> SharedSandbox:
         """Make the folder."""
         (folder / "lang/bin").mkdir(parents=True)
         (folder / "lang/lib" / _PYTHON / "site-packages").mkdir(parents=True)

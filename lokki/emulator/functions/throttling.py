@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lokki.emulator.states.services import Caller, Functions, Reply, ServiceError
+from lokki.emulator.states.services import Caller, FunctionReply, Functions, ServiceError
 
 THROTTLED = ("Lambda.TooManyRequestsException", "Rate Exceeded. (Service: Lambda, Status Code: 429)")
 """The error's name and cause."""
@@ -26,7 +26,7 @@ class ThrottledFunctions:
         self._running = 0
         self._lock = threading.Lock()
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         """Invoke a function, or refuse to. Raises ServiceError."""
         with self._counted():
             return self._functions.invoke(function, payload, timeout, caller)

@@ -27,7 +27,7 @@ STATES = "states"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoggedRequest:
     """A request that S3 got: who sent it, the method, the key without the bucket, and whether it was refused."""
 
     actor: str
@@ -135,11 +135,11 @@ class S3Server:
             self._store = store
         return self._store
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[LoggedRequest]:
         """Return all requests until now."""
         prefix = f"/{self.bucket}/"
         return [
-            Request(actor, method, path.removeprefix(prefix), status == 503)
+            LoggedRequest(actor, method, path.removeprefix(prefix), status == 503)
             for actor, method, path, _, status in self.log()
         ]
 

@@ -160,7 +160,7 @@ def _announce(port: int) -> None:
     sys.stdout.flush()
 
 
-def main() -> None:
+def run_server() -> None:
     """Run the server as a program."""
     os.umask(0o077)  # what it keeps may be secret
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerOptions)
@@ -178,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_server()

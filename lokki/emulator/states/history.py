@@ -36,7 +36,7 @@ class HistoryEvent:
     child: Child | None = None
 
 
-def to_json(event: HistoryEvent) -> dict[str, Json]:
+def event_to_json(event: HistoryEvent) -> dict[str, Json]:
     """Return an event as a JSON object."""
     described: dict[str, Json] = {
         "execution": event.execution,

@@ -32,7 +32,7 @@ from lokki.emulator.states.history import Child
 from lokki.emulator.states.items import Share, as_items, batches, read_items, single
 from lokki.emulator.states.outcome import Outcome, in_range, timestamp
 from lokki.emulator.states.results import KINDS, Kind, Result, files, manifest, transformed
-from lokki.emulator.states.services import ACCOUNT, REGION, Services, StoppedError
+from lokki.emulator.states.services import ACCOUNT, REGION, EmulationStoppedError, Services
 from lokki.errors import StoreError
 
 
@@ -62,7 +62,7 @@ class ChildExecution(Protocol):
         """Be what a snapshot says."""
 
 
-type Start = Callable[[Map, Json, str, Child], ChildExecution]
+type StartChild = Callable[[Map, Json, str, Child], ChildExecution]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class MapWork:
     state: Map
     services: Services
     scope: Scope
-    start: Start
+    start: StartChild
     left: Callable[[], float]
 
     def fill(self, template: Json, name: str) -> Json:
@@ -274,7 +274,7 @@ class MapRun:
         elif pending:
             self._run_threads(pending, min(threads, len(pending)))
         if self._work.services.stop.is_set():
-            raise StoppedError  # between two children: what is left must not be taken for done
+            raise EmulationStoppedError  # between two children: what is left must not be taken for done
         if self._work.left() <= 0:
             # Children that ended with the execution are no failures that could be tolerated: it times out, and AWS
             # aborts the map run: https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html

@@ -18,7 +18,7 @@ REGION = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class FunctionReply:
     """What Lambda answered: the payload, JSON, and whether it is the description of an error of the function.
 
     ``version``: the function's version that ran. https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
@@ -42,7 +42,7 @@ class InvocationTimeoutError(Exception):
     """The caller's time was up before the function answered; it may go on running, as on AWS."""
 
 
-class StoppedError(BaseException):
+class EmulationStoppedError(BaseException):
     """The emulation was stopped by the user while something ran or waited."""
 
 
@@ -60,10 +60,10 @@ class Caller:
 class Functions(Protocol):
     """Lambda functions."""
 
-    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> Reply:
+    def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
         """Invoke a function, by its ARN or name, and wait for at most ``timeout`` seconds.
 
-        Raises ServiceError, InvocationTimeoutError, StoppedError.
+        Raises ServiceError, InvocationTimeoutError, EmulationStoppedError.
         """
 
 
@@ -93,7 +93,7 @@ class Clock(Protocol):
 class RealClock:
     """The machine's time. ``scale``: how much of each wait passes really, 1.0 all, 0.0 none.
 
-    ``stop`` ends a wait with StoppedError.
+    ``stop`` ends a wait with EmulationStoppedError.
     """
 
     def __init__(self, stop: threading.Event, scale: float = 1.0) -> None:
@@ -111,7 +111,7 @@ class RealClock:
     def wait(self, seconds: float) -> float:
         """Wait for the scaled time."""
         if self._stop.wait(seconds * self._scale):
-            raise StoppedError
+            raise EmulationStoppedError
         return seconds * self._scale
 
 
@@ -120,7 +120,7 @@ def ignore(event: HistoryEvent) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ExecutionSettings:
     """How faithful details go. ``workers``: child executions at one time at most; ``seed``: of jitter and ids.
 
     ``file_bytes``: size from which result files are split, 5 GB on AWS
@@ -143,6 +143,6 @@ class Services:
     objects: Objects
     clock: Clock
     listener: Callable[[HistoryEvent], None] = ignore
-    settings: Settings = field(default_factory=Settings)
+    settings: ExecutionSettings = field(default_factory=ExecutionSettings)
     expressions: Expressions = field(default_factory=Expressions)
     stop: threading.Event = field(default_factory=threading.Event)

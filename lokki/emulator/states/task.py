@@ -15,14 +15,14 @@ from lokki.emulator.states.definition import Task
 from lokki.emulator.states.expressions import Scope
 from lokki.emulator.states.failures import QUERY_FAILED, TIMEOUT, ExecutionTimeoutError, StatesError
 from lokki.emulator.states.outcome import Identity, check_size, in_range
-from lokki.emulator.states.services import Caller, InvocationTimeoutError, Reply, ServiceError, Services
+from lokki.emulator.states.services import Caller, FunctionReply, InvocationTimeoutError, ServiceError, Services
 
 
-class Tell(Protocol):
+class RecordEvent(Protocol):
     """Tells of an event."""
 
     def __call__(self, kind: str, state: str, **details: Json) -> None:
-        """Tell."""
+        """RecordEvent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TaskTry:
     scope: Scope
     identity: Identity
     left: float
-    tell: Tell
+    tell: RecordEvent
 
     def invoke(self, attempt: int) -> dict[str, Json]:
         """Invoke the function; return the whole response. Raises StatesError."""
@@ -67,7 +67,7 @@ class TaskTry:
             raise StatesError(QUERY_FAILED, f"FunctionName of '{task.name}' is no string.")
         return function, payload, in_range(seconds, "TimeoutSeconds", task.name)
 
-    def _reply(self, function: str, text: bytes, seconds: float, caller: Caller) -> Reply:
+    def _reply(self, function: str, text: bytes, seconds: float, caller: Caller) -> FunctionReply:
         try:
             return self.services.functions.invoke(function, text, min(seconds, self.left), caller)
         except ServiceError as error:
