@@ -129,7 +129,7 @@ class Emulation:
         store = LocalStore(self._folder)
         execution = self.start(run_id, given)
         try:
-            execution.restore(msgspec.json.decode(store.read(Stored(store.url(SNAPSHOT)))))
+            execution.restore(bytes(store.read(Stored(store.url(SNAPSHOT)))))
         except (StoreError, msgspec.MsgspecError) as error:
             raise RunFolderError(f"the emulated run {run_id!r} cannot go on: {error}") from None
         objects = self._folder / OBJECTS

@@ -11,8 +11,9 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX
 from lokki.base.values import Json
-from lokki.emulator.states.definition import Map, StateMachine
+from lokki.emulator.states.definition import StateMachine
 from lokki.emulator.states.history import Child, HistoryEvent
+from lokki.emulator.states.map_state import Map
 from lokki.emulator.states.services import Caller
 from lokki.engine.causes import reported_failure
 from lokki.engine.events import (
@@ -179,11 +180,12 @@ class EventTranslator:
 
 def _chain(state: Map) -> list[str]:
     """Return the names of a map's states in their order."""
-    names, following = [], state.processor.start
-    while following:
-        names.append(following)
-        after = getattr(state.processor.by_name[following], "after", None)
-        following = (after.next if after is not None else None) or ""
+    names: list[str] = []
+    name: str | None = state.processor.start
+    while name is not None:
+        names.append(name)
+        ways = list(state.processor.by_name[name].transitions())
+        name = ways[0].next if len(ways) == 1 else None
     return names
 
 

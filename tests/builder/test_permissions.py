@@ -19,7 +19,9 @@ from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
 from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.s3.client import STATES
-from lokki.emulator.states.definition import Map, States, Task
+from lokki.emulator.states.map_state import Map
+from lokki.emulator.states.state import States
+from lokki.emulator.states.task import Task
 from lokki.errors import StoreError
 from lokki.loading import load_flow
 

@@ -4,8 +4,8 @@ https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html and
 https://docs.aws.amazon.com/lambda/latest/dg/python-image.html: Amazon Linux 2023 in its minimal form
 (https://docs.aws.amazon.com/linux/al2023/ug/minimal-container.html), read-only but for /tmp, and without /dev/shm.
 
-Where Linux lets a user have a root of their own, a `NamespaceSandbox` shows exactly that. Elsewhere a `SharedSandbox` hides what
-variables can hide.
+Where Linux lets a user have a root of their own, a `NamespaceSandbox` shows exactly that. Elsewhere a `SharedSandbox`
+hides what variables can hide.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""One execution of a state machine, or of a map's states for one child: state after state, with retries and catches.
+"""One execution: state after state, with retries, catches, variables, limits and a history.
 
+It is that of a state machine, or of a map's states for one child.
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html
 """
 
@@ -7,34 +8,36 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
-from typing import cast
+from itertools import count
 
 import msgspec
 
 from lokki.base.quotas import HISTORY_EVENTS
 from lokki.base.values import Json
-from lokki.emulator.states.definition import After, Choice, Fail, Map, State, States, Task
 from lokki.emulator.states.expressions import Scope
-from lokki.emulator.states.failures import (
-    DATA_LIMIT,
-    NO_CHOICE,
-    QUERY_FAILED,
-    RUNTIME,
-    ExecutionTimeoutError,
-    StatesError,
-    matches,
-)
-from lokki.emulator.states.history import Child, HistoryEvent
-from lokki.emulator.states.map_run import MapRun, MapWork, map_run_id, read_shares
+from lokki.emulator.states.failures import RUNTIME, ExecutionTimeoutError, StatesError, matches
+from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome, check_size, check_variables, timestamp
 from lokki.emulator.states.services import ACCOUNT, REGION, Services
-from lokki.emulator.states.task import TaskTry
+from lokki.emulator.states.state import Frame, Progress, State, States, Visit
+from lokki.emulator.states.transition import Transition
 
 _NO_LIMIT = 31_536_000.0
 """Seconds that a STANDARD execution may take: a year."""
+
+
+class _SavedExecution(msgspec.Struct):
+    """What `Execution.snapshot` returns; raw parts are decoded as JSON where they are used."""
+
+    at: str
+    input: msgspec.Raw
+    variables: dict[str, msgspec.Raw]
+    redrives: int
+    number: int
+    started: datetime
+    map_run: msgspec.Raw
 
 
 class Execution:
@@ -48,44 +51,44 @@ class Execution:
         services: Services,
         states: States,
         identity: Identity,
-        given: Json,
+        payload: Json,
         left_above: Callable[[], float] | None = None,
     ) -> None:
         self.identity = identity
         self.started: datetime = services.clock.now()
         self.stopped: datetime | None = None
         self.redrives = 0
+        self.progress = Progress()
         self._services = services
         self._states = states
-        self._given = given
+        self._payload = payload
         self._left_above = left_above
         self._at = states.start
-        self._input = given
+        self._input = payload
         self._variables: dict[str, Json] = {}
-        self._map_run: MapRun | None = None
-        self._map_snapshot: dict[str, Json] | None = None
-        self._began = services.clock.elapsed()
+        self._start_time = services.clock.elapsed()
         self._skipped = 0.0
         self._number = 0
 
     def run(self) -> Outcome:
-        """Run from the first state on."""
-        self._tell("ExecutionStarted", "", input=self._given)
-        return self._go()
+        """Run from the first state."""
+        self.record("ExecutionStarted", "", input=self._payload)
+        return self._run_states()
 
     def redrive(self) -> Outcome:
-        """Run from the state that failed on; retries and timeouts count anew.
+        """Run from the state that failed; retries and timeouts count anew.
 
         https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
         """
         self.redrives += 1
-        self._began, self._skipped = self._services.clock.elapsed(), 0.0
-        self._tell("ExecutionRedriven", "", redriveCount=self.redrives)
-        return self._go()
+        self._start_time, self._skipped = self._services.clock.elapsed(), 0.0
+        self.record("ExecutionRedriven", "", redriveCount=self.redrives)
+        return self._run_states()
 
     def snapshot(self) -> dict[str, Json]:
-        """Return, as JSON, what it needs to be redriven in another process."""
-        map_run = self._map_snapshot if self._map_run is None else self._map_run.snapshot()
+        """Return what another process needs to redrive the execution."""
+        work, saved = self.progress.work, self.progress.saved
+        map_run: Json = work.snapshot() if work is not None else msgspec.json.decode(saved or b"null")
         return {
             "at": self._at,
             "input": self._input,
@@ -96,186 +99,151 @@ class Execution:
             "map_run": map_run,
         }
 
-    def restore(self, snapshot: dict[str, Json]) -> None:
-        """Be what a snapshot of it says."""
-        kept = msgspec.convert(snapshot, _Kept)
-        self._at, self._input, self._variables = (
-            kept.at,
-            cast("Json", kept.input),
-            cast("dict[str, Json]", kept.variables),
-        )
-        self.redrives, self._number, self.started = kept.redrives, kept.number, kept.started
-        self._map_snapshot = cast("dict[str, Json] | None", kept.map_run)
+    def restore(self, snapshot: bytes) -> None:
+        """Continue from a snapshot, as JSON.
 
-    def _go(self) -> Outcome:
+        Raises msgspec.MsgspecError for what is not one.
+        """
+        saved = msgspec.json.decode(snapshot, type=_SavedExecution)
+        self._at, self._input = saved.at, msgspec.json.decode(saved.input)
+        self._variables = {name: msgspec.json.decode(value) for name, value in saved.variables.items()}
+        self.redrives, self._number, self.started = saved.redrives, saved.number, saved.started
+        map_run = bytes(saved.map_run)
+        self.progress = Progress(saved=None if map_run == b"null" else map_run)
+
+    def start_child(self, states: States, identity: Identity, payload: Json) -> Execution:
+        """Make a child execution, which sees none of this one's variables."""
+        return Execution(self._services, states, identity, payload, self.left)
+
+    def left(self) -> float:
+        """Return the seconds that the execution has left."""
+        own = (_NO_LIMIT if self.identity.timeout is None else self.identity.timeout) - self._elapsed()
+        return own if self._left_above is None else min(own, self._left_above())
+
+    def record(self, event: str, state: str, **details: Json) -> None:
+        """Add an event to the history.
+
+        Raises StatesError, States.Runtime, for one more than a history may have.
+        """
+        self._number += 1
+        self._services.listener(
+            HistoryEvent(self.identity.arn, self._number, event, state, self._elapsed(), details, self.identity.child)
+        )
+        # The event that says so is one more, and no other may stop the end from being recorded.
+        if self._number >= HISTORY_EVENTS and not self.identity.express and not event.startswith("Execution"):
+            raise StatesError(RUNTIME, f"The execution has more than {HISTORY_EVENTS} events in its history.")
+
+    def _run_states(self) -> Outcome:
         try:
-            check_size(self._given, "The input of the execution")
-            while True:
-                state = self._states.by_name[self._at]
-                output, following = self._enter(state)
-                if following is None:
-                    break
-                self._at, self._input = following, output
-                self._map_run = self._map_snapshot = None
+            output = self._run_to_end()
         except ExecutionTimeoutError as error:
             outcome = Outcome("TIMED_OUT", None, error.error, error.cause)
-            self._tell("ExecutionTimedOut", "", error=error.error, cause=error.cause)
+            self.record("ExecutionTimedOut", "", error=error.error, cause=error.cause)
         except StatesError as error:
             outcome = Outcome("FAILED", None, error.error, error.cause)
-            self._tell("ExecutionFailed", "", error=error.error, cause=error.cause)
+            self.record("ExecutionFailed", "", error=error.error, cause=error.cause)
         else:
             outcome = Outcome("SUCCEEDED", output)
-            self._tell("ExecutionSucceeded", "", output=output)
+            self.record("ExecutionSucceeded", "", output=output)
         self.stopped = self._services.clock.now()
         return outcome
 
+    def _run_to_end(self) -> Json:
+        """Run state after state; return the output of the last."""
+        check_size(self._payload, "The input of the execution")
+        while True:
+            output, target = self._enter(self._states.by_name[self._at])
+            if target is None:
+                return output
+            self._at, self._input = target, output
+            self.progress = Progress()
+
     def _enter(self, state: State) -> tuple[Json, str | None]:
-        """Do a state's work, again as its retries say; return what is handed on, and to which state."""
+        """Do a state's work; return its output and the next state."""
         entered = self._services.clock.now()
         kind = type(state).__name__
-        self._tell(f"{kind}StateEntered", state.name, input=self._input)
+        self.record(f"{kind}StateEntered", state.name, input=self._input)
+        output, target = self._try_until_through(state, entered)
+        self.record(f"{kind}StateExited", state.name, output=output)
+        return output, target
+
+    def _try_until_through(self, state: State, entered: datetime) -> tuple[Json, str | None]:
+        """Do a state's work as often as its rules of Retry say."""
         used: Counter[int] = Counter()
-        attempt = 0
-        while True:
-            frame = _Frame(self._input, self._context(state.name, entered, attempt))
+        for attempt in count():
+            frame = Frame(self._input, self._context(state.name, entered, attempt))
+            visit = Visit(state.name, attempt, frame, self._variables, self._services, self)
             try:
-                output, following = self._work(state, frame, attempt)
-                break
+                transition, frame = state.run(visit)
+                scope = visit.scope if frame is visit.frame else Scope(frame.states(), self._variables)
+                return self._leave(state.name, transition, frame, scope), transition.next
             except ExecutionTimeoutError:
                 raise
             except StatesError as error:
                 if not self._tries_again(state, error, used, attempt):
-                    output, following = self._caught(state, frame, error)
-                    break
-            attempt += 1
-        self._tell(f"{kind}StateExited", state.name, output=output)
-        return output, following
+                    return self._caught(state, visit.frame, error)
+        raise AssertionError  # mypy takes the loop for one that can end
 
-    def _work(self, state: State, frame: _Frame, attempt: int) -> tuple[Json, str | None]:
-        match state:
-            case Task():
-                after, frame = state.after, frame.with_result(self._invoke(state, frame, attempt))
-            case Map():
-                after, frame = state.after, frame.with_result(self._map(state, frame, attempt))
-            case Fail():
-                error, cause = (self._text(each, state, frame) for each in (state.error, state.cause))
-                raise StatesError(error, cause)
-            case Choice():
-                after = self._choose(state, frame)
-            case _:
-                after = state.after
-        return self._leave(state, after, frame), after.next
+    def _leave(self, state: str, transition: Transition, frame: Frame, scope: Scope) -> Json:
+        """Return a state's output, and assign its variables.
 
-    def _choose(self, state: Choice, frame: _Frame) -> After:
-        """Return what follows by the first condition that holds."""
-        scope = self._scope(frame)
-        for condition, after in state.rules:
-            holds = self._services.expressions.fill(condition, scope, f"{state.name}.Condition")
-            if not isinstance(holds, bool):
-                raise StatesError(QUERY_FAILED, f"The condition '{condition}' of {state.name} is no boolean.")
-            if holds:
-                return after
-        if state.default is None:
-            raise StatesError(NO_CHOICE, f"No condition of the state '{state.name}' holds, and it has no Default.")
-        return state.default
-
-    def _leave(self, state: State, after: After, frame: _Frame) -> Json:
-        """Return a state's output and keep its variables; both are made from the variables as they were before.
-
-        https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
+        Both are made from the variables as they were: https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
         """
-        scope = self._scope(frame)
         fill = self._services.expressions.fill
-        output = frame.handed_on if after.output is None else fill(after.output[0], scope, f"{state.name}.Output")
-        check_size(output, f"The output of the state '{state.name}'")
+        output = frame.default_output
+        if transition.output is not None:
+            output = fill(transition.output[0], scope, f"{state}.Output")
+        check_size(output, f"The output of the state '{state}'")
         assigned: dict[str, Json] = {}
-        for name, template in (after.assign or {}).items():
-            assigned[name] = fill(template, scope, f"{state.name}.Assign.{name}")
-        check_size(assigned, f"What the state '{state.name}' assigns")
-        kept = {**self._variables, **assigned}
-        check_variables(kept, state.name)
-        self._variables = kept
+        for name, template in (transition.assign or {}).items():
+            assigned[name] = fill(template, scope, f"{state}.Assign.{name}")
+        check_size(assigned, f"What the state '{state}' assigns")
+        variables = {**self._variables, **assigned}
+        check_variables(variables, state)
+        self._variables = variables
         return output
 
-    def _invoke(self, task: Task, frame: _Frame, attempt: int) -> Json:
-        return TaskTry(task, self._services, self._scope(frame), self.identity, self._left(), self._tell).invoke(
-            attempt
-        )
-
-    def _map(self, state: Map, frame: _Frame, attempt: int) -> Json:
-        """Run a map's children; a retried map is a new map run, a redriven one goes on."""
-        work = MapWork(state, self._services, self._scope(frame), self._start, self._left)
-        machine = self.identity.machine
-        if self._map_snapshot is not None:
-            self._map_run, self._map_snapshot = MapRun.restored(work, machine, self._map_snapshot), None
-        if self._map_run is None or attempt:
-            shares = read_shares(work, frame.states(), self._variables)
-            seed = f"{self.identity.name}/{state.name}/{self.redrives}/{attempt}"
-            self._map_run = MapRun(work, machine, map_run_id(machine, seed), shares)
-            details = self._map_run.described()
-            self._tell("MapRunStarted", state.name, **details)
-        else:
-            self._map_run.renew(work)
-            self._tell("MapRunRedriven", state.name, **self._map_run.described())
-        try:
-            result = self._map_run.run()
-            check_size(result, f"The result of the state '{state.name}'")
-        except StatesError as error:
-            self._tell("MapRunFailed", state.name, error=error.error, cause=error.cause, **self._map_run.counts())
-            if error.error in (DATA_LIMIT, RUNTIME):
-                self._map_run = None
-            raise
-        self._tell("MapRunSucceeded", state.name, **self._map_run.counts())
-        return result
-
-    def _start(self, state: Map, given: Json, name: str, child: Child) -> Execution:
-        """Make a child execution; it sees none of this one's variables."""
-        timeout = self._services.settings.express_seconds if state.express else None
-        machine = f"{self.identity.machine}/{state.label}"
-        identity = Identity(machine, name, timeout, child, state.express)
-        return Execution(self._services, state.processor, identity, given, self._left)
-
     def _tries_again(self, state: State, error: StatesError, used: Counter[int], attempt: int) -> bool:
-        """Wait for the next try if a rule says so. The first rule that matches counts, with retries of its own."""
-        rules = state.retry if isinstance(state, Task | Map) else ()
-        found = next((number for number, rule in enumerate(rules) if matches(error, rule.errors)), None)
-        if found is None or used[found] >= rules[found].attempts:
+        """Wait for the next try, if a rule of Retry says so.
+
+        The first rule that matches counts, with retries of its own.
+        """
+        rules = state.rules.retry
+        match = next((number for number, rule in enumerate(rules) if matches(error, rule.errors)), None)
+        if match is None or used[match] >= rules[match].attempts:
             return False
         seed = f"{self._services.settings.seed}/{self.identity.arn}/{state.name}/{attempt}"
-        delay = rules[found].wait(used[found], random.Random(seed).random())
-        used[found] += 1
-        self._tell(
+        delay = rules[match].wait(used[match], random.Random(seed).random())
+        used[match] += 1
+        self.record(
             "TaskRetried", state.name, error=error.error, cause=error.cause, attempt=attempt + 1, wait=round(delay, 3)
         )
-        left = self._left()
+        left = self.left()
         waited = min(delay, max(left, 0.0))
         self._skipped += waited - self._services.clock.wait(waited)
         if delay >= left:
             raise ExecutionTimeoutError(f"The execution took longer than it may, while '{state.name}' waited.")
         return True
 
-    def _caught(self, state: State, frame: _Frame, error: StatesError) -> tuple[Json, str | None]:
-        """Go where the first catcher that matches says, or fail."""
-        catchers = state.catch if isinstance(state, Task | Map) else ()
-        found = next((catcher for catcher in catchers if matches(error, catcher.errors)), None)
-        if found is None:
+    def _caught(self, state: State, frame: Frame, error: StatesError) -> tuple[Json, str | None]:
+        """Go where the first matching rule of Catch leads, or fail."""
+        match = next((catcher for catcher in state.rules.catch if matches(error, catcher.errors)), None)
+        if match is None:
             raise error
-        return self._leave(state, found.after, frame.with_error(error)), found.after.next
-
-    def _scope(self, frame: _Frame) -> Scope:
-        return Scope(frame.states(), self._variables)
-
-    def _text(self, template: Json, state: State, frame: _Frame) -> str:
-        value = self._services.expressions.fill(template, self._scope(frame), state.name)
-        return value if isinstance(value, str) else ""
+        frame = frame.with_error(error)
+        scope = Scope(frame.states(), self._variables)
+        return self._leave(state.name, match.transition, frame, scope), match.transition.next
 
     def _context(self, state: str, entered: datetime, attempt: int) -> dict[str, Json]:
-        """Return the context object. https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html"""
+        """Return the context object.
+
+        https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html
+        """
         identity = self.identity
         return {
             "Execution": {
                 "Id": identity.arn,
-                "Input": self._given,
+                "Input": self._payload,
                 "Name": identity.name,
                 "RedriveCount": self.redrives,
                 "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/{identity.machine.partition('/')[0]}",
@@ -289,53 +257,4 @@ class Execution:
         }
 
     def _elapsed(self) -> float:
-        return self._services.clock.elapsed() - self._began + self._skipped
-
-    def _left(self) -> float:
-        own = (_NO_LIMIT if self.identity.timeout is None else self.identity.timeout) - self._elapsed()
-        return own if self._left_above is None else min(own, self._left_above())
-
-    def _tell(self, kind: str, state: str, **details: Json) -> None:
-        self._number += 1
-        event = HistoryEvent(
-            self.identity.arn, self._number, kind, state, self._elapsed(), details, self.identity.child
-        )
-        self._services.listener(event)
-        # The event that says so is one more, and no other may stop the end from being told.
-        if self._number >= HISTORY_EVENTS and not self.identity.express and not kind.startswith("Execution"):
-            raise StatesError(RUNTIME, f"The execution has more than {HISTORY_EVENTS} events in its history.")
-
-
-class _Kept(msgspec.Struct):
-    """A snapshot of an execution, checked."""
-
-    at: str
-    input: object
-    variables: dict[str, object]
-    redrives: int
-    number: int
-    started: datetime
-    map_run: dict[str, object] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """What ``$states`` holds at one moment of a state. ``added``: the result, or the output of an error."""
-
-    input: Json
-    context: dict[str, Json]
-    added: tuple[str, Json] | None = None
-
-    def with_result(self, result: Json) -> _Frame:
-        return _Frame(self.input, self.context, ("result", result))
-
-    def with_error(self, error: StatesError) -> _Frame:
-        return _Frame(self.input, self.context, ("errorOutput", {"Error": error.error, "Cause": error.cause}))
-
-    @property
-    def handed_on(self) -> Json:
-        return self.input if self.added is None else self.added[1]
-
-    def states(self) -> Mapping[str, Json]:
-        known: dict[str, Json] = {"input": self.input, "context": self.context}
-        return known if self.added is None else {**known, self.added[0]: self.added[1]}
+        return self._services.clock.elapsed() - self._start_time + self._skipped

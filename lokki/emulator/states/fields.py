@@ -1,59 +1,65 @@
-"""Reading JSON objects whose every field must be known."""
+"""Reading JSON objects whose every field must be known.
+
+AWS refuses a definition with a misspelt field, and so does this reader: a field that nobody asked for is an error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from lokki.base.values import Json
 from lokki.emulator.states.expressions import is_expression
 from lokki.emulator.states.ranges import RANGES
 from lokki.errors import EmulatorError
 
-_REQUIRED = object()
-
 
 class Fields:
-    """The fields of one object of a definition; `end` refuses those that nobody asked for."""
+    """The fields of one object; `end` refuses those that nobody read."""
 
-    def __init__(self, described: object, where: str) -> None:
-        if not isinstance(described, dict):
-            raise EmulatorError(f"{where}: it is {type(described).__name__}, not an object.")
+    def __init__(self, definition: object, where: str) -> None:
+        if not isinstance(definition, dict):
+            raise EmulatorError(f"{where}: it is {type(definition).__name__}, not an object.")
         self.where = where
-        self._fields: dict[str, Json] = dict(described)
-        self._known: set[str] = set()
+        self._fields: dict[str, Json] = dict(definition)
+        self._unread = set(self._fields)
 
     def __contains__(self, name: str) -> bool:
         return name in self._fields
 
-    def value(self, name: str, default: object = _REQUIRED) -> Json:
-        """Return a field, or its default. Raises EmulatorError for one that is missing and has none."""
-        self._known.add(name)
-        if name not in self._fields and default is _REQUIRED:
+    def value(self, name: str) -> Json:
+        """Return a field.
+
+        Raises EmulatorError for one that is missing.
+        """
+        if name not in self._fields:
             raise EmulatorError(f"{self.where}: {name} is missing.")
-        return self._fields.get(name, cast("Json", default))
+        self._unread.discard(name)
+        return self._fields[name]
 
     def optional(self, name: str) -> tuple[Json] | None:
-        """Return a field, which may be null, in a tuple; None where there is no such field."""
-        return (self.value(name),) if name in self._fields else None
+        """Return a field that may be null, in a tuple; None if missing."""
+        return (self.value(name),) if name in self else None
 
-    def text(self, name: str) -> str:
-        """Return a string."""
-        value = self.value(name)
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return a string, or its default where there is no such field."""
+        value = default if default is not None and name not in self else self.value(name)
         if not isinstance(value, str):
             raise EmulatorError(f"{self.where}: {name} is {value!r}, not a string.")
         return value
 
-    def one_of(self, name: str, words: Sequence[str], default: object = _REQUIRED) -> str:
-        """Return one of some strings."""
-        value = self.value(name, default)
-        if value not in words:
-            raise EmulatorError(f"{self.where}: {name} is {value!r}; the emulator knows {', '.join(words)}.")
-        return cast("str", value)
+    def one_of[Word: str](self, name: str, words: Sequence[Word], default: Word | None = None) -> Word:
+        """Return one of some strings, or its default."""
+        if default is not None and name not in self:
+            return default
+        value = self.value(name)
+        for word in words:
+            if word == value:
+                return word
+        raise EmulatorError(f"{self.where}: {name} is {value!r}; the emulator knows {', '.join(words)}.")
 
     def number(self, name: str) -> float | None:
-        """Return a number of the field's range, or None where there is no such field."""
-        if name not in self._fields:
+        """Return a number of the field's range, or None if missing."""
+        if name not in self:
             return None
         value = self.value(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not RANGES[name].has(value):
@@ -61,34 +67,27 @@ class Fields:
         return value
 
     def whole(self, name: str, default: int) -> int:
-        """Return a whole number of the field's range, or the default where there is no such field."""
+        """Return a whole number of the field's range, or the default."""
         value = self.number(name)
         return default if value is None else int(value)
 
     def number_template(self, name: str, default: Json = None) -> Json:
-        """Return a number of the field's range or an expression, or the default where there is no such field."""
-        if name not in self._fields:
+        """Return a number of the field's range, an expression or the default."""
+        if name not in self:
             return default
         value = self.value(name)
         return value if is_expression(value) else self.number(name)
 
-    def text_template(self, name: str, default: object = _REQUIRED) -> Json:
-        """Return a string, which may be an expression."""
-        value = self.value(name, default)
-        if name in self._fields and not isinstance(value, str):
-            raise EmulatorError(f"{self.where}: {name} is {value!r}, not a string.")
-        return value
-
     def flag(self, name: str) -> bool:
-        """Return whether a field is true; False where there is none."""
-        value = self.value(name, False)
+        """Return whether a field is true; False if missing."""
+        value = self.value(name) if name in self else False
         if not isinstance(value, bool):
             raise EmulatorError(f"{self.where}: {name} is {value!r}, not true or false.")
         return value
 
     def comment(self) -> None:
-        """Know the field that changes nothing."""
-        if "Comment" in self._fields:
+        """Accept the field that changes nothing."""
+        if "Comment" in self:
             self.text("Comment")
 
     def mapping(self, name: str) -> dict[str, Json]:
@@ -99,18 +98,17 @@ class Fields:
         return value
 
     def objects(self, name: str) -> list[Fields]:
-        """Return a list of objects; an empty one where there is none."""
-        value = self.value(name, [])
+        """Return a list of objects; an empty one if missing."""
+        value = self.value(name) if name in self else []
         if not isinstance(value, list):
             raise EmulatorError(f"{self.where}: {name} is {type(value).__name__}, not a list.")
-        return [Fields(each, f"{self.where}: {name}[{number}]") for number, each in enumerate(value)]
+        return [Fields(member, f"{self.where}: {name}[{number}]") for number, member in enumerate(value)]
 
     def inside(self, name: str) -> Fields:
         """Return the fields of an object in this one."""
         return Fields(self.value(name), f"{self.where}: {name}")
 
     def end(self) -> None:
-        """Raise EmulatorError if there are fields that nobody asked for."""
-        unknown = sorted(set(self._fields) - self._known)
-        if unknown:
-            raise EmulatorError(f"{self.where}: the emulator does not know the field {unknown[0]!r}.")
+        """Raise EmulatorError if there are fields that nobody read."""
+        if self._unread:
+            raise EmulatorError(f"{self.where}: the emulator does not know the field {min(self._unread)!r}.")

@@ -8,93 +8,43 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Literal, Protocol, cast
+from typing import Literal
 
 import msgspec
 
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
-from lokki.emulator.states.definition import Map, Reader
-from lokki.emulator.states.expressions import Scope
-from lokki.emulator.states.failures import (
-    ITEM_READER_FAILED,
-    RESULT_WRITER_FAILED,
-    RUNTIME,
-    THRESHOLD,
-    ExecutionTimeoutError,
-    StatesError,
-)
-from lokki.emulator.states.history import Child
-from lokki.emulator.states.items import Share, as_items, batches, read_items, single
-from lokki.emulator.states.outcome import Outcome, in_range, timestamp
+from lokki.emulator.states.failures import RESULT_WRITER_FAILED, THRESHOLD, ExecutionTimeoutError, StatesError
+from lokki.emulator.states.items import Share
+from lokki.emulator.states.map_settings import MapSettings
+from lokki.emulator.states.outcome import Outcome, timestamp
 from lokki.emulator.states.results import KINDS, Kind, Result, files, manifest, transformed
-from lokki.emulator.states.services import ACCOUNT, REGION, EmulationStoppedError, Services
+from lokki.emulator.states.services import ACCOUNT, REGION, EmulationStoppedError
+from lokki.emulator.states.state import ChildExecution, Visit
 from lokki.errors import StoreError
 
-
-class ChildExecution(Protocol):
-    """A child execution, as far as a map run knows it."""
-
-    redrives: int
-
-    @property
-    def started(self) -> datetime:
-        """When it began."""
-
-    @property
-    def stopped(self) -> datetime | None:
-        """When it ended."""
-
-    def run(self) -> Outcome:
-        """Run it."""
-
-    def redrive(self) -> Outcome:
-        """Run it from where it failed."""
-
-    def snapshot(self) -> dict[str, Json]:
-        """Return what it needs to go on in another process."""
-
-    def restore(self, snapshot: dict[str, Json]) -> None:
-        """Be what a snapshot says."""
-
-
-type StartChild = Callable[[Map, Json, str, Child], ChildExecution]
+type StartChild = Callable[[Share, str], ChildExecution]
+"""Makes the child execution for a share of the items, with a name."""
 
 
 @dataclass(frozen=True, slots=True)
-class MapWork:
-    """What a map run works with in one try: its state, services, the scope of its fields, and how children start.
+class MapTry:
+    """What a map run works with in one try of its state."""
 
-    ``left``: the seconds that the whole execution has left.
-    """
-
-    state: Map
-    services: Services
-    scope: Scope
+    settings: MapSettings
+    visit: Visit
     start: StartChild
-    left: Callable[[], float]
-
-    def fill(self, template: Json, name: str) -> Json:
-        """Return the value of a field."""
-        return self.services.expressions.fill(template, self.scope, f"{self.state.name}.{name}")
-
-    def number(self, template: Json, name: str) -> float | None:
-        """Return the value of a field that is a number, or missing. Raises StatesError for one out of its range."""
-        return None if template is None else in_range(self.fill(template, name), name, self.state.name)
-
-    def whole(self, template: Json, name: str) -> int | None:
-        """Return the value of a field that is a whole number, or missing."""
-        value = self.number(template, name)
-        return None if value is None else int(value)
 
 
 @dataclass(slots=True)
 class _ChildRun:
-    """One child execution of a map run, started or not; ``written``: its result is in a result file."""
+    """One child execution of a map run, started or not.
+
+    ``written``: its result is in a result file.
+    """
 
     share: Share
     name: str
@@ -103,92 +53,48 @@ class _ChildRun:
     written: bool = False
 
 
-class _KeptOutcome(msgspec.Struct):
+class _SavedOutcome(msgspec.Struct):
     status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT"]
-    output: object
+    output: msgspec.Raw
     error: str
     cause: str
 
 
-class _KeptChild(msgspec.Struct):
-    input: object
+class _SavedChild(msgspec.Struct):
+    input: msgspec.Raw
     index: int
     items: int
     written: bool
-    outcome: _KeptOutcome | None
-    execution: dict[str, object] | None
+    outcome: _SavedOutcome | None
+    execution: msgspec.Raw
 
 
-class _Kept(msgspec.Struct):
-    """A snapshot of a map run, checked."""
+class _SavedMapRun(msgspec.Struct):
+    """What `MapRun.snapshot` returns; raw parts are decoded as JSON where they are used."""
 
     id: str
-    children: list[_KeptChild]
+    children: list[_SavedChild]
     order: list[int]
     written: dict[Kind, list[tuple[str, int]]]
 
 
 def map_run_id(machine: str, seed: str) -> str:
-    """Derive an id, so that a run has the same keys when it is done again."""
+    """Derive an id, so that a run that is done again has the same keys."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{machine}/{seed}"))
 
 
-def read_shares(work: MapWork, states: Mapping[str, Json], variables: Mapping[str, Json]) -> list[Share]:
-    """Read the items, override them by ItemSelector and put them into batches.
-
-    https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itemselector.html. Raises StatesError.
-    """
-    state = work.state
-    items = _read(work)
-    inputs: Iterable[Json] = items
-    if state.selector is not None:
-        inputs = _selected(work, state.selector[0], items, states, variables)
-    if state.batcher is None:
-        return list(single(inputs))
-    batcher = state.batcher
-    batch_input = None if batcher.batch_input is None else (work.fill(batcher.batch_input[0], "BatchInput"),)
-    most = work.whole(batcher.max_items, "MaxItemsPerBatch")
-    size = work.whole(batcher.max_bytes, "MaxInputBytesPerBatch")
-    return list(batches(list(inputs), most, size, batch_input))
-
-
-def _read(work: MapWork) -> list[Json]:
-    source = work.state.source
-    if not isinstance(source, Reader):
-        items = as_items(work.fill(source[0], "Items"))
-        if items is None:
-            raise StatesError(RUNTIME, f"Items of '{work.state.name}' is neither an array nor an object.")
-        return items
-    bucket, key = work.fill(source.bucket, "ItemReader.Bucket"), work.fill(source.key, "ItemReader.Key")
-    try:
-        content = work.services.objects.read(str(bucket), str(key))
-    except StoreError as error:
-        raise StatesError(ITEM_READER_FAILED, str(error)) from None
-    return read_items(content, source.input_type, work.whole(source.max_items, "MaxItems") or None)
-
-
-def _selected(
-    work: MapWork, selector: Json, items: list[Json], states: Mapping[str, Json], variables: Mapping[str, Json]
-) -> Iterable[Json]:
-    context = states["context"]
-    assert isinstance(context, dict)
-    for index, item in enumerate(items):
-        here: Json = {**context, "Map": {"Item": {"Index": index, "Value": item}}}
-        scope = Scope({**states, "context": here}, variables)
-        yield work.services.expressions.fill(selector, scope, f"{work.state.name}.ItemSelector")
-
-
 class MapRun:
-    """The children of one map run; `run` may be called again for a redrive, after `renew`.
+    """The children of one map run.
 
+    `run` may be called again for a redrive, after `renew`.
     https://docs.aws.amazon.com/step-functions/latest/dg/redrive-map-run.html
     """
 
-    def __init__(self, work: MapWork, machine: str, identity: str, shares: list[Share]) -> None:
+    def __init__(self, attempt: MapTry, machine: str, identity: str, shares: list[Share]) -> None:
         self.id = identity
-        self.arn = f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:{machine}/{work.state.label}:{self.id}"
-        self._machine = f"{machine}/{work.state.label}"
-        self._work = work
+        self._machine = f"{machine}/{attempt.settings.label}"
+        self.arn = f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:{self._machine}:{self.id}"
+        self._try = attempt
         space = uuid.UUID(identity)
         self._children = [_ChildRun(share, str(uuid.uuid5(space, str(share.index)))) for share in shares]
         self._items = sum(share.items for share in shares)
@@ -198,15 +104,15 @@ class MapRun:
         self._exceeded = False
         self._written: dict[Kind, list[tuple[str, int]]] = {}
 
-    def renew(self, work: MapWork) -> None:
-        """Go on with another try of the same map run: failed and pending children are to be run."""
-        self._work = work
+    def renew(self, attempt: MapTry) -> None:
+        """Prepare another try, for failed and pending children only."""
+        self._try = attempt
         # Those that succeeded before somebody stopped the emulation are in no result file yet.
         self._ended = [child for child in self._ended if _succeeded(child) and not child.written]
         self._failed_items, self._exceeded = 0, False
 
     def snapshot(self) -> dict[str, Json]:
-        """Return what it needs to go on in another process."""
+        """Return what another process needs to continue the map run."""
         children: list[Json] = [
             {
                 "input": child.share.input,
@@ -219,50 +125,51 @@ class MapRun:
             for child in self._children
         ]
         order: list[Json] = [child.share.index for child in self._ended if not child.written]
-        written: dict[str, Json] = {kind: [list(each) for each in found] for kind, found in self._written.items()}
+        written: dict[str, Json] = {
+            kind: [[key, size] for key, size in listing] for kind, listing in self._written.items()
+        }
         return {"id": self.id, "children": children, "order": order, "written": written}
 
     @classmethod
-    def restored(cls, work: MapWork, machine: str, snapshot: dict[str, Json]) -> MapRun:
-        """Make a map run as a snapshot says."""
-        kept = msgspec.convert(snapshot, _Kept)
-        made = cls(work, machine, kept.id, [Share(cast("Json", c.input), c.index, c.items) for c in kept.children])
-        by_index = {}
-        for child, known in zip(made._children, kept.children, strict=True):
-            by_index[known.index] = child
-            child.written = known.written
-            if (ended := known.outcome) is not None:
-                child.outcome = Outcome(ended.status, cast("Json", ended.output), ended.error, ended.cause)
-            if known.execution is not None:
-                part = Child(work.state.name, known.index, known.items)
-                child.execution = work.start(work.state, child.share.input, child.name, part)
-                child.execution.restore(cast("dict[str, Json]", known.execution))
-        made._ended = [by_index[index] for index in kept.order]
-        made._written = kept.written
-        return made
+    def restored(cls, attempt: MapTry, machine: str, snapshot: bytes) -> MapRun:
+        """Make a map run from its snapshot, as JSON.
 
-    def described(self) -> dict[str, Json]:
-        """Return what an event tells of the map run."""
-        work, state = self._work, self._work.state
+        Raises msgspec.MsgspecError for what is not one.
+        """
+        saved = msgspec.json.decode(snapshot, type=_SavedMapRun)
+        shares = [Share(msgspec.json.decode(child.input), child.index, child.items) for child in saved.children]
+        map_run = cls(attempt, machine, saved.id, shares)
+        by_index = {}
+        for child, record in zip(map_run._children, saved.children, strict=True):
+            by_index[record.index] = child
+            _restore(child, record, attempt.start)
+        map_run._ended = [by_index[index] for index in saved.order]
+        map_run._written = saved.written
+        return map_run
+
+    def details(self) -> dict[str, Json]:
+        """Return what the event of the map run's start has."""
+        settings, visit = self._try.settings, self._try.visit
+        percentage = visit.number(settings.tolerated_percentage, "ToleratedFailurePercentage")
         return {
             "mapRunArn": self.arn,
             "items": self._items,
             "finished": sum(child.share.items for child in self._children if _succeeded(child)),
             "concurrency": self._concurrency(),
             "children": len(self._children),
-            "maxConcurrency": work.whole(state.max_concurrency, "MaxConcurrency") or 0,
-            "toleratedFailureCount": work.whole(state.tolerated_count, "ToleratedFailureCount") or 0,
-            "toleratedFailurePercentage": work.number(state.tolerated_percentage, "ToleratedFailurePercentage") or 0,
+            "maxConcurrency": visit.whole(settings.max_concurrency, "MaxConcurrency") or 0,
+            "toleratedFailureCount": visit.whole(settings.tolerated_count, "ToleratedFailureCount") or 0,
+            "toleratedFailurePercentage": percentage or 0,
         }
 
     def counts(self) -> dict[str, Json]:
-        """Return how many items are done, failed and not started."""
-        done = sum(child.share.items for child in self._children if _succeeded(child))
+        """Return how many items succeeded, failed and are pending."""
+        succeeded = sum(child.share.items for child in self._children if _succeeded(child))
         pending = sum(child.share.items for child in self._children if child.outcome is None)
-        return {"succeeded": done, "failed": self._items - done - pending, "pending": pending}
+        return {"succeeded": succeeded, "failed": self._items - succeeded - pending, "pending": pending}
 
     def run(self) -> Json:
-        """Run all children that have not succeeded; return the map's result.
+        """Run all children that have not succeeded, and return the result.
 
         Raises StatesError, States.ExceedToleratedFailureThreshold when too many items failed; the results of the
         others are written all the same.
@@ -273,28 +180,32 @@ class MapRun:
             self._run_pending(pending)
         elif pending:
             self._run_threads(pending, min(threads, len(pending)))
-        if self._work.services.stop.is_set():
+        if self._visit.services.stop.is_set():
             raise EmulationStoppedError  # between two children: what is left must not be taken for done
-        if self._work.left() <= 0:
+        if self._visit.execution.left() <= 0:
             # Children that ended with the execution are no failures that could be tolerated: it times out, and AWS
             # aborts the map run: https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html
-            raise ExecutionTimeoutError(f"The execution took longer than it may, in '{self._work.state.name}'.")
+            raise ExecutionTimeoutError(f"The execution took longer than it may, in '{self._visit.state}'.")
         result = self._write()
         if self._exceeded:
             raise StatesError(THRESHOLD, "The specified tolerated failure threshold was exceeded")
         return result
 
+    @property
+    def _visit(self) -> Visit:
+        return self._try.visit
+
     def _concurrency(self) -> int:
-        most = self._work.whole(self._work.state.max_concurrency, "MaxConcurrency") or CHILDREN_AT_ONCE
-        return max(1, min(most, CHILDREN_AT_ONCE, self._work.services.settings.workers))
+        limit = self._visit.whole(self._try.settings.max_concurrency, "MaxConcurrency") or CHILDREN_AT_ONCE
+        return max(1, min(limit, CHILDREN_AT_ONCE, self._visit.services.settings.workers))
 
     def _run_threads(self, pending: deque[_ChildRun], threads: int) -> None:
-        stop = self._work.services.stop
+        stop = self._visit.services.stop
         with ThreadPoolExecutor(threads, thread_name_prefix="lokki-map") as pool:
             started = [pool.submit(self._run_pending, pending) for _ in range(threads)]
             try:
-                for each in started:
-                    each.result()
+                for future in started:
+                    future.result()
             except BaseException:
                 stop.set()  # the other threads end at their next wait, and the pool waits for them
                 raise
@@ -302,7 +213,7 @@ class MapRun:
     def _run_pending(self, pending: deque[_ChildRun]) -> None:
         while True:
             with self._lock:
-                if self._exceeded or not pending or self._work.services.stop.is_set() or self._work.left() <= 0:
+                if not pending or self._must_end():
                     return
                 child = pending.popleft()
             self._run_child(child)
@@ -312,33 +223,41 @@ class MapRun:
                     self._failed_items += child.share.items
                     self._exceeded = self._exceeded or self._too_many()
 
+    def _must_end(self) -> bool:
+        """Tell whether no other child may start."""
+        return self._exceeded or self._visit.services.stop.is_set() or self._visit.execution.left() <= 0
+
     def _run_child(self, child: _ChildRun) -> None:
-        """Run a child. A STANDARD one that failed goes on from its failed state, an EXPRESS one begins again."""
-        state, share = self._work.state, child.share
-        again = child.execution
-        if again is not None and not state.express:
-            child.outcome = again.redrive()
+        """Run a child, or redrive a STANDARD one that failed.
+
+        EXPRESS executions cannot be redriven, and start again:
+        https://docs.aws.amazon.com/step-functions/latest/dg/redrive-map-run.html
+        """
+        if child.execution is not None and not self._try.settings.express:
+            child.outcome = child.execution.redrive()
             return
-        part = Child(state.name, share.index, share.items)
-        child.execution = self._work.start(state, share.input, child.name, part)
+        child.execution = self._try.start(child.share, child.name)
         child.outcome = child.execution.run()
 
     def _too_many(self) -> bool:
-        """Tell whether more items failed than count or percentage allow; with neither, none may fail."""
-        state, failed = self._work.state, self._failed_items
-        count = self._work.number(state.tolerated_count, "ToleratedFailureCount")
-        share = self._work.number(state.tolerated_percentage, "ToleratedFailurePercentage")
+        """Tell whether more items failed than count or percentage allow.
+
+        Without either, none may fail.
+        """
+        settings, failed = self._try.settings, self._failed_items
+        count = self._visit.number(settings.tolerated_count, "ToleratedFailureCount")
+        share = self._visit.number(settings.tolerated_percentage, "ToleratedFailurePercentage")
         if count is None and share is None:
             return failed > 0
         return (count is not None and failed > count) or (share is not None and failed * 100 / self._items > share)
 
     def _write(self) -> Json:
         """Write result files and manifest, or return the results themselves."""
-        writer = self._work.state.writer
+        writer = self._try.settings.writer
         if writer.destination is None:
             return list(transformed((self._result(child) for child in self._children), writer.transformation))
         bucket, prefix = (
-            str(self._work.fill(template, f"ResultWriter.{name}"))
+            str(self._visit.fill(template, f"ResultWriter.{name}"))
             for template, name in zip(writer.destination, ("Bucket", "Prefix"), strict=True)
         )
         folder = f"{prefix.removesuffix('/')}/{self.id}" if prefix else self.id
@@ -349,24 +268,26 @@ class MapRun:
         return {"MapRunArn": self.arn, "ResultWriterDetails": {"Bucket": bucket, "Key": f"{folder}/manifest.json"}}
 
     def _write_files(self, bucket: str, folder: str) -> None:
-        """Write what ended in this try, in the order in which it ended; the manifest lists earlier successes too."""
-        writer, objects = self._work.state.writer, self._work.services.objects
+        """Write what ended in this try, in the order in which it ended.
+
+        The manifest lists the files with earlier successes too.
+        """
+        writer, objects = self._try.settings.writer, self._visit.services.objects
         pending = [child for child in self._children if child.outcome is None]
-        ended = [child for child in self._ended if not child.written]
-        results = [self._result(child) for child in (*ended, *pending)]
+        unwritten = [child for child in self._ended if not child.written]
+        results = [self._result(child) for child in (*unwritten, *pending)]
         listed: dict[Kind, list[tuple[str, int]]] = {"SUCCEEDED": list(self._written.get("SUCCEEDED", []))}
-        numbers = Counter({kind: len(found) for kind, found in self._written.items()})
+        numbers = Counter({kind: len(listing) for kind, listing in self._written.items()})
         for kind in KINDS:
             values = transformed((result for result in results if result.kind == kind), writer.transformation)
-            limit = self._work.services.settings.file_bytes
-            for content in files(values, writer.output_type, limit):
+            for content in files(values, writer.output_type, self._visit.services.settings.file_bytes):
                 key = f"{folder}/{kind}_{numbers[kind]}.json"
                 numbers[kind] += 1
                 objects.write(bucket, key, content)
                 listed.setdefault(kind, []).append((key, len(content)))
                 self._written.setdefault(kind, []).append((key, len(content)))
         objects.write(bucket, f"{folder}/manifest.json", manifest(bucket, self.arn, listed))
-        for child in ended:
+        for child in unwritten:
             child.written = _succeeded(child)
 
     def _result(self, child: _ChildRun) -> Result:
@@ -403,3 +324,12 @@ class MapRun:
 
 def _succeeded(child: _ChildRun) -> bool:
     return child.outcome is not None and child.outcome.status == "SUCCEEDED"
+
+
+def _restore(child: _ChildRun, record: _SavedChild, start: StartChild) -> None:
+    child.written = record.written
+    if (saved := record.outcome) is not None:
+        child.outcome = Outcome(saved.status, msgspec.json.decode(saved.output), saved.error, saved.cause)
+    if bytes(record.execution) != b"null":
+        child.execution = start(child.share, child.name)
+        child.execution.restore(bytes(record.execution))

@@ -5,11 +5,12 @@ https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.htm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lokki.emulator.states.failures import ALL, RUNTIME, Retrier
 from lokki.emulator.states.fields import Fields
+from lokki.emulator.states.transition import Transition, read_transition
 from lokki.errors import EmulatorError
 
 _STATES_ERRORS = {
@@ -23,48 +24,63 @@ _STATES_ERRORS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Catcher[After]:
-    """One rule of a state's ``Catch``: for these errors the execution goes on elsewhere."""
+class Catcher:
+    """One rule of a state's ``Catch``: where these errors lead."""
 
     errors: tuple[str, ...]
-    after: After
+    transition: Transition
 
 
-def read_retriers(fields: Fields) -> tuple[Retrier, ...]:
-    """Read ``Retry``. Raises EmulatorError for values that AWS refuses."""
-    rules = []
-    for each in fields.objects("Retry"):
-        each.comment()
-        backoff, longest = each.number("BackoffRate"), each.number("MaxDelaySeconds")
-        jitter = each.one_of("JitterStrategy", ("FULL", "NONE"), default="NONE")
-        rule = Retrier(
-            _errors(each),
-            each.whole("IntervalSeconds", 1),
-            each.whole("MaxAttempts", 3),
-            2.0 if backoff is None else float(backoff),
-            None if longest is None else int(longest),
-            jitter == "FULL",
-        )
-        if rule.max_delay is not None and rule.max_delay <= rule.interval:
-            raise EmulatorError(f"{each.where}: MaxDelaySeconds must be more than IntervalSeconds.")
-        each.end()
-        rules.append(rule)
-    _check_all([rule.errors for rule in rules], fields.where)
-    return tuple(rules)
+@dataclass(frozen=True, slots=True)
+class ErrorRules:
+    """What happens when a state fails: it is tried again, or leads elsewhere."""
+
+    retry: tuple[Retrier, ...] = ()
+    catch: tuple[Catcher, ...] = ()
 
 
-def read_catchers[After](fields: Fields, read_after: Callable[[Fields], After]) -> tuple[Catcher[After], ...]:
-    """Read ``Catch``. Raises EmulatorError for values that AWS refuses."""
-    rules = []
-    for each in fields.objects("Catch"):
-        each.comment()
-        each.text("Next")
-        if "End" in each:
-            raise EmulatorError(f"{each.where}: a rule of Catch has Next, and no End.")
-        rules.append(Catcher(_errors(each), read_after(each)))
-        each.end()
-    _check_all([rule.errors for rule in rules], fields.where)
-    return tuple(rules)
+NO_RULES = ErrorRules()
+"""For states that have neither Retry nor Catch: their errors fail the execution."""
+
+
+def read_rules(fields: Fields) -> ErrorRules:
+    """Read ``Retry`` and ``Catch``.
+
+    Raises EmulatorError for values that AWS refuses.
+    """
+    retriers = tuple(map(_read_retrier, fields.objects("Retry")))
+    catchers = tuple(map(_read_catcher, fields.objects("Catch")))
+    _check_all([rule.errors for rule in retriers], fields.where)
+    _check_all([rule.errors for rule in catchers], fields.where)
+    return ErrorRules(retriers, catchers)
+
+
+def _read_retrier(fields: Fields) -> Retrier:
+    fields.comment()
+    backoff, longest = fields.number("BackoffRate"), fields.number("MaxDelaySeconds")
+    jitter = fields.one_of("JitterStrategy", ("FULL", "NONE"), default="NONE")
+    rule = Retrier(
+        _errors(fields),
+        fields.whole("IntervalSeconds", 1),
+        fields.whole("MaxAttempts", 3),
+        2.0 if backoff is None else float(backoff),
+        None if longest is None else int(longest),
+        jitter == "FULL",
+    )
+    if rule.max_delay is not None and rule.max_delay <= rule.interval:
+        raise EmulatorError(f"{fields.where}: MaxDelaySeconds must be more than IntervalSeconds.")
+    fields.end()
+    return rule
+
+
+def _read_catcher(fields: Fields) -> Catcher:
+    fields.comment()
+    fields.text("Next")
+    if "End" in fields:
+        raise EmulatorError(f"{fields.where}: a rule of Catch has Next, and no End.")
+    rule = Catcher(_errors(fields), read_transition(fields))
+    fields.end()
+    return rule
 
 
 def _errors(fields: Fields) -> tuple[str, ...]:

@@ -1,87 +1,105 @@
-"""Tasks: one try of invoking a Lambda function, as the optimized integration does.
+"""Task: invokes a Lambda function, as the optimized integration does.
 
+https://docs.aws.amazon.com/step-functions/latest/dg/state-task.html and
 https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
+from lokki.base.quotas import LONGEST_TIMEOUT
 from lokki.base.values import Json
-from lokki.emulator.states.definition import Task
-from lokki.emulator.states.expressions import Scope
 from lokki.emulator.states.failures import QUERY_FAILED, TIMEOUT, ExecutionTimeoutError, StatesError
-from lokki.emulator.states.outcome import Identity, check_size, in_range
-from lokki.emulator.states.services import Caller, FunctionReply, InvocationTimeoutError, ServiceError, Services
+from lokki.emulator.states.fields import Fields
+from lokki.emulator.states.outcome import check_size, in_range
+from lokki.emulator.states.rules import ErrorRules, read_rules
+from lokki.emulator.states.services import Caller, FunctionReply, InvocationTimeoutError, ServiceError
+from lokki.emulator.states.state import Frame, LevelReader, Visit
+from lokki.emulator.states.transition import Transition, read_transition
+from lokki.errors import EmulatorError
 
-
-class RecordEvent(Protocol):
-    """Tells of an event."""
-
-    def __call__(self, kind: str, state: str, **details: Json) -> None:
-        """RecordEvent."""
+LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
 
 
 @dataclass(frozen=True, slots=True)
-class TaskTry:
-    """One try of a task. ``left``: seconds that its execution has left."""
+class Task:
+    """A function to invoke, with templates of its payload and timeout.
 
-    task: Task
-    services: Services
-    scope: Scope
-    identity: Identity
-    left: float
-    tell: RecordEvent
+    ``payload`` is None where the function gets an empty object.
+    """
 
-    def invoke(self, attempt: int) -> dict[str, Json]:
-        """Invoke the function; return the whole response. Raises StatesError."""
-        task = self.task
-        function, payload, seconds = self._arguments()
-        text = check_size(payload, f"The arguments of the state '{task.name}'")
-        scheduled: dict[str, Json] = {"resourceType": "lambda", "resource": "invoke", "function": function}
-        self.tell("TaskScheduled", task.name, **scheduled, parameters=payload)
+    name: str
+    function: str
+    payload: tuple[Json] | None
+    timeout: Json
+    rules: ErrorRules
+    transition: Transition
+
+    @classmethod
+    def read(cls, name: str, fields: Fields, level: LevelReader) -> Task:
+        """Read the state."""
+        resource = fields.text("Resource")
+        if resource != LAMBDA_INVOKE:
+            raise EmulatorError(f"{fields.where}: Resource is {resource!r}; the emulator knows {LAMBDA_INVOKE} only.")
+        arguments = fields.inside("Arguments")
+        function = arguments.text("FunctionName")
+        payload = arguments.optional("Payload")
+        arguments.end()
+        timeout = fields.number_template("TimeoutSeconds", LONGEST_TIMEOUT)
+        return cls(name, function, payload, timeout, read_rules(fields), read_transition(fields))
+
+    def transitions(self) -> Iterator[Transition]:
+        """Yield its one way out."""
+        yield self.transition
+
+    def run(self, visit: Visit) -> tuple[Transition, Frame]:
+        """Invoke the function; the result is Lambda's whole response."""
+        function, payload, seconds = self._arguments(visit)
+        text = check_size(payload, f"The arguments of the state '{self.name}'")
+        visit.record("TaskScheduled", resourceType="lambda", resource="invoke", function=function, parameters=payload)
         try:
-            reply = self._reply(function, text, seconds, self._caller(attempt))
+            reply = self._invoke(visit, function, text, seconds)
             if reply.failed:
                 raise function_error(reply.payload)
-            result = _envelope(_decoded(reply.payload), reply.version, self.identity.name)
-            check_size(result, f"The result of the state '{task.name}'")
+            response = _envelope(_decoded(reply.payload), reply.version, visit.execution.identity.name)
+            check_size(response, f"The result of the state '{self.name}'")
         except StatesError as error:
-            kind = "TaskTimedOut" if error.error == TIMEOUT else "TaskFailed"
-            self.tell(kind, task.name, error=error.error, cause=error.cause)
+            event = "TaskTimedOut" if error.error == TIMEOUT else "TaskFailed"
+            visit.record(event, error=error.error, cause=error.cause)
             raise
-        self.tell("TaskSucceeded", task.name, output=result["Payload"])
-        return result
+        visit.record("TaskSucceeded", output=response["Payload"])
+        return self.transition, visit.frame.with_result(response)
 
-    def _arguments(self) -> tuple[str, Json, float]:
-        task, fill = self.task, self.services.expressions.fill
-        function = fill(task.function, self.scope, f"{task.name}.Arguments.FunctionName")
+    def _arguments(self, visit: Visit) -> tuple[str, Json, float]:
+        function = visit.fill(self.function, "Arguments.FunctionName")
         payload: Json = {}
-        if task.payload is not None:
-            payload = fill(task.payload[0], self.scope, f"{task.name}.Arguments.Payload")
-        seconds = fill(task.timeout, self.scope, f"{task.name}.TimeoutSeconds")
+        if self.payload is not None:
+            payload = visit.fill(self.payload[0], "Arguments.Payload")
+        seconds = visit.fill(self.timeout, "TimeoutSeconds")
         if not isinstance(function, str):
-            raise StatesError(QUERY_FAILED, f"FunctionName of '{task.name}' is no string.")
-        return function, payload, in_range(seconds, "TimeoutSeconds", task.name)
+            raise StatesError(QUERY_FAILED, f"FunctionName of '{self.name}' is no string.")
+        return function, payload, in_range(seconds, "TimeoutSeconds", self.name)
 
-    def _reply(self, function: str, text: bytes, seconds: float, caller: Caller) -> FunctionReply:
+    def _invoke(self, visit: Visit, function: str, payload: bytes, seconds: float) -> FunctionReply:
+        left = visit.execution.left()
         try:
-            return self.services.functions.invoke(function, text, min(seconds, self.left), caller)
+            return visit.services.functions.invoke(function, payload, min(seconds, left), self._caller(visit))
         except ServiceError as error:
             raise StatesError(error.error, error.cause) from None
         except InvocationTimeoutError:
-            if self.left <= seconds:
-                problem = f"The execution took longer than it may, in '{self.task.name}'."
+            if left <= seconds:  # no rule may catch that the whole execution is out of time
+                problem = f"The execution took longer than it may, in '{self.name}'."
                 raise ExecutionTimeoutError(problem) from None
-            raise StatesError(TIMEOUT, f"'{self.task.name}' took longer than {seconds:g} s.") from None
+            raise StatesError(TIMEOUT, f"'{self.name}' took longer than {seconds:g} s.") from None
 
-    def _caller(self, attempt: int) -> Caller:
-        child = self.identity.child
-        index, items = (None, 0) if child is None else (child.index, child.items)
-        return Caller(self.identity.arn, self.task.name, attempt, index, items)
+    def _caller(self, visit: Visit) -> Caller:
+        identity = visit.execution.identity
+        index, items = (None, 0) if identity.child is None else (identity.child.index, identity.child.items)
+        return Caller(identity.arn, self.name, visit.attempt, index, items)
 
 
 def _decoded(payload: bytes) -> Json:
@@ -93,7 +111,7 @@ def _decoded(payload: bytes) -> Json:
 
 
 def _envelope(payload: Json, version: str, request: str) -> dict[str, Json]:
-    """Return the response of an invocation as the optimized integration hands it on."""
+    """Wrap a payload in the response of an invocation."""
     headers: dict[str, Json] = {"Content-Type": "application/json", "X-Amz-Executed-Version": version}
     return {
         "ExecutedVersion": version,
@@ -105,7 +123,10 @@ def _envelope(payload: Json, version: str, request: str) -> dict[str, Json]:
 
 
 def function_error(payload: bytes) -> StatesError:
-    """Return the error that a function reported: its type is the name, all of it the cause; else Lambda.Unknown."""
-    described = _decoded(payload)
-    kind = described.get("errorType") if isinstance(described, dict) else None
-    return StatesError(kind if isinstance(kind, str) and kind else "Lambda.Unknown", payload.decode(errors="replace"))
+    """Return the error that a function reported.
+
+    Its name is the reported type, or Lambda.Unknown where there is none; its cause is the whole report.
+    """
+    report = _decoded(payload)
+    name = report.get("errorType") if isinstance(report, dict) else None
+    return StatesError(name if isinstance(name, str) and name else "Lambda.Unknown", payload.decode(errors="replace"))
