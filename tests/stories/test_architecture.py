@@ -87,6 +87,11 @@ ONLY_IN = {
     "awslambdaric": ("lokki.emulator.*",),
 }
 
+CLOSED = {
+    "lokki.emulator.states": {"lokki.errors", "lokki.base.values", "lokki.base.quotas"},
+}
+"""Folders that import nothing of lokki but themselves and these modules."""
+
 BROAD = {
     ("lokki.engine.invocation", "run"): "a step may raise anything",
     ("lokki.local_run.libraries", "import_libraries"): "a library may raise anything while it is imported",
@@ -157,6 +162,18 @@ def rightward_imports(modules: Mapping[str, str]) -> list[str]:
         for module in modules
         for other in sorted(own_imports(module, modules))
         if (layer(module) or 0) < (layer(other) or 0)
+    ]
+
+
+def imports_from_outside(modules: Mapping[str, str]) -> list[str]:
+    """Find what closed folders import of lokki that they may not."""
+    return [
+        f"{module} imports {other}"
+        for folder, allowed in CLOSED.items()
+        for module in modules
+        if module == folder or module.startswith(f"{folder}.")
+        for other in sorted(own_imports(module, modules))
+        if other not in allowed and not other.startswith(f"{folder}.")
     ]
 
 
@@ -284,6 +301,7 @@ def loaded_by(statement: str) -> set[str]:
 RULES_OF_THE_PACKAGE = [
     unlisted,
     rightward_imports,
+    imports_from_outside,
     cycles,
     relative_imports,
     impurities,
@@ -322,6 +340,16 @@ def test_no_test_patches_what_it_tests() -> None:
             rightward_imports,
             {"lokki.engine.events": "def f():\n    import lokki.runner", "lokki.runner": ""},
             ["lokki.engine.events (L3) imports lokki.runner (L6)"],
+        ),
+        (
+            imports_from_outside,
+            {"lokki.emulator.states.task": "from lokki.emulator.run import Emulation", "lokki.emulator.run": ""},
+            ["lokki.emulator.states.task imports lokki.emulator.run"],
+        ),
+        (
+            imports_from_outside,
+            {"lokki.emulator.states.task": "from lokki.base import values", "lokki.base.values": ""},
+            [],
         ),
         (
             cycles,

@@ -29,7 +29,10 @@ _NO_LIMIT = 31_536_000.0
 
 
 class _SavedExecution(msgspec.Struct):
-    """What `Execution.snapshot` returns; raw parts are decoded as JSON where they are used."""
+    """What `Execution.snapshot` returns.
+
+    Raw parts are decoded as JSON where they are used: msgspec knows no recursive type.
+    """
 
     at: str
     input: msgspec.Raw
@@ -76,8 +79,9 @@ class Execution:
         return self._run_states()
 
     def redrive(self) -> Outcome:
-        """Run from the state that failed; retries and timeouts count anew.
+        """Run from the state that failed.
 
+        Retries and timeouts count anew.
         https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
         """
         self.redrives += 1
@@ -149,7 +153,7 @@ class Execution:
         return outcome
 
     def _run_to_end(self) -> Json:
-        """Run state after state; return the output of the last."""
+        """Run state after state, and return the output of the last."""
         check_size(self._payload, "The input of the execution")
         while True:
             output, target = self._enter(self._states.by_name[self._at])
@@ -159,7 +163,7 @@ class Execution:
             self.progress = Progress()
 
     def _enter(self, state: State) -> tuple[Json, str | None]:
-        """Do a state's work; return its output and the next state."""
+        """Do a state's work, and return its output and the next state."""
         entered = self._services.clock.now()
         kind = type(state).__name__
         self.record(f"{kind}StateEntered", state.name, input=self._input)

@@ -13,7 +13,6 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 import msgspec
 from jsonata import Jsonata  # type: ignore[import-untyped]
@@ -39,15 +38,21 @@ def is_expression(value: Json) -> bool:
 
 
 class Scope:
-    """What expressions see: ``$states`` and variables. Converted for the library once, however many read it."""
+    """The ``$states`` and the variables that expressions see.
+
+    They are converted for the library once, however many expressions read them.
+    """
 
     def __init__(self, states: Mapping[str, Json], variables: Mapping[str, Json]) -> None:
-        self.bindings = {name: _given(value) for name, value in variables.items()}
-        self.bindings["states"] = _given(dict(states))
+        self.bindings = {name: _to_library(value) for name, value in variables.items()}
+        self.bindings["states"] = _to_library(dict(states))
 
 
 class Expressions:
-    """Evaluates templates. Expressions are parsed once for each thread, since the library's are not to be shared."""
+    """Evaluates templates.
+
+    Expressions are parsed once for each thread, since the library's are not to be shared.
+    """
 
     def __init__(self) -> None:
         self._parsed = threading.local()
@@ -59,26 +64,26 @@ class Expressions:
         the field. Raises EmulatorError for what is not JSONata.
         """
         if isinstance(template, str):
-            found = _DELIMITED.fullmatch(template)
-            return template if found is None else self._value(found[1], scope, where)
+            match = _DELIMITED.fullmatch(template)
+            return template if match is None else self._value(match[1], scope, where)
         if isinstance(template, list):
-            return [self.fill(each, scope, where) for each in template]
+            return [self.fill(member, scope, where) for member in template]
         if isinstance(template, dict):
-            return {name: self.fill(each, scope, f"{where}.{name}") for name, each in template.items()}
+            return {name: self.fill(member, scope, f"{where}.{name}") for name, member in template.items()}
         return template
 
     def check(self, template: Json, where: str) -> None:
-        """Raise EmulatorError for an expression that cannot be parsed, or that calls ``$eval``."""
+        """Raise EmulatorError for what cannot be parsed or calls ``$eval``."""
         if isinstance(template, str):
-            found = _DELIMITED.fullmatch(template)
-            if found is not None:
-                self._parse(found[1], where)
+            match = _DELIMITED.fullmatch(template)
+            if match is not None:
+                self._parse(match[1], where)
         elif isinstance(template, list):
-            for each in template:
-                self.check(each, where)
+            for member in template:
+                self.check(member, where)
         elif isinstance(template, dict):
-            for name, each in template.items():
-                self.check(each, f"{where}.{name}")
+            for name, member in template.items():
+                self.check(member, f"{where}.{name}")
 
     def _value(self, text: str, scope: Scope, where: str) -> Json:
         parsed = self._parse(text, where)
@@ -93,7 +98,7 @@ class Expressions:
             raise StatesError(
                 QUERY_FAILED, f"The JSONata expression '{text.strip()}' in {where} returned nothing (undefined)."
             )
-        return _taken(value, text)
+        return _from_library(value, text)
 
     def _parse(self, text: str, where: str) -> Jsonata:
         cache: dict[str, Jsonata] | None = getattr(self._parsed, "cache", None)
@@ -115,27 +120,33 @@ class Expressions:
         return parsed
 
 
-def _given(value: Json) -> object:
-    """Copy a value for the library: it has an object of its own for null, and changes what it is given."""
+def _to_library(value: Json) -> object:
+    """Copy a value for the library.
+
+    It has an object of its own for null, and changes the values that it gets.
+    """
     if value is None:
         return Utils.NULL_VALUE
     if isinstance(value, list):
-        return [_given(each) for each in value]
+        return [_to_library(member) for member in value]
     if isinstance(value, dict):
-        return {name: _given(each) for name, each in value.items()}
+        return {name: _to_library(member) for name, member in value.items()}
     return value
 
 
-def _taken(value: object, text: str) -> Json:
-    """Copy a value of the library; numbers are as JSON from IEEE 754 doubles has them: 1 for 1.0."""
+def _from_library(value: object, text: str) -> Json:
+    """Copy a value of the library.
+
+    Numbers are written as JSON has IEEE 754 doubles, 1 for 1.0.
+    """
     if value is None or value is Utils.NULL_VALUE:
         return None
     if isinstance(value, Utils.RangeList):
         return list(range(value.a, value.b + 1))
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_taken(each, text) for each in value]
+        return [_from_library(member, text) for member in value]
     if isinstance(value, Mapping):
-        return {str(name): _taken(each, text) for name, each in value.items()}
+        return {str(name): _from_library(member, text) for name, member in value.items()}
     if isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -152,10 +163,10 @@ def _partition(values: object = None, size: object = None) -> object:
 
 
 def _range(first: object = None, last: object = None, step: object = None) -> object:
-    if not all(isinstance(each, int | float) for each in (first, last, step)) or not step:
-        raise ValueError("$range takes the first number, the last, and a step that is not 0")
-    begin, end, delta = int(cast("float", first)), int(cast("float", last)), int(cast("float", step))
-    return list(range(begin, end + (1 if delta > 0 else -1), delta))
+    if isinstance(first, int | float) and isinstance(last, int | float) and isinstance(step, int | float) and step:
+        delta = int(step)
+        return list(range(int(first), int(last) + (1 if delta > 0 else -1), delta))
+    raise ValueError("$range takes the first number, the last, and a step that is not 0")
 
 
 def _hash(text: object = None, algorithm: object = "SHA-256") -> object:
@@ -175,7 +186,7 @@ def _uuid() -> object:
 def _parse_json(text: object = None) -> object:
     if not isinstance(text, str):
         raise ValueError("$parse takes a string of JSON")
-    return _given(msgspec.json.decode(text))
+    return _to_library(msgspec.json.decode(text))
 
 
 _FUNCTIONS: Mapping[str, Callable[..., object]] = {

@@ -21,7 +21,11 @@ QUERY_FAILED = "States.QueryEvaluationError"
 
 
 class StatesError(Exception):
-    """A state failed: the error's name, which rules match, and its cause in words or JSON."""
+    """A state failed.
+
+    * ``error``: the error's name, which rules of Retry and Catch match.
+    * ``cause``: why, in words or as a function's JSON.
+    """
 
     def __init__(self, error: str, cause: str = "") -> None:
         super().__init__(f"{error}: {cause}" if cause else error)
@@ -30,7 +34,7 @@ class StatesError(Exception):
 
 
 class ExecutionTimeoutError(StatesError):
-    """The whole execution ran out of time: no rule matches that."""
+    """The whole execution ran out of time, which no rule matches."""
 
     def __init__(self, cause: str = "") -> None:
         super().__init__(TIMEOUT, cause)
@@ -53,7 +57,11 @@ def matches(error: StatesError, names: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Retrier:
-    """One rule of a state's ``Retry``. ``interval``, ``max_delay``: seconds; ``attempts`` counts retries only."""
+    """One rule of a state's ``Retry``.
+
+    * ``interval``, ``max_delay``: seconds.
+    * ``attempts``: how many retries, the first try not counted.
+    """
 
     errors: tuple[str, ...]
     interval: int = 1
@@ -63,7 +71,10 @@ class Retrier:
     jitter: bool = False
 
     def wait(self, retried: int, chance: float) -> float:
-        """Return the seconds before the next try, after so many by this rule; ``chance``, 0 to 1, is for jitter.
+        """Return the seconds before the next try.
+
+        * ``retried``: how many retries this rule has made.
+        * ``chance``: a number from 0 to 1, for jitter.
 
         >>> rule = Retrier(("ErrorA",), interval=3, backoff=2.0, max_delay=10)
         >>> [rule.wait(n, 0.5) for n in (0, 1, 2)]

@@ -12,7 +12,11 @@ from lokki.base.values import Json
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """Which part of a map a child execution is: the map's state, its items' first index and their number."""
+    """Which part of a map a child execution is.
+
+    * ``map``: the name of the map's state.
+    * ``index``: that of its first item; ``items``: how many it has.
+    """
 
     map: str
     index: int
@@ -21,10 +25,11 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
-    """One event of an execution. ``number`` counts from 1 in each execution, ``seconds`` since its beginning.
+    """One event of an execution.
 
-    ``type`` is AWS's name without its category: ``TaskStateEntered``, ``TaskFailed``, ``MapRunStarted`` …; ``details``
-    are the fields that AWS has, and ``attempt``, ``wait`` for ``TaskRetried``, which AWS does not tell of.
+    * ``number`` counts from 1 in each execution, ``seconds`` from its start.
+    * ``type``: AWS's name without its category, such as ``TaskStateEntered``, ``TaskFailed``, ``MapRunStarted``.
+    * ``details``: the fields that AWS has, and ``attempt`` and ``wait`` of ``TaskRetried``, an event that AWS lacks.
     """
 
     execution: str
@@ -38,7 +43,7 @@ class HistoryEvent:
 
 def event_to_json(event: HistoryEvent) -> dict[str, Json]:
     """Return an event as a JSON object."""
-    described: dict[str, Json] = {
+    fields: dict[str, Json] = {
         "execution": event.execution,
         "number": event.number,
         "type": event.type,
@@ -46,5 +51,5 @@ def event_to_json(event: HistoryEvent) -> dict[str, Json]:
         "seconds": round(event.seconds, 6),
     }
     if event.child is not None:
-        described["child"] = {"map": event.child.map, "index": event.child.index, "items": event.child.items}
-    return {**described, **event.details}
+        fields["child"] = {"map": event.child.map, "index": event.child.index, "items": event.child.items}
+    return {**fields, **event.details}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 
@@ -21,7 +21,10 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one child execution is for: its input, its items' first index and their number."""
+    """The part of a map that one child execution works on.
+
+    * ``index``: that of its first item; ``items``: how many it has.
+    """
 
     input: Json
     index: int
@@ -29,59 +32,67 @@ class Share:
 
 
 def read_items(content: bytes, kind: Literal["JSON", "JSONL"], most: int | None) -> list[Json]:
-    """Return the items of a dataset: the members of a JSON array, or the values of JSON lines.
+    """Return the items of a dataset.
 
-    An object's items are its pairs, as objects with Key and Value. Raises StatesError, States.ItemReaderFailed.
+    They are the members of a JSON array, the pairs of a JSON object, or the values of JSON lines. Raises StatesError,
+    States.ItemReaderFailed.
     """
     try:
         if kind == "JSONL":
-            found: Json = [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
+            dataset: Json = [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
         else:
-            found = msgspec.json.decode(content)
+            dataset = msgspec.json.decode(content)
     except msgspec.DecodeError as error:
         raise StatesError(ITEM_READER_FAILED, f"The dataset is no {kind}: {error}") from None
-    items = as_items(found)
+    items = as_items(dataset)
     if items is None:
         raise StatesError(ITEM_READER_FAILED, "Attempting to map over non-iterable node.")
     return items[:most]
 
 
 def as_items(value: Json) -> list[Json] | None:
-    """Return what a map iterates over in a value; None for what is neither array nor object."""
+    """Return what a map iterates over in an array or an object.
+
+    An object's items are its pairs, as objects with Key and Value. Of other values there are none: None.
+    """
     if isinstance(value, dict):
-        return [{"Key": name, "Value": each} for name, each in value.items()]
+        return [{"Key": name, "Value": member} for name, member in value.items()]
     return value if isinstance(value, list) else None
 
 
 def single(inputs: Iterable[Json]) -> Iterator[Share]:
-    """Give each item an execution of its own. Raises StatesError for an input that is too large for one."""
-    for index, given in enumerate(inputs):
-        size = len(_encode(given))
+    """Give each item an execution of its own.
+
+    Raises StatesError for an input that is too large for one.
+    """
+    for index, payload in enumerate(inputs):
+        size = len(_encode(payload))
         if size > STATE_BYTES:
             raise StatesError(DATA_LIMIT, f"The input of item {index} has {size} bytes, more than {STATE_BYTES}.")
-        yield Share(given, index, 1)
+        yield Share(payload, index, 1)
 
 
 def batches(
     inputs: Sequence[Json], max_items: int | None, max_bytes: int | None, batch_input: tuple[Json] | None
 ) -> Iterator[Share]:
-    """Put items into batches of at most so many items, and so many bytes of input, at most 256 KiB.
+    """Put items into batches of at most so many items and bytes of input.
 
-    A batch is ``{"BatchInput": …, "Items": […]}``. Raises StatesError for an item that fits no batch.
+    A batch is ``{"BatchInput": …, "Items": […]}``, and never larger than a state's 256 KiB. Raises StatesError for
+    an item that fits no batch.
     """
     frame: dict[str, Json] = {} if batch_input is None else {"BatchInput": batch_input[0]}
     limit = min(max_bytes or STATE_BYTES, STATE_BYTES)
     empty = len(_encode({**frame, "Items": []}))
     batch: list[Json] = []
     size, first = empty, 0
-    for index, given in enumerate(inputs):
-        added = len(_encode(given))
+    for index, payload in enumerate(inputs):
+        added = len(_encode(payload))
         if batch and (len(batch) == max_items or size + added + 1 > limit):
-            yield Share({**frame, "Items": cast("Json", batch)}, first, len(batch))
+            yield Share({**frame, "Items": batch}, first, len(batch))
             batch, size, first = [], empty, index
         if empty + added > limit:
             raise StatesError(DATA_LIMIT, f"Item {index} has {added} bytes, too many for a batch of {limit}.")
         size += added + (1 if batch else 0)
-        batch.append(given)
+        batch.append(payload)
     if batch:
-        yield Share({**frame, "Items": cast("Json", batch)}, first, len(batch))
+        yield Share({**frame, "Items": batch}, first, len(batch))

@@ -70,7 +70,7 @@ class _SavedChild(msgspec.Struct):
 
 
 class _SavedMapRun(msgspec.Struct):
-    """What `MapRun.snapshot` returns; raw parts are decoded as JSON where they are used."""
+    """What `MapRun.snapshot` returns."""
 
     id: str
     children: list[_SavedChild]

@@ -53,7 +53,10 @@ class Map:
         yield self.transition
 
     def run(self, visit: Visit) -> tuple[Transition, Frame]:
-        """Run the children; the result is the list of theirs, or where it was written."""
+        """Run the children.
+
+        The result is the list of theirs, or where it was written.
+        """
         map_run = self._map_run(visit)
         try:
             result = map_run.run()

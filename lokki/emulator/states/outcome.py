@@ -1,4 +1,4 @@
-"""What is known of an execution from outside: which one it is, how it ended; and the size that its data may have."""
+"""What is known of an execution from outside, and the limits that its data must keep."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an execution ended. ``error`` and ``cause`` tell why it did not succeed."""
+    """How an execution ended.
+
+    ``error`` and ``cause`` say why it did not succeed.
+    """
 
     status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT"]
     output: Json = None
@@ -30,7 +33,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which execution it is. ``child``: its part of a map; ``express``: its type; ``timeout``: seconds it may take."""
+    """Which execution it is.
+
+    * ``timeout``: seconds that it may take.
+    * ``child``: its part of a map, where it is a child.
+    * ``express``: whether it is an EXPRESS execution.
+    """
 
     machine: str
     name: str
@@ -40,25 +48,35 @@ class Identity:
 
     @property
     def arn(self) -> str:
-        """The execution's ARN. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html"""
+        """The execution's ARN.
+
+        https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
+        """
         kind = "express" if self.express else "execution"
         return f"arn:aws:states:{REGION}:{ACCOUNT}:{kind}:{self.machine}:{self.name}"
 
 
 def timestamp(moment: datetime) -> str:
-    """Write a time as Step Functions does: ``2026-11-23T00:00:00.000Z``."""
+    """Write a time as Step Functions does.
+
+    >>> timestamp(datetime(2026, 11, 23, 7, 30, 0, 12_345))
+    '2026-11-23T07:30:00.012Z'
+    """
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def in_range(value: Json, name: str, state: str) -> float:
-    """Return the number that an expression gave for a field. Raises StatesError for one that the field cannot have."""
+    """Return the number that an expression gave for a field.
+
+    Raises StatesError for one out of the field's range.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not RANGES[name].has(value):
         raise StatesError(QUERY_FAILED, f"{name} of '{state}' is {_encode(value).decode()[:80]}, not {RANGES[name]}.")
     return value
 
 
 def check_variables(variables: dict[str, Json], state: str) -> None:
-    """Raise StatesError if variables are more than an execution may have."""
+    """Raise StatesError if variables are larger than allowed."""
     size = sum(len(_encode(value)) for value in variables.values())
     if size > VARIABLES_BYTES:
         problem = f"After the state '{state}' the execution's variables have {size} bytes"
@@ -66,7 +84,10 @@ def check_variables(variables: dict[str, Json], state: str) -> None:
 
 
 def check_size(value: Json, what: str) -> bytes:
-    """Return JSON's text. Raises StatesError for more than 256 KiB of it."""
+    """Return the text of a JSON value.
+
+    Raises StatesError for more than 256 KiB of it.
+    """
     text = _encode(value)
     if len(text) > STATE_BYTES:
         raise StatesError(

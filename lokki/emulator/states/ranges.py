@@ -17,7 +17,10 @@ from lokki.base.values import Json
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """From ``least`` to ``most``, both included; ``whole``: without a fraction."""
+    """The numbers from ``least`` to ``most``, both included.
+
+    ``whole``: without a fraction.
+    """
 
     least: int
     most: int = LONGEST_TIMEOUT

@@ -1,4 +1,6 @@
-"""The results of a map run as ResultWriter writes them: result files for each status, and a manifest. Pure functions.
+"""The results of a map run as ResultWriter writes them, in pure functions.
+
+There are result files for each status, and a manifest that lists them.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 
@@ -24,9 +26,11 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a child execution ended: its status (SUCCEEDED, FAILED, TIMED_OUT, PENDING …), and AWS's record of it.
+    """How a child execution ended.
 
-    ``output``: its output, where it has one.
+    * ``status``: SUCCEEDED, FAILED, TIMED_OUT, PENDING …
+    * ``record``: AWS's description of the execution.
+    * ``output``: its output, where it has one.
     """
 
     status: str
@@ -35,7 +39,10 @@ class Result:
 
     @property
     def kind(self) -> Kind:
-        """Which files it goes into: failed, timed-out and aborted executions share theirs."""
+        """Which files it goes into.
+
+        Failed, timed-out and aborted executions share theirs.
+        """
         match self.status:
             case "SUCCEEDED" | "PENDING":
                 return self.status
@@ -44,9 +51,10 @@ class Result:
 
 
 def transformed(results: Iterable[Result], transformation: Transformation) -> Iterator[Json]:
-    """Yield what is written for each result: the record, the output, or the members of an output that is an array.
+    """Yield what is written for each result.
 
-    An execution that did not succeed is always its record.
+    It is the record, the output, or the members of an output that is an array. For an execution that did not
+    succeed it is always the record.
     """
     for result in results:
         if transformation == "NONE" or result.kind != "SUCCEEDED":
@@ -58,7 +66,7 @@ def transformed(results: Iterable[Result], transformation: Transformation) -> It
 
 
 def files(values: Iterable[Json], output_type: OutputType, limit: int) -> Iterator[bytes]:
-    """Yield the contents of result files; a new one begins where the limit of bytes would be passed."""
+    """Yield the contents of result files, each within a limit of bytes."""
     start, between, end = (b"[", b",", b"]") if output_type == "JSON" else (b"", b"\n", b"\n")
     parts: list[bytes] = []
     size = 0
@@ -74,7 +82,9 @@ def files(values: Iterable[Json], output_type: OutputType, limit: int) -> Iterat
 
 
 def manifest(bucket: str, map_run: str, listed: dict[Kind, list[tuple[str, int]]]) -> bytes:
-    """Return manifest.json: the bucket, the map run's ARN, and key and size of each result file."""
+    """Return the content of manifest.json.
+
+    ``listed``: key and size of each result file, by kind.
+    """
     result_files = {kind: [{"Key": key, "Size": size} for key, size in listed.get(kind, [])] for kind in KINDS}
-    described = {"DestinationBucket": bucket, "MapRunArn": map_run, "ResultFiles": result_files}
-    return _encode(cast("dict[str, Json]", described))
+    return _encode({"DestinationBucket": bucket, "MapRunArn": map_run, "ResultFiles": result_files})

@@ -1,4 +1,8 @@
-"""What an execution needs from outside, as protocols: functions, objects, time, and somebody who listens."""
+"""What an execution needs from outside, as protocols.
+
+That is functions, objects, time, and a listener for its history. Whoever runs one brings them: the emulator real
+processes, a server for S3 and the machine's time, tests doubles.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,13 @@ REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class FunctionReply:
-    """What Lambda answered: the payload, JSON, and whether it is the description of an error of the function.
+    """What Lambda answered to an invocation.
 
-    ``version``: the function's version that ran. https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+    * ``payload``: JSON.
+    * ``failed``: whether the payload describes an error of the function.
+    * ``version``: which version of the function ran.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
     """
 
     payload: bytes
@@ -30,7 +38,10 @@ class FunctionReply:
 
 
 class ServiceError(Exception):
-    """Lambda itself refused or failed to invoke: the error's name as Step Functions has it, and its cause."""
+    """Lambda itself refused or failed to invoke.
+
+    ``error``: its name, as Step Functions has it.
+    """
 
     def __init__(self, error: str, cause: str) -> None:
         super().__init__(f"{error}: {cause}")
@@ -39,7 +50,10 @@ class ServiceError(Exception):
 
 
 class InvocationTimeoutError(Exception):
-    """The caller's time was up before the function answered; it may go on running, as on AWS."""
+    """The caller's time was up before the function answered.
+
+    The function may go on running, as on AWS.
+    """
 
 
 class EmulationStoppedError(BaseException):
@@ -48,7 +62,11 @@ class EmulationStoppedError(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who invokes: the execution and state, the first index and number of the map's items that it is about, the try."""
+    """Who invokes a function.
+
+    * ``attempt``: which try of the state it is, from 0.
+    * ``index``, ``items``: first index and number of the map's items that it is for, in a child execution.
+    """
 
     execution: str
     state: str
@@ -61,14 +79,17 @@ class Functions(Protocol):
     """Lambda functions."""
 
     def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
-        """Invoke a function, by its ARN or name, and wait for at most ``timeout`` seconds.
+        """Invoke a function, by its ARN or name, and wait for its reply.
 
-        Raises ServiceError, InvocationTimeoutError, EmulationStoppedError.
+        ``timeout``: seconds to wait at most. Raises ServiceError, InvocationTimeoutError, EmulationStoppedError.
         """
 
 
 class Objects(Protocol):
-    """Objects in S3. Both raise StoreError."""
+    """Objects in S3.
+
+    Both methods raise StoreError.
+    """
 
     def read(self, bucket: str, key: str) -> bytes:
         """Return an object."""
@@ -78,7 +99,7 @@ class Objects(Protocol):
 
 
 class Clock(Protocol):
-    """Time: ``now`` for dates, ``elapsed`` in seconds for durations, ``wait`` between tries."""
+    """The time of day, durations and waits."""
 
     def now(self) -> datetime:
         """Return the time of day, with its zone."""
@@ -87,13 +108,17 @@ class Clock(Protocol):
         """Return seconds from some moment on."""
 
     def wait(self, seconds: float) -> float:
-        """Wait, and return for how many of the seconds; fewer than asked for where time is skipped."""
+        """Wait, and return how many seconds that really took.
+
+        They are fewer than asked for where time is skipped.
+        """
 
 
 class RealClock:
-    """The machine's time. ``scale``: how much of each wait passes really, 1.0 all, 0.0 none.
+    """The machine's time.
 
-    ``stop`` ends a wait with EmulationStoppedError.
+    * ``stop`` ends a wait with EmulationStoppedError.
+    * ``scale``: how much of each wait really passes, from 0.0 for none to 1.0 for all.
     """
 
     def __init__(self, stop: threading.Event, scale: float = 1.0) -> None:
@@ -121,12 +146,14 @@ def ignore(event: HistoryEvent) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSettings:
-    """How faithful details go. ``workers``: child executions at one time at most; ``seed``: of jitter and ids.
+    """Limits and chance of an execution.
 
-    ``file_bytes``: size from which result files are split, 5 GB on AWS
-    (https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html);
-    ``express_seconds``: the longest that an EXPRESS execution may take
-    (https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html).
+    * ``workers``: child executions at one time at most.
+    * ``seed``: that of jitter and ids.
+    * ``file_bytes``: size from which result files are split, 5 GB on AWS
+      (https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html).
+    * ``express_seconds``: the longest that an EXPRESS execution may take
+      (https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html).
     """
 
     workers: int = 8

@@ -24,7 +24,10 @@ from lokki.emulator.states.transition import Transition
 
 
 class State(Protocol):
-    """A state of a definition; its class is named as AWS names its Type."""
+    """A state of a definition.
+
+    Its class is named as AWS names its Type.
+    """
 
     @property
     def name(self) -> str:
@@ -53,7 +56,7 @@ class States:
 
 
 class LevelReader(Protocol):
-    """Reads the states inside a state; ``nested``: whether it is inside one itself."""
+    """Reads the states that a state has inside."""
 
     @property
     def nested(self) -> bool:
@@ -146,13 +149,16 @@ class ParentExecution(Protocol):
     progress: Progress
 
     def left(self) -> float:
-        """Return the seconds that the execution has left."""
+        """Return how many seconds the execution has left."""
 
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history."""
 
     def start_child(self, states: States, identity: Identity, payload: Json) -> ChildExecution:
-        """Make an execution of other states, which sees none of this one's variables."""
+        """Make an execution of other states.
+
+        It sees none of this one's variables.
+        """
 
 
 @dataclass(frozen=True)
@@ -169,9 +175,9 @@ class Visit:
     services: Services
     execution: ParentExecution
 
-    @cached_property
+    @cached_property  # all of it is copied for the library, however few expressions read it
     def scope(self) -> Scope:
-        """What expressions see; made once, since it is copied for the library."""
+        """What expressions see."""
         return Scope(self.frame.states(), self.variables)
 
     def fill(self, template: Json, field: str) -> Json:

@@ -57,7 +57,10 @@ class Task:
         yield self.transition
 
     def run(self, visit: Visit) -> tuple[Transition, Frame]:
-        """Invoke the function; the result is Lambda's whole response."""
+        """Invoke the function.
+
+        The result is Lambda's whole response.
+        """
         function, payload, seconds = self._arguments(visit)
         text = check_size(payload, f"The arguments of the state '{self.name}'")
         visit.record("TaskScheduled", resourceType="lambda", resource="invoke", function=function, parameters=payload)
