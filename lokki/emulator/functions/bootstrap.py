@@ -1,4 +1,4 @@
-"""The program of a function's process: makes it as Lambda's, then hands over to Lambda's own runtime client.
+"""The program of a function's process: makes it as Lambda's, then hands over to Lambda's own client.
 
 It is run by its path and imports Python's library only. Arguments: the folder with awslambdaric, the most bytes of
 address space, the handler, folders that come before Python's library. The process's standard input is a pipe from the
@@ -16,7 +16,10 @@ import threading
 
 
 def die_with_emulator(pipe: int) -> None:
-    """Wait for the end of the emulator, however it ended, and end this process and all that it started."""
+    """End this process and its children when the emulator ends.
+
+    The pipe is closed then, however it ended.
+    """
     os.read(pipe, 1)
     os.killpg(0, signal.SIGKILL)
 

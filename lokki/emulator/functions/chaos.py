@@ -1,6 +1,7 @@
 """Faults of Lambda, decided by a seed: throttled, crashed and doubled invocations.
 
-Lambda may run a function twice for one event: https://docs.aws.amazon.com/lambda/latest/dg/concepts-event-driven-architectures.html
+Lambda may run a function twice for one event:
+https://docs.aws.amazon.com/lambda/latest/dg/concepts-event-driven-architectures.html
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class Rates:
 
 
 class ChaosFunctions:
-    """Functions that fail as AWS's do. ``kill`` kills the process that works for a caller; None only pretends to.
+    """Functions that fail as AWS's do.
 
-    The seed, the execution, the state and how often it was tried decide, so that a seed gives the same faults again.
+    ``kill`` kills the process that works for a caller; None only pretends to. The seed, the execution, the state and
+    how often it was tried decide, so that a seed gives the same faults again.
     """
 
     def __init__(
@@ -50,13 +52,13 @@ class ChaosFunctions:
         with self._lock:
             tried = self._tried[caller.execution, caller.state]
             self._tried[caller.execution, caller.state] += 1
-        about = (self._seed, caller.execution, caller.state, tried)
-        if chance("throttled", *about) < self._rates.throttled:
+        subject = (self._seed, caller.execution, caller.state, tried)
+        if chance("throttled", *subject) < self._rates.throttled:
             raise ServiceError(*THROTTLED)
-        if chance("crashed", *about) < self._rates.crashed:
-            return self._crash(function, payload, timeout, caller, chance("when", *about))
-        if chance("doubled", *about) < self._rates.doubled:
-            return self._double(function, payload, timeout, caller, second=chance("which", *about) < 0.5)
+        if chance("crashed", *subject) < self._rates.crashed:
+            return self._crash(function, payload, timeout, caller, chance("when", *subject))
+        if chance("doubled", *subject) < self._rates.doubled:
+            return self._double(function, payload, timeout, caller, second=chance("which", *subject) < 0.5)
         return self._functions.invoke(function, payload, timeout, caller)
 
     def _crash(self, function: str, payload: bytes, timeout: float, caller: Caller, when: float) -> FunctionReply:
@@ -75,7 +77,7 @@ class ChaosFunctions:
         )
 
     def _double(self, function: str, payload: bytes, timeout: float, caller: Caller, *, second: bool) -> FunctionReply:
-        """Run the function twice at one time for one event, and answer with either reply."""
+        """Run the function twice for one event, and return either reply."""
         with ThreadPoolExecutor(2) as pool:
             both = [pool.submit(self._functions.invoke, function, payload, timeout, caller) for _ in range(2)]
             return both[second].result()

@@ -1,4 +1,4 @@
-"""Whose the other end of a connection on loopback is, by what Linux tells of its sockets.
+"""Which process has the other end of a connection on loopback, by what Linux says of its sockets.
 
 The runtime client knows no secret that it could send with an error of the start, so the runtime API looks at who asks.
 https://man7.org/linux/man-pages/man5/proc.5.html, /proc/net/tcp and /proc/pid/fd.
@@ -17,7 +17,10 @@ _LOCAL, _REMOTE, _INODE = 1, 2, 9
 
 
 def belongs_to(pid: int, peer: tuple[str, int], here: tuple[str, int]) -> bool:
-    """Tell whether the socket at the address ``peer``, connected to ours at ``here``, is one of a process."""
+    """Tell whether the other end of a connection is a process's.
+
+    ``peer``: the address of that end; ``here``: that of ours.
+    """
     inode = _inode(_written(peer), _written(here))
     return inode is not None and _has(pid, f"socket:[{inode}]")
 

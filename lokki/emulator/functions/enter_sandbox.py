@@ -1,7 +1,8 @@
 """The first program of a function's process where Linux lets it have a root of its own: makes that, and goes in.
 
-It is run by its path and imports Python's library only. Arguments: the folder that becomes the root, the bytes of /tmp,
-what is mounted in it, a line each, and the program to go on as. https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+It is run by its path and imports Python's library only. Arguments: the folder that becomes the root, the bytes of
+/tmp, what is mounted in it, a line each, and the program to go on as.
+https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ USER, GROUP = 993, 990
 """As whom functions run; their home is not there: https://github.com/sodadata/soda-core/issues/664"""
 
 _READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE, _RELATIVE_TIMES = 0x1, 0x20, 0x1000, 0x4000, 0x40000, 0x200000
-_KEPT_FLAGS = 0x2 | 0x4 | 0x8 | 0x400 | 0x800
+_LOCKED_FLAGS = 0x2 | 0x4 | 0x8 | 0x400 | 0x800
 """What the machine forbids on its own mounts, which nobody may allow again: set-user-ids, devices, programs, times."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(root: str, temporary_bytes: int, mounts: str) -> None:
-    """Make the root and go into it. Raises OSError where this machine does not let a user do that."""
+    """Make the root and go into it.
+
+    Raises OSError where this machine does not let a user do that.
+    """
     user, group = os.geteuid(), os.getegid()
     os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNS)
     _write("/proc/self/setgroups", "deny")
@@ -50,9 +54,9 @@ def _bind(source: str, target: str, *, writable: bool) -> None:
 
 
 def _make_read_only(target: str) -> None:
-    known = os.statvfs(target).f_flag
-    kept = known & _KEPT_FLAGS | (_RELATIVE_TIMES if known & 0x1000 else 0)
-    _mount("none", target, _REMOUNT | _BIND | _READ_ONLY | kept)
+    flags = os.statvfs(target).f_flag
+    locked = flags & _LOCKED_FLAGS | (_RELATIVE_TIMES if flags & 0x1000 else 0)
+    _mount("none", target, _REMOUNT | _BIND | _READ_ONLY | locked)
 
 
 def _mount(source: str, target: str, flags: int, kind: str = "", options: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The Lambda functions of a built flow: each package in processes of its own, warm ones first, several at once."""
+"""The Lambda functions of a built flow, each in processes of its own: warm ones first, several at once."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ _CHECK = 0.02
 
 
 class LambdaFunctions:
-    """Invokes functions. ``most``: processes at one time; idle ones of other functions make room.
+    """Invokes functions.
 
-    A function whose caller's time is up goes on running, as on AWS, until its own timeout.
+    ``most``: processes at one time; idle ones of other functions make room. A function whose caller's time is up
+    goes on running, as on AWS, until its own timeout.
     """
 
-    def __init__(self, specs: Iterable[FunctionSpec], around: Surroundings, most: int, stop: threading.Event) -> None:
+    def __init__(
+        self, specs: Iterable[FunctionSpec], surroundings: Surroundings, most: int, stop: threading.Event
+    ) -> None:
         self._specs = {spec.arn: spec for spec in specs}
-        self._around = around
+        self._surroundings = surroundings
         self._most = most
         self._stop = stop
         self._lock = threading.Condition()
@@ -45,40 +48,47 @@ class LambdaFunctions:
         self._checker.start()
 
     def put(self, spec: FunctionSpec) -> None:
-        """Add a function, or have another one in the place of that with the same ARN from its next invocation on."""
+        """Add a function, or replace the one with the same ARN.
+
+        What runs already ends as it was; the next invocation gets the new one.
+        """
         self._specs[spec.arn] = spec
 
     def spec(self, arn: str) -> FunctionSpec:
-        """Return a function by its ARN. Raises KeyError."""
+        """Return a function by its ARN.
+
+        Raises KeyError.
+        """
         return self._specs[arn]
 
     def invoke(
         self, function: str, payload: bytes, timeout: float, caller: Caller, stop: threading.Event | None = None
     ) -> FunctionReply:
-        """Invoke a function and wait for its reply; ``stop`` ends this wait alone, and the function goes on running.
+        """Invoke a function and wait for its reply.
 
-        Raises ServiceError, InvocationTimeoutError, EmulationStoppedError.
+        ``stop`` ends this wait alone, and the function goes on running. Raises ServiceError, InvocationTimeoutError,
+        EmulationStoppedError.
         """
         stops = (self._stop,) if stop is None else (self._stop, stop)
         spec = self._specs.get(function)
         if spec is None:
             raise ServiceError("Lambda.ResourceNotFoundException", f"Function not found: {function}")
         ends = time.monotonic() + timeout
-        worker = self._worker(spec, ends, stops)
-        future = worker.begin(payload, caller)
+        process = self._ready_process(spec, ends, stops)
+        future = process.begin(payload, caller)
         while True:
             left = ends - time.monotonic()
             try:
                 reply = future.result(min(_SLICE, max(left, 0.0)))
             except NotYetError:
-                if any(each.is_set() for each in stops):
-                    future.add_done_callback(lambda done: self._give_back(worker))
+                if any(event.is_set() for event in stops):
+                    future.add_done_callback(lambda done: self._give_back(process))
                     raise EmulationStoppedError from None
                 if left <= 0:
-                    future.add_done_callback(lambda done: self._give_back(worker))
+                    future.add_done_callback(lambda done: self._give_back(process))
                     raise InvocationTimeoutError from None
             else:
-                self._give_back(worker)
+                self._give_back(process)
                 if reply.failed and self._closed.is_set():
                     raise EmulationStoppedError  # `close` has killed the process
                 return replace(reply, version=spec.version or reply.version)
@@ -86,74 +96,81 @@ class LambdaFunctions:
     def crash(self, caller: Caller) -> None:
         """Kill the process that works for a caller, if one does."""
         with self._lock:
-            working = [each for each in self._all if each.pending is not None and each.caller == caller]
-        for worker in working:
-            worker.crash()
+            working = [process for process in self._all if process.pending is not None and process.caller == caller]
+        for process in working:
+            process.crash()
 
     def close(self) -> None:
-        """End all processes. Invocations that go on raise EmulationStoppedError."""
+        """End all processes.
+
+        Invocations that wait raise EmulationStoppedError.
+        """
         self._closed.set()
         self._checker.join()
         with self._lock:
-            workers, self._all, self._idle = self._all, set(), []
-        for worker in workers:
-            worker.close()
+            processes, self._all, self._idle = self._all, set(), []
+        for process in processes:
+            process.close()
         for thread in self._closing:
             thread.join()
 
-    def _worker(self, spec: FunctionSpec, ends: float, stops: Iterable[threading.Event]) -> FunctionProcess:
-        """Return a warm worker, or a new one in the place of an idle one of another function if there must be room."""
-        doomed: FunctionProcess | None = None
+    def _ready_process(self, spec: FunctionSpec, ends: float, stops: Iterable[threading.Event]) -> FunctionProcess:
+        """Return a warm process, or start one.
+
+        Where there are as many as may be, it takes the place of the longest idle one of another function.
+        """
+        evicted: FunctionProcess | None = None
         with self._lock:
             while True:
-                warm = next((each for each in reversed(self._idle) if each.spec is spec), None)
+                warm = next((process for process in reversed(self._idle) if process.spec is spec), None)
                 if warm is not None:
                     self._idle.remove(warm)
                     return warm
                 if len(self._all) + self._starting < self._most:
                     break
                 if self._idle:
-                    doomed = self._idle.pop(0)
-                    self._all.discard(doomed)
+                    evicted = self._idle.pop(0)
+                    self._all.discard(evicted)
                     break
                 self._lock.wait(_SLICE)
-                if any(each.is_set() for each in stops):
+                if any(event.is_set() for event in stops):
                     raise EmulationStoppedError
                 if time.monotonic() > ends:
                     raise InvocationTimeoutError
             self._starting += 1
-        if doomed is not None:
-            doomed.close()
+        # Without the lock: ending a process and starting one take their time, and others have replies to give back.
+        if evicted is not None:
+            evicted.close()
         try:
-            worker = FunctionProcess(spec, self._around)
+            process = FunctionProcess(spec, self._surroundings)
         finally:
             with self._lock:
                 self._starting -= 1
         with self._lock:
-            self._all.add(worker)
+            self._all.add(process)
         if self._closed.is_set():
-            worker.close()
+            process.close()
             raise EmulationStoppedError
-        return worker
+        return process
 
-    def _give_back(self, worker: FunctionProcess) -> None:
-        alive = worker.alive
+    def _give_back(self, process: FunctionProcess) -> None:
+        alive = process.alive
         with self._lock:
-            if alive and worker in self._all:
-                self._idle.append(worker)
-            known = worker in self._all
+            if alive and process in self._all:
+                self._idle.append(process)
+            is_member = process in self._all
             if not alive:
-                self._all.discard(worker)
+                self._all.discard(process)
             self._lock.notify()
-        if not alive and known:
-            # On a thread of its own: the reply may have come on one that the worker waits for.
-            thread = threading.Thread(target=worker.close, name="lokki-close", daemon=True)
+        if not alive and is_member:
+            # On a thread of its own: the reply may have come on one that the process waits for.
+            thread = threading.Thread(target=process.close, name="lokki-close", daemon=True)
             self._closing.append(thread)
             thread.start()
 
     def _check(self) -> None:
         while not self._closed.wait(_CHECK):
             with self._lock:
-                working = [each for each in self._all if each.pending is not None]
-            for worker in working:
-                worker.check()
+                working = [process for process in self._all if process.pending is not None]
+            for process in working:
+                process.check()

@@ -34,8 +34,8 @@ INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html"""
 
-_EACH = 5
-"""Which look at the memory is one at that of other processes too, which takes a file of each thread."""
+_FULL_LOOK = 5
+"""Every such look at the memory is one at other processes too, which costs a file of each thread."""
 
 _HEADROOM = 4 * 2**30
 """Address space beyond the memory: threads and allocators reserve much that they never use."""
@@ -43,9 +43,11 @@ _HEADROOM = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """A Lambda function: its unpacked code, and what the template says of it. ``timeout``: seconds, ``memory``: MB.
+    """A Lambda function, as the template has it.
 
-    ``disk``: MB of /tmp. ``version``: the number of a published version; without it the function is ``$LATEST``.
+    * ``folder``: its unpacked code.
+    * ``timeout``: seconds; ``memory``: MB; ``disk``: MB of /tmp.
+    * ``version``: the number of a published version; without it the function is ``$LATEST``.
     """
 
     name: str
@@ -59,16 +61,18 @@ class FunctionSpec:
 
     @property
     def arn(self) -> str:
-        """The function's ARN, of a version the qualified one."""
+        """The function's ARN, with its version."""
         qualifier = f":{self.version}" if self.version else ""
         return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}{qualifier}"
 
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """What a process tells of an invocation: its start, a line that was written, its end after so many seconds.
+    """The start of an invocation, a line of its log, or its end.
 
-    ``stream``: the process's log stream; ``request``: the invocation, "" for a line outside of one.
+    * ``stream``: the process's log stream.
+    * ``request``: the invocation's id, "" for a line outside of one.
+    * ``seconds``: how long it took, at its end.
     """
 
     spec: FunctionSpec
@@ -88,9 +92,13 @@ def _follow_nothing(event: LogEvent) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all workers share: where they run, a folder for scratch, variables for AWS, the log.
+    """What all processes share.
 
-    ``start_delay``: seconds that each start takes longer; ``follow``: gets events for a log as Lambda keeps it.
+    * ``scratch``: a folder for their temporary files.
+    * ``variables``: those with which they reach AWS.
+    * ``log``: gets each line that a function writes.
+    * ``start_delay``: seconds that each start takes longer.
+    * ``follow``: gets events for a log as Lambda keeps it.
     """
 
     sandbox: Sandbox
@@ -102,13 +110,16 @@ class Surroundings:
 
 
 class FunctionProcess:
-    """A process that handles one invocation at a time: `pending` is the reply to it, `caller` who asked for it."""
+    """A process of a function, which handles one invocation at a time.
 
-    def __init__(self, spec: FunctionSpec, around: Surroundings) -> None:
+    `pending`: the reply to come; `caller`: who asked for it.
+    """
+
+    def __init__(self, spec: FunctionSpec, surroundings: Surroundings) -> None:
         self.spec = spec
         self.pending: Future[FunctionReply] | None = None
         self.caller: Caller | None = None
-        self._around = around
+        self._surroundings = surroundings
         self._events: SimpleQueue[InvocationEvent | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._request = ""
@@ -117,11 +128,11 @@ class FunctionProcess:
         self._stream = f"[{spec.version or '$LATEST'}]{uuid.uuid4().hex}"
         self._killed_for = ""
         self._looks, self._others = 0, 0
-        self._temporary = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=around.scratch))
+        self._temporary = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=surroundings.scratch))
         self._api = RuntimeApi(self)
         self._process = self._start()
         targets = (self._serve, self._read, self._watch)
-        self._threads = [threading.Thread(target=each, name=f"lokki-{spec.name}", daemon=True) for each in targets]
+        self._threads = [threading.Thread(target=target, name=f"lokki-{spec.name}", daemon=True) for target in targets]
         for thread in self._threads:
             thread.start()
 
@@ -131,13 +142,16 @@ class FunctionProcess:
         return self._process.poll() is None and not self._killed_for
 
     def begin(self, payload: bytes, caller: Caller) -> Future[FunctionReply]:
-        """Give it an event; the future gets the reply. The function's timeout counts from when it takes the event."""
+        """Give it an event, and return the reply to come.
+
+        The function's timeout counts from when it takes the event.
+        """
         future: Future[FunctionReply] = Future()
         request = str(uuid.uuid4())
         with self._lock:
             self.pending, self._request, self.caller = future, request, caller
             self._taken = time.monotonic()
-            self._deadline = self._taken + INIT_SECONDS + self._around.start_delay + self.spec.timeout
+            self._deadline = self._taken + INIT_SECONDS + self._surroundings.start_delay + self.spec.timeout
             if self._process.poll() is not None:
                 self._end(_exit_error(self._process.returncode, request))
                 return future
@@ -145,7 +159,7 @@ class FunctionProcess:
         return future
 
     def check(self) -> None:
-        """Kill the process if the invocation's time or the function's memory is used up."""
+        """Kill the process if it has used up its time or its memory."""
         with self._lock:
             if self.pending is None or self._killed_for:
                 return
@@ -159,10 +173,13 @@ class FunctionProcess:
                 self._kill(_error("Runtime.OutOfMemory", message))
 
     def _memory(self) -> int:
-        """Return the bytes of memory that the process uses, and now and then those of the programs that it started."""
+        """Return the bytes of memory that the process uses.
+
+        Those of the programs that it started are looked at every few times only.
+        """
         self._looks += 1
         own = _resident(self._process.pid)
-        if self._looks % _EACH == 0:
+        if self._looks % _FULL_LOOK == 0:
             self._others = sum(map(_resident, _descendants(self._process.pid)))
         return own + self._others
 
@@ -171,7 +188,7 @@ class FunctionProcess:
         self._signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process and all that it started, and remove its scratch folder."""
+        """End the process and its children, and remove its folder."""
         with self._lock:
             self._killed_for = self._killed_for or "closed"
         self._signal(signal.SIGKILL)
@@ -190,7 +207,7 @@ class FunctionProcess:
         return belongs_to(self._process.pid, peer, here)
 
     def take(self) -> InvocationEvent | None:
-        """Hand the next event to the process; its time begins."""
+        """Hand the next event to the process, whose time begins."""
         event = self._events.get()
         if event is None:
             return None
@@ -212,7 +229,10 @@ class FunctionProcess:
                 self._end(reply)
 
     def init_failed(self, payload: bytes) -> None:
-        """Take the error that the start of the function ended with; the process ends by itself."""
+        """Take the error of the function's start.
+
+        The process ends by itself.
+        """
         with self._lock:
             self._killed_for = "init"
             if self.pending is not None:
@@ -220,8 +240,8 @@ class FunctionProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         spec = self.spec
-        if self._around.start_delay:
-            time.sleep(self._around.start_delay)
+        if self._surroundings.start_delay:
+            time.sleep(self._surroundings.start_delay)
         # Exactly what Lambda sets, and nothing of this process's environment.
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
         variables = {
@@ -236,14 +256,14 @@ class FunctionProcess:
             "_HANDLER": spec.handler,
             "LANG": "en_US.UTF-8",
             "TZ": ":UTC",
-            **self._around.sandbox.variables(spec.folder, self._temporary),
-            **self._around.variables,
+            **self._surroundings.sandbox.variables(spec.folder, self._temporary),
+            **self._surroundings.variables,
             "AWS_ACCESS_KEY_ID": spec.name,
             **spec.environment,
         }
         space = spec.memory * 2**20 + _HEADROOM
         return subprocess.Popen(
-            self._around.sandbox.command(spec.folder, spec.disk, space, spec.handler),
+            self._surroundings.sandbox.command(spec.folder, spec.disk, space, spec.handler),
             cwd=spec.folder,
             env=variables,
             stdin=subprocess.PIPE,
@@ -261,7 +281,7 @@ class FunctionProcess:
             for line in stream:
                 # The runtime writes the lines of one message with carriage returns between them.
                 text = line.decode(errors="replace").rstrip("\r\n").replace("\r", "\n")
-                self._around.log(self.spec, self.caller, text)
+                self._surroundings.log(self.spec, self.caller, text)
                 self._follow("line", self._request, text)
 
     def _watch(self) -> None:
@@ -277,14 +297,14 @@ class FunctionProcess:
         self._end(reply)
 
     def _end(self, reply: FunctionReply) -> None:
-        """Resolve the current reply; the lock is held."""
+        """Resolve the current reply, with the lock held."""
         request, future, self.pending, self._request = self._request, self.pending, None, ""
         if future is not None:
             self._follow("end", request, seconds=time.monotonic() - self._taken)
             future.set_result(reply)
 
     def _follow(self, kind: Literal["start", "line", "end"], request: str, text: str = "", seconds: float = 0) -> None:
-        self._around.follow(LogEvent(self.spec, self._stream, kind, request, text, seconds))
+        self._surroundings.follow(LogEvent(self.spec, self._stream, kind, request, text, seconds))
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -296,7 +316,7 @@ def _error(kind: str, message: str) -> FunctionReply:
 
 
 def _exit_error(code: int, request: str) -> FunctionReply:
-    """Return the error for a process that ended: by a signal, by an exit code, or without a reason."""
+    """Return the error for a process that ended without a reply."""
     if code < 0:
         reason = "with error: signal: killed" if -code == signal.SIGKILL else f"with error: signal: {-code}"
     else:
@@ -324,7 +344,10 @@ def _listed(folder: str) -> list[str]:
 
 
 def _resident(pid: int) -> int:
-    """Return the bytes of memory that a process uses; 0 where that cannot be known."""
+    """Return the bytes of memory that a process uses.
+
+    Where that cannot be known they are 0.
+    """
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
     except (OSError, IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""Lambda's Runtime API on loopback, for one worker: it asks for an event, and posts the response or an error.
+"""Lambda's Runtime API on loopback, for one process: it asks for an event, and posts the response or an error.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Protocol, cast
+from typing import Protocol
 
 _PREFIX = "/2018-06-01/runtime/"
 
 
 @dataclass(frozen=True, slots=True)
 class InvocationEvent:
-    """One event for a function. ``deadline``: milliseconds since 1970."""
+    """One event for a function.
+
+    ``deadline``: milliseconds since 1970.
+    """
 
     request: str
     payload: bytes
@@ -23,23 +26,29 @@ class InvocationEvent:
 
 
 class Host(Protocol):
-    """What answers a worker."""
+    """Who has the events for a process, and takes its answers."""
 
     def is_own(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
-        """Tell whether a connection is the worker's: nobody else is answered."""
+        """Tell whether a connection is the process's own."""
 
     def take(self) -> InvocationEvent | None:
-        """Wait for an event; None when there will be none."""
+        """Wait for an event.
+
+        Returns None when there will be none.
+        """
 
     def answer(self, request: str, payload: bytes, *, failed: bool) -> None:
-        """Take the response to an event, or the error that the function ended with."""
+        """Take the response to an event, or the function's error."""
 
     def init_failed(self, payload: bytes) -> None:
         """Take the error that the function's start ended with."""
 
 
 class RuntimeApi(ThreadingHTTPServer):
-    """The server; a port of its own for each worker, since errors of the start name no worker."""
+    """The server of one process.
+
+    Each has a port of its own, since errors of the start do not say whose they are.
+    """
 
     daemon_threads = True
     disable_nagle_algorithm = True
@@ -54,10 +63,11 @@ class RuntimeApi(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a worker that went away in the middle of a request."""
+        """Ignore a process that went away in the middle of a request."""
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: RuntimeApi
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet for each answer: 6 ms instead of 88 for each event
@@ -68,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._own = self._host.is_own(self.client_address, self.connection.getsockname())
 
     def parse_request(self) -> bool:
-        """Read a request's head; refuse the request if it is not the worker's."""
+        """Read a request's head, and refuse what is not the process's."""
         if not super().parse_request():
             return False
         if not self._own:
@@ -94,7 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, headers, event.payload)
 
     def do_POST(self) -> None:
-        """Answer ``init/error``, ``invocation/<id>/response`` and ``invocation/<id>/error``."""
+        """Answer what the process reports.
+
+        That is ``init/error``, ``invocation/<id>/response`` and ``invocation/<id>/error``.
+        """
         content = self._content()
         match self.path.removeprefix(_PREFIX).split("/"):
             case ["init", "error"]:
@@ -110,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _host(self) -> Host:
-        return cast("RuntimeApi", self.server).host
+        return self.server.host
 
     def _content(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):

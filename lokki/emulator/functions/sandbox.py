@@ -1,4 +1,4 @@
-"""What a function's process sees of this machine: as on Lambda, its package, Lambda's Python and little else.
+"""What a function's process sees of this machine: its package, Lambda's Python and little else.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html and
 https://docs.aws.amazon.com/lambda/latest/dg/python-image.html: Amazon Linux 2023 in its minimal form
@@ -58,37 +58,45 @@ sbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin
 
 
 class Sandbox(Protocol):
-    """Where functions' processes run."""
+    """Where functions' processes run, and what they see there."""
 
     @property
     def problem(self) -> str:
-        """Why they see more than Lambda's would; "" if they do not."""
+        """Why they see more than Lambda's would, or ""."""
 
     def command(self, code: Path, disk: int, space: int, handler: str) -> Sequence[str]:
-        """Return the program of a function's process: its code, MB of /tmp, most bytes of address space, handler."""
+        """Return the command line of a function's process.
+
+        ``disk``: MB of /tmp; ``space``: most bytes of address space.
+        """
 
     def variables(self, code: Path, temporary: Path) -> Mapping[str, str]:
-        """Return what the process's environment says of where it is; ``temporary`` is a folder of its own.
+        """Return the variables that tell a process where it is.
 
-        https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+        ``temporary``: a folder of its own. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
         """
 
 
 def make_sandbox(folder: Path, shared: Sequence[Path] = ()) -> Sandbox:
-    """Make the strictest sandbox that this machine lets a user have, in a folder, which is made.
+    """Make the strictest sandbox that this machine lets a user have.
 
-    ``shared``: folders that functions see, and may write to, besides. Raises EmulatorError if boto3 or the runtime
-    client is not installed.
+    * ``folder``: where it is made; it must not exist.
+    * ``shared``: folders that functions see, and may write to, besides.
+
+    Raises EmulatorError if boto3 or the runtime client is not installed.
     """
     folder.mkdir()
-    own = NamespaceSandbox.create(folder / "root", shared)
-    problem = own.tried(folder)
-    return own if not problem else SharedSandbox.create(folder / "shared", problem)
+    sandbox = NamespaceSandbox.create(folder / "root", shared)
+    problem = sandbox.problem_entering(folder)
+    return sandbox if not problem else SharedSandbox.create(folder / "shared", problem)
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceSandbox:
-    """A root of its own for each process. ``mounts``: what is in all of them: (kind, source, target)."""
+    """A root of its own for each process.
+
+    ``mounts``: kind, source and target of what is in all of them; kind ``w`` is writable, ``r`` is not.
+    """
 
     root: Path
     mounts: tuple[tuple[str, str, str], ...]
@@ -105,11 +113,11 @@ class NamespaceSandbox:
         (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
         (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
         (root / "var/lang/bin/python3").symlink_to(_PYTHON)
-        mounts = (*_system(root), *_python(root), *_runtime(), *(("w", str(each), str(each)) for each in shared))
+        mounts = (*_system(root), *_python(root), *_runtime(), *(("w", str(path), str(path)) for path in shared))
         return cls(root, tuple(mounts))
 
-    def tried(self, folder: Path) -> str:
-        """Go into the sandbox once; return why that is not possible here, "" where it is."""
+    def problem_entering(self, folder: Path) -> str:
+        """Try to go in once, and return why that fails, or ""."""
         if not hasattr(os, "unshare"):
             return "this is not Linux"
         command = (*self._entering(folder, 1), f"{_LANGUAGE_ROOT}/bin/{_PYTHON}", "-I", "-S", "-c", "pass")
@@ -118,7 +126,7 @@ class NamespaceSandbox:
         return (done.stderr.strip().splitlines() or ["it ended without a word"])[-1] if done.returncode else ""
 
     def command(self, code: Path, disk: int, space: int, handler: str) -> Sequence[str]:
-        """Return the program: it makes the root, goes in and becomes Lambda's Python."""
+        """Return the program that goes in and becomes Lambda's Python."""
         inside = (
             f"{_LANGUAGE_ROOT}/bin/{_PYTHON}",
             *_OPTIONS,
@@ -141,13 +149,16 @@ class NamespaceSandbox:
 
     def _entering(self, code: Path, disk: int) -> Sequence[str]:
         mounts = (("r", str(code), _TASK_ROOT), *self.mounts)
-        lines = "\n".join("\t".join(each) for each in mounts)
+        lines = "\n".join("\t".join(mount) for mount in mounts)
         return (sys.executable, *_OPTIONS, str(_ENTER), str(self.root), str(disk * 2**20), lines)
 
 
 @dataclass(frozen=True, slots=True)
 class SharedSandbox:
-    """The machine, with what variables can hide of it. ``folder`` has a Python of its own, without any package."""
+    """The machine itself, less what variables can hide of it.
+
+    ``folder`` has a Python of its own, without any package.
+    """
 
     folder: Path
     problem: str
@@ -166,7 +177,7 @@ class SharedSandbox:
         return cls(folder, problem)
 
     def command(self, code: Path, disk: int, space: int, handler: str) -> Sequence[str]:
-        """Return the program: the Python without packages."""
+        """Return the program that the Python without packages runs."""
         runtime = self.folder / "runtime"
         python = self.folder / "lang/bin" / _PYTHON
         return (str(python), *_OPTIONS, str(_BOOTSTRAP), str(runtime), str(space), handler, str(_HIDING))
@@ -185,7 +196,10 @@ class SharedSandbox:
 
 
 def _system(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield what is mounted of this machine's system: libraries, few programs, devices, certificates."""
+    """Yield the mounts of this machine's system.
+
+    They are libraries, a few programs, devices and certificates.
+    """
     for name in _LIBRARIES:
         if os.path.islink(name):  # noqa: PTH114 - as on Amazon Linux, /lib is /usr/lib on most machines
             (root / name[1:]).symlink_to(f"usr{name}")
@@ -204,7 +218,10 @@ def _system(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _python(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield this Python, where Lambda has its own, without the packages that are installed in it."""
+    """Yield the mounts of this Python, where Lambda has its own.
+
+    The packages that are installed in it are left out.
+    """
     base, library = Path(sys.base_prefix).resolve(), f"{_LANGUAGE_ROOT}/lib/{_PYTHON}"
     yield ("r", str(_executable()), f"{_LANGUAGE_ROOT}/bin/{_PYTHON}")
     if base == Path("/usr"):
@@ -218,29 +235,30 @@ def _python(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _executable() -> Path:
-    """Return this Python itself, not the link to it that an environment has."""
+    """Return this Python itself, not an environment's link to it."""
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
 def _runtime() -> Iterator[tuple[str, str, str]]:
-    """Yield what Lambda's Python has beside its library: the runtime client and boto3, with what they need.
+    """Yield the mounts of the runtime client, boto3 and what they require.
 
-    The versions are those that are installed here. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
+    Lambda's Python has them beside its library. The versions are those that are installed here.
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
     """
     yield ("r", str(_BOOTSTRAP), f"{_RUNTIME_ROOT}/{_BOOTSTRAP.name}")
-    wanted, seen = ["awslambdaric", "boto3"], set[str]()
-    while wanted:
-        name = wanted.pop()
-        if name in seen:
+    pending, names = ["awslambdaric", "boto3"], set[str]()
+    while pending:
+        name = pending.pop()
+        if name in names:
             continue
-        seen.add(name)
+        names.add(name)
         try:
-            found = importlib.metadata.distribution(name)
+            distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             raise EmulatorError(f"the emulator needs {name}: install lokki with its extra, lokki[emulator].") from None
-        tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
+        tops = {path.parts[0] for path in distribution.files or () if path.parts[0] not in ("..", "__pycache__")}
         for top in sorted(tops):
             if not top.endswith((".dist-info", ".pth")):
-                yield ("r", str(found.locate_file(top)), f"{_RUNTIME_ROOT}/{top}")
-        needed = (each for each in found.requires or () if "extra ==" not in each)
-        wanted += (re.split(r"[^A-Za-z0-9._-]", each, maxsplit=1)[0] for each in needed)
+                yield ("r", str(distribution.locate_file(top)), f"{_RUNTIME_ROOT}/{top}")
+        requirements = (line for line in distribution.requires or () if "extra ==" not in line)
+        pending += (re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requirements)

@@ -18,7 +18,7 @@ THROTTLED = ("Lambda.TooManyRequestsException", "Rate Exceeded. (Service: Lambda
 
 
 class ThrottledFunctions:
-    """Functions of an account in which at most so many invocations run at one time."""
+    """Functions of an account with a limit on concurrency."""
 
     def __init__(self, functions: Functions, concurrency: int) -> None:
         self._functions = functions
@@ -27,7 +27,10 @@ class ThrottledFunctions:
         self._lock = threading.Lock()
 
     def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
-        """Invoke a function, or refuse to. Raises ServiceError."""
+        """Invoke a function, or refuse to.
+
+        Raises ServiceError.
+        """
         with self._counted():
             return self._functions.invoke(function, payload, timeout, caller)
 
