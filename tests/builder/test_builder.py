@@ -138,7 +138,8 @@ copy, examples = sys.argv[1:]
 sys.path[:0] = [copy, examples]
 import birds_flow_example
 import lokki
-from lokki.builder.builder import Contents, compile_flow
+from lokki.builder.builder import Contents, assemble
+from lokki.builder.compiled import compile_flow
 from lokki.builder.packages.sources import collect, lokki_files
 from lokki.builder.requirements.choose import Available
 from lokki.builder.requirements.resolve import Resolved
@@ -149,7 +150,7 @@ project = collect(graph, LokkiConfig())
 resolved = dict.fromkeys(project.steps, Resolved((), "x86_64-manylinux_2_34"))
 contents = Contents(replace(project, files={**project.files, **lokki_files()}, imports={}), Available(resolved))
 config = LokkiConfig(artifact_bucket="acme-artifacts", ecr_repo_prefix="registry/acme", dependencies="all")
-files = compile_flow(graph, config, contents).files
+files = assemble(compile_flow(graph, config), contents).files
 print(json.dumps({path: [len(content), hashlib.sha256(content).hexdigest()] for path, content in files.items()}))
 """
 
