@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lokki.builder.packages.data_files import Base, Choice, Selection, matches
+from lokki.builder.packages.data_files import Base, FileChoice, Selection, path_matches
 from lokki.builder.packages.sensitive import is_named_like_secret
 from lokki.errors import LokkiError
 
@@ -35,7 +35,7 @@ def included(folder: Path, *patterns: str) -> tuple[list[str], list[str]]:
     """Return the files that patterns come to, and the notes, or the one error."""
     chosen = Selection()
     try:
-        Choice((), (folder.resolve(),), frozenset()).include(patterns, [Base(folder)], chosen)
+        FileChoice((), (folder.resolve(),), frozenset()).include(patterns, [Base(folder)], chosen)
         files = sorted(chosen.read(250 * 2**20))
     except LokkiError as error:
         return [], [str(error)]
@@ -223,14 +223,14 @@ def test_whatever_is_in_a_folder_only_plain_files_of_it_are_packed_and_secrets_a
             make(folder, place, kind, target)
         chosen = Selection()
         try:
-            Choice(tuple(exclude), (folder,), frozenset()).include(patterns, [Base(folder)], chosen)
+            FileChoice(tuple(exclude), (folder,), frozenset()).include(patterns, [Base(folder)], chosen)
             contents, said = chosen.read(2**20), chosen.notes
         except LokkiError as error:
             contents, said = {}, (str(error),)
         for path, content in contents.items():
             assert (folder / path).is_file()
             assert path.encode()
-            assert not matches(path, exclude)
+            assert not path_matches(path, exclude)
             if path not in patterns:
                 assert not is_named_like_secret(path)
                 assert b"PRIVATE KEY" not in content

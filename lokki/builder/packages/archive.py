@@ -1,7 +1,7 @@
-"""Zip files that have equal bytes for equal content, whatever the machine, the user, the clock and the folder.
+"""Zip files that have equal bytes for equal content.
 
-The format is written here and not by zipfile, since what many archives share is then packed once and copied as it is.
-https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+Machine, user, clock and folder leave no trace in them. The format is written here and not by zipfile, since what many
+archives share is then packed once and copied as it is. https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ _UNCHECKED_HASH = 0b01
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of an archive, packed: its path, with ``/``, the checksum and size of its content, the packed bytes."""
+    """A file of an archive, packed.
+
+    - ``path``: with ``/`` between folders
+    - ``checksum``, ``size``: of the content, unpacked
+    - ``method``: how ``packed`` is packed, as zip files number it
+    """
 
     path: str
     checksum: int
@@ -52,7 +57,10 @@ class Member:
 
 
 def pack(path: str, content: bytes, *, executable: bool = False) -> Member:
-    """Pack one file; what does not shrink is stored as it is."""
+    """Pack one file.
+
+    What does not shrink is stored as it is.
+    """
     deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = deflate.compress(content) + deflate.flush()
     method = _DEFLATED
@@ -62,9 +70,12 @@ def pack(path: str, content: bytes, *, executable: bool = False) -> Member:
 
 
 def write_archive(file: BinaryIO, members: Iterable[Member]) -> None:
-    """Write an archive of the members, sorted by path. Raises BuildError for more files than a zip file holds."""
+    """Write an archive of the members, sorted by path.
+
+    Raises BuildError for more files than a zip file holds.
+    """
     entries: list[bytes] = []
-    for member in sorted(members, key=lambda one: one.path):
+    for member in sorted(members, key=lambda member: member.path):
         offset = file.tell()
         name = member.path.encode()
         common = (
@@ -86,12 +97,18 @@ def write_archive(file: BinaryIO, members: Iterable[Member]) -> None:
 
 
 def content_digest(files: Mapping[str, bytes]) -> str:
-    """Return a hash of names and content; it does not depend on how they are packed, which zlibs do differently."""
+    """Return a hash of the paths and the content of files.
+
+    It does not depend on how they are packed, which zlibs do differently.
+    """
     return digest_of((path, hashlib.sha256(content).hexdigest(), False) for path, content in files.items())
 
 
 def digest_of(entries: Iterable[tuple[str, str, bool]]) -> str:
-    """Return the same of paths, hashes of content, and whether it is a program."""
+    """Return a hash of entries, whatever their order.
+
+    An entry is a path, the hash of its content, and whether it is a program.
+    """
     digest = hashlib.sha256()
     for path, content, is_program in sorted(entries):
         digest.update(f"{'x' if is_program else '-'} {content} {path}\n".encode())
@@ -99,15 +116,19 @@ def digest_of(entries: Iterable[tuple[str, str, bool]]) -> str:
 
 
 def bytecode_kind() -> str:
-    """Return what identifies the bytecode that this Python can make for Lambda's; "" if it is another Python."""
+    """Return what identifies the bytecode that this Python makes for Lambda's.
+
+    It is "" if Lambda's is another version.
+    """
     return MAGIC_NUMBER.hex() if sys.version_info[:2] == LAMBDA_PYTHON else ""
 
 
 def bytecode(path: str, source: bytes) -> tuple[str, bytes] | None:
-    """Return path and content of a module's ``.pyc`` in a package; None if it does not compile, or for another Python.
+    """Return path and content of a module's ``.pyc`` in a package.
 
     Lambda can write none beside the code, so without it every cold start would compile every module. The code knows its
-    source by its place on Lambda. Equal sources give equal bytes.
+    source by its place on Lambda. Equal sources give equal bytes. None is returned for what does not compile, and by
+    another Python than Lambda's.
     """
     if not bytecode_kind():
         return None

@@ -24,7 +24,7 @@ class LokkiNames:
 
 
 def parse(source: bytes) -> ast.Module | None:
-    """Parse a module; return None if it is not Python."""
+    """Parse a module, or return None if it is not Python."""
     try:
         with warnings.catch_warnings(action="ignore"):  # Python has shown them when it imported the file
             return ast.parse(source)

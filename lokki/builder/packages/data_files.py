@@ -1,6 +1,7 @@
-"""Which files beside modules go into packages: what ``include`` names, and the data of the packages that are imported.
+"""Which files beside modules go into packages.
 
-A secret, a hidden file and a link out of the project go in only where ``include`` spells their very path.
+They are what ``include`` names, and the data of the packages that are imported. A secret, a hidden file and a link out
+of the project go in only where ``include`` spells their very path.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _NAMEABLE = (_SECRET, _KEY, "is a link out of the project")
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A folder from which modules are imported; ``tops``: the only modules and packages there that count, if some."""
+    """A folder from which modules are imported.
+
+    ``tops``: the only modules and packages there that count, if there are any.
+    """
 
     folder: Path
     tops: frozenset[str] = frozenset()
@@ -45,9 +49,12 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Files to pack: where each is, by its path in the package, and what to tell the user, a line each.
+    """The files to pack, and what to tell the user of them.
 
-    ``named``: the paths that ``include`` spells out; ``left_out``: what is told of files that are not packed.
+    - ``files``: where each is, by its path in the package
+    - ``named``: the paths that ``include`` spells out
+    - ``packed``: notes on files that are packed, a line each
+    - ``left_out``: notes on files that are not
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -57,13 +64,16 @@ class Selection:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to tell the user."""
-        packed = dict.fromkeys(self.packed)  # a link to a folder is told with each file behind it
+        """Notes for the user, a line each."""
+        packed = dict.fromkeys(self.packed)  # a link to a folder is noted with each file behind it
         return (*packed, *first_notes(self.left_out, "more files are not packed, for such reasons"))
 
     def read(self, limit: int) -> dict[str, bytes]:
-        """Read the files, but those with a private key in them. Raises BuildError where they are too large."""
-        sizes = {shown(path): file.stat().st_size for path, file in self.files.items()}
+        """Read the files, except for those with a private key.
+
+        Raises BuildError where they are too large together.
+        """
+        sizes = {printable(path): file.stat().st_size for path, file in self.files.items()}
         refuse_too_large(sizes, limit, "the data files of the packages have {size}", _LESS_DATA)
         contents = {}
         for path, file in self.files.items():
@@ -72,31 +82,37 @@ class Selection:
                 if path not in self.named:
                     self.left_out.append(_not_packed(path, _KEY))
                     continue
-                if not is_named_like_secret(path):  # which is told already
-                    self.packed.append(f"{shown(path)} {_KEY}; it is packed since include names it")
+                if not is_named_like_secret(path):  # which is noted already
+                    self.packed.append(f"{printable(path)} {_KEY}; it is packed since include names it")
             contents[path] = content
         return contents
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """How files are chosen: patterns to exclude, the project's folders, resolved, and folders never to enter."""
+class FileChoice:
+    """Chooses files of a project.
+
+    - ``exclude``: patterns
+    - ``roots``: the project's folders, resolved
+    - ``skipped``: folders never to enter
+    """
 
     exclude: tuple[str, ...]
     roots: tuple[Path, ...]
     skipped: frozenset[Path]
 
     def include(self, patterns: Sequence[str], bases: Sequence[Base], chosen: Selection) -> None:
-        """Choose what patterns match: in the first folder, the flow's, and what matches nothing there in the others.
+        """Choose what patterns match.
 
-        Raises ConfigError for a pattern that matches nothing, or nothing that can be packed.
+        A pattern counts in the first folder, the flow's; what matches nothing there, in the others. Raises ConfigError
+        for a pattern that matches nothing, or nothing that can be packed.
         """
         remaining = dict.fromkeys(patterns)
         reasons: dict[str, str] = {}
         for base in bases:
-            here = {pattern: _below(pattern, base, bases) for pattern in remaining}
-            wanted = {pattern: below for pattern, below in here.items() if below is not None}
-            for pattern in self._choose(wanted, base, chosen, reasons) if wanted else ():
+            below = {pattern: _below(pattern, base, bases) for pattern in remaining}
+            patterns_here = {pattern: path for pattern, path in below.items() if path is not None}
+            for pattern in self._choose(patterns_here, base, chosen, reasons) if patterns_here else ():
                 remaining.pop(pattern, None)
         for pattern in sorted(remaining):
             raise ConfigError(_matches_nothing(pattern, bases, reasons.get(pattern, "")))
@@ -104,7 +120,10 @@ class Choice:
     def _choose(
         self, patterns: Mapping[str, str], base: Base, chosen: Selection, reasons: dict[str, str]
     ) -> Iterator[str]:
-        """Choose what patterns match in a folder, and yield each for which there is a file."""
+        """Choose what patterns match in one folder.
+
+        Yields each pattern that a file matches.
+        """
         spelled = frozenset(path for pattern in patterns.values() for path in _spelled(pattern))
         exact = frozenset(patterns.values())
 
@@ -115,7 +134,7 @@ class Choice:
             names = [name for name, pattern in patterns.items() if _concerns(pattern, entry)]
             if not names or not base.has(entry.path):
                 continue
-            if matches(entry.path, self.exclude):
+            if path_matches(entry.path, self.exclude):
                 yield from names
                 continue
             reason = entry.obstacle or (_SECRET if _is_secret(entry) and entry.path not in exact else "")
@@ -127,24 +146,26 @@ class Choice:
                 chosen.packed.extend(_remarks(entry))
                 continue
             if entry.path in exact:
-                raise ConfigError(f"include: {shown(entry.path)} {reason}. Correct include in lokki.yml.")
+                raise ConfigError(f"include: {printable(entry.path)} {reason}. Correct include in lokki.yml.")
             chosen.left_out.append(_not_packed(entry.path, reason))
-            reasons.update({name: f"{shown(entry.path)}, which {reason}" for name in names if name not in reasons})
+            reasons.update({name: f"{printable(entry.path)}, which {reason}" for name in names if name not in reasons})
 
     def data_of(self, packages: Mapping[str, Iterable[Path]], chosen: Selection) -> None:
-        """Choose the data files of packages: those in their folders, and below, up to other packages.
+        """Choose the data files of packages.
 
-        ``packages``: the folders of each by its path.
+        They are in the packages' folders and below, up to other packages. ``packages``: the folders of each by its
+        path.
         """
 
         def enters(path: str, folder: Path) -> bool:
-            return path not in packages and not (folder / "__init__.py").exists() and not matches(path, self.exclude)
+            is_package = path in packages or (folder / "__init__.py").exists()
+            return not is_package and not path_matches(path, self.exclude)
 
         tree = Tree(self.roots, self.skipped, frozenset(), enters)
         for package, folders in packages.items():
             for folder in folders:
                 for entry in tree.walk(folder, f"{package}/"):
-                    if entry.path in chosen.files or _is_code(entry.path) or matches(entry.path, self.exclude):
+                    if entry.path in chosen.files or _is_code(entry.path) or path_matches(entry.path, self.exclude):
                         continue
                     reason = entry.obstacle or (_SECRET if _is_secret(entry) else "")
                     if reason:
@@ -154,13 +175,16 @@ class Choice:
 
 
 def first_notes(notes: Sequence[str], of_others: str) -> list[str]:
-    """Return the first notes of many, and a line on how many others there are."""
+    """Return the first notes, and a line that counts the others."""
     more = len(notes) - _MOST_NOTES
     return [*notes[:_MOST_NOTES], *([f"{more} {of_others}"] if more > 0 else [])]
 
 
-def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Tell whether a pattern matches a path, or a folder that it is in; one without ``/`` matches at any depth."""
+def path_matches(path: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a pattern matches a path, or a folder above it.
+
+    A pattern without ``/`` matches at any depth.
+    """
     above = [PurePosixPath(part) for part in accumulate(path.split("/"), lambda upper, name: f"{upper}/{name}")]
     plain = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
     return any(
@@ -170,25 +194,28 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     )
 
 
-def shown(path: str) -> str:
+def printable(path: str) -> str:
     """Return a path as it can be printed on one line."""
     return path if path.isprintable() else repr(path)
 
 
 def read_file(file: Path) -> bytes:
-    """Read a file. Raises BuildError for one that cannot be read."""
+    """Read a file of the project.
+
+    Raises BuildError if it cannot be read.
+    """
     try:
         return file.read_bytes()
     except OSError as error:
         raise BuildError(
-            f"{shown(str(file))} cannot be read: {error.strerror}. Make it readable, or exclude it in lokki.yml."
+            f"{printable(str(file))} cannot be read: {error.strerror}. Make it readable, or exclude it in lokki.yml."
         ) from None
 
 
 def _below(pattern: str, base: Base, bases: Sequence[Base]) -> str | None:
-    """Return a pattern as it is below a folder, None if it leads to another.
+    """Return a pattern relative to a folder, None if it leads to another.
 
-    Raises ConfigError for one that leads to none of the folders, which nothing on Lambda could find.
+    Raises ConfigError for base_ that leads to none of the folders, which nothing on Lambda could find.
     """
     plain = pattern.removeprefix("./").rstrip("/")
     if plain in ("", "."):
@@ -196,19 +223,23 @@ def _below(pattern: str, base: Base, bases: Sequence[Base]) -> str | None:
     if not plain.startswith("/") and ".." not in plain.split("/"):
         return plain
     place = os.path.normpath(bases[0].folder / plain)
-    around = [one.folder for one in bases if place.startswith(f"{one.folder}{os.sep}")]
-    if not around:
+    folders = [one.folder for one in bases]
+    parents = [folder for folder in folders if place.startswith(f"{folder}{os.sep}")]
+    if not parents:
         raise ConfigError(
             f"include: {pattern!r} leads out of the folders from which the flow imports "
-            f"({', '.join(str(one.folder) for one in bases)}), so no code on Lambda would find it by that path. "
-            f"Put the files below one of these, or a link to them."
+            f"({', '.join(map(str, folders))}), so no code on Lambda would find it by that path. "
+            f"Put the files below base_ of these, or a link to them."
         )
-    nearest = max(around, key=lambda folder: len(folder.parts))
+    nearest = max(parents, key=lambda folder: len(folder.parts))
     return place.removeprefix(f"{nearest}{os.sep}") if nearest == base.folder else None
 
 
 def _spelled(pattern: str) -> Iterator[str]:
-    """Yield each path that a pattern spells out: what is before its first wildcard, and the folders above."""
+    """Yield each path that a pattern spells out.
+
+    They are what stands before its first wildcard, and the folders above.
+    """
     plain = []
     for part in pattern.split("/"):
         if any(character in part for character in _WILD):
@@ -232,10 +263,13 @@ def _may_match_below(pattern: str, folder: str) -> bool:
 
 
 def _concerns(pattern: str, entry: TreeEntry) -> bool:
-    """Tell whether a pattern matches a file, or might match one in a folder that cannot be entered."""
+    """Tell whether a pattern matches an entry, or might match below it.
+
+    The latter is for a folder that cannot be entered.
+    """
     if entry.obstacle and entry.file.is_dir() and _may_match_below(pattern, entry.path):
         return True
-    return matches(entry.path, (pattern,))
+    return path_matches(entry.path, (pattern,))
 
 
 def _is_secret(entry: TreeEntry) -> bool:
@@ -243,7 +277,10 @@ def _is_secret(entry: TreeEntry) -> bool:
 
 
 def _is_code(path: str) -> bool:
-    """Tell whether a file is code, which is packed only where it is imported, or a stub for checkers of it."""
+    """Tell whether a file is code, and no data.
+
+    Code is packed only where it is imported; so are stubs for type checkers.
+    """
     return path.endswith((".py", ".pyc", *(suffix for suffix in EXTENSION_SUFFIXES if suffix != ".so")))
 
 
@@ -251,12 +288,12 @@ def _remarks(entry: TreeEntry) -> Iterator[str]:
     if entry.remark:
         yield f"{entry.remark}; it is packed since include names it"
     if _is_secret(entry):
-        yield f"{shown(entry.path)} {_SECRET}; it is packed since include names it"
+        yield f"{printable(entry.path)} {_SECRET}; it is packed since include names it"
 
 
 def _not_packed(path: str, reason: str) -> str:
     remedy = "; to pack it, name it in include" if reason.startswith(_NAMEABLE) else ""
-    return f"{shown(path)} {reason}, so it is not packed{remedy}"
+    return f"{printable(path)} {reason}, so it is not packed{remedy}"
 
 
 def _matches_nothing(pattern: str, bases: Sequence[Base], reason: str) -> str:

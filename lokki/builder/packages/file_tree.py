@@ -1,6 +1,7 @@
-"""Walking a project's folders for files to package: plain files only, never in circles, nor out of it unasked.
+"""Walking a project's folders for files to package.
 
-Nothing is opened here: a pipe would wait for ever, a device never end.
+Only plain files are yielded, never in circles, nor from outside of the project unless the user spells the path. Nothing
+is opened here: a pipe would wait for ever, a device never end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class TreeEntry:
-    """A file at its path in a package; ``obstacle``: why it cannot be packed; ``remark``: the link it is behind."""
+    """A file at its path in a package.
+
+    - ``obstacle``: why it cannot be packed, or ""
+    - ``remark``: the link out of the project that it is behind, or ""
+    """
 
     path: str
     file: Path
@@ -32,10 +37,12 @@ class TreeEntry:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """How to walk. ``roots``: the folders, resolved, that are the project's; ``skipped``: those never to enter.
+    """How to walk folders.
 
-    ``spelled``: the paths that the user spells out, which are entered although they are hidden, or lead out of the
-    project. ``enters``: whether a folder at a path can have a file that is wanted.
+    - ``roots``: the folders, resolved, that are the project's
+    - ``skipped``: folders, resolved, never to enter
+    - ``spelled``: paths that the user spells out, which are entered even if they are hidden, or lead out of the project
+    - ``enters``: whether a folder at a path can have a file that matters
     """
 
     roots: tuple[Path, ...]
@@ -44,7 +51,10 @@ class Tree:
     enters: Callable[[str, Path], bool]
 
     def walk(self, folder: Path, prefix: str = "") -> Iterator[TreeEntry]:
-        """Yield the files below a folder, sorted; ``prefix``: its path in the package, with ``/`` at its end."""
+        """Yield the files below a folder, sorted.
+
+        ``prefix``: its path in the package, with ``/`` at its end.
+        """
         top = TreeEntry(prefix.removesuffix("/"), folder)
         waiting: list[tuple[TreeEntry, frozenset[Path]]] = [(top, frozenset({folder.resolve()}))]
         while waiting:
@@ -64,7 +74,7 @@ class Tree:
             waiting += reversed(folders)
 
     def _entries(self, folder: TreeEntry, parents: frozenset[Path]) -> list[TreeEntry]:
-        """Return what is in a folder, which itself is in ``parents``."""
+        """Return what is in a folder, itself one of ``parents``."""
         try:
             names = sorted(os.listdir(folder.file))  # noqa: PTH208 (it needs no paths, which are slow to make)
         except OSError as error:
@@ -73,7 +83,7 @@ class Tree:
         return [self._entry(folder.file / name, f"{above}{name}", folder.remark, parents) for name in names]
 
     def _entry(self, file: Path, path: str, remark: str, parents: frozenset[Path]) -> TreeEntry:
-        """Describe what is at a place, by looking at it alone."""
+        """Describe what is at a place, without opening it."""
         if not _is_text(file.name):
             return TreeEntry(path, file, "has a name that is not UTF-8")
         try:

@@ -1,4 +1,7 @@
-"""The folder that a build writes: whole, or as it was before; and what changed in it."""
+"""The folder that a build writes, and what changed in it.
+
+It is replaced as a whole, or stays as it was.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What identifies a build: all but the bytes of its zips."""
+        """What identifies a build, which is all but the bytes of its zips."""
         return self.flow, self.packages, self.files
 
 
@@ -208,7 +211,7 @@ def _read(folder: Path, path: str) -> bytes:
 def _write_files(
     bundle: Bundle, manifest: Manifest, new: Path, folder: Path, previous: Manifest
 ) -> dict[str, ArchiveEntry]:
-    """Write all files of a bundle; return the entries of its zips.
+    """Write all files of a bundle, and return the entries of its zips.
 
     A zip that has not changed is taken from the last build.
     """

@@ -1,4 +1,7 @@
-"""Whether all that a package's modules import is there on Lambda: in the package, in Python, or in the runtime."""
+"""Whether all that a package's modules import is on Lambda.
+
+It may be in the package, in Python, or in Lambda's runtime.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Final, Literal
 
 from lokki.builder.package_types import BuildError
 from lokki.builder.packages.code import module_name
-from lokki.builder.packages.data_files import matches
+from lokki.builder.packages.data_files import path_matches
 from lokki.builder.packages.imports import ModuleImport, always_imported
 
 ON_LAMBDA_MODULES: Final = frozenset(
@@ -53,7 +56,11 @@ def standard_library(python: tuple[int, int]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a step's package has: the paths of its files, and of modules what is on Lambda without being packed."""
+    """What a step's package has.
+
+    - ``paths``: of its files
+    - ``elsewhere``: the modules that are on Lambda without being packed
+    """
 
     step: str
     paths: frozenset[str]
@@ -71,10 +78,10 @@ class Target:
         return "namespace" if any(path.startswith(f"{base}/") for path in self.paths) else ""
 
     def missing(self, imported: ModuleImport, is_here: Callable[[str], bool]) -> str:
-        """Return the first part of an import that nothing provides, "" if it is all there.
+        """Return the first part of an import that nothing provides.
 
-        ``is_here``: whether a module is a file on this machine. Packages may make modules as they start, which no file
-        shows; what is a file here is none of those.
+        It is "" if all is there. ``is_here``: whether a module is a file on this machine. Packages may make modules as
+        they start, which no file shows; what is a file here is none of those.
         """
         if imported.module.partition(".")[0] in self.elsewhere or imported.module in self.elsewhere:
             return ""
@@ -96,7 +103,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """An import that nothing provides: where it is, and the module's name."""
+    """An import that nothing provides.
+
+    - ``place``: the file and line of the import
+    - ``name``: the module
+    - ``always``: whether it is executed whenever a function starts
+    """
 
     place: str
     name: str
@@ -109,21 +121,24 @@ def check_packages(
     targets: list[Target],
     exclude: tuple[str, ...],
 ) -> list[str]:
-    """Return a note on each import of the project's modules that fails on Lambda if it comes to it.
+    """Return a note on each import that would fail on Lambda.
 
-    ``imports``: those of each module by its path; ``starts``: the modules that a function imports first. Raises
-    BuildError for an import that is executed whenever a function starts, since it could not.
+    Raises BuildError for one that is executed whenever a function starts, since it could not.
+
+    - ``imports``: those of each module by its path
+    - ``starts``: the modules that a function imports first
+    - ``exclude``: the patterns in lokki.yml, which may be the reason
     """
-    always = always_imported(starts, {module_name(path): each for path, each in imports.items()})
+    always = always_imported(starts, {module_name(path): statements for path, statements in imports.items()})
     notes: dict[str, int] = {}
     distinct = {target.paths: target for target in reversed(targets)}
     for target in distinct.values():
         missing = list(_missing(imports, always, target))
-        fatal = [one for one in missing if one.always]
+        fatal = [entry for entry in missing if entry.always]
         if fatal:
             raise BuildError(_refusal(fatal, target, exclude))
-        for one in missing:
-            line = f"{one.place} imports {one.name}, which no package has: that fails if it comes to it"
+        for entry in missing:
+            line = f"{entry.place} imports {entry.name}, which no package has: that fails if it comes to it"
             notes[line] = notes.get(line, 0) + 1
     # What one step's function imports, and only that step requires, is missing in the others, which do not run it.
     return [line for line, count in notes.items() if count == len(distinct)]
@@ -132,19 +147,25 @@ def check_packages(
 def _missing(
     imports: Mapping[str, tuple[ModuleImport, ...]], always: frozenset[str], target: Target
 ) -> Iterator[_Missing]:
-    known: dict[tuple[str, str], str] = {}
+    """Yield each import of the modules that a package does not have."""
+    answers: dict[tuple[str, str], str] = {}
     for path, statements in imports.items():
-        for one in statements:
-            if one.when == "guarded":
+        for statement in statements:
+            if statement.when == "guarded":
                 continue
-            if (one.module, one.member) not in known:
-                known[one.module, one.member] = target.missing(one, _is_here)
-            if name := known[one.module, one.member]:
-                yield _Missing(f"{path}:{one.line}", name, one.when == "always" and module_name(path) in always)
+            if (statement.module, statement.member) not in answers:
+                answers[statement.module, statement.member] = target.missing(statement, _is_here)
+            if name := answers[statement.module, statement.member]:
+                yield _Missing(
+                    f"{path}:{statement.line}", name, statement.when == "always" and module_name(path) in always
+                )
 
 
 def _is_here(name: str) -> bool:
-    """Tell whether a module is a file on this machine; importing its packages to ask Python would run them."""
+    """Tell whether a module is a file on this machine.
+
+    Python is not asked, since importing the packages above would run them.
+    """
     base = name.replace(".", "/")
     return any(
         (Path(entry or ".") / f"{base}.py").is_file() or (Path(entry or ".") / base / "__init__.py").is_file()
@@ -153,8 +174,8 @@ def _is_here(name: str) -> bool:
 
 
 def _refusal(missing: list[_Missing], target: Target, exclude: tuple[str, ...]) -> str:
-    imports = ", ".join(f"{one.place} imports {one.name}" for one in missing)
-    remedies = dict.fromkeys(_remedy(one.name, exclude) for one in missing)
+    imports = ", ".join(f"{entry.place} imports {entry.name}" for entry in missing)
+    remedies = dict.fromkeys(_remedy(entry.name, exclude) for entry in missing)
     return (
         f"{imports}, which nothing that {target.step}() requires provides, so its function could not start. "
         f"{' '.join(remedies)}"
@@ -165,7 +186,7 @@ def _remedy(name: str, exclude: tuple[str, ...]) -> str:
     base = name.replace(".", "/")
     if name.partition(".")[0] == "lokki":
         return "It is not on Lambda: import it in the function that uses it, outside of steps."
-    if matches(f"{base}.py", exclude) or matches(f"{base}/__init__.py", exclude):
+    if path_matches(f"{base}.py", exclude) or path_matches(f"{base}/__init__.py", exclude):
         return f"It is excluded in lokki.yml: take it out of exclude, or import {name} in the function that uses it."
     provider = _provider(name)
     if not provider and (file := getattr(sys.modules.get(name), "__file__", None)):
@@ -178,7 +199,10 @@ def _remedy(name: str, exclude: tuple[str, ...]) -> str:
 
 
 def _provider(name: str) -> str:
-    """Return the distribution that a module is of on this machine, "" if none is known."""
+    """Return the installed distribution that has a module.
+
+    It is "" if none is known.
+    """
     base = name.replace(".", "/")
     for distribution in importlib.metadata.distributions():
         if any(str(file) in (f"{base}.py", f"{base}/__init__.py") for file in distribution.files or ()):

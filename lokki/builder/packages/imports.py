@@ -32,7 +32,11 @@ _FAILS = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseExce
 
 @dataclass(frozen=True, slots=True)
 class ModuleImport:
-    """An import of a module by its whole name; ``member``: what is imported from it, a submodule or another name."""
+    """An import of a module, by its full name.
+
+    - ``member``: what is imported from it, a submodule or another name; or ""
+    - ``when``: whether it is executed whenever the module is imported
+    """
 
     module: str
     member: str
@@ -41,33 +45,44 @@ class ModuleImport:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modules that may be imported: the one named, and its member if that is one."""
+        """The modules that may be imported.
+
+        They are the one named, and its member if that is one.
+        """
         return (self.module, f"{self.module}.{self.member}") if self.member else (self.module,)
 
 
 def read_imports(tree: ast.Module, path: str) -> tuple[ModuleImport, ...]:
-    """Return what the module at a path of a package imports, in the order of its lines."""
+    """Return what a module imports, in the order of its lines."""
     package = parent_package(path)
     nodes = sorted(_scoped(tree), key=lambda entry: entry[0])
-    return tuple(found for line, when, node in nodes for found in _read(node, package, line, when))
+    return tuple(statement for line, when, node in nodes for statement in _read(node, package, line, when))
 
 
 def always_imported(starts: Iterable[str], modules: Mapping[str, Iterable[ModuleImport]]) -> frozenset[str]:
-    """Return the modules that are imported whenever these are; ``modules``: the imports of each by name."""
-    found: set[str] = set()
+    """Return the modules that are imported whenever these are.
+
+    ``modules``: the imports of each, by name.
+    """
+    always: set[str] = set()
     waiting = list(starts)
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in always:
             continue
-        found.add(name)
+        always.add(name)
         waiting += [name.rpartition(".")[0]] if "." in name else []
-        waiting += [each for one in modules.get(name, ()) if one.when == "always" for each in one.names]
-    return frozenset(found & modules.keys())
+        waiting += [
+            imported
+            for statement in modules.get(name, ())
+            if statement.when == "always"
+            for imported in statement.names
+        ]
+    return frozenset(always & modules.keys())
 
 
 def _scoped(tree: ast.Module) -> Iterator[tuple[int, When, ast.Import | ast.ImportFrom | ast.Call]]:
-    """Yield each import, statement or call, with its line and when it is executed."""
+    """Yield each import with its line and when it is executed."""
     waiting: list[tuple[ast.AST, When]] = [(tree, "always")]
     while waiting:
         node, when = waiting.pop()
@@ -90,6 +105,7 @@ def _scoped(tree: ast.Module) -> Iterator[tuple[int, When, ast.Import | ast.Impo
 
 
 def _catches_missing(node: ast.Try | ast.TryStar) -> bool:
+    """Tell whether a ``try`` goes on where a module is missing."""
     for handler in node.handlers:
         kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
         if any(kind is None or last_name(kind) in _FAILS for kind in kinds):
@@ -104,6 +120,7 @@ def _suppresses(expression: ast.expr) -> bool:
 def _read(
     node: ast.Import | ast.ImportFrom | ast.Call, package: list[str], line: int, when: When
 ) -> Iterator[ModuleImport]:
+    """Yield what an import, as statement or as call, names."""
     match node:
         case ast.Import(names=aliases):
             yield from (ModuleImport(alias.name, "", line, when) for alias in aliases)
@@ -120,7 +137,10 @@ def _read(
 
 
 def _whole_name(name: str, package: list[str]) -> str:
-    """Return the name of a module, without the dots of a relative one; "" of what is none."""
+    """Return the full name of a module, "" of what is none.
+
+    Leading dots of a relative name are resolved.
+    """
     level = len(name) - len(name.lstrip("."))
     above = package[: len(package) - level + 1] if level else []
     whole = ".".join([*above, *filter(None, [name.lstrip(".")])])

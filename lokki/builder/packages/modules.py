@@ -3,6 +3,7 @@
 Paths are those that files have in a package, which are those by which Python finds them: the path of a module below the
 entry of ``sys.path`` that it comes from. So the deployed flow imports what it imports here, also where a module of the
 project has the name of one of Python's: the flow's folder is the first that is searched, here and on Lambda.
+
 https://docs.aws.amazon.com/lambda/latest/dg/python-package.html#python-package-searchpath
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 from lokki.builder.packages.code import module_name, parse, syntax_error
-from lokki.builder.packages.data_files import Base, first_notes, matches, read_file
+from lokki.builder.packages.data_files import Base, first_notes, path_matches, read_file
 from lokki.builder.packages.import_check import LOADED_BEFORE, standard_library
 from lokki.builder.packages.imports import ModuleImport, always_imported, read_imports
 from lokki.builder.packages.local_packages import local_packages
@@ -29,10 +30,12 @@ _PROJECT_MARKS = ("pyproject.toml", "lokki.yml", "requirements.txt")
 
 @dataclass(frozen=True, slots=True)
 class CodeFolders:
-    """Where a project's code is. ``folder``: the flow's, from which its file is imported.
+    """Where a project's code is.
 
-    ``roots``: folders of the project's own code; ``copies``: modules that were installed from such; ``pythons``:
-    folders of Python's own.
+    - ``folder``: the flow's, from which its file is imported
+    - ``roots``: folders of the project's own code
+    - ``copies``: modules that were installed from such folders
+    - ``pythons``: folders of Python's own
     """
 
     folder: Path
@@ -41,7 +44,10 @@ class CodeFolders:
     pythons: frozenset[Path]
 
     def is_own(self, folder: Path) -> bool:
-        """Tell whether a folder is the project's, and not an environment's inside it, or Python's own."""
+        """Tell whether a folder is the project's.
+
+        Neither an environment inside the project nor a folder of Python's own is.
+        """
         resolved = folder.resolve()
         return (
             any(map(resolved.is_relative_to, self.roots))
@@ -51,7 +57,10 @@ class CodeFolders:
 
 
 def code_folders(file: Path, folder: Path) -> CodeFolders:
-    """Find the folders of a project's code; ``folder``: from where the flow's file is imported."""
+    """Find the folders of a project's code.
+
+    ``folder``: from where the flow's file is imported.
+    """
     pythons = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
     packages = list(local_packages(sys.path))
     roots = (package.root for package in packages if package.places)
@@ -66,13 +75,18 @@ def code_folders(file: Path, folder: Path) -> CodeFolders:
 
 @dataclass(frozen=True)
 class Walk:
-    """A walk over the imports of modules, which adds those of the project to ``files``.
+    """A walk over imports, which collects the project's modules.
 
-    ``sources``: where each is; ``packages``: the folders of each package of the project, by its path; ``places``: the
-    folders from which modules of the project are imported, each with the only names that count there, if some.
+    - ``find``: finds a module by name, as Python does
+    - ``exclude``: patterns of modules to leave out
+    - ``files``, ``sources``, ``trees``, ``imports``: of each module, by its path: content, place, tree, and what it
+      imports
+    - ``packages``: the folders of each package of the project, by its path
+    - ``places``: the folders from which modules are imported, each with the only names that count there, if there are
+      any
     """
 
-    around: CodeFolders
+    folders: CodeFolders
     find: Callable[[str], ModuleSpec | None]
     exclude: tuple[str, ...]
     files: dict[str, bytes] = field(default_factory=dict)
@@ -86,7 +100,10 @@ class Walk:
     _tops: dict[str, list[Path]] = field(default_factory=dict)
 
     def follow(self, names: Iterable[str]) -> None:
-        """Add the modules of these names, the packages that they are in, and all that they import."""
+        """Add the modules of these names, and all that they import.
+
+        The packages that a module is in are added with it.
+        """
         self._waiting.extend(names)
         while self._waiting:
             name = self._waiting.pop()
@@ -95,7 +112,7 @@ class Walk:
                 self._resolve(name)
 
     def _resolve(self, name: str) -> None:
-        """Add the module of this name, if it is the project's, and the packages that it is in."""
+        """Add a module and the packages above it, if they are the project's."""
         top, *rest = name.split(".")
         places = self._top(top)
         path = PurePosixPath(top)
@@ -112,9 +129,12 @@ class Walk:
                 path /= rest[position]
 
     def add(self, name: str, file: Path) -> None:
-        """Add a module by its name, unless it is there or excluded, and note what it imports."""
+        """Add a module by its name, and note what it imports.
+
+        One that is excluded, or there already, is passed over.
+        """
         path = f"{name.replace('.', '/')}{'/__init__.py' if file.name == '__init__.py' else '.py'}"
-        if path in self.files or matches(path, self.exclude):
+        if path in self.files or path_matches(path, self.exclude):
             return
         if file.suffix != ".py":
             raise BuildError(f"{file} is compiled for this machine. Build a wheel of it and require that instead.")
@@ -124,51 +144,58 @@ class Walk:
             raise BuildError(f"{file}{syntax_error(source)}. Correct it, or exclude it in lokki.yml.")
         self.files[path], self.sources[path], self.trees[path] = source, file, tree
         self.imports[path] = read_imports(tree, path)
-        self._waiting.extend(name for one in self.imports[path] for name in one.names)
+        self._waiting.extend(name for statement in self.imports[path] for name in statement.names)
 
     def foreign(self, starts: Iterable[str]) -> dict[str, str]:
-        """Return the modules of others that are imported whenever these are, each with the file and line that does."""
+        """Return the modules of others that these always import.
+
+        Each comes with the file and line that imports it.
+        """
         always = always_imported(starts, {module_name(path): imports for path, imports in self.imports.items()})
         foreign: dict[str, str] = {}
         standard = standard_library(LAMBDA_PYTHON)
         for path, imports in sorted(self.imports.items()):
             if module_name(path) in always:
-                for one in imports:
-                    top = one.module.partition(".")[0]
-                    known = top == "lokki" or top in standard or self._top(top)
-                    if one.when == "always" and not known:
-                        foreign.setdefault(top, f"{path}:{one.line}")
+                for statement in imports:
+                    top = statement.module.partition(".")[0]
+                    is_known = top == "lokki" or top in standard or self._top(top)
+                    if statement.when == "always" and not is_known:
+                        foreign.setdefault(top, f"{path}:{statement.line}")
         return foreign
 
     def bases(self) -> list[Base]:
-        """Return the folders from which the project's modules are imported, the flow's first."""
+        """Return the folders from which modules are imported.
+
+        The flow's is the first.
+        """
         for entry in sys.path:
-            if (place := _plain(entry or ".")).is_dir() and self.around.is_own(place):
+            if (place := _plain(entry or ".")).is_dir() and self.folders.is_own(place):
                 self.places.setdefault(place, set())
         others = [Base(place, frozenset(tops)) for place, tops in sorted(self.places.items())]
-        return [Base(self.around.folder), *(base for base in others if base.folder != self.around.folder)]
+        return [Base(self.folders.folder), *(base for base in others if base.folder != self.folders.folder)]
 
     def links(self) -> list[str]:
-        """Return a line for each module that is a link out of the project, of the first of them."""
+        """Return notes on modules that are links out of the project."""
         lines = []
         for path, source in sorted(self.sources.items()):
             target = source.resolve()
-            inside = any(map(target.is_relative_to, self.around.roots))
-            if not inside and path.partition("/")[0].removesuffix(".py") not in self.around.copies:
+            inside = any(map(target.is_relative_to, self.folders.roots))
+            if not inside and path.partition("/")[0].removesuffix(".py") not in self.folders.copies:
                 lines.append(f"{path} is a link out of the project, to {target}; it is packed since it is imported")
         return first_notes(lines, "more modules are such links")
 
     def _top(self, name: str) -> list[Path]:
-        """Return the folders in which a module of this name is, if it is the project's."""
+        """Return the folders where a top-level module of the project is."""
         if name not in self._tops:
             self._tops[name] = own = self._own_places(name)
             if name in sys.stdlib_module_names:
                 self._check_shadow(name, own)
             for place in own:
-                self.places.setdefault(place, set()).update(() if self.around.is_own(place) else (name,))
+                self.places.setdefault(place, set()).update(() if self.folders.is_own(place) else (name,))
         return self._tops[name]
 
     def _own_places(self, name: str) -> list[Path]:
+        """Return the folders of a top-level module, if they are the project's."""
         if name == "lokki":
             return []
         try:
@@ -180,11 +207,14 @@ class Walk:
         places = [_plain(place).parent for place in spec.submodule_search_locations or ()]
         if not places and spec.has_location and spec.origin:
             places = [_plain(spec.origin).parent]
-        return [place for place in places if name in self.around.copies or self.around.is_own(place)]
+        return [place for place in places if name in self.folders.copies or self.folders.is_own(place)]
 
     def _check_shadow(self, name: str, own: list[Path]) -> None:
-        """Refuse a module of the project that has the name of one of Python's, where Lambda would take the other."""
-        folder = self.around.folder
+        """Refuse a module that is named like one of Python's.
+
+        It is refused where Lambda would take the other one.
+        """
+        folder = self.folders.folder
         files = [place / name / "__init__.py" for place in own or [folder]]
         files += [place / f"{name}.py" for place in own or [folder]]
         file = next(filter(Path.is_file, files), None)
@@ -208,12 +238,18 @@ def _plain(path: str) -> Path:
 
 
 def _is_built_in(name: str) -> bool:
-    """Tell whether a module is part of the interpreter, so that no file takes its place anywhere."""
+    """Tell whether a module is part of the interpreter.
+
+    No file takes the place of such a module.
+    """
     return name in sys.builtin_module_names or FrozenImporter.find_spec(name) is not None
 
 
 def _module_in(places: list[Path], name: str) -> tuple[Path | None, list[Path]] | None:
-    """Find a module as Python does: its file, None for a package without one, and where its submodules are."""
+    """Find a module in folders, as Python does.
+
+    Returns its file, None for a package without one, and where its submodules are.
+    """
     portions = []
     for place in places:
         if (package := place / name / "__init__.py").is_file():
@@ -227,7 +263,10 @@ def _module_in(places: list[Path], name: str) -> tuple[Path | None, list[Path]] 
 
 
 def _project_root(file: Path, folder: Path) -> Path:
-    """Return the folder below which files are the project's: that of the git repository, else of the nearest marks."""
+    """Return the folder below which files are the project's.
+
+    It is that of the git repository, or else the nearest with a file such as pyproject.toml.
+    """
     for above in file.parents:
         if (above / ".git").exists():
             return above

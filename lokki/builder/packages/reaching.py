@@ -44,7 +44,12 @@ _PATH = re.compile(r"[\w.:/-]+")
 
 @dataclass(frozen=True, slots=True)
 class CodeOfModule:
-    """A module, read once: its path, its tree, what of lokki it has, and the nodes that run on Lambda."""
+    """A module, read once.
+
+    - ``path``: in the package
+    - ``names``: what of lokki it has
+    - ``nodes``: those of the tree that run on Lambda
+    """
 
     path: str
     tree: ast.Module
@@ -59,25 +64,28 @@ def read_code(path: str, tree: ast.Module) -> CodeOfModule:
 
 
 def mentions(code: CodeOfModule) -> frozenset[str]:
-    """Return the names, and the parts of texts, that a module uses anywhere but to draw its flows."""
-    found: set[str] = set()
+    """Return the names that a module uses for more than to draw flows.
+
+    Parts of texts that may be names are among them.
+    """
+    mentioned: set[str] = set()
     for node in code.nodes:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name):
-                found.add(name)
+                mentioned.add(name)
             case ast.Constant(value=str(text)) if _PATH.fullmatch(text) or "{" in text:
-                found.update(re.split(r"\W+", text))  # as for getattr, flow:read_csv, "{0.read_csv}".format(flow)
+                mentioned.update(re.split(r"\W+", text))  # as for getattr, flow:read_csv, "{0.read_csv}".format(flow)
             case ast.Constant(value=bytes(content)):  # such as what pickle reads
-                found.update(re.split(r"\W+", content.decode("latin-1")))
+                mentioned.update(re.split(r"\W+", content.decode("latin-1")))
             case ast.ImportFrom(names=aliases) | ast.Import(names=aliases):
-                found.update(alias.name for alias in aliases if alias.asname is not None)  # used by another name
-    return frozenset(found)
+                mentioned.update(alias.name for alias in aliases if alias.asname is not None)  # used by another name
+    return frozenset(mentioned)
 
 
 def reason_to_keep(modules: Iterable[CodeOfModule]) -> str:
-    """Say where modules do what may reach any step, "" if none does."""
+    """Say where modules may reach any step, "" if none does."""
     ordered = sorted(modules, key=lambda code: code.path)
-    known = {module_name(code.path) for code in ordered}
+    modules_here = {module_name(code.path) for code in ordered}
     flows = frozenset(name for code in ordered for name in _flows(code.tree, code.names))
     weaker, objects = "", False
     for code in ordered:
@@ -87,13 +95,16 @@ def reason_to_keep(modules: Iterable[CodeOfModule]) -> str:
                 return f"{code.path}:{_line(node)} uses {way}"
             if not weaker and (way := _way_by_text(node, plain)):
                 weaker = f"{code.path}:{_line(node)} uses {way}"
-            objects = objects or any(name in known for name in _imported_objects(node, code.path))
+            objects = objects or any(name in modules_here for name in _imported_objects(node, code.path))
     # The attribute of a computed name is a step only where there is a module to ask for it.
     return weaker if objects else ""
 
 
 def _with_plain_names(nodes: Iterable[ast.AST]) -> Iterator[int]:
-    """Yield what identifies the functions of calls that import, or get an attribute, by a name in plain text."""
+    """Yield the ids of functions that are called with a name in plain text.
+
+    They are those that import, or get an attribute.
+    """
     for node in nodes:
         match node:
             case ast.Call(func=function, args=[ast.Constant(value=str()), *_]):
@@ -105,7 +116,10 @@ def _with_plain_names(nodes: Iterable[ast.AST]) -> Iterator[int]:
 
 
 def _way_to_all(node: ast.AST, plain: set[int]) -> str:
-    """Return what a node uses that may reach any function of any module, "" if nothing."""
+    """Return what a node uses that may reach any function anywhere.
+
+    It is "" if there is nothing.
+    """
     match node:
         case ast.Name(id=name, ctx=ast.Load()) if name in _BUILTINS:
             return f"{name}()"
@@ -117,23 +131,27 @@ def _way_to_all(node: ast.AST, plain: set[int]) -> str:
             return f"{last_name(node)}() with a name that is computed"
         case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]) if name in _TELLING:
             return f"getattr() with {name!r}"
-        case ast.Import(names=aliases) if about := _about_code(alias.name for alias in aliases):
-            return about
-        case ast.ImportFrom(module=str(module), level=0) if about := _about_code([module]):
-            return about
+        case ast.Import(names=aliases) if module_about_code := _about_code(alias.name for alias in aliases):
+            return module_about_code
+        case ast.ImportFrom(module=str(module), level=0) if module_about_code := _about_code([module]):
+            return module_about_code
         case ast.ImportFrom(module=module, names=aliases):
             ways = _ATTRIBUTES if module != "sys" else _ATTRIBUTES | {"modules"}
-            renamed = {each.name for each in aliases if each.asname is not None} & (_IMPORTS_BY_TEXT | _BY_TEXT)
-            return min(({each.name for each in aliases} & ways) | renamed, default="")
+            renamed = {alias.name for alias in aliases if alias.asname is not None} & (_IMPORTS_BY_TEXT | _BY_TEXT)
+            return min(({alias.name for alias in aliases} & ways) | renamed, default="")
     return ""
 
 
 def _about_code(modules: Iterable[str]) -> str:
+    """Return the first of these modules that is for finding code."""
     return next((name for name in modules if name.partition(".")[0] in _MODULES_ABOUT_CODE), "")
 
 
 def _way_by_flow(node: ast.AST, flows: frozenset[str], plain: set[int]) -> str:
-    """Return the flow that a node uses, whose graph has all its steps, "" if none."""
+    """Return the flow that a node uses, "" if it uses none.
+
+    A flow's graph has all its steps.
+    """
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name) if name in flows and id(node) not in plain:
             return f"the flow {name}()"
@@ -144,7 +162,10 @@ def _way_by_flow(node: ast.AST, flows: frozenset[str], plain: set[int]) -> str:
 
 
 def _way_by_text(node: ast.AST, plain: set[int]) -> str:
-    """Return what a node uses to get an attribute by a name that is computed, "" if nothing."""
+    """Return what a node uses to get an attribute by a computed name.
+
+    It is "" if there is nothing.
+    """
     match node:
         case ast.Name() | ast.Attribute() if last_name(node) in _BY_TEXT and id(node) not in plain:
             return f"{last_name(node)}() with a name that is computed"
@@ -152,7 +173,10 @@ def _way_by_text(node: ast.AST, plain: set[int]) -> str:
 
 
 def _imported_objects(node: ast.AST, path: str) -> Iterator[str]:
-    """Yield the names of modules that a node imports as objects, whose attributes can then be asked for."""
+    """Yield the names of modules that a node imports as objects.
+
+    Their attributes can then be asked for by any name.
+    """
     match node:
         case ast.Import(names=aliases):
             for alias in aliases:
@@ -166,10 +190,10 @@ def _imported_objects(node: ast.AST, path: str) -> Iterator[str]:
 
 
 def _executed(tree: ast.Module, names: LokkiNames) -> Iterator[ast.AST]:
-    """Yield the nodes of a module that run on Lambda: not what is for the command line, nor what draws flows.
+    """Yield the nodes of a module that run on Lambda.
 
-    A flow's body runs only where the flow is called, for which `reason_to_keep` looks; of it, what might keep a step
-    for later is here.
+    What is for the command line does not, nor does what draws flows. A flow's body runs only where the flow is called,
+    for which `reason_to_keep` looks; of it, what might keep a step for later is here.
     """
     waiting: list[ast.AST] = [tree]
     while waiting:
@@ -185,7 +209,10 @@ def _executed(tree: ast.Module, names: LokkiNames) -> Iterator[ast.AST]:
 
 
 def _is_for_command_line(node: ast.AST) -> bool:
-    """Tell whether a node is ``if __name__ == "__main__":``, which is false on Lambda."""
+    """Tell whether a node is ``if __name__ == "__main__":``.
+
+    That is false on Lambda.
+    """
     match node:
         case ast.If(
             test=ast.Compare(left=ast.Name("__name__"), ops=[ast.Eq()], comparators=[ast.Constant("__main__")])
@@ -195,7 +222,10 @@ def _is_for_command_line(node: ast.AST) -> bool:
 
 
 def _kept_by_flow(flow: ast.FunctionDef) -> Iterator[ast.AST]:
-    """Yield the names and texts in a flow's body that do something else than to draw: steps put into a dict, say."""
+    """Yield what a flow's body does with names other than to draw.
+
+    It may put steps into a dict, say.
+    """
     drawing: set[int] = set()
     waiting: list[ast.AST] = list(flow.body)
     while waiting:
@@ -212,12 +242,15 @@ def _kept_by_flow(flow: ast.FunctionDef) -> Iterator[ast.AST]:
 
 
 def _drawn(call: ast.Call) -> Iterator[ast.expr]:
-    """Yield what a call draws with: the step that is called, or those that a verb of a chain is given."""
+    """Yield what a call draws with.
+
+    It is the step that is called, and what a verb of a chain is called with.
+    """
     yield call.func
     if isinstance(call.func, ast.Attribute) and call.func.attr in _VERBS:
-        given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "default")]
-        yield from given
-        yield from (value for argument in given if isinstance(argument, ast.Dict) for value in argument.values)
+        arguments = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "default")]
+        yield from arguments
+        yield from (value for argument in arguments if isinstance(argument, ast.Dict) for value in argument.values)
 
 
 def _flows(tree: ast.Module, names: LokkiNames) -> Iterator[str]:
@@ -227,7 +260,10 @@ def _flows(tree: ast.Module, names: LokkiNames) -> Iterator[str]:
 
 
 def _arguments_of_main(tree: ast.Module, names: LokkiNames) -> Iterator[int]:
-    """Yield what identifies the nodes that are given to lokki's ``main()``, which does nothing on Lambda."""
+    """Yield the ids of the arguments of lokki's ``main()``.
+
+    It does nothing on Lambda.
+    """
     for node in tree.body:
         match node:
             case ast.Expr(value=ast.Call(func=function, args=arguments)) if is_of_lokki(function, "main", names):

@@ -1,4 +1,4 @@
-"""Which files look like secrets: by their names, as the tools that write them have them, and private keys as such."""
+"""Which files look like secrets: by the names that tools give them, and by private keys in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LARGEST_KEY = 2**17
 
 
 def is_named_like_secret(path: str) -> bool:
-    """Tell whether a file's name, or that of a folder that it is in, is one that secrets have.
+    """Tell whether a file, or a folder above it, has a name that secrets have.
 
     >>> is_named_like_secret("config/prod.env"), is_named_like_secret("sub/.ssh/id"), is_named_like_secret("keys.csv")
     (True, True, False)
@@ -35,7 +35,7 @@ def is_named_like_secret(path: str) -> bool:
 
 
 def has_private_key(content: bytes) -> bool:
-    """Tell whether a file's content has a private key in it, whatever the file's name.
+    """Tell whether a file's content has a private key in it.
 
     >>> has_private_key(b"-----BEGIN RSA PRIVATE KEY-----"), has_private_key(b"-----BEGIN CERTIFICATE-----")
     (True, False)

@@ -23,7 +23,7 @@ from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
 from lokki.builder.packages.code import module_name, parse
-from lokki.builder.packages.data_files import Choice, Selection, first_notes, read_file
+from lokki.builder.packages.data_files import FileChoice, Selection, first_notes, read_file
 from lokki.builder.packages.imports import ModuleImport
 from lokki.builder.packages.modules import Walk, code_folders
 from lokki.builder.packages.unpacked import unpacked_files, unpacked_modules
@@ -42,10 +42,14 @@ _ON_LAMBDA = re.compile(r"(__init__|chain|decorators|errors|graph|plan|s3)\.py|(
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What a flow needs of its project: its file, from where to import it and its steps, files by package path.
+    """What a flow needs of its project.
 
-    ``imports``: what each of its modules imports, by path; ``trees``: these modules, parsed; ``foreign``: the modules
-    of others that it imports in any case, each with the file and line that does; ``notes``: what to tell the user.
+    - ``flow``, ``steps``: from where to import them
+    - ``files``: content by package path
+    - ``foreign``: the modules of others that are always imported, each with the file and line that does
+    - ``imports``: what each module imports, by path
+    - ``trees``: the modules, parsed
+    - ``notes``: what to tell the user, a line each
     """
 
     flow_file: Path
@@ -65,11 +69,14 @@ def collect(
     find: Callable[[str], ModuleSpec | None] = find_spec,
     zip_bytes: int = UNZIPPED_BYTES,
 ) -> Project:
-    """Find the files that a flow needs, by reading the imports of its modules; nothing is imported or run.
+    """Find the files that a flow needs, by reading the imports of its modules.
 
-    ``skipped``: folders, resolved, to take no file of data from, such as the one that is built. Raises FlowError for a
-    flow or a step that Lambda could not import, ConfigError for a pattern that matches nothing, BuildError for files
-    that cannot be packaged.
+    Nothing is imported or run. Raises FlowError for a flow or a step that Lambda could not import, ConfigError for a
+    pattern that matches nothing, BuildError for files that cannot be packaged.
+
+    - ``skipped``: folders, resolved, to take no data from, such as the one that is built
+    - ``find``: finds a module by name, as Python does
+    - ``zip_bytes``: most bytes of a zip, unzipped
     """
     flow = graph.origin
     if not isinstance(flow, Flow):
@@ -106,8 +113,11 @@ def collect(
 
 
 def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> Selection:
-    """Choose the files beside modules, and follow the imports of the modules among them."""
-    choice = Choice(config.exclude, walk.around.roots, skipped)
+    """Choose the files beside modules.
+
+    The modules among them are followed to what they import.
+    """
+    choice = FileChoice(config.exclude, walk.folders.roots, skipped)
     chosen = Selection()
     if config.include:
         choice.include(config.include, walk.bases(), chosen)
@@ -125,7 +135,7 @@ def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> 
 
 
 def _notes(walk: Walk, chosen: Selection, files: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield what the user should know of the files that are packed, and of those that are not."""
+    """Yield what the user should know of what is packed, and what is not."""
     yield from walk.links()
     yield from chosen.notes
     yield from first_notes([*unpacked_files(walk.trees, walk.sources, files)], "more files are named and not packed")
@@ -133,7 +143,7 @@ def _notes(walk: Walk, chosen: Selection, files: Mapping[str, bytes]) -> Iterato
 
 
 def lokki_files() -> dict[str, bytes]:
-    """Read the modules of lokki that run a step on Lambda, by package path."""
+    """Read what of lokki runs a step on Lambda, by package path."""
     folder = Path(__file__).parents[2]
     # Not Path.glob(), which takes six times as long.
     paths = (path.replace(os.sep, "/") for path in iglob("**/*.py", root_dir=folder, recursive=True))  # noqa: PTH207
@@ -151,7 +161,10 @@ def _module_of(flow: Flow[...]) -> tuple[ModuleType, Path]:
 
 
 def _import_name(module: ModuleType, file: Path | None = None) -> str:
-    """Return the name by which a module is imported; a script has the name of its file."""
+    """Return the name by which a module is imported.
+
+    A script has the name of its file.
+    """
     name = module.__name__
     if name == "__main__":
         spec = module.__spec__
@@ -163,7 +176,10 @@ def _import_name(module: ModuleType, file: Path | None = None) -> str:
 
 
 def _importable(step: AnyStep, flow_module: ModuleType) -> Importable:
-    """Find the name under which a step is at the top level of its module, or of the flow's."""
+    """Find the name under which a step can be imported.
+
+    It is at the top level of the step's module, or of the flow's.
+    """
     own = sys.modules.get(getattr(step.fn, "__module__", None) or "")
     for module in (own, flow_module):
         if module is None:

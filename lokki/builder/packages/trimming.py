@@ -1,9 +1,10 @@
-"""Leaving out of a step's package the code of the flow's other steps, so that it changes only when the step's own does.
+"""Leaving the code of a flow's other steps out of a step's package.
 
 A package has the flow's module and all that it imports, and most flows keep all their steps in one file. With it as it
-is, changing one step would deploy all of them.
+is, changing one step would deploy all of them. So a package changes only when the step's own code does.
 
-A body goes only where it is sure that nothing in the package can call it; `docs/packaging.md` lists what makes it stay.
+A body goes only where it is sure that nothing in the package can call it. ``docs/packaging.md`` lists what makes it
+stay, and `reaching` looks for it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ STUB = 'raise RuntimeError("the code of this step is in the package of its own f
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """The files of each step's package by path; ``reason``: why none of them is trimmed, "" where they are.
+    """The files of each step's package.
 
-    ``trees``: the modules among them, parsed. Packages share what is the same in them, to be read once.
+    Packages share what is the same in them, to be read once.
+
+    - ``files``: content by path, by step
+    - ``trees``: the modules among them, parsed
+    - ``reason``: why no package is trimmed, or ""
     """
 
     files: Mapping[str, Mapping[str, bytes]]
@@ -42,9 +47,12 @@ class Trimmed:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """Where the body of a step is: its lines, counted from 0 and without the last, and how far it is indented.
+    """Where the body of a step is.
 
-    ``mentioned``: the names in it that may call a step; ``function`` and ``stub``: the step with it, and without.
+    - ``start``, ``end``: its lines, counted from 0 and without the last
+    - ``indent``: what it is indented by
+    - ``mentioned``: the names in it that may call a step
+    - ``function``, ``stub``: the step with it, and without
     """
 
     start: int
@@ -57,7 +65,11 @@ class _Body:
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """A file, read once: its lines, the bodies of its steps by name, the names outside of them that may call a step."""
+    """A file, read once.
+
+    - ``bodies``: those of its steps, by name
+    - ``mentioned``: the names outside of them that may call a step
+    """
 
     tree: ast.Module
     lines: tuple[str, ...]
@@ -68,7 +80,7 @@ class _Module:
 def trim(
     files: Mapping[str, bytes], steps: Mapping[str, Importable], trees: Mapping[str, ast.Module] | None = None
 ) -> Trimmed:
-    """Return for each step a project's files by path, without the bodies of other steps, each line in its place.
+    """Return each step's files, without the bodies of other steps.
 
     What a step has around its body stays: its name, its parameters, its decorator. Line numbers in tracebacks are those
     of the user's file. ``trees``: what is parsed of the files already.
@@ -88,18 +100,21 @@ def trim(
     }
     return Trimmed(
         {
-            name: {**files, **{path: _without(modules[path], each) for path, each in bodies.items()}}
+            name: {**files, **{path: _without(modules[path], removed) for path, removed in bodies.items()}}
             for name, bodies in left_out.items()
         },
         {
-            name: {**trees_as_written, **{path: _tree_without(modules[path], each) for path, each in bodies.items()}}
+            name: {
+                **trees_as_written,
+                **{path: _tree_without(modules[path], removed) for path, removed in bodies.items()},
+            }
             for name, bodies in left_out.items()
         },
     )
 
 
 def _unreachable(steps: Sequence[Importable], named: Iterable[str], modules: Mapping[str, _Module]) -> list[Importable]:
-    """Return the steps that are neither named nor mentioned in a body that may be called."""
+    """Return the steps that nothing names which may be called."""
     own = {(path, step.name) for step in steps for path in _paths(step)}
     mentioned: dict[str, frozenset[str]] = {}
     waiting = list(named)
@@ -125,7 +140,10 @@ def _paths(step: Importable) -> tuple[str, str]:
 
 
 def _parsed(files: Mapping[str, bytes], trees: Mapping[str, ast.Module]) -> Iterator[tuple[str, ast.Module]]:
-    """Yield the tree of each module of the project; what is no Python cannot be imported either."""
+    """Yield the tree of each module of the project.
+
+    What is not Python cannot be imported either.
+    """
     for path, source in files.items():
         if not path.endswith(".py") or path.startswith(_OWN):
             continue
@@ -135,7 +153,10 @@ def _parsed(files: Mapping[str, bytes], trees: Mapping[str, ast.Module]) -> Iter
 
 
 def _is_in_data(step: Importable, data: Sequence[bytes]) -> bool:
-    """Tell whether a file such as ``config.yaml`` names a step as frameworks do: ``flow.read_csv`` or with ``:``."""
+    """Tell whether a file names a step as frameworks do.
+
+    Such as ``flow.read_csv`` or ``flow:read_csv`` in a ``config.yaml``.
+    """
     name = re.compile(rb"\b" + re.escape(step.module.encode()) + rb"[.:]" + re.escape(step.name.encode()) + rb"\b")
     return any(len(content) <= _LARGEST_DATA and name.search(content) for content in data)
 
@@ -151,6 +172,7 @@ def _left_out(modules: Mapping[str, _Module], steps: Iterable[Importable]) -> di
 
 
 def _without(module: _Module, bodies: Iterable[_Body]) -> bytes:
+    """Return a file with stubs in place of these bodies."""
     lines = list(module.lines)
     for body in bodies:
         lines[body.start : body.end] = [body.indent + STUB, *[""] * (body.end - body.start - 1)]
@@ -158,7 +180,10 @@ def _without(module: _Module, bodies: Iterable[_Body]) -> bytes:
 
 
 def _tree_without(module: _Module, bodies: Iterable[_Body]) -> ast.Module:
-    """Return what parsing the file without these bodies gives, with the very nodes of what stays."""
+    """Return what parsing a file without these bodies gives.
+
+    It has the very nodes of what stays.
+    """
     stubs: dict[ast.stmt, ast.stmt] = {body.function: body.stub for body in bodies}
     return ast.Module([stubs.get(statement, statement) for statement in module.tree.body], module.tree.type_ignores)
 
@@ -172,6 +197,7 @@ def _stub(function: ast.FunctionDef, start: int) -> ast.FunctionDef:
 
 
 def _read(source: bytes, code: CodeOfModule) -> _Module:
+    """Find the bodies of a module's steps, and what names them."""
     try:
         lines = source.decode("utf-8").split("\n")
     except UnicodeDecodeError:
@@ -195,7 +221,10 @@ def _read(source: bytes, code: CodeOfModule) -> _Module:
 
 
 def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[tuple[ast.FunctionDef, int, int, str]]:
-    """Yield the steps at the top level that have lines of their own and a name of their own, with those of the body."""
+    """Yield the steps that have lines and a name of their own.
+
+    Each comes with start, end and indent of its body. Only the module's top level counts.
+    """
     counts = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
     for function in tree.body:
         # Another decorator, such as one that registers functions, may have handed the step on.
@@ -210,8 +239,11 @@ def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[t
 
 
 def _first_line(first: ast.stmt) -> int:
-    """Return where a body begins; of a decorated function or class, with its decorators."""
+    """Return the line where a body begins.
+
+    If it begins with a decorated function or class, that is the line of the first decorator.
+    """
     decorators = (
         first.decorator_list if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
     )
-    return min([first.lineno, *(each.lineno for each in decorators)])
+    return min([first.lineno, *(decorator.lineno for decorator in decorators)])
