@@ -195,10 +195,9 @@ class LocalRunner:
         self, plan: Plan, flow: FlowReference | None, record: RunRecord, again: RunAgain, lock: int
     ) -> AbstractContextManager[ProcessPool | None]:
         """Start worker processes, if there is something for them to do; they get ready while the first step runs."""
-        folder = self.runs.folder / record.run_id
+        folder = self.runs.folder_of(record)
         pending = again != RunAgain() or any(
-            isinstance(op, FanOut) and not (folder / op.id / "map_results" / "manifest.json").exists()
-            for op in plan.ops
+            isinstance(op, FanOut) and not folder.map_outcome_path(op.id).exists() for op in plan.ops
         )
         if flow is None or not pending:
             return nullcontext()

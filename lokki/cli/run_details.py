@@ -10,7 +10,6 @@ from itertools import groupby, islice
 from lokki.base.failures import Failure
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import LokkiError
-from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import StepResults
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.progress.displays import seconds
@@ -76,7 +75,7 @@ def _versions(runs: Runs, record: RunRecord, source: str, first_step: str) -> It
     changes = record.changed_code.get(source, [])
     if not changes:
         return
-    folder = RunFolder(runs, record)
+    folder = runs.folder_of(record)
     with folder.reading(first_step):
         parts = StepResults(folder.parts(source), folder.items(source)).part_numbers()
     again = f"run --resume {record.run_id} --from {first_step}"

@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from lokki.estimate.cost import Measure
+from lokki.local_run.folder import LOG, RunFolder
+from lokki.local_run.journal import pack_path
 from lokki.local_run.runs import Runs
 from lokki.plan import Call, FanOut, Plan
-from lokki.store.keys import Keys
 
 _RECORD = 40
 """Bytes of a journal's record beside an inline result."""
@@ -51,13 +52,14 @@ def measured(plan: Plan, root: Path) -> Measured | None:
     """
     runs = Runs(root)
     for record in runs.list(plan.flow):
-        log = runs.folder / record.run_id / "events.jsonl"
+        folder = runs.folder_of(record)
+        log = folder.path / LOG
         if record.status == "finished" and log.exists():
-            return _read(plan, runs.folder, record.run_id, list(_events(log)))
+            return _read(plan, folder, list(_events(log)))
     return None
 
 
-def _read(plan: Plan, folder: Path, run_id: str, events: list[_Event]) -> Measured:
+def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
     seconds = {event.id: event.seconds for event in events if event.event == "step_finished"}
     spent: dict[str, float] = defaultdict(float)
     done: dict[str, int] = defaultdict(int)
@@ -71,35 +73,32 @@ def _read(plan: Plan, folder: Path, run_id: str, events: list[_Event]) -> Measur
         if isinstance(op, FanOut):
             if done[op.id]:
                 each = spent[op.id] / done[op.id] / len(op.inner)
-                size, stored = _result_size(folder / Keys(run_id).map_results(op.id), done[op.id])
+                size, stored = _result_size(folder.parts(op.id).paths(), done[op.id])
                 measures.update({call.id: Measure(each, size, stored) for call in op.inner})
             continue
-        outcome = _outcome(folder / run_id / op.id / "output.json")
+        outcome = _outcome(folder.outcome_path(op.id))
         if op.id in seconds and outcome is not None:
-            measures[op.id] = _measure(op, folder, run_id, seconds[op.id], outcome)
+            measures[op.id] = _measure(op, folder, seconds[op.id], outcome)
             if op.fans_out and outcome.items is not None:
                 items[op.id] = outcome.items
-    return Measured(run_id, items, measures)
+    return Measured(folder.run_id, items, measures)
 
 
-def _measure(call: Call, folder: Path, run_id: str, seconds: float, outcome: _Outcome) -> Measure:
-    keys = Keys(run_id)
+def _measure(call: Call, folder: RunFolder, seconds: float, outcome: _Outcome) -> Measure:
     if call.fans_out:
         count = max(outcome.items or 0, 1)
-        pack = _size(folder / keys.items(call.id))
-        return Measure(seconds, (pack or _size(folder / keys.map_manifest(call.id))) // count, pack > 0)
+        pack = _size(folder.pack(call.id))
+        return Measure(seconds, (pack or _size(folder.manifest(call.id))) // count, pack > 0)
     stored = outcome.result_url is not None
-    return Measure(
-        seconds, _size(folder / (keys.output(call.id) if stored else f"{run_id}/{call.id}/output.json")), stored
-    )
+    return Measure(seconds, _size(folder.output(call.id) if stored else folder.outcome_path(call.id)), stored)
 
 
-def _result_size(folder: Path, items: int) -> tuple[int, bool]:
+def _result_size(journals: list[Path], items: int) -> tuple[int, bool]:
     """Return the bytes of an item's result, on average, and whether results are stored."""
-    packs = sum(_size(path) for path in folder.glob("part-*.pkl.gz"))
+    packs = sum(_size(pack_path(path)) for path in journals)
     if packs:
         return packs // items, True
-    return max(sum(_size(path) for path in folder.glob("part-*.jsonl")) // items - _RECORD, 1), False
+    return max(sum(map(_size, journals)) // items - _RECORD, 1), False
 
 
 def _size(path: Path) -> int:

@@ -23,7 +23,9 @@ class RunAgain:
 
 
 def operation_of(plan: Plan, name: str) -> int:
-    """Return the position of the operation that a call's id or a step's name belongs to.
+    """Return the position of the operation that a step belongs to.
+
+    ``name``: a call's id, or a step's name.
 
     A step that stands in the flow more than once is found by the ids of its calls (``clean_2``); by its name it is the
     first of them. An inner step of a map block belongs to the block. Raises RunFolderError for a name that is neither.
@@ -32,9 +34,9 @@ def operation_of(plan: Plan, name: str) -> int:
         for position, operation in enumerate(plan.ops):
             if name in names_of(operation):
                 return position
-    known = list(dict.fromkeys(known_id for operation in plan.ops for known_id in _ids(operation)))
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+    ids = list(dict.fromkeys(call_id for operation in plan.ops for call_id in _ids(operation)))
+    close = difflib.get_close_matches(name, ids, 1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(ids)}."
     raise RunFolderError(f"{plan.flow} has no step {name!r}. {hint}")
 
 

@@ -1,4 +1,7 @@
-"""Checksums of the files that an emulated run leaves, which are written as AWS writes them and so have none inside."""
+"""Checksums of the files that an emulated run leaves.
+
+They are written as AWS writes them, and so have no checksums inside.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import msgspec
 from isal import isal_zlib
 
 from lokki.errors import StoreError, damaged
+from lokki.local_run.folder import CHECKSUMS, LOCK, LOG, RECORD
 from lokki.local_run.seal import Seal
 from lokki.store.local import LocalStore
 
-CHECKSUMS = "checksums.json"
-_GROWING = {CHECKSUMS, "run.json", "lock", "events.jsonl"}
+_GROWING = {CHECKSUMS, RECORD, LOCK, LOG}
 """Files that have a checksum of their own, or are written to after the run."""
 
 _AGAIN = "Emulate it again, as a new run."
@@ -22,15 +25,18 @@ _AGAIN = "Emulate it again, as a new run."
 
 @dataclass(frozen=True, slots=True)
 class Checksums:
-    """The checksums of a run's files by path; of a run that was killed there are none, and nothing is checked."""
+    """The checksums of a run's files by path.
+
+    Of a run that was killed there are none, and nothing is checked.
+    """
 
     folder: Path
     by_path: Mapping[str, int] = field(default_factory=dict)
 
     def check(self, path: str, content: Buffer) -> None:
-        """Raise StoreError for the content of a file that is not what the run left."""
-        known = self.by_path.get(path)
-        if known is not None and known != isal_zlib.crc32(content):
+        """Raise StoreError for content that is not what the run left there."""
+        checksum = self.by_path.get(path)
+        if checksum is not None and checksum != isal_zlib.crc32(content):
             raise damaged(f"{self.folder / path} is damaged: it was changed, or is the file of another run", _AGAIN)
 
 
@@ -38,13 +44,16 @@ def write_checksums(folder: Path, seal: Seal) -> None:
     """Note the checksums of all files of a run that has ended."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    found = {name: isal_zlib.crc32(path.read_bytes()) for name, path in names.items() if name not in _GROWING}
-    text = seal.close(CHECKSUMS, msgspec.json.format(msgspec.json.encode({"crc32": found}), indent=2))
+    checksums = {name: isal_zlib.crc32(path.read_bytes()) for name, path in names.items() if name not in _GROWING}
+    text = seal.close(CHECKSUMS, msgspec.json.format(msgspec.json.encode({"crc32": checksums}), indent=2))
     LocalStore(folder).write(CHECKSUMS, [text])
 
 
 def take_checksums(folder: Path, seal: Seal) -> None:
-    """Check all files of a run that goes on, and remove the checksums. Raises StoreError for a file that is damaged."""
+    """Check all files of a run that is resumed, and remove the checksums.
+
+    Raises StoreError for a file that is damaged.
+    """
     checksums = read_checksums(folder, seal)
     for name in checksums.by_path:
         try:
@@ -56,7 +65,10 @@ def take_checksums(folder: Path, seal: Seal) -> None:
 
 
 def read_checksums(folder: Path, seal: Seal) -> Checksums:
-    """Read the checksums of a run. Raises StoreError when they are damaged themselves."""
+    """Read the checksums of a run.
+
+    Raises StoreError when they are damaged themselves.
+    """
     path = folder / CHECKSUMS
     try:
         content = seal.open(CHECKSUMS, path.read_bytes(), str(path))

@@ -41,7 +41,7 @@ from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFol
 from lokki.local_run import journal_reader
 from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.feed import Feed
-from lokki.local_run.folder import MapOutcome, RunFolder
+from lokki.local_run.folder import MapOutcome
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.mapping import MapRun
@@ -92,7 +92,7 @@ class Execution:
         self._code = code
         self._emit = setup.listener
         self._store = setup.runs.store
-        self._folder = RunFolder(setup.runs, record)
+        self._folder = setup.runs.folder_of(record)
         self._identity = setup.runs.identity(record.run_id)
         self._began = time.monotonic()
         timeout = plan.options.timeout

@@ -1,4 +1,9 @@
-"""The files of one run: where each is, and that it is what lokki wrote there when it is read."""
+"""The files in the folder of one run: the name of each, and that it is what lokki wrote there when it is read.
+
+Every name in a run's folder is decided here, or in `lokki.store.keys` where the object has the same name on S3. In the
+order in which they are written: the record, the lock, the log; for each step its result or its items, then its outcome,
+last of all; for a map block its parts (`lokki.local_run.journal`), then the outcome of the block.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import msgspec
 from isal import isal_zlib
@@ -14,20 +18,36 @@ from isal import isal_zlib
 from lokki.base.values import Inline, Ref, ref_from_json
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
-from lokki.local_run.runs import RunRecord, Runs
+from lokki.local_run.seal import Seal
 from lokki.store import codec
 from lokki.store.items import WrittenItems
 from lokki.store.keys import Keys, shown
+from lokki.store.local import LocalStore
+
+RECORD = "run.json"
+"""What is known of the run: `lokki.local_run.runs.RunRecord`."""
+
+LOCK = "lock"
+"""Held while the run is in progress."""
+
+LOG = "events.jsonl"
+"""Every event of the run, what steps printed and logged among them."""
+
+CHECKSUMS = "checksums.json"
+"""Of an emulated run: the checksums of its other files."""
+
+_OUTCOME = "output.json"
+_MAP_OUTCOME = "map_results/manifest.json"
 
 _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."
 
-type Outcome = dict[str, object]
+type StepOutcome = dict[str, object]
 """What is written of a step that runs once and has ended: a reference to its result, or what is known of its items."""
 
 
 class MapOutcome(msgspec.Struct, frozen=True):
-    """What is written of a map block that has ended: how many items it had, and what became of them."""
+    """How many items a map block had that has ended, and what became of them."""
 
     items: int
     succeeded: int
@@ -35,32 +55,40 @@ class MapOutcome(msgspec.Struct, frozen=True):
 
 
 class RunFolder:
-    """The files of one run. What is read raises StoreError where it is not what lokki wrote."""
+    """The files of one run.
 
-    def __init__(self, runs: Runs, record: RunRecord) -> None:
-        self.keys = Keys(record.run_id)
-        self.path = runs.folder.absolute() / record.run_id  # steps may change the working directory
+    `lokki.local_run.runs.Runs.folder_of` makes it. What is read raises StoreError where it is not what lokki wrote.
+    """
+
+    def __init__(self, runs: Path, store: LocalStore, seal: Seal) -> None:
+        self.run_id = seal.run_id
+        self.keys = Keys(seal.run_id)
+        self.path = runs.absolute() / seal.run_id  # steps may change the working directory
         self._runs = runs
-        self._record = record
+        self._store = store
+        self._seal = seal
 
     def outcome_path(self, step_id: str) -> Path:
-        """Return where it is written what a step that runs once handed on."""
-        return self.path / step_id / "output.json"
+        """Return where the outcome of a step that runs once is."""
+        return self.path / step_id / _OUTCOME
 
     def map_outcome_path(self, source_id: str) -> Path:
-        """Return where it is written that a map block has ended."""
-        return self.path / source_id / "map_results" / "manifest.json"
+        """Return where the outcome of a map block is."""
+        return self.path / source_id / _MAP_OUTCOME
 
-    def outcome(self, step_id: str) -> Outcome | None:
-        """Return what a step that runs once handed on; None while it has not ended."""
-        return self._read(f"{step_id}/output.json")
+    def outcome(self, step_id: str) -> StepOutcome | None:
+        """Return the outcome of a step that runs once, or None while it runs."""
+        return self._read(f"{step_id}/{_OUTCOME}")
 
     def write_outcome(self, step_id: str, outcome: bytes) -> None:
-        """Write what a step handed on, last of all: where it is, everything that it names is whole."""
-        self._write(f"{step_id}/output.json", outcome)
+        """Write the outcome of a step.
+
+        Last of all: where there is an outcome, everything that it names is whole.
+        """
+        self._write(f"{step_id}/{_OUTCOME}", outcome)
 
     def write_items_outcome(self, step_id: str, written: WrittenItems) -> None:
-        """Write what the source of a map block handed on."""
+        """Write the outcome of the source of a map block."""
         outcome = {
             "items": written.count,
             "map_manifest_key": self.keys.map_manifest(step_id),
@@ -70,16 +98,19 @@ class RunFolder:
         self.write_outcome(step_id, msgspec.json.encode(outcome))
 
     def output(self, step_id: str) -> Path:
-        """Return where the result of a step that runs once is, where it does not stand in its outcome."""
+        """Return where a result is that is too large for its step's outcome."""
         return self.path.parent / self.keys.output(step_id)
 
     def result(self, step_id: str, load: Callable[[Ref], object] | None = None) -> object:
-        """Load what a step that runs once returned; ``load``: default `RunFolder.load`."""
+        """Load the result of a step that runs once.
+
+        ``load``: loads the value of a reference, by default `RunFolder.load`.
+        """
         return (load or self.load)(ref_from_json(self._existing_outcome(step_id)))
 
     def map_outcome(self, source_id: str) -> MapOutcome | None:
-        """Return how many items of a map block succeeded and failed; None while it has not ended."""
-        key = f"{source_id}/map_results/manifest.json"
+        """Return the outcome of a map block, or None while it runs."""
+        key = f"{source_id}/{_MAP_OUTCOME}"
         outcome = self._read(key)
         try:
             return None if outcome is None else msgspec.convert(outcome, MapOutcome)
@@ -87,25 +118,25 @@ class RunFolder:
             raise damaged(f"{self.path / key} is damaged: {error}", _AGAIN) from None
 
     def failed_items(self, source_id: str) -> int:
-        """Return how many items of a finished map block failed; 0 for one that is not finished."""
+        """Return how many items of a map block failed, 0 while it runs."""
         outcome = self.map_outcome(source_id)
         return 0 if outcome is None else outcome.failed
 
     def write_map_outcome(self, source_id: str, outcome: MapOutcome) -> None:
-        """Write that a map block has ended."""
-        self._write(f"{source_id}/map_results/manifest.json", msgspec.json.encode(outcome))
+        """Write the outcome of a map block, after which its results are final."""
+        self._write(f"{source_id}/{_MAP_OUTCOME}", msgspec.json.encode(outcome))
 
     def forget_outcome(self, step_id: str) -> None:
-        """Remove what a step handed on, so that it runs again."""
-        _remove(self.path / step_id / "output.json")
+        """Remove the outcome of a step, so that it runs again."""
+        _remove(self.outcome_path(step_id))
 
     def forget_map_outcome(self, source_id: str) -> None:
-        """Remove the mark that a map block has ended, so that items without a result run again."""
-        _remove(self.path / source_id / "map_results" / "manifest.json")
+        """Remove the outcome of a map block, so that it runs its unfinished items."""
+        _remove(self.map_outcome_path(source_id))
 
     def parts(self, source_id: str) -> Parts:
         """Return where the results of a map block are."""
-        return Parts(self.path / source_id / "map_results", self._record.seal)
+        return Parts(self.map_outcome_path(source_id).parent, self._seal)
 
     def pack(self, source_id: str) -> Path:
         """Return where the packed items of a map block are."""
@@ -119,11 +150,11 @@ class RunFolder:
         """Return how many items a map block has."""
         items = self._existing_outcome(source_id).get("items")
         if not isinstance(items, int):
-            raise damaged(f"{self.path / source_id / 'output.json'} names no items", _AGAIN)
+            raise damaged(f"{self.outcome_path(source_id)} names no items", _AGAIN)
         return items
 
     def check_items(self, source_id: str) -> None:
-        """Raise StoreError unless the items of a map block are there, and their list is whole."""
+        """Raise StoreError unless all items of a map block are there."""
         outcome = self._existing_outcome(source_id)
         pack, manifest = self.pack(source_id), self.manifest(source_id)
         try:
@@ -138,14 +169,17 @@ class RunFolder:
             raise damaged(f"{manifest} is damaged: it was changed, or is the file of another run", _AGAIN)
 
     def load(self, ref: Ref, modules: Mapping[str, str] | None = None) -> object:
-        """Load the value that a reference stands for; ``modules`` as `lokki.store.codec.loads` has it."""
+        """Load the value that a reference stands for.
+
+        ``modules``: as `lokki.store.codec.loads` has it.
+        """
         if isinstance(ref, Inline):
             return ref.result
-        return codec.loads(self._runs.store.read(ref), url=shown(ref), modules=modules, crc32=ref.crc32)
+        return codec.loads(self._store.read(ref), url=shown(ref), modules=modules, crc32=ref.crc32)
 
     @contextmanager
     def reading(self, step_id: str, *, resumable: bool = False) -> Iterator[None]:
-        """Let errors about damaged files say how to get what was in them: which step to run again.
+        """Let errors about damaged files say which step to run again.
 
         ``resumable``: whether the run forgets what is damaged, so that resuming it is enough. Raises DamagedError.
         """
@@ -158,22 +192,22 @@ class RunFolder:
         except StoreError as error:
             if not error.damage or isinstance(error, DamagedError):
                 raise
-            problem = error.damage.replace("local:///", f"{self._runs.folder}/")
-            command = "" if resumable else f"run --resume {self._record.run_id} --from {step_id}"
-            again = f"{step_id}() runs again when the run is resumed."
+            problem = error.damage.replace("local:///", f"{self._runs}/")
+            command = "" if resumable else f"run --resume {self.run_id} --from {step_id}"
+            advice = f"{step_id}() runs again when the run is resumed."
             if command:
-                again = f"Run {step_id}() again, and what follows it: {command}"
-            described = DamagedError(f"{problem}. {again}")
-            described.step, described.command = step_id, command
-            raise described from error
+                advice = f"Run {step_id}() again, and what follows it: {command}"
+            located = DamagedError(f"{problem}. {advice}")
+            located.step, located.command = step_id, command
+            raise located from error
 
-    def _existing_outcome(self, step_id: str) -> Outcome:
+    def _existing_outcome(self, step_id: str) -> StepOutcome:
         outcome = self.outcome(step_id)
         if outcome is None:
-            raise damaged(f"{self.path / step_id / 'output.json'} is not there any more", _AGAIN)
+            raise damaged(f"{self.outcome_path(step_id)} is not there any more", _AGAIN)
         return outcome
 
-    def _read(self, key: str) -> Outcome | None:
+    def _read(self, key: str) -> StepOutcome | None:
         path = self.path / key
         try:
             text = path.read_bytes()
@@ -181,18 +215,16 @@ class RunFolder:
             return None
         except OSError as error:
             raise damaged(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
-        content = self._record.seal.open(key, text, str(path))
+        content = self._seal.open(key, text, str(path))
         try:
-            outcome: object = msgspec.json.decode(content)
+            outcome = msgspec.json.decode(content, type=dict[str, object])
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise damaged(f"{path} is damaged: {error}", _AGAIN) from None
-        if not isinstance(outcome, dict):
-            raise damaged(f"{path} is damaged: it is no object", _AGAIN)
         outcome.pop("checksum", None)
-        return cast("Outcome", outcome)
+        return outcome
 
     def _write(self, key: str, outcome: bytes) -> None:
-        self._runs.store.write(f"{self._record.run_id}/{key}", [self._record.seal.close(key, outcome)])
+        self._store.write(f"{self.run_id}/{key}", [self._seal.close(key, outcome)])
 
 
 def _remove(path: Path) -> None:

@@ -44,10 +44,11 @@ _BLOCK = 2**20
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of an item: its result, or why it failed.
+    """What became of an item.
 
     * ``result``: as JSON; or ``range``, where it is in the part's pack, with ``crc32``, the checksum of its pickle.
-    * ``after``: the id of an inner step; the result is what that step returned, and the item is not finished.
+    * ``step`` (``after`` in the file): the id of an inner step; the result is what that step returned, and the item is
+      not finished.
     * ``failed``: why there is no result.
     """
 
@@ -55,7 +56,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     range: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
     crc32: int | None = None
-    after: str | msgspec.UnsetType = msgspec.UNSET
+    step: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="after")
     failed: Failure | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -65,9 +66,9 @@ _DECODER = msgspec.json.Decoder(list[Record])
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Where the parts of a map block are, and what their checksums are bound to.
+    """Where the parts of a map block are, and what binds them to it.
 
-    ``folder``: ``get_birds/map_results`` in the run's folder.
+    ``folder``: ``get_birds/map_results`` in the run's folder. ``seal``: what the checksums go on from.
     """
 
     folder: Path
@@ -93,7 +94,10 @@ class Parts:
 
 
 class PartWriter:
-    """Writes one part; used by one worker. Records are gathered until `flush`."""
+    """Writes the part of one worker.
+
+    Records are gathered until `flush`.
+    """
 
     def __init__(self, parts: Parts, name: str, inline_limit: int) -> None:
         self.path = parts.path(name)
@@ -109,26 +113,27 @@ class PartWriter:
         self._records: list[Record] = []
         self._synced_at = time.monotonic()
 
-    def add(self, index: int, value: object, after: str | None = None) -> None:
-        """Record an item's result, or what its inner step ``after`` returned.
+    def add(self, index: int, value: object, step: str | None = None) -> None:
+        """Record an item's result, or what an inner step returned for it.
 
-        Raises ResultError for a value that does not pickle; nothing is recorded then.
+        ``step``: the id of that inner step. Raises ResultError for a value that does not pickle; nothing is recorded
+        then.
         """
         text = inline_json(value, self._inline_limit)
-        step = msgspec.UNSET if after is None else after
+        inner_step = msgspec.UNSET if step is None else step
         if text is not None:
-            self._records.append(Record(index, msgspec.Raw(text), after=step))
+            self._records.append(Record(index, msgspec.Raw(text), step=inner_step))
             return
         member, place = self._pack.add(value)
         self._members.append(member)
-        self._records.append(Record(index, range=place, crc32=member_checksum(member), after=step))
+        self._records.append(Record(index, range=place, crc32=member_checksum(member), step=inner_step))
 
     def fail(self, index: int, failure: Failure) -> None:
         """Record that an item failed for good."""
         self._records.append(Record(index, failed=failure))
 
     def flush(self) -> None:
-        """Write what was gathered; from here on a kill does not lose it.
+        """Write what was gathered, so that a kill does not lose it.
 
         What a full disk keeps from being written is dropped: written twice, it would not be where its records say.
         """
@@ -158,9 +163,9 @@ class PartWriter:
 
 
 def part_number(path: Path) -> int:
-    """Return the number of a part, shared by workers in the place of dead ones.
+    """Return the number of a part, which workers in one place share.
 
-    It is 1 for ``part-0001.jsonl``, and for ``part-0001-1.jsonl`` of the worker that took over from the first.
+    It is 1 for ``part-0001.jsonl``, and for ``part-0001-1.jsonl`` of the worker in the place of one that died.
     """
     return int(path.name.split("-")[1].partition(".")[0])
 
@@ -243,7 +248,7 @@ def _is_unbound(path: Path) -> bool:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Write all of the data; os.write may take only some of it."""
+    """Write all of the data, of which os.write may take only some."""
     written = os.write(descriptor, data)
     while written < len(data):
         written += os.write(descriptor, data[written:])

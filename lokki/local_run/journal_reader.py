@@ -44,18 +44,19 @@ _CACHED_LINES = 64
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Where to find what an inner step returned for an item that is not finished."""
+    """What an inner step returned for an item that is not finished."""
 
-    after: str
+    step: str
     journal: Path
     record: Record
 
 
 @dataclass(slots=True)
 class Scan:
-    """What the parts of a map block hold, as resuming it needs that.
+    """What the parts of a map block hold, for a run that is resumed.
 
-    ``status``: of each item; ``partials``: where unfinished items can go on.
+    * ``status``: of each item, `PENDING`, `DONE` or `FAILED`.
+    * ``partials``: where unfinished items can go on.
     """
 
     status: bytearray
@@ -67,10 +68,10 @@ class Scan:
         return self.status.count(DONE)
 
     def take(self, record: Record, path: Path) -> None:
-        """Note one more record; they come in the order in which they were written."""
+        """Note one more record, in the order in which they were written."""
         index = record.index
         self.status[index] = _next_status(self.status[index], record)
-        if isinstance(step := record.after, str):
+        if isinstance(step := record.step, str):
             if isinstance(record.result, msgspec.Raw):
                 record = msgspec.structs.replace(record, result=record.result.copy())  # lets go of the whole line
             self.partials[index] = Partial(step, path, record)
@@ -81,8 +82,8 @@ class Scan:
 class StepResults:
     """Where the journals have what one inner step returned for each item.
 
-    ``step``: its id; None for the last, whose results are those of the items. ``failures``: why items have no result,
-    whichever step failed.
+    * ``step``: its id; None for the last one, whose results are those of the items.
+    * ``status``: of each item; ``failures``: why items have no result, whichever step failed.
     """
 
     def __init__(self, parts: Parts, items: int, step: str | None = None) -> None:
@@ -104,19 +105,25 @@ class StepResults:
         return self._part_of[index] != _NOWHERE
 
     def value(self, index: int, modules: Mapping[str, str] | None = None) -> object:
-        """Load what the step returned for an item; ``modules`` as `lokki.store.codec.loads` has it."""
+        """Load what the step returned for an item.
+
+        ``modules``: as `lokki.store.codec.loads` has it.
+        """
         path = self._paths[self._part_of[index]]
         record = self._records(path, self._offset_of[index])[index]
         with _open_pack(path) as pack:
             return _value(record, pack, path, modules)
 
     def part_numbers(self) -> array[int]:
-        """Return for each item the number of the part with its result; 0 without one."""
+        """Return the number of the part with each item's result, 0 without one."""
         numbers = [part_number(path) for path in self._paths]
         return array("i", [0 if part == _NOWHERE else numbers[part] for part in self._part_of])
 
     def check_complete(self, succeeded: int, failed: int) -> None:
-        """Raise StoreError unless there are all results, and reasons of failures, of a map block that ended."""
+        """Raise StoreError unless everything of a finished map block is there.
+
+        That is: this many results, and the reasons of this many failures.
+        """
         counts = self.status.count(DONE), len(self.failures)
         if counts != (succeeded, failed):
             raise _incomplete(
@@ -135,10 +142,13 @@ class StepResults:
             self._part_of[index], self._offset_of[index] = part, offset
 
     def _is_own(self, record: Record) -> bool:
-        return record.failed is msgspec.UNSET and record.after == self._step
+        return record.failed is msgspec.UNSET and record.step == self._step
 
     def _read_line(self, path: Path, offset: int) -> dict[int, Record]:
-        """Read the step's records in one line again. Raises StoreError when it is not there any more."""
+        """Read the step's records in one line again.
+
+        Raises StoreError when it is not there any more.
+        """
         try:
             with path.open("rb") as journal:
                 journal.seek(offset)
@@ -175,7 +185,7 @@ def results(parts: Parts, items: int, failed: int) -> list[object]:
     for path in parts.paths():
         with _open_pack(path) as pack:
             for _, record in _records(parts, path, pack, items):
-                is_result = record.failed is msgspec.UNSET and record.after is msgspec.UNSET
+                is_result = record.failed is msgspec.UNSET and record.step is msgspec.UNSET
                 if is_result and values[record.index] is missing:
                     values[record.index] = _value(record, pack, path)
     values = [value for value in values if value is not missing]
@@ -194,7 +204,10 @@ def partial_value(partial: Partial) -> object:
 
 
 def repair(parts: Parts) -> None:
-    """Drop the records whose results cannot be read, so that their items run again."""
+    """Drop the records whose results cannot be read.
+
+    Their items run again.
+    """
     for path in parts.paths():
         with _open_pack(path) as pack:
             lines = [decode_line(path, line) for _, line in whole_lines(path, parts.start(path))]
@@ -204,14 +217,21 @@ def repair(parts: Parts) -> None:
 
 
 def _next_status(status: int, record: Record) -> int:
-    """Return an item's status with one more record: a result is final, a failure is not."""
-    if record.after is not msgspec.UNSET or status == DONE:
+    """Return an item's status with one more record.
+
+    A result is final, a failure is not.
+    """
+    if record.step is not msgspec.UNSET or status == DONE:
         return status
     return DONE if record.failed is msgspec.UNSET else FAILED
 
 
 def _records(parts: Parts, path: Path, pack: BinaryIO, items: int) -> Iterator[tuple[int, Record]]:
-    """Yield a part's records with the offsets of their lines, without those that a power cut took."""
+    """Yield a part's records with the offsets of their lines.
+
+    Those whose results a power cut took are left out: only of what stands before the last sync mark is it certain that
+    its pack was forced to disk.
+    """
     start = parts.start(path)
     synced = synced_size(path, start)
     for offset, line in whole_lines(path, start):
@@ -223,7 +243,10 @@ def _records(parts: Parts, path: Path, pack: BinaryIO, items: int) -> Iterator[t
 
 
 def _take_over(parts: Parts, path: Path, progress: Scan) -> None:
-    """Note what a part holds, and force to disk what nobody has: the run relies on it from here on."""
+    """Note what a part holds, and force to disk what nobody has.
+
+    The run relies on it from here on.
+    """
     with path.open("rb") as journal, _open_pack(path) as pack:
         for _, record in _records(parts, path, pack, len(progress.status)):
             progress.take(record, path)
@@ -234,14 +257,20 @@ def _take_over(parts: Parts, path: Path, progress: Scan) -> None:
 
 
 def _incomplete(parts: Parts, counts: str) -> StoreError:
-    """Return the error for parts that lack something, with the first line that is damaged."""
+    """Return the error for parts that lack something.
+
+    It names the first line that is damaged, if one is.
+    """
     places = (f"{path} is damaged at byte {offset}" for path in parts.paths() for offset in _damaged_lines(parts, path))
     place = next(places, "")
     return damaged(f"{place + ': ' if place else ''}{parts.folder} holds {counts}", RUN_MAP_AGAIN)
 
 
 def _damaged_lines(parts: Parts, path: Path) -> Iterator[int]:
-    """Yield where lines that were forced to disk are not whole: no kill and no power cut did that."""
+    """Yield where lines that were forced to disk are not whole.
+
+    No kill and no power cut did that.
+    """
     start = parts.start(path)
     synced = synced_size(path, start)
     end = 0
@@ -252,7 +281,7 @@ def _damaged_lines(parts: Parts, path: Path) -> Iterator[int]:
 
 
 def _open_pack(journal: Path) -> BinaryIO:
-    """Open the pack of a part; where it is gone, one that holds nothing."""
+    """Open the pack of a part, an empty one where it is gone."""
     try:
         return pack_path(journal).open("rb")
     except (FileNotFoundError, IsADirectoryError):

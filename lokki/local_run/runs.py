@@ -1,4 +1,4 @@
-"""Run folders: one for each local run, with all that it needs to go on or to be looked at."""
+"""The runs in a directory: the record of each, and the lock that keeps everybody else from a run in progress."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ import msgspec
 from lokki.base.naming import check_run_id
 from lokki.base.values import Json, Stored
 from lokki.errors import ParameterError, RunFolderError, StoreError, damaged
+from lokki.local_run.folder import LOCK, RECORD, RunFolder
 from lokki.local_run.forks import forget, hide, watch
 from lokki.local_run.seal import Seal
 from lokki.store.local import LocalStore, flush_directory, make_directory
 
-RECORD = "run.json"
 FORMAT = 2
 """What runs are written in now: each file is bound to its run by a checksum. The first lokki wrote none: format 1."""
 
-_LOCK = "lock"
 _ROOT = ".lokki"
 
 
 @dataclass(frozen=True, slots=True)
 class CodeOfParts:
-    """Which code made the results of a map block from one of its parts on: the run went on after the code changed.
+    """Which code made the results of a map block from one of its parts on.
+
+    There is one for each time that the run was resumed with other code.
 
     * ``first_part``: the number of the first part of the journal that this code wrote.
     * ``since``: when it began, in ISO 8601 (UTC).
@@ -48,13 +49,17 @@ class CodeOfParts:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is known of a run: times in ISO 8601 (UTC), status ``running``, ``finished``, ``failed`` or ``interrupted``.
+    """What is known of a run, as its ``run.json`` has it.
 
-    One that is ``running`` while nobody is at it reads ``killed``. ``plan`` and ``params`` must not change when it is
-    resumed; ``code`` holds a checksum of each step's source, as it was when the step gave its first result that is
-    kept; ``changed_code`` has, by map block, what came after that. ``failed``: how many items failed. ``format``: that
-    of the run's files.
-    ``file``: the flow's, from the folder that ``.lokki`` is in; empty for a flow that is in none.
+    * ``params``, ``plan``: of the flow; they must not change when it is resumed.
+    * ``code``: a checksum of each step's source, as it was when the step gave its first result that is there.
+    * ``status``: ``running``, ``finished``, ``failed`` or ``interrupted``; one that is ``running`` while nobody has its
+      lock reads ``killed``.
+    * ``started``: in ISO 8601 (UTC).
+    * ``failed``: how many items failed.
+    * ``changed_code``: by map block, the code that came after ``code``.
+    * ``format``: that of the run's files.
+    * ``file``: the flow's, from the folder that ``.lokki`` is in; empty for a flow that is in none.
     """
 
     run_id: str
@@ -86,21 +91,24 @@ class Runs:
         self._absolute = self.folder.absolute()  # steps may change the working directory
 
     def new(self, record: RunRecord) -> None:
-        """Make the folder of a new run. Raises RunFolderError when there is one of that id, or it cannot be made."""
+        """Make the folder of a new run.
+
+        Raises RunFolderError when there is one of that id, or it cannot be made.
+        """
         check_run_id(record.run_id)
-        begun = self.folder / f".new-{record.run_id}-{secrets.token_hex(4)}"
+        draft = self.folder / f".new-{record.run_id}-{secrets.token_hex(4)}"
         try:
             make_directory(self.folder)
             self._protect()
             _write_new(self.folder.parent / ".gitignore", b"*\n")
             # Renamed when its record is in it, so that no run is without one; another run is not empty, so it stays.
-            begun.mkdir(0o700)
-            _write_new(begun / RECORD, _text(record))
-            flush_directory(begun)
-            begun.rename(self.folder / record.run_id)
+            draft.mkdir(0o700)
+            _write_new(draft / RECORD, _text(record))
+            flush_directory(draft)
+            draft.rename(self.folder / record.run_id)
             flush_directory(self.folder)
         except OSError as error:
-            shutil.rmtree(begun, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not (self.folder / record.run_id).exists():
                 raise RunFolderError(f"the folder {self.folder / record.run_id} cannot be made: {error}.") from error
             raise RunFolderError(
@@ -109,16 +117,19 @@ class Runs:
             ) from None
 
     def save(self, record: RunRecord) -> None:
-        """Write what is known of a run. Raises StoreError when its folder is gone."""
+        """Write the record of a run. Raises StoreError when its folder is gone."""
         self._protect()
         self.store.write(f"{record.run_id}/{RECORD}", [_text(record)])
 
     def load(self, run_id: str) -> RunRecord:
-        """Read what is known of a run. Raises RunFolderError when there is none of that id, or it cannot be read."""
+        """Read the record of a run.
+
+        Raises RunFolderError when there is none of that id, or it cannot be read.
+        """
         check_run_id(run_id)
         if not (self.folder / run_id).is_dir():
-            known = ", ".join(found.run_id for found in self.list()[:3]) or "none"
-            raise RunFolderError(f"there is no run {run_id!r} in {self.folder} (the latest: {known}).")
+            latest = ", ".join(record.run_id for record in self.list()[:3]) or "none"
+            raise RunFolderError(f"there is no run {run_id!r} in {self.folder} (the latest: {latest}).")
         try:
             record = _record(run_id, bytes(self.store.read(Stored(self.store.url(f"{run_id}/{RECORD}")))))
         except StoreError as error:
@@ -134,21 +145,28 @@ class Runs:
 
         A run whose record cannot be read has the status ``damaged`` and no flow.
         """
-        found = [self._listed(path.name) for path in self.folder.glob("[!.]*") if path.is_dir()]
-        chosen = [record for record in found if flow is None or record.flow == flow]
+        records = [self._listed(path.name) for path in self.folder.glob("[!.]*") if path.is_dir()]
+        chosen = [record for record in records if flow is None or record.flow == flow]
         return sorted(chosen, key=lambda record: (record.started, record.run_id), reverse=True)
 
     def remove(self, run_id: str) -> None:
-        """Delete a run's folder. Raises RunFolderError for a run that is going on, and for one that is not there."""
+        """Delete a run's folder.
+
+        Raises RunFolderError for a run that is in progress, and for one that is not there.
+        """
         check_run_id(run_id)
         with self.locked(run_id):
             # Renamed first, so that a deletion that is cut short leaves no half run to be found.
             (self.folder / run_id).rename(self.folder / f".removed-{run_id}")
-        for doomed in self.folder.glob(".removed-*"):
-            shutil.rmtree(doomed, ignore_errors=True)
+        for removed in self.folder.glob(".removed-*"):
+            shutil.rmtree(removed, ignore_errors=True)
+
+    def folder_of(self, record: RunRecord) -> RunFolder:
+        """Return the files of a run."""
+        return RunFolder(self.folder, self.store, record.seal)
 
     def size(self, run_id: str) -> int:
-        """Return the bytes of all files of a run; it may be going on."""
+        """Return the bytes of all files of a run, which may be in progress."""
         total = 0
         for path in (self.folder / run_id).rglob("*"):
             with suppress(FileNotFoundError):
@@ -157,12 +175,13 @@ class Runs:
 
     @contextmanager
     def locked(self, run_id: str, patience: float = 2.0) -> Iterator[int]:
-        """Keep everybody else from this run; the descriptor that holds the lock is for its worker processes.
+        """Keep everybody else from this run.
 
-        They share it, so that those of a run that was killed have ended before it goes on; they do so within
-        ``patience`` seconds. Raises RunFolderError when somebody else still has it then.
+        Yields the descriptor of its lock. Worker processes share it, so that those of a run that was killed have ended
+        before it is resumed; they do so within ``patience`` seconds. Raises RunFolderError when somebody else still has
+        it then.
         """
-        path = self.folder / run_id / _LOCK
+        path = self.folder / run_id / LOCK
         try:
             lock = _Lock(path)
         except OSError as error:
@@ -180,18 +199,21 @@ class Runs:
             lock.close()
 
     def identity(self, run_id: str) -> tuple[int, int] | None:
-        """Return what tells the folder of a run that is locked from any other in its place; None when it is gone.
+        """Return what tells a run's folder from any other in its place.
 
-        It is the lock's inode, which no other file can have while the lock is open.
+        It is the inode of its lock, which no other file can have while the lock is open; None when it is gone.
         """
         try:
-            lock = (self._absolute / run_id / _LOCK).stat()
+            lock = (self._absolute / run_id / LOCK).stat()
         except OSError:
             return None
         return lock.st_dev, lock.st_ino
 
     def _protect(self) -> None:
-        """Close the folders of runs to others, whatever made them: parameters and results may be secrets."""
+        """Close the folders of runs to others.
+
+        Parameters and results may be secrets.
+        """
         for folder in (self._absolute, self._absolute.parent)[: 2 if self._absolute.parent.name == _ROOT else 1]:
             with suppress(OSError):  # somebody else's folder, or none any more
                 mode = folder.stat().st_mode
@@ -205,8 +227,8 @@ class Runs:
             seconds = 0.0
             with suppress(OSError):  # it has been removed just now
                 seconds = (self.folder / run_id).stat().st_mtime
-            made = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
-            return RunRecord(run_id, "", {}, [], {}, "damaged", made, error=str(error))
+            changed = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+            return RunRecord(run_id, "", {}, [], {}, "damaged", changed, error=str(error))
 
     def _is_locked(self, run_id: str) -> bool:
         try:
@@ -235,7 +257,10 @@ def _record(run_id: str, text: bytes) -> RunRecord:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, and force it to disk; one that is there stays as it is."""
+    """Write a file that only its owner may read, unless it exists.
+
+    It is forced to disk.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -275,13 +300,16 @@ class _Lock:
         os.close(self.descriptor)
 
     def let_go(self) -> None:
-        """Do not keep the run locked in a process that a step forked, which may outlive the run."""
+        """Give up the lock in a process that a step forked.
+
+        It may outlive the run, which could not be resumed meanwhile.
+        """
         self._has_it = False
         hide(self.descriptor)
 
 
 def _by_whom(lock: Path) -> str:
-    """Say which processes have a lock, and what to do about it, as far as that can be told."""
+    """Say which processes have a lock, and what to do about it."""
     pid = _locked_by(lock)
     if pid is not None and _is_alive(pid):
         return f"is in progress in process {pid}. Wait for it, or stop it: kill {pid}"
@@ -309,7 +337,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def _open_in(file: Path) -> list[int]:
-    """Return the processes that have a file open; none where the system does not tell (macOS has no /proc)."""
+    """Return the processes that have a file open.
+
+    None where the system does not tell: macOS has no /proc.
+    """
     target = str(file.resolve())
     pids = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
@@ -320,21 +351,24 @@ def _open_in(file: Path) -> list[int]:
 
 
 def new_run_id(now: datetime | None = None) -> str:
-    """Make a run id that sorts by time: ``20261122-142500-3f9c``."""
+    """Make a run id that sorts by time, such as ``20261122-142500-3f9c``."""
     return f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def changes(before: RunRecord, plan: list[str], params: dict[str, Json]) -> list[str]:
-    """Return in words what differs between a run and what is to go on with it: lines of ``- before`` and ``+ now``."""
-    lines = [f"- {line}" for line in before.plan if line not in plan] + [
-        f"+ {line}" for line in plan if line not in before.plan
+def changes(record: RunRecord, plan: list[str], params: dict[str, Json]) -> list[str]:
+    """Return in words what differs between a run and how it is to be resumed.
+
+    Lines begin with ``-`` for what it was, with ``+`` for what it is now.
+    """
+    lines = [f"- {line}" for line in record.plan if line not in plan] + [
+        f"+ {line}" for line in plan if line not in record.plan
     ]
-    if not lines and plan != before.plan:
-        lines = ["- " + "; ".join(before.plan), "+ " + "; ".join(plan)]
-    for name in sorted({*before.params, *params}):
-        old, new = before.params.get(name), params.get(name)
-        if name in before.params and (name not in params or old != new):
+    if not lines and plan != record.plan:
+        lines = ["- " + "; ".join(record.plan), "+ " + "; ".join(plan)]
+    for name in sorted({*record.params, *params}):
+        old, new = record.params.get(name), params.get(name)
+        if name in record.params and (name not in params or old != new):
             lines.append(f"- parameter {name} = {old!r}")
-        if name in params and (name not in before.params or old != new):
+        if name in params and (name not in record.params or old != new):
             lines.append(f"+ parameter {name} = {new!r}")
     return lines

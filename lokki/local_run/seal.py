@@ -29,7 +29,10 @@ class Seal:
     required: bool = True
 
     def start(self, key: str) -> int:
-        """Return what the checksum of a file of the run goes on from; ``key``: its path in the run's folder."""
+        """Return what the checksum of a file of the run goes on from.
+
+        ``key``: its path in the run's folder.
+        """
         return zlib.crc32(f"{self.run_id}\n{self.started}\n{key}\n".encode())
 
     def close(self, key: str, text: bytes) -> bytes:
@@ -40,9 +43,9 @@ class Seal:
         return content + member % zlib.crc32(content, self.start(key))
 
     def open(self, key: str, text: bytes, name: str) -> bytes:
-        """Return the text of a JSON object without its checksum. Raises StoreError for one that is wrong or missing.
+        """Return the text of a JSON object without its checksum.
 
-        ``name``: how messages name the file.
+        ``name``: how messages name the file. Raises StoreError for a checksum that is wrong or missing.
         """
         checksum = _CHECKSUM.search(text)
         if checksum is None:

@@ -154,7 +154,7 @@ class Worker:
                 handed_on = again_next()
                 if time.perf_counter() - began > CHUNK_SECONDS:
                     # Lost in a kill, this result would cost more than to write it down.
-                    self._part.add(index, handed_on, after=invocation.id)
+                    self._part.add(index, handed_on, step=invocation.id)
                     self._part.flush()
             except StepFailedError as error:
                 self._note_error(error.__cause__ or error)
@@ -188,9 +188,9 @@ class Worker:
         partial = work.partials.get(entry.index)
         if partial is not None:
             ids = [invocation.id for invocation in self._job.inner]
-            if partial.after in ids[:-1]:  # unless the flow was changed
+            if partial.step in ids[:-1]:  # unless the flow was changed
                 try:
-                    return partial_value(partial), ids.index(partial.after) + 1
+                    return partial_value(partial), ids.index(partial.step) + 1
                 except StoreError as error:
                     if not error.damage:
                         raise
@@ -214,7 +214,7 @@ class Worker:
         raise_interrupt()  # Ctrl-C ended what the step had started: the run is interrupted, the step has not failed
         if self._position > 0:
             with suppress(ResultError, StoreError):  # a value that cannot be read again: its steps run again instead
-                self._part.add(self._index, again(), after=self._job.inner[self._position - 1].id)
+                self._part.add(self._index, again(), step=self._job.inner[self._position - 1].id)
         self._part.fail(self._index, failure)
         return failure
 

@@ -11,13 +11,11 @@ from typing import TextIO
 
 from lokki.engine.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
 from lokki.engine.report import RunReport, fold
+from lokki.local_run.folder import LOG
 from lokki.local_run.forks import hide, watch
 from lokki.local_run.output import Emit, finish_lines
 from lokki.progress.displays import Display, JsonLines, Nothing
 from lokki.store.local import open_to_append
-
-LOG = "events.jsonl"
-"""Its name."""
 
 
 class Recorder:

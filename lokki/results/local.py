@@ -76,7 +76,7 @@ class LocalRun:
 
     def __init__(self, runs: Runs, record: RunRecord, file: Path | None) -> None:
         self._record = record
-        self._folder = RunFolder(runs, record)
+        self._folder = runs.folder_of(record)
         self._values = ValueReader(self._folder, record, file)
 
     def places(self) -> Mapping[str, Place]:

@@ -9,12 +9,13 @@ import msgspec
 
 from lokki.base.item_path import item_from_json
 from lokki.errors import StoreError
+from lokki.local_run.folder import LOG
 from lokki.results.items import LogLine
 
 
 def log_lines(folder: Path) -> Iterator[LogLine]:
     """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
-    path = folder / "events.jsonl"
+    path = folder / LOG
     try:
         with path.open("rb") as lines:
             yield from filter(None, map(_log_line, map(_event, lines)))

@@ -68,14 +68,14 @@ def test_an_item_that_failed_and_succeeded_later_is_finished(tmp_path: Path) -> 
 @pytest.mark.parametrize("value", ["goose", BIG])
 def test_what_an_inner_step_returned_is_found_until_its_item_is_finished(tmp_path: Path, value: object) -> None:
     part = written(tmp_path)
-    part.add(0, value, after="flap")
-    part.add(1, value, after="flap")
+    part.add(0, value, step="flap")
+    part.add(1, value, step="flap")
     part.add(1, value)
     part.flush()
     found = journal_reader.scan(parts(tmp_path), 2)
     assert list(found.status) == [PENDING, DONE]
     assert set(found.partials) == {0}
-    assert found.partials[0].after == "flap"
+    assert found.partials[0].step == "flap"
     assert journal_reader.partial_value(found.partials[0]) == value
     part.close()
 
@@ -115,7 +115,7 @@ def test_a_part_of_a_longer_map_is_refused(tmp_path: Path) -> None:
 def test_what_a_dead_worker_had_written_can_be_added(tmp_path: Path) -> None:
     part = written(tmp_path)
     part.add(1, 1)
-    part.add(0, "x", after="flap")
+    part.add(0, "x", step="flap")
     part.flush()
     found = journal_reader.Scan(bytearray(3))
     journal_reader.scan_part(parts(tmp_path), "part-0001", found)
@@ -146,7 +146,7 @@ def test_whatever_the_end_of_the_files_lost_the_rest_is_right(
                     part._sync()
                     safe = index
             else:
-                part.add(index, value, after="flap" if kind == "after" else None)
+                part.add(index, value, step="flap" if kind == "after" else None)
                 wanted[index] = (kind, value)
         part.flush()
         forced = synced_pack(folder, safe)
