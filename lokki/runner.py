@@ -24,7 +24,7 @@ from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.execution import Execution, Listener, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
-from lokki.plan import FanOut, Plan, bind_parameters, describe, lower
+from lokki.plan import FanOut, Plan, bind_parameters, lower, plan_lines
 from lokki.store.codec import own_module
 
 if TYPE_CHECKING:  # start-up: see _pool
@@ -121,7 +121,7 @@ class LocalRunner:
     ) -> object:
         plan = lower(graph)
         flow = self._importable(graph, plan)
-        code = {call.step.name: _checksum(call.step.fn) for call in plan.calls}
+        code = {name: _checksum(step.fn) for name, step in plan.steps.items()}
         again = RunAgain() if resume is None else _again(plan, resume)
         record = self._new(graph, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
         with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, again, lock) as pool:
@@ -145,7 +145,7 @@ class LocalRunner:
             run_id or new_run_id(),
             plan.flow,
             dict(bind_parameters(plan.params, params or {})),
-            describe(plan),
+            plan_lines(plan),
             code,
             status="running",
             started=datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -163,14 +163,14 @@ class LocalRunner:
         names = {param.name for param in plan.params}
         before = {name: value for name, value in record.params.items() if name in names}
         bound = bind_parameters(plan.params, before | dict(params or {}))
-        differences = changes(record, describe(plan), bound)
+        differences = changes(record, plan_lines(plan), bound)
         if differences and not resume.force:
             listed = "\n  ".join(differences)
             raise RunFolderError(
                 f"the run {run_id!r} was started with another flow or other parameters:\n  {listed}\n"
                 "Start a new run, or keep its results all the same with --force."
             )
-        return replace(record, params=dict(bound), plan=describe(plan))
+        return replace(record, params=dict(bound), plan=plan_lines(plan))
 
     def _latest(self, flow: str, *, also_finished: bool) -> str:
         found = self.runs.list(flow)
@@ -185,7 +185,7 @@ class LocalRunner:
 
     def _importable(self, graph: FlowGraph, plan: Plan) -> FlowReference | None:
         """Say where worker processes find the flow, if there are to be any; before there is a run that would fail."""
-        if self.executor != "processes" or not any(isinstance(op, FanOut) for op in plan.ops):
+        if self.executor != "processes" or not any(plan.fan_outs):
             return None
         from lokki.local_run.processes import reference  # for start-up: the other executors need no multiprocessing
 
@@ -197,7 +197,7 @@ class LocalRunner:
         """Start worker processes, if there is something for them to do; they get ready while the first step runs."""
         folder = self.runs.folder_of(record)
         pending = again != RunAgain() or any(
-            isinstance(op, FanOut) and not folder.map_outcome_path(op.id).exists() for op in plan.ops
+            not folder.map_outcome_path(fan_out.source).exists() for fan_out in plan.fan_outs
         )
         if flow is None or not pending:
             return nullcontext()

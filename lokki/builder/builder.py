@@ -38,7 +38,6 @@ from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.runtime.event import template_to_json
 
 _DIGEST_LENGTH = 32
 
@@ -85,7 +84,7 @@ def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_B
 
 def _step_codes(compiled: Compiled, project: Project, trimmed: Trimmed, chosen: Chosen) -> Iterator[StepCode]:
     """Yield what the function of each step is made of."""
-    calls = describe_calls(compiled.plan, template_to_json)
+    calls = describe_calls(compiled.plan)
     for step in compiled.steps:
         yield StepCode(
             compiled.plan.flow,

@@ -47,7 +47,7 @@ def exceeded_limits(compiled: Compiled, bundle: Bundle) -> Iterator[str]:
     for fan_out in compiled.maps:
         if execution_type(compiled, fan_out) == "EXPRESS" and not fits_express(compiled, fan_out):
             yield (
-                f"statemachine.json: an item of the map over {fan_out.id}() may take "
+                f"statemachine.json: an item of the map over {fan_out.source}() may take "
                 f"{longest_item(compiled, fan_out):.0f} s with all tries, "
                 f"but an EXPRESS execution ends after {EXPRESS_SECONDS}; shorten timeouts or retries, or remove "
                 "execution_type"

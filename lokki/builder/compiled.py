@@ -9,7 +9,7 @@ from lokki.builder.names import DeployedFunction, deployed_functions, deployed_n
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import FanOut, Plan, lower
+from lokki.plan import Call, FanOut, Plan, lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,16 @@ class Compiled:
     @property
     def maps(self) -> tuple[FanOut, ...]:
         """The map blocks, in order."""
-        return tuple(op for op in self.plan.ops if isinstance(op, FanOut))
+        return tuple(self.plan.fan_outs)
 
     @property
     def larger_functions(self) -> Mapping[str, DeployedFunction]:
         """The functions with more memory, by the names of their steps."""
         return {function.step.name: function for function in self.functions if function.larger}
+
+    def step_of(self, call: Call) -> AnyStep:
+        """Return the step that a call runs."""
+        return self.plan.steps[call.step]
 
     def memory(self, step: AnyStep) -> int:
         """Return the megabytes of a step's function."""

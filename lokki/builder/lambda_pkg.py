@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType
 
 from lokki.base.values import Json
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT
 from lokki.config import LokkiConfig
-from lokki.plan import FanOut, Item, Output, Plan, Results, Template
+from lokki.plan import Item, Output, Plan, Results, template_to_json
 
 UV_VERSION = "0.13.9"
 """The uv that images are built with: one version, so that equal input gives equal Dockerfiles."""
@@ -61,18 +61,23 @@ def generate_lambda_dir(code: StepCode, config: LokkiConfig) -> dict[str, bytes]
     return dict(sorted(files.items()))
 
 
-def describe_calls(plan: Plan, template_to_json: Callable[[Template], Json]) -> dict[str, dict[str, Json]]:
+def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
     """Return for each step what its handler must know of its calls, by their ids; see docs/contract.md."""
     first = next(plan.calls).id
-    maps: dict[str, Json] = {op.id: op.options.tolerate for op in plan.ops if isinstance(op, FanOut)}
-    inner: dict[str, Json] = {call.id: maps[op.id] for op in plan.ops if isinstance(op, FanOut) for call in op.inner}
+    maps: dict[str, Json] = {op.id: op.options.tolerate for op in plan.fan_outs}
+    inner: dict[str, Json] = {call.id: maps[op.id] for op in plan.fan_outs for call in op.calls}
     described: dict[str, dict[str, Json]] = {}
     for call in plan.calls:
         arguments: list[Json] = [
-            {"parameter": one.parameter, "keyword": one.keyword, "value": template_to_json(one.template)}
-            for one in call.arguments
+            {
+                "parameter": argument.parameter,
+                "keyword": argument.keyword,
+                "value": template_to_json(argument.template),
+                **({"variadic": True} if argument.variadic else {}),
+            }
+            for argument in call.arguments
         ]
-        described.setdefault(call.step.name, {})[call.id] = {
+        described.setdefault(call.step, {})[call.id] = {
             "reads": _READS[type(call.reads)],
             "arguments": arguments,
             "fans_out": call.fans_out,

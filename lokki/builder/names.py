@@ -76,9 +76,9 @@ def shortened(name: str, longest: int) -> str:
     return f"{beginning}_{digest}" if beginning else digest
 
 
-def map_label(fan_out_id: str) -> str:
+def map_label(source_id: str) -> str:
     """Return the label of a map, which is part of the ARNs of its runs; ids are unique, and so are labels."""
-    return shortened(fan_out_id, LABEL_LENGTH)
+    return shortened(source_id, LABEL_LENGTH)
 
 
 def function_id(step: str) -> str:
@@ -104,9 +104,9 @@ def version_id(step: str, content: str) -> str:
     return f"{state_name(shortened(step, _LONGEST_ID))}Version{digest}"
 
 
-def tolerated_placeholder(fan_out_id: str) -> str:
+def tolerated_placeholder(source_id: str) -> str:
     """Return the name under which the definition asks how many items of a map may fail: ``GetBirdsTolerated``."""
-    return f"{state_name(shortened(fan_out_id, _LONGEST_ID))}Tolerated"
+    return f"{state_name(shortened(source_id, _LONGEST_ID))}Tolerated"
 
 
 @dataclass(frozen=True, slots=True)

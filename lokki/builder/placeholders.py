@@ -88,5 +88,5 @@ def _tolerated_counts(maps: tuple[FanOut, ...]) -> dict[str, str]:
         tolerate = fan_out.options.tolerate
         if isinstance(tolerate, float) and ((share := exact_share(tolerate)) * 100).denominator != 1:
             expression = f"$floor($states.input.items * {share.numerator} / {share.denominator})"
-            counts[tolerated_placeholder(fan_out.id)] = f"{{% {expression} %}}"
+            counts[tolerated_placeholder(fan_out.source)] = f"{{% {expression} %}}"
     return counts

@@ -82,7 +82,7 @@ def dump_state_machine(definition: dict[str, Json]) -> bytes:
 
 
 def _state_of(op: Op) -> str:
-    return state_name(op.id) + (MAP_SUFFIX if isinstance(op, FanOut) else "")
+    return state_name(op.source) + MAP_SUFFIX if isinstance(op, FanOut) else state_name(op.id)
 
 
 def _next(name: str | None) -> AslState:
@@ -114,9 +114,9 @@ def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assig
     # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
     return Task(
         resource=f"${{{INVOKE_PLACEHOLDER}}}",
-        function=f"${{{function_placeholder(call.step.name)}}}",
+        function=f"${{{function_placeholder(call.step)}}}",
         payload=payload,
-        timeout=task_timeout(compiled, call.step),
+        timeout=task_timeout(compiled, compiled.step_of(call)),
         output=output,
         assign=assign,
     )
@@ -129,15 +129,16 @@ def _tries(
 
     The larger one gets what ran out of memory. It has the same input, and what follows takes its result alike.
     """
-    name, larger = state_name(call.id), compiled.larger_functions.get(call.step.name)
-    retry: list[Json] = [rule.to_asl() for rule in retry_rules(call, batch=batch, express=express)]
+    name, larger = state_name(call.id), compiled.larger_functions.get(call.step)
+    step = compiled.step_of(call)
+    retry: list[Json] = [rule.to_asl() for rule in retry_rules(step, batch=batch, express=express)]
     if larger is None:
         return {name: task.to_asl() | {"Retry": retry, **then}}
     larger_function = f"${{{function_placeholder(larger.name)}}}"
     if batch:
         first = task.to_asl() | {"Retry": retry, "Catch": [begin_halving(name)], **then}
         return {name: first, **halving_states(name, task, larger_function, retry, then)}
-    rules = retry_rules(call, batch=batch, express=express, last=False)
+    rules = retry_rules(step, batch=batch, express=express, last=False)
     catch: Json = catch_deaths(f"{name}{LARGER_SUFFIX}")
     return {
         name: task.to_asl() | {"Retry": [rule.to_asl() for rule in rules], "Catch": [catch], **then},
@@ -156,10 +157,10 @@ def _map_state(compiled: Compiled, fan_out: FanOut) -> AslState:
     Its items are in the manifest that the source's task wrote.
     https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html
     """
-    results = Keys("").map_results(fan_out.id).removesuffix("/")
+    results = Keys("").map_results(fan_out.source).removesuffix("/")
     return {
         "Type": "Map",
-        "Label": map_label(fan_out.id),
+        "Label": map_label(fan_out.source),
         "ItemReader": {
             "Resource": f"${{{READ_PLACEHOLDER}}}",
             "ReaderConfig": {"InputType": "JSON"},
@@ -191,7 +192,7 @@ def _child_input(fan_out: FanOut) -> AslState:
     Variables and the context of the run cannot be seen in it.
     """
     common: AslState = {"run_id": _RUN_ID}
-    if params := _params(fan_out.inner):
+    if params := _params(fan_out.calls):
         common["params"] = params
     if fan_out.options.batch is None:
         return {"ItemSelector": common | {"item": "{% $states.context.Map.Item.Value %}"}}
@@ -220,20 +221,20 @@ def _bounds(fan_out: FanOut) -> AslState:
     percentage = exact_share(options.tolerate) * 100
     if percentage.denominator == 1:
         return bounds | {"ToleratedFailurePercentage": percentage.numerator}
-    return bounds | {"ToleratedFailureCount": f"${{{tolerated_placeholder(fan_out.id)}}}"}
+    return bounds | {"ToleratedFailureCount": f"${{{tolerated_placeholder(fan_out.source)}}}"}
 
 
 def _processor(compiled: Compiled, fan_out: FanOut) -> AslState:
     kind = execution_type(compiled, fan_out)
     states: dict[str, Json] = {}
-    for call, following in zip_longest(fan_out.inner, fan_out.inner[1:]):
+    for call, following in zip_longest(fan_out.calls, fan_out.calls[1:]):
         task = _inner_task(compiled, fan_out, call)
         then = _next(state_name(following.id) if following else None)
         batch, express = fan_out.options.batch is not None, kind == "EXPRESS"
         states |= _tries(compiled, task, call, then, batch=batch, express=express)
     return {
         "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": kind},
-        "StartAt": state_name(fan_out.inner[0].id),
+        "StartAt": state_name(fan_out.calls[0].id),
         "States": states,
     }
 
@@ -244,7 +245,7 @@ def _inner_task(compiled: Compiled, fan_out: FanOut, call: Call) -> Task:
     Its input is what `_child_input` says, and so is its output, except for the last one's. That is the result, which
     ResultWriter writes: an object for an item, an array for a batch.
     """
-    batch, last = fan_out.options.batch is not None, call is fan_out.inner[-1]
+    batch, last = fan_out.options.batch is not None, call is fan_out.calls[-1]
     common = "$states.input.BatchInput" if batch else "$states.input"
     payload: AslState = {"run_id": f"{{% {common}.run_id %}}", "call": call.id, "attempt": _ATTEMPT}
     if call.params:

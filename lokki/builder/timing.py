@@ -17,7 +17,7 @@ from lokki.builder.retries import (
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
-from lokki.plan import PARTS_OF_BATCH, Call, FanOut
+from lokki.plan import PARTS_OF_BATCH, FanOut
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its
@@ -40,7 +40,7 @@ def function_timeout(compiled: Compiled, step: AnyStep) -> int:
     batches = [
         fan_out.options.batch
         for fan_out in compiled.maps
-        if fan_out.options.batch and any(call.step.name == step.name for call in fan_out.inner)
+        if fan_out.options.batch and any(call.step == step.name for call in fan_out.calls)
     ]
     if not batches:
         return math.ceil(own)
@@ -56,12 +56,12 @@ def task_timeout(compiled: Compiled, step: AnyStep) -> int:
     return function_timeout(compiled, step) + _TASK_MARGIN
 
 
-def retry_rules(call: Call, *, batch: bool, express: bool, last: bool = True) -> list[RetryRule]:
+def retry_rules(step: AnyStep, *, batch: bool, express: bool, last: bool = True) -> list[RetryRule]:
     """Return the rules of a call's task.
 
     In a batch, the function itself gives each item the step's tries. ``last``: whether no larger function follows.
     """
-    own = None if batch else step_rule(call.step.options.retry)
+    own = None if batch else step_rule(step.options.retry)
     if own is not None and not last:
         own = without_deaths(own)
     return [*([own] if own else []), service_rule(), throttling_rule(express=express)]
@@ -73,20 +73,21 @@ def longest_item(compiled: Compiled, fan_out: FanOut) -> float:
     A child has an item, or a batch. A part of its time is for waiting until the account has a free function.
     """
     total = float(THROTTLING_RESERVE)
-    for call in fan_out.inner:
-        rules = retry_rules(call, batch=fan_out.options.batch is not None, express=True)[:-1]
+    for call in fan_out.calls:
+        step = compiled.step_of(call)
+        rules = retry_rules(step, batch=fan_out.options.batch is not None, express=True)[:-1]
         tries = 1 + sum(rule.retries for rule in rules[:-1])
-        once = tries * task_timeout(compiled, call.step) + sum(rule.longest_wait for rule in rules)
-        total += once * _invocations(call, batch=fan_out.options.batch is not None)
+        once = tries * task_timeout(compiled, step) + sum(rule.longest_wait for rule in rules)
+        total += once * _invocations(step, batch=fan_out.options.batch is not None)
     return total
 
 
-def _invocations(call: Call, *, batch: bool) -> int:
+def _invocations(step: AnyStep, *, batch: bool) -> int:
     """Return how often a call is made at worst.
 
     It is made again where its function runs out of memory.
     """
-    if call.step.options.memory_max is None:
+    if step.options.memory_max is None:
         return 1
     # Of a batch: the whole, then its parts, after each of which the larger function may run.
     return 2 + 2 * PARTS_OF_BATCH if batch else 2
@@ -111,12 +112,12 @@ def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
         return "EXPRESS" if not waits and fits_express(compiled, fan_out) else "STANDARD"
     if kind == "STANDARD":
         return kind
-    one_try = sum(function_timeout(compiled, call.step) for call in fan_out.inner)
+    one_try = sum(function_timeout(compiled, compiled.step_of(call)) for call in fan_out.calls)
     if one_try > EXPRESS_SECONDS:
-        steps = " and ".join(f"{call.step.name}()" for call in fan_out.inner)
+        steps = " and ".join(f"{call.step}()" for call in fan_out.calls)
         raise ConfigError(
             f"execution_type: EXPRESS ends after {EXPRESS_SECONDS} seconds, but {steps} in the map over "
-            f"{fan_out.id}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
+            f"{fan_out.source}() may take {one_try}. Give them a shorter @step(timeout=…), or remove execution_type."
         )
     return "EXPRESS"
 

@@ -19,7 +19,7 @@ from lokki.graph import FlowGraph
 from lokki.loading import file_of, path_from
 from lokki.local_run.checksums import take_checksums, write_checksums
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
-from lokki.plan import bind_parameters, describe, lower
+from lokki.plan import bind_parameters, lower, plan_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Session:
             run_id or new_run_id(),
             emulated_name(plan.flow),
             dict(bound),
-            describe(plan),
+            plan_lines(plan),
             {},
             "running",
             started,
@@ -66,7 +66,7 @@ class Session:
             raise RunFolderError(
                 f"the run {record.run_id!r} is one of {record.flow} and {record.status}; it cannot go on."
             )
-        if record.plan != describe(plan):
+        if record.plan != plan_lines(plan):
             raise RunFolderError(f"the run {record.run_id!r} was started with another flow. Start a new run.")
         return self._follow(plan.flow, record, cast("dict[str, Json]", record.params), redriven=True)
 

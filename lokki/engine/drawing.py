@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lokki.plan import Call, FanOut, Plan, describe_arguments
+from lokki.plan import Call, FanOut, Plan, arguments_text
 
 
 def draw(plan: Plan) -> str:
@@ -20,7 +20,7 @@ def draw(plan: Plan) -> str:
     for op in plan.ops:
         if isinstance(op, FanOut):
             lines.append("└─▶ " + ", ".join(["each item", *_options(op)]))
-            lines.extend(f"    {_call(call)}" for call in op.inner)
+            lines.extend(f"    {_call(call)}" for call in op.calls)
             lines.append("┌─◀ all results")
         else:
             lines.append(_call(op))
@@ -28,8 +28,8 @@ def draw(plan: Plan) -> str:
 
 
 def _call(call: Call) -> str:
-    arguments = describe_arguments(call)
-    return f"{call.step.name}({arguments})" if arguments else call.step.name
+    arguments = arguments_text(call)
+    return f"{call.step}({arguments})" if arguments else call.step
 
 
 def _options(op: FanOut) -> list[str]:

@@ -19,6 +19,7 @@ from lokki.base.convert import ConversionError, from_json
 from lokki.base.failures import Failure, failure_of
 from lokki.base.options import Retry
 from lokki.base.values import Json
+from lokki.chain import AnyStep
 from lokki.errors import ParameterError, StopSignal
 from lokki.plan import Call, fill
 
@@ -94,12 +95,12 @@ class Attempts:
     retried: Callable[[str, int, float, Failure], None]
 
 
-def prepare(call: Call, params: Mapping[str, Json]) -> Invocation:
+def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation:
     """Fill the parameters of a run into a call and convert them by the step's annotations.
 
     Raises ParameterError for a value that the step's annotation does not describe.
     """
-    hints = signatures.hints(call.step.fn)
+    hints = signatures.hints(step.fn)
     filled = [
         (argument, fill(argument.template, params), hints.get(argument.parameter, signatures.UNKNOWN))
         for argument in call.arguments
@@ -112,7 +113,7 @@ def prepare(call: Call, params: Mapping[str, Json]) -> Invocation:
             try:
                 made = from_json(value, annotation)
             except ConversionError as error:
-                raise ParameterError(f"the argument {argument.parameter!r} of {call.step.name}() is {error}.") from None
+                raise ParameterError(f"the argument {argument.parameter!r} of {step.name}() is {error}.") from None
             if argument.keyword is None:
                 args.append(made)
             else:
@@ -122,17 +123,17 @@ def prepare(call: Call, params: Mapping[str, Json]) -> Invocation:
     once = make()
     values = (*once[0], *once[1].values())
     constant = all(isinstance(value, _IMMUTABLE) for value in values)
-    options = call.step.options
+    options = step.options
     arguments = (lambda: once) if constant else make
     return Invocation(
         call.id,
-        call.step.fn,
+        step.fn,
         call.reads is not None,
         arguments,
         options.retry,
         options.timeout,
         options.env,
-        _place_of(call.step.fn),
+        _place_of(step.fn),
         _has_decimals(),
     )
 

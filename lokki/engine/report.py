@@ -24,9 +24,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-
-MAP = ".map"
-"""What the id of a map block's operation has after the id of its source."""
+from lokki.plan import MAP
 
 type Status = Literal["running", "finished", "failed", "interrupted", "skipped"]
 

@@ -190,18 +190,18 @@ def estimate(compiled: Compiled, workload: Workload) -> Estimate:
 
 def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstimate:
     """Count what a map block starts, and how long it takes at least."""
-    if op.id not in workload.items:
-        raise ParameterError(f"how many items does {op.id}() give? Say it: --items {op.id}=1000.")
+    if op.source not in workload.items:
+        raise ParameterError(f"how many items does {op.source}() give? Say it: --items {op.source}=1000.")
     return count_children(op, workload, op.options.batch or 1, express=execution_type(compiled, op) == "EXPRESS")
 
 
 def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool) -> MapEstimate:
     """Count the children of a map for a size of batches and a kind of child."""
-    items = workload.items[op.id]
-    source = workload.measures.get(op.id, Measure())
+    items = workload.items[op.source]
+    source = workload.measures.get(op.source, Measure())
     batch = min(batch, max(1, BATCH_BYTES // entry_size(source)), max(items, 1))
     children = math.ceil(items / batch)
-    child_seconds = batch * sum(workload.measure(call).seconds for call in op.inner)
+    child_seconds = batch * sum(workload.measure(call).seconds for call in op.calls)
     at_once = min(
         op.options.concurrency or workload.functions_at_once,
         quotas.CHILDREN_AT_ONCE,
@@ -210,7 +210,7 @@ def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool)
     )
     dispatch = children / starts_per_second(express=express)
     seconds = max(dispatch + child_seconds, math.ceil(children / at_once) * child_seconds) if children else 0.0
-    return MapEstimate(op.id, express, items, batch, children, child_seconds, at_once, dispatch, seconds)
+    return MapEstimate(op.source, express, items, batch, children, child_seconds, at_once, dispatch, seconds)
 
 
 def starts_per_second(*, express: bool) -> int:
@@ -223,7 +223,7 @@ def child_transitions(op: FanOut, block: MapEstimate) -> int:
 
     The start of each child is one, and a STANDARD child has one for each of its steps.
     """
-    return block.children * (1 if block.express else 1 + len(op.inner))
+    return block.children * (1 if block.express else 1 + len(op.calls))
 
 
 def children_cost(op: FanOut, block: MapEstimate) -> float:
@@ -267,7 +267,7 @@ def _express_hours(block: MapEstimate) -> float:
 
 def _invocations(compiled: Compiled, call: Call, count: int, seconds: float) -> Requests:
     billed = max(math.ceil(round(seconds * 1000, 6)), 1) / 1000
-    return Requests(invocations=count, gigabyte_seconds=count * billed * compiled.memory(call.step) / 1024)
+    return Requests(invocations=count, gigabyte_seconds=count * billed * compiled.memory(compiled.step_of(call)) / 1024)
 
 
 def _call_requests(compiled: Compiled, call: Call, previous: Op | None, workload: Workload) -> Requests:
@@ -290,8 +290,8 @@ def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: 
     """Count what a map reads, what its children do and what it writes."""
     requests = Requests(gets=1, puts=2 if block.items else 1)  # the manifest; manifest.json and a file of results
     for children, items in block.shares:
-        upstream, spilled = workload.measures.get(op.id, Measure()), False
-        for call in op.inner:
+        upstream, spilled = workload.measures.get(op.source, Measure()), False
+        for call in op.calls:
             measure = workload.measure(call)
             requests += _invocations(compiled, call, children, items * measure.seconds)
             downloads = (items * gets(upstream.size) if upstream.stored else 0) + spilled
@@ -307,7 +307,7 @@ def _reading_results(op: FanOut, block: MapEstimate, workload: Workload) -> Requ
 
     It reads manifest.json, the file of results, and what is stored elsewhere.
     """
-    measure = workload.measure(op.inner[-1])
+    measure = workload.measure(op.calls[-1])
     requests = Requests(gets=1 + (gets(block.items * entry_size(measure)) if block.items else 0))
     for children, items in block.shares:
         requests += Requests(gets=children if _spills(op, measure, items) else 0)

@@ -55,11 +55,11 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
     previous: Op | None = None
     for op in plan.ops:
         if isinstance(op, FanOut):
-            listed += _map(compiled, op, maps[op.id], workload)
+            listed += _map(compiled, op, maps[op.source], workload)
         else:
             listed += _call(compiled, op, workload.measure(op).seconds, 1)
             if isinstance(previous, FanOut):
-                listed += _memory(compiled, op, previous, maps[previous.id], workload)
+                listed += _memory(compiled, op, previous, maps[previous.source], workload)
         previous = op
     if plan.options.timeout is not None and estimate.seconds > plan.options.timeout:
         limit = AccountLimit(math.ceil(plan.options.timeout), "seconds", "the flow's own timeout", "")
@@ -75,7 +75,7 @@ def advised_batch(compiled: Compiled, op: FanOut, block: MapEstimate) -> int:
     """
     target = math.ceil(block.items / (starts_per_second(express=block.express) * SLOW_DISPATCH))
     seconds = block.child_seconds / block.batch
-    shortest = min(function_timeout(compiled, call.step) for call in op.inner)
+    shortest = min(function_timeout(compiled, compiled.step_of(call)) for call in op.calls)
     longest = min(shortest, quotas.EXPRESS_SECONDS) if block.express else shortest
     return max(1, min(target, int(longest / 2 / seconds) if seconds else target))
 
@@ -90,8 +90,10 @@ def _events(plan: Plan) -> Iterator[Problem]:
     if events > limit.value:
         yield Problem(limit, f"the run's history has {events} events", "draw the flow as several flows")
     for op in plan.ops:
-        if isinstance(op, FanOut) and _EXECUTION_EVENTS + _TASK_EVENTS * len(op.inner) > limit.value:
-            yield Problem(limit, f"each item of {op.id}() has {len(op.inner)} steps", "put several into one function")
+        if isinstance(op, FanOut) and _EXECUTION_EVENTS + _TASK_EVENTS * len(op.calls) > limit.value:
+            yield Problem(
+                limit, f"each item of {op.source}() has {len(op.calls)} steps", "put several into one function"
+            )
 
 
 def _state(plan: Plan, workload: Workload, params_bytes: int) -> Iterator[Problem]:
@@ -111,7 +113,7 @@ def _state(plan: Plan, workload: Workload, params_bytes: int) -> Iterator[Proble
 
 def _call(compiled: Compiled, call: Call, seconds: float, items: int) -> Iterator[Problem]:
     """Compare what an invocation takes with what its function may take."""
-    timeout = function_timeout(compiled, call.step)
+    timeout = function_timeout(compiled, compiled.step_of(call))
     if seconds <= timeout:
         return
     limit = prices.FUNCTION_SECONDS
@@ -127,12 +129,12 @@ def _call(compiled: Compiled, call: Call, seconds: float, items: int) -> Iterato
 
 
 def _map(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Iterator[Problem]:
-    for call in op.inner:
+    for call in op.calls:
         yield from _call(compiled, call, workload.measure(call).seconds * block.batch, block.batch)
     if block.express and block.child_seconds > quotas.EXPRESS_SECONDS:
         fitting = int(quotas.EXPRESS_SECONDS / (block.child_seconds / block.batch))
         advice = f"set batch={fitting}, or execution_type: STANDARD" if fitting else "set execution_type: STANDARD"
-        text = f"each child of the map over {op.id}() takes {block.child_seconds:g} s"
+        text = f"each child of the map over {op.source}() takes {block.child_seconds:g} s"
         yield Problem(prices.EXPRESS_SECONDS, text, f"{advice} in lokki.yml" if not fitting else advice)
     yield from _dispatch(compiled, op, block)
     yield from _at_once(op, block, workload.functions_at_once)
@@ -147,7 +149,7 @@ def _dispatch(compiled: Compiled, op: FanOut, block: MapEstimate) -> Iterator[Pr
     ways = [f"batch={batch}"] if batch > block.batch else []
     ways += [] if block.express or block.child_seconds > quotas.EXPRESS_SECONDS else [_SHORT]
     limit = prices.EXPRESS_STARTS if block.express else prices.STANDARD_STARTS
-    text = f"starting {block.children:,} children of the map over {op.id}() takes {block.dispatch:.0f} s"
+    text = f"starting {block.children:,} children of the map over {op.source}() takes {block.dispatch:.0f} s"
     yield Problem(limit, text, f"set {' or '.join(ways)}" if ways else "ask AWS for a higher quota", breaks=False)
 
 
@@ -163,16 +165,16 @@ def _at_once(op: FanOut, block: MapEstimate, functions: int) -> Iterator[Problem
         return
     limit = replace(prices.FUNCTIONS_AT_ONCE, value=functions)
     if possible > functions:
-        text = f"the map over {op.id}() would run {possible:,} children at one time"
+        text = f"the map over {op.source}() would run {possible:,} children at one time"
         lower_it = "" if bound is None else f"set concurrency={functions}, or "
         yield Problem(limit, text, f"{lower_it}ask AWS for a higher quota", breaks=False)
 
 
 def _put_rate(op: FanOut, block: MapEstimate, workload: Workload) -> Iterator[Problem]:
-    stored = sum(workload.measure(call).stored for call in op.inner)
+    stored = sum(workload.measure(call).stored for call in op.calls)
     objects = min(starts_per_second(express=block.express), block.children) * stored
     if objects > quotas.PUTS_PER_PREFIX:
-        text = f"the map over {op.id}() writes up to {objects} objects a second"
+        text = f"the map over {op.source}() writes up to {objects} objects a second"
         yield Problem(prices.PUTS_PER_PREFIX, text, "set a larger batch=", breaks=False)
 
 
@@ -183,8 +185,8 @@ def _memory(
 
     That step gets all of them at once.
     """
-    needed = math.ceil(block.items * workload.measure(source.inner[-1]).size * _IN_MEMORY / 2**20)
-    memory = compiled.memory(call.step)
+    needed = math.ceil(block.items * workload.measure(source.calls[-1]).size * _IN_MEMORY / 2**20)
+    memory = compiled.memory(compiled.step_of(call))
     if needed <= memory:
         return
     advice = (

@@ -71,10 +71,10 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
     measures: dict[str, Measure] = {}
     for op in plan.ops:
         if isinstance(op, FanOut):
-            if done[op.id]:
-                each = spent[op.id] / done[op.id] / len(op.inner)
-                size, stored = _result_size(folder.parts(op.id).paths(), done[op.id])
-                measures.update({call.id: Measure(each, size, stored) for call in op.inner})
+            if done[op.source]:
+                each = spent[op.source] / done[op.source] / len(op.calls)
+                size, stored = _result_size(folder.parts(op.source).paths(), done[op.source])
+                measures.update({call.id: Measure(each, size, stored) for call in op.calls})
             continue
         outcome = _outcome(folder.outcome_path(op.id))
         if op.id in seconds and outcome is not None:

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from lokki.errors import RunFolderError
-from lokki.plan import Call, FanOut, Plan
+from lokki.plan import Op, Plan, calls_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,9 @@ def operation_of(plan: Plan, name: str) -> int:
     raise RunFolderError(f"{plan.flow} has no step {name!r}. {hint}")
 
 
-def _ids(operation: Call | FanOut) -> list[str]:
-    return [call.id for call in _calls(operation)]
+def _ids(operation: Op) -> list[str]:
+    return [call.id for call in calls_in((operation,))]
 
 
-def _step_names(operation: Call | FanOut) -> list[str]:
-    return [call.step.name for call in _calls(operation)]
-
-
-def _calls(operation: Call | FanOut) -> tuple[Call, ...]:
-    return operation.inner if isinstance(operation, FanOut) else (operation,)
+def _step_names(operation: Op) -> list[str]:
+    return [call.step for call in calls_in((operation,))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -48,7 +48,7 @@ from lokki.local_run.mapping import MapRun
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
-from lokki.plan import Call, FanOut, Op, Output, Plan, Results
+from lokki.plan import Call, FanOut, Op, Output, Plan, Results, calls_in
 from lokki.store.base import save
 from lokki.store.items import WrittenItems, write_items
 from lokki.store.local import flush_directory, make_directory
@@ -121,7 +121,7 @@ class Execution:
             for event in changed:
                 self._emit(event)
             for op in kept:
-                self._emit(StepSkipped(f"{op.id}.map" if isinstance(op, FanOut) else op.id))
+                self._emit(StepSkipped(op.id))
             for op in self._plan.ops[len(kept) :]:
                 raise_interrupt()
                 if self._deadline.passed:
@@ -172,8 +172,8 @@ class Execution:
     def _forget_damaged(self, step_id: str) -> None:
         op = self._plan.ops[operation_of(self._plan, step_id)]
         if isinstance(op, FanOut):
-            journal_reader.repair(self._folder.parts(op.id))
-            self._folder.forget_map_outcome(op.id)
+            journal_reader.repair(self._folder.parts(op.source))
+            self._folder.forget_map_outcome(op.source)
         else:
             self._folder.forget_outcome(op.id)
 
@@ -181,11 +181,11 @@ class Execution:
         """Tell whether the result of an operation is there, in the form that this flow needs."""
         try:
             if isinstance(op, FanOut):
-                return self._folder.map_outcome(op.id) is not None
+                return self._folder.map_outcome(op.source) is not None
             outcome = self._folder.outcome(op.id)
         except StoreError:  # damaged: it runs again
             if isinstance(op, FanOut):
-                self._folder.forget_map_outcome(op.id)
+                self._folder.forget_map_outcome(op.source)
             return False
         return outcome is not None and ("items" in outcome) is op.fans_out
 
@@ -202,21 +202,21 @@ class Execution:
             self._save("running")  # first, so that a kill from here on leaves a run that says it has to go on
         for op in failed:
             # Its journal stays: in it the items that have their results are told from those that failed.
-            self._folder.forget_map_outcome(op.id)
-            flush_directory(self._folder.parts(op.id).folder)
+            self._folder.forget_map_outcome(op.source)
+            flush_directory(self._folder.parts(op.source).folder)
         if again.operation is not None:
             self._remove_results(self._plan.ops[again.operation])
 
     def _remove_results(self, op: Op) -> None:
-        results = self._folder.parts(op.id).folder if isinstance(op, FanOut) else self._folder.path / op.id
+        results = self._folder.parts(op.source).folder if isinstance(op, FanOut) else self._folder.path / op.id
         if results.exists():
             shutil.rmtree(results)
             flush_directory(results.parent)
 
     def _failed_items(self, op: FanOut) -> int:
         """Return how many items of a finished map block failed; 0 for one that is not finished."""
-        with self._folder.reading(op.inner[0].id):
-            return self._folder.failed_items(op.id)
+        with self._folder.reading(op.calls[0].id):
+            return self._folder.failed_items(op.source)
 
     def _clean(self, kept: list[Op]) -> list[CodeChanged]:
         """Remove what a killed run left half, and what was computed from something that will be computed anew.
@@ -229,34 +229,40 @@ class Execution:
         for op in self._plan.ops[len(kept) :]:
             if isinstance(op, Call) and (folder / op.id).exists():
                 shutil.rmtree(folder / op.id)
-        begun = [op for op in self._plan.ops[len(kept) :][:1] if self._folder.parts(op.id).folder.exists()]
+        begun = [
+            op
+            for op in self._plan.ops[len(kept) :][:1]
+            if isinstance(op, FanOut) and self._folder.parts(op.source).folder.exists()
+        ]
         before = {name: self._record.code.get(name, "") for name in _names([*kept, *begun])}
-        blocks = {op.id for op in [*kept, *begun] if isinstance(op, FanOut)}
+        blocks = {op.source for op in [*kept, *begun] if isinstance(op, FanOut)}
         parts = {source: parts for source, parts in self._record.changed_code.items() if source in blocks}
         failed = sum(self._failed_items(op) for op in kept if isinstance(op, FanOut))
         self._record = replace(self._record, code=self._code | before, changed_code=parts, failed=failed)
         changed = [name for name, checksum in before.items() if checksum not in ("", self._code[name])]
         return [CodeChanged(name, self._finished_items(begun) if name in _names(begun) else None) for name in changed]
 
-    def _finished_items(self, begun: list[Op]) -> int:
+    def _finished_items(self, begun: list[FanOut]) -> int:
         """Return how many items of a map block that a run goes on with have their results."""
-        return sum(journal_reader.scan(self._folder.parts(op.id), self._folder.items(op.id)).finished for op in begun)
+        return sum(
+            journal_reader.scan(self._folder.parts(op.source), self._folder.items(op.source)).finished for op in begun
+        )
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
         """Note that other code than before makes results of a map block from this part on, if it is so."""
         code = {name: self._code[name] for name in _names([op])}
-        noted = self._record.changed_code.get(op.id, [])
+        noted = self._record.changed_code.get(op.source, [])
         before = noted[-1].code if noted else {name: self._record.code[name] for name in code}
         if code != before:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             parts = [*noted, CodeOfParts(first_part, since, code)]
-            self._record = replace(self._record, changed_code={**self._record.changed_code, op.id: parts})
+            self._record = replace(self._record, changed_code={**self._record.changed_code, op.source: parts})
             self._save("running")
 
     def _call(self, call: Call) -> None:
         self._emit(StepStarted(call.id))
         began = time.monotonic()
-        invocation = self._deadline.limit(guarded_call(call, self._params))
+        invocation = self._deadline.limit(guarded_call(call, self._plan.steps[call.step], self._params))
         try:
             at_item(call.id, ())
             with environment(invocation.env):
@@ -302,7 +308,7 @@ class Execution:
         """Return what was written of the items; or an error of ours, which is no failure of the step."""
         try:
             self._check_folder()
-            items = _guarded(check_items(call.step.name, result))
+            items = _guarded(check_items(call.step, result))
             with tempfile.TemporaryFile(dir=self._folder.path) as spool:
                 return write_items(self._store, self._folder.keys, call.id, items, self._setup.inline_limit, spool)
         except _SourceError as error:
@@ -311,22 +317,24 @@ class Execution:
             return error
 
     def _map(self, op: FanOut) -> None:
-        parts = self._folder.parts(op.id)
-        with self._folder.reading(op.id, resumable=True):
-            items = self._folder.items(op.id)
-            self._folder.check_items(op.id)
+        parts = self._folder.parts(op.source)
+        with self._folder.reading(op.source, resumable=True):
+            items = self._folder.items(op.source)
+            self._folder.check_items(op.source)
         make_directory(parts.folder, self._folder.path)
-        with self._folder.reading(op.inner[0].id, resumable=True):
+        with self._folder.reading(op.calls[0].id, resumable=True):
             found = journal_reader.scan(parts, items)
         finished_before = found.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
         own_process = self._setup.executor == "inline"
-        inner = [guarded_call(call, self._params) for call in op.inner]
+        inner = [guarded_call(call, self._plan.steps[call.step], self._params) for call in op.calls]
         inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
-        job = MapJob(op.id, tuple(inner), self._folder.pack(op.id), parts, self._setup.inline_limit, own_process)
-        self._emit(MapStarted(op.id, tuple(call.id for call in op.inner), items, finished_before, workers))
+        job = MapJob(
+            op.source, tuple(inner), self._folder.pack(op.source), parts, self._setup.inline_limit, own_process
+        )
+        self._emit(MapStarted(op.source, tuple(call.id for call in op.calls), items, finished_before, workers))
         began = time.monotonic()
-        with self._folder.manifest(op.id).open("rb") as manifest, self._folder.reading(op.id, resumable=True):
+        with self._folder.manifest(op.source).open("rb") as manifest, self._folder.reading(op.source, resumable=True):
             feed = Feed(item_lines(manifest), found, workers)
             mapping = MapRun(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
             if finished_before < items:
@@ -338,8 +346,8 @@ class Execution:
                     self._record = replace(self._record, failed=self._record.failed + mapping.failed)
         self._check_finished(op, mapping, items - finished_before)
         self._check_folder()
-        self._folder.write_map_outcome(op.id, MapOutcome(items, items - mapping.failed, mapping.failed))
-        self._emit(MapFinished(op.id, items - mapping.failed, mapping.failed, time.monotonic() - began))
+        self._folder.write_map_outcome(op.source, MapOutcome(items, items - mapping.failed, mapping.failed))
+        self._emit(MapFinished(op.source, items - mapping.failed, mapping.failed, time.monotonic() - began))
 
     def _run_workers(self, mapping: MapRun, first_part: int, workers: int) -> None:
         parts = [f"part-{number:04}" for number in range(first_part, first_part + workers + 1)]
@@ -360,29 +368,29 @@ class Execution:
             tolerated = "none" if op.options.tolerate is None else f"{op.options.tolerate:g}"
             count = f"{mapping.failed} of {mapping.items} items" if mapping.failed > 1 else f"item {index}"
             first = f" first item {index}:" if mapping.failed > 1 else ""
-            error = RunError(f"{count} failed in the map over {op.id}() (tolerated: {tolerated});{first} {failure}")
+            error = RunError(f"{count} failed in the map over {op.source}() (tolerated: {tolerated});{first} {failure}")
             if mapping.first_error is None:  # it is in a worker process
                 error.add_note(failure.traceback.rstrip())
             raise error from mapping.first_error
         if self._deadline.passed:
             raise self._late()
         if mapping.finished + mapping.failed < pending:
-            raise RunError(f"the map over {op.id}() ended before all its items did; resume the run.")
+            raise RunError(f"the map over {op.source}() ended before all its items did; resume the run.")
 
     def _input(self, call: Call) -> object:
         match call.reads:
             case Output(source):
                 return self._result(source)
-            case Results(source):
-                return self._results(source)
+            case Results(fan_out_id):
+                return self._results(self._plan.fan_out(fan_out_id))
             case _:
                 return None
 
-    def _results(self, source_id: str) -> list[object]:
-        [block] = [op for op in self._plan.ops if isinstance(op, FanOut) and op.id == source_id]
+    def _results(self, block: FanOut) -> list[object]:
+        source_id = block.source
         with self._folder.reading(source_id, resumable=True):
             items = self._folder.items(source_id)
-        with self._folder.reading(block.inner[0].id, resumable=True):
+        with self._folder.reading(block.calls[0].id, resumable=True):
             return journal_reader.results(self._folder.parts(source_id), items, self._folder.failed_items(source_id))
 
     def _result(self, step_id: str) -> object:
@@ -443,10 +451,9 @@ def _unusable(folder: Path, error: LokkiError | OSError) -> RunError:
     return unusable
 
 
-def _names(ops: list[Op]) -> list[str]:
+def _names(ops: Sequence[Op]) -> list[str]:
     """Name the steps of some operations, each once, in order."""
-    calls = [call for op in ops for call in (op.inner if isinstance(op, FanOut) else (op,))]
-    return list(dict.fromkeys(call.step.name for call in calls))
+    return list(dict.fromkeys(call.step for call in calls_in(tuple(ops))))
 
 
 def _guarded(items: Iterable[object]) -> Iterator[object]:

@@ -34,7 +34,7 @@ from lokki.local_run.serving import Death, Served, WorkerProcess, how_ended
 from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
 from lokki.local_run.worker_process import MARKS, Begin, FlowReference
 from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, Settings, start_python
-from lokki.plan import Plan, describe
+from lokki.plan import Plan, plan_lines
 
 _NOT_IMPORTABLE = (
     "worker processes import the flow anew, but it is not at the top level of a module: "
@@ -56,7 +56,7 @@ def reference(graph: FlowGraph, plan: Plan) -> FlowReference:
     if is_main and not Path(file).is_file():
         raise RunError(_NOT_IMPORTABLE)
     imported_as = _importable_name(module, file) if is_main else module.__name__
-    return FlowReference(imported_as, str(Path(file).absolute()), is_main, name, describe(plan))
+    return FlowReference(imported_as, str(Path(file).absolute()), is_main, name, plan_lines(plan))
 
 
 def _importable_name(main: ModuleType, file: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, Json
+from lokki.chain import AnyStep
 from lokki.engine.context import at_item
 from lokki.engine.events import StepRetried
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
@@ -237,9 +238,9 @@ class Worker:
         self._retried(StepRetried(step_id, self._item, attempt, wait, failure))
 
 
-def guarded_call(call: Call, params: Mapping[str, Json]) -> Invocation:
+def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation:
     """Prepare a call for this machine, where a step may fork: its children do not go on with the run."""
-    invocation = prepare(call, params)
+    invocation = prepare(call, step, params)
     return replace(invocation, fn=guarded(invocation.fn))
 
 

@@ -25,7 +25,7 @@ from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.worker import MapJob, Worker, guarded_call
-from lokki.plan import FanOut, Plan, describe, lower
+from lokki.plan import FanOut, Plan, lower, plan_lines
 from lokki.store.codec import own_module
 
 MARKS = struct.Struct("<qqq")
@@ -146,22 +146,22 @@ class _WorkerMain:
             os._exit(0)
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
         plan = _draw(begin.flow)
-        fan_outs = {op.id: op for op in plan.ops if isinstance(op, FanOut)}
+        fan_outs = {op.source: op for op in plan.fan_outs}
         if begin.captured is not None:
             capture_streams(self._send, begin.captured)
         self._send(Ready())
         while True:
             message = self._messages.get()
             if isinstance(message, Start):
-                ended = self._map(fan_outs[message.id], message)
+                ended = self._map(plan, fan_outs[message.id], message)
                 _hand_on_output()
                 self._send(ended)
 
-    def _map(self, op: FanOut, start: Start) -> Ended:
+    def _map(self, plan: Plan, op: FanOut, start: Start) -> Ended:
         """Run one map block: items until there are no more."""
         try:
-            inner = tuple(guarded_call(call, start.params) for call in op.inner)
-            job = MapJob(op.id, inner, start.pack, start.parts, start.inline_limit, own_process=True)
+            inner = tuple(guarded_call(call, plan.steps[call.step], start.params) for call in op.calls)
+            job = MapJob(op.source, inner, start.pack, start.parts, start.inline_limit, own_process=True)
             limit = TimeLimit(end_process=True, stuck=lambda *_: os._exit(STUCK))
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
             while isinstance(work := self._messages.get(), Work) and work.lines:
@@ -218,6 +218,6 @@ def _draw(source: FlowReference) -> Plan:
         raise RunError(f"{source.module}.{source.name} is no flow when it is imported by a worker process.")
     own_module.set(flow.__module__)
     plan = lower(flow())
-    if describe(plan) != source.lines:
+    if plan_lines(plan) != source.lines:
         raise RunError(f"{source.module}.{source.name} draws another flow when a worker process imports it.")
     return plan

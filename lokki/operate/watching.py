@@ -34,8 +34,8 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.report import MAP
 from lokki.operate.machine import Machine, MapState
+from lokki.plan import MAP
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import (

@@ -32,7 +32,8 @@ from lokki.engine.events import (
     StepStarted,
     event_to_json,
 )
-from lokki.engine.report import MAP, OpReport, RunReport, map_op
+from lokki.engine.report import OpReport, RunReport, map_op
+from lokki.plan import MAP
 from lokki.progress.row import Fact
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.local_run.worker import environment
-from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters
+from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters, calls_in
 from lokki.results.flow_results import Items, Run
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import check_items
@@ -50,11 +50,13 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Tell) -> Repl
     call, block = _find(plan, step_id, of)
     names = {param.name for param in plan.params}
     params = bind_parameters(plan.params, {name: value for name, value in of.params.items() if name in names})
-    invocations = {each.id: prepare(each, params) for each in (block.inner if block else (call,))}
+    invocations = {
+        each.id: prepare(each, plan.steps[each.step], params) for each in (block.calls if block else (call,))
+    }
     if block is None:
         if item:
             raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
-        return Replay(call, invocations[step_id], _input(of, call))
+        return Replay(call, invocations[step_id], _input(plan, of, call))
     value = _item_input(of, block, call, invocations, _checked_item(of, block, call, item), tell)
     return Replay(call, invocations[step_id], value, item)
 
@@ -84,19 +86,20 @@ class _Debugger(pdb.Pdb):
 def _find(plan: Plan, step_id: str, of: Run) -> tuple[Call, FanOut | None]:
     of.place(step_id)
     for op in plan.ops:
-        for call in op.inner if isinstance(op, FanOut) else (op,):
+        for call in calls_in((op,)):
             if call.id == step_id:
                 return call, op if isinstance(op, FanOut) else None
     known = ", ".join(call.id for call in plan.calls)
     raise ParameterError(f"the flow has no step {step_id!r} any more; it has {known}.")
 
 
-def _input(of: Run, call: Call) -> object:
+def _input(plan: Plan, of: Run, call: Call) -> object:
     """Return what a step that runs once had come down the chain."""
     match call.reads:
         case Output(source):
             return of.step(source)
-        case Results(source):
+        case Results(fan_out_id):
+            source = plan.fan_out(fan_out_id).source
             last = [place for place in of.kept.places().values() if place.source == source and place.is_last]
             if not last:
                 raise ParameterError(f"the run {of.id} has no map over {source}(): the flow has changed since.")
@@ -107,13 +110,13 @@ def _input(of: Run, call: Call) -> object:
 
 def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
     """Return the place of an item among those of its map block."""
-    count = len(of.kept.items(block.id))
+    count = len(of.kept.items(block.source))
     if len(item) != 1 or not 0 <= item[0] < count:
         which = f"another item than {format_item(item)}" if item else "which item"
         raise ParameterError(
-            f"{call.id}() ran on {count} items of {block.id}() in {of.id}: say {which}, by --item 0 to {count - 1}."
+            f"{call.id}() ran on {count} items of {block.source}() in {of.id}: say {which}, by --item 0 to {count - 1}."
             if count
-            else f"{block.id}() gave no items in {of.id}, so that {call.id}() did not run."
+            else f"{block.source}() gave no items in {of.id}, so that {call.id}() did not run."
         )
     return item[0]
 
@@ -122,9 +125,9 @@ def _item_input(
     of: Run, block: FanOut, call: Call, invocations: dict[str, Invocation], item: int, tell: Tell
 ) -> object:
     """Return what an inner step got for an item: the latest that is kept, and from there what steps return now."""
-    earlier = block.inner[: block.inner.index(call)]
+    earlier = block.calls[: block.calls.index(call)]
     if isinstance(call.reads, Item):
-        return of.kept.items(block.id).value(item)
+        return of.kept.items(block.source).value(item)
     _check_reached(of, earlier, call, item)
     value, following = _latest_kept(of, block, earlier, item)
     for step in following:
@@ -148,14 +151,14 @@ def _latest_kept(of: Run, block: FanOut, earlier: Sequence[Call], item: int) -> 
             return of.kept.results(of.place(earlier[number].id)).value(item), earlier[number + 1 :]
         except (RunError, StoreError):
             continue
-    return of.kept.items(block.id).value(item), earlier
+    return of.kept.items(block.source).value(item), earlier
 
 
 def _run_once(call: Call, invocation: Invocation, value: object, item: ItemPath) -> object:
     def whole(*args: object, **kwargs: object) -> object:
         result = invocation.fn(*args, **kwargs)
         if call.fans_out:
-            result = list(check_items(call.step.name, result))
+            result = list(check_items(call.step, result))
         dumps(result)
         return result
 

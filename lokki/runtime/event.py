@@ -14,11 +14,9 @@ import msgspec
 from lokki.base.naming import check_run_id
 from lokki.base.options import MapOptions
 from lokki.base.values import Inline, Json, Ref, ref_from_json
-from lokki.chain import AnyStep
 from lokki.errors import EventError, LokkiError
-from lokki.plan import Argument, Call, Item, Output, ParamRef, Reads, Results, Template
+from lokki.plan import Argument, Call, Item, Output, Reads, Results, template_from_json
 
-_PARAMETER = "$param"
 _LONGEST_TEXT = 8000
 _MOST = 2**53  # the largest range of integers that every JSON parser agrees on
 
@@ -129,42 +127,17 @@ def plain_text(text: str) -> str:
     return text[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
-def parse_calls(step: AnyStep, calls: Mapping[str, Json]) -> dict[str, HandledCall]:
+def parse_calls(step_name: str, calls: Mapping[str, Json]) -> dict[str, HandledCall]:
     """Read what a generated handler says of the calls that it handles.
 
     Raises EventError, or FlowError for a ``tolerate``, for what it cannot mean.
     """
     if not calls:
         raise EventError("the handler has no calls.")
-    return {call_id: _handled_call(step, call_id, described) for call_id, described in calls.items()}
+    return {call_id: _handled_call(step_name, call_id, described) for call_id, described in calls.items()}
 
 
-def template_to_json(template: Template) -> Json:
-    """Write a template for a generated handler: a parameter's place as ``{"$param": name}``; ``$`` in keys doubled."""
-    if isinstance(template, ParamRef):
-        return {_PARAMETER: template.name}
-    if isinstance(template, list):
-        return [template_to_json(member) for member in template]
-    if isinstance(template, dict):
-        return {f"${name}" if name.startswith("$") else name: template_to_json(m) for name, m in template.items()}
-    return template
-
-
-def template_from_json(value: Json) -> Template:
-    """Read what `template_to_json` wrote."""
-    if isinstance(value, list):
-        return [template_from_json(member) for member in value]
-    if isinstance(value, dict):
-        name = value.get(_PARAMETER)
-        if isinstance(name, str) and len(value) == 1:
-            return ParamRef(name)
-        return {
-            key.removeprefix("$") if key.startswith("$$") else key: template_from_json(m) for key, m in value.items()
-        }
-    return value
-
-
-def _handled_call(step: AnyStep, call_id: str, described: Json) -> HandledCall:
+def _handled_call(step_name: str, call_id: str, described: Json) -> HandledCall:
     if not isinstance(described, dict):
         raise EventError(f"the handler's call {call_id!r} is {_kind(described)}, not an object.")
     arguments, reads = described.get("arguments", []), described.get("reads")
@@ -175,7 +148,7 @@ def _handled_call(step: AnyStep, call_id: str, described: Json) -> HandledCall:
     tolerate = cast("int | float | None", described.get("tolerate"))
     MapOptions(tolerate=tolerate)  # checks it
     call = Call(
-        call_id, step, tuple(map(_argument, arguments)), _READS[reads], fans_out=described.get("fans_out") is True
+        call_id, step_name, tuple(map(_argument, arguments)), _READS[reads], fans_out=described.get("fans_out") is True
     )
     return HandledCall(call, described.get("first") is True, tolerate, "reads" in described)
 
@@ -185,7 +158,7 @@ def _argument(described: Json) -> Argument:
     name = described.get("parameter") if isinstance(described, dict) else None
     if not isinstance(described, dict) or not isinstance(name, str) or not isinstance(keyword, str | None):
         raise EventError("an argument in the handler has no parameter's name.")
-    return Argument(name, template_from_json(described.get("value")), keyword)
+    return Argument(name, template_from_json(described.get("value")), keyword, described.get("variadic") is True)
 
 
 def _input(event: dict[str, Json]) -> Input:

@@ -54,7 +54,7 @@ def make_handler(
     single: Mapping[str, Json] = {step.name: {"first": flow is not None}}
     if environ is os.environ:
         _put_programs_on_path(os.environ)
-    handled = parse_calls(step, calls if calls is not None else single)
+    handled = parse_calls(step.name, calls if calls is not None else single)
     function = _Function(step, flow.params if flow is not None else (), handled, environ)
     function.start()  # while Lambda starts the function, it has a full CPU
     # docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
@@ -126,7 +126,7 @@ class _Function:
             log = _about(log, request)
             log.write("INFO", "start")
             handled = self._calls[request.call.id]
-            reply = Work(request, handled, self._params, settings, context, log).reply()
+            reply = Work(self._step, request, handled, self._params, settings, context, log).reply()
         # The step may raise anything. Its message and values stay out of lokki's log: it may hold what nobody may read.
         except Exception as error:
             _raise_by_name(error, self._step.options.retry, log, began)

@@ -12,6 +12,7 @@ import msgspec
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath, item_to_json
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
+from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.graph import FlowParameter
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True):
 class Work(msgspec.Struct, frozen=True):
     """One invocation of one call. ``flow_params``: what the first call checks the run's parameters against."""
 
+    step: AnyStep
     request: Request
     handled: HandledCall
     flow_params: tuple[FlowParameter, ...]
@@ -72,7 +74,7 @@ class Work(msgspec.Struct, frozen=True):
         call, params = self.request.call, self.request.params
         if self.handled.first:
             params = bind_parameters(self.flow_params, started_by_aws(self.flow_params, params))
-        invocation = prepare(call, params)
+        invocation = prepare(call, self.step, params)
         value: object = None
         match self.request.input:
             case Entry() as entry:
@@ -103,7 +105,7 @@ class Work(msgspec.Struct, frozen=True):
         from lokki.runtime.sending import send_items
         from lokki.store.manifest import check_items
 
-        items = _Items(check_items(call.step.name, result))
+        items = _Items(check_items(call.step, result))
         try:
             count = send_items(store, keys, call.id, items, limit)
         except BaseException as error:

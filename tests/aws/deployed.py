@@ -29,7 +29,6 @@ from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.plan import lower
 from lokki.results.items import LogLine, RunInfo
-from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
 
 CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)
@@ -85,7 +84,7 @@ class Deployed:
             "LOKKI_INLINE_LIMIT": str(self.config.inline_limit),
             "LOKKI_LOG_LEVEL": "CRITICAL",
         }
-        calls = describe_calls(lower(self.graph), template_to_json)
+        calls = describe_calls(lower(self.graph))
         origin = cast("Flow[...]", self.graph.origin)
         self.functions: Handlers | DyingFirst = Handlers(
             {

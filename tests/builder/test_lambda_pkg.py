@@ -24,7 +24,7 @@ from lokki.builder.lambda_pkg import (
 from lokki.builder.packages.sources import collect
 from lokki.config import LokkiConfig
 from lokki.plan import lower
-from lokki.runtime.event import parse_calls, template_to_json
+from lokki.runtime.event import parse_calls
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FLOW = Importable("birds", "birds_flow")
@@ -51,7 +51,7 @@ def packaged(build: Build) -> dict[str, dict[str, bytes]]:
     """The folder of each step without the code that it has of the project and of lokki."""
     graph = build.graph
     project = collect(graph, build.config)
-    calls = describe_calls(lower(graph), template_to_json)
+    calls = describe_calls(lower(graph))
     return {
         step.name: generate_lambda_dir(
             StepCode(graph.name, step.name, project.flow, project.steps[step.name], calls[step.name], {}, REQUIREMENTS),
@@ -82,10 +82,9 @@ def test_the_folders_of_the_steps_are_the_golden_ones(name: str, update_golden: 
 @pytest.mark.parametrize("name", BUILDS)
 def test_a_handler_says_what_the_plan_says(name: str) -> None:
     graph = BUILDS[name].graph
-    steps = {step.name: step for step in graph.steps}
-    described = describe_calls(lower(graph), template_to_json)
+    described = describe_calls(lower(graph))
     for call in lower(graph).calls:
-        handled = parse_calls(steps[call.step.name], described[call.step.name])[call.id]
+        handled = parse_calls(call.step, described[call.step])[call.id]
         found = handled.call
         assert (found.id, found.arguments, found.fans_out) == (call.id, call.arguments, call.fans_out)
         assert type(found.reads) is type(call.reads)
@@ -93,7 +92,7 @@ def test_a_handler_says_what_the_plan_says(name: str) -> None:
 
 
 def test_what_a_map_tolerates_is_known_to_its_inner_steps_and_to_the_one_that_closes_it() -> None:
-    described = describe_calls(lower(BUILDS["batches"].graph), template_to_json)
+    described = describe_calls(lower(BUILDS["batches"].graph))
     tolerated = {
         call: about["tolerate"]
         for calls in described.values()

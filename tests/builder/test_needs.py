@@ -104,14 +104,14 @@ STORAGE, QUERY, MODEL = "cloud-storage", "cloud-query", "big-model"
 
 
 PLAN = lower(BUILDS["birds"].graph)
-FIRST, *_, LAST = dict.fromkeys(call.step.name for call in PLAN.calls)
+FIRST, *_, LAST = dict.fromkeys(call.step for call in PLAN.calls)
 FLOW = Importable("flow", "f")
 
 
 def mentioned(files: Mapping[str, str], texts: tuple[str, ...] = ()) -> tuple[set[str], str]:
     """Return what the last step needs beyond what lokki does if its package has these files, and why not less."""
     contents = {path: text.encode() for path, text in files.items()}
-    steps = {call.step.name: StepSources({}, FLOW) for call in PLAN.calls}
+    steps = {call.step: StepSources({}, FLOW) for call in PLAN.calls}
     needs = step_needs(
         PLAN, steps | {LAST: StepSources(contents, FLOW, texts)}, dict.fromkeys(steps, INSTALLED), ["isal"]
     )

@@ -82,12 +82,15 @@ def walk(machine: State) -> list[str]:
 @pytest.mark.parametrize("name", BUILDS)
 def test_states_are_one_chain_in_the_order_of_the_plan(name: str) -> None:
     machine = BUILDS[name].state_machine()
-    ops = {pascal(op.id) + ("Map" if isinstance(op, FanOut) else ""): op for op in lower(BUILDS[name].graph).ops}
+    ops = {
+        pascal(op.source) + "Map" if isinstance(op, FanOut) else pascal(op.id): op
+        for op in lower(BUILDS[name].graph).ops
+    }
     assert walk(machine) == list(ops) == without_larger(machine["States"])
     for state, op in ops.items():
         if isinstance(op, FanOut):
             processor = machine["States"][state]["ItemProcessor"]
-            assert len(walk(processor)) == len(op.inner) == len(without_larger(processor["States"]))
+            assert len(walk(processor)) == len(op.calls) == len(without_larger(processor["States"]))
 
 
 def without_larger(states: State) -> list[str]:
@@ -102,7 +105,7 @@ def test_each_task_calls_the_function_of_its_step_for_its_own_call(name: str) ->
         for state_name, state in states(BUILDS[name].state_machine()).items()
         if state["Type"] == "Task" and "-" not in state_name
     }
-    calls = {call.id: call.step.name for call in lower(BUILDS[name].graph).calls}
+    calls = {call.id: call.step for call in lower(BUILDS[name].graph).calls}
     assert tasks == {call: f"${{{pascal(step)}FunctionArn}}" for call, step in calls.items()}
 
 

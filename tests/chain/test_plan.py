@@ -28,9 +28,9 @@ from lokki.plan import (
     Results,
     Template,
     bind_parameters,
-    describe,
     fill,
     lower,
+    plan_lines,
 )
 
 
@@ -70,28 +70,29 @@ def test_a_flow_is_lowered_to_its_calls_and_who_reads_what() -> None:
         return block.agg(join(Path("a/b"))).next(clean)
 
     graph = report(datetime.date(2026, 1, 1))
-    opened = next(step for step in graph.steps if step.name == "load")
     plan = lower(graph)
-    steps = [call.step for call in plan.calls]
     assert plan == Plan(
         "report",
         (FlowParameter("day", datetime.date, datetime.date(2026, 1, 1)), FlowParameter("limit", int, 3)),
         (
-            Call("load", opened, (Argument("day", ParamRef("day")), Argument("tags", ["a"])), None, True),
+            Call("load", "load", (Argument("day", ParamRef("day")), Argument("tags", ["a"])), None, True),
             FanOut(
+                "load.map",
                 "load",
                 (
-                    Call("clean", steps[1], (Argument("limit", ParamRef("limit")),), Item()),
-                    Call("clean_2", steps[2], (Argument("limit", 5, "limit"),), Output("clean")),
+                    Call("clean", "clean", (Argument("limit", ParamRef("limit")),), Item()),
+                    Call("clean_2", "clean", (Argument("limit", 5, "limit"),), Output("clean")),
                 ),
                 MapOptions(concurrency=2),
             ),
-            Call("join", steps[3], (Argument("path", "a/b"),), Results("load")),
-            Call("clean_3", steps[4], (), Output("join")),
+            Call("join", "join", (Argument("path", "a/b"),), Results("load.map")),
+            Call("clean_3", "clean", (), Output("join")),
         ),
         FlowOptions(),
     )
     assert [call.params for call in plan.calls] == [("day",), ("limit",), (), (), ()]
+    assert plan.steps == {step.name: step for step in graph.steps}
+    assert [fan_out.source for fan_out in plan.fan_outs] == ["load"]
 
 
 def arguments(chain: StepNode[..., Any]) -> tuple[Argument, ...]:
@@ -103,8 +104,8 @@ def test_arguments_by_position_and_in_args_and_kwargs_belong_to_their_parameters
     bound = many(2, Path("a"), Path("b"), last="x", first_day=day)
     expected = (
         Argument("second", 2),
-        Argument("rest", "a"),
-        Argument("rest", "b"),
+        Argument("rest", "a", variadic=True),
+        Argument("rest", "b", variadic=True),
         Argument("last", "x", "last"),
         Argument("others", "2026-01-01", "first_day"),
     )
@@ -245,7 +246,7 @@ def test_a_template_is_filled_with_the_parameters_of_a_run() -> None:
     assert fill(template, {"limit": 3, "day": "2026-01-01"}) == [3, {"a": "2026-01-01", "b": "limit"}, None]
 
 
-# describe() is equal exactly when two plans compute the same.
+# plan_lines() is equal exactly when two plans compute the same.
 
 VALUES = st.sampled_from([None, True, 1, "1", "true", "$limit", "limit", "a, extra=1", [], [1], ["1"], {}, {"a": 1}])
 CALLS = st.tuples(
@@ -272,9 +273,9 @@ def computes(plan: Plan) -> object:
 
     def shape(call: Call) -> object:
         named = [(argument.parameter, template_shape(argument.template)) for argument in call.arguments]
-        return call.id, call.step.name, call.reads, call.fans_out, named
+        return call.id, call.step, call.reads, call.fans_out, named
 
-    return [[shape(call) for call in op.inner] if isinstance(op, FanOut) else shape(op) for op in plan.ops]
+    return [[shape(call) for call in op.calls] if isinstance(op, FanOut) else shape(op) for op in plan.ops]
 
 
 def template_shape(template: object) -> object:
@@ -289,13 +290,13 @@ def template_shape(template: object) -> object:
 @given(st.lists(CALLS, max_size=4), st.lists(CALLS, max_size=4))
 def test_plans_are_described_alike_exactly_when_they_compute_the_same(one: Drawn, other: Drawn) -> None:
     first, second = drawn_plan(one), drawn_plan(other)
-    assert (describe(first) == describe(second)) == (computes(first) == computes(second))
+    assert (plan_lines(first) == plan_lines(second)) == (computes(first) == computes(second))
 
 
 @given(st.lists(CALLS, max_size=4))
 def test_how_arguments_are_passed_changes_nothing_in_the_description(calls: Drawn) -> None:
     turned = [(verb, values, not by_name) for verb, values, by_name in calls]
-    assert describe(drawn_plan(calls)) == describe(drawn_plan(turned))
+    assert plan_lines(drawn_plan(calls)) == plan_lines(drawn_plan(turned))
 
 
 def test_a_plan_is_described_in_lines_without_its_options() -> None:
@@ -304,18 +305,18 @@ def test_a_plan_is_described_in_lines_without_its_options() -> None:
         return load(datetime.date(2026, 1, 1), tags=["a"]).map(clean(limit), batch=2).next(clean).agg(join)
 
     plan = lower(report())
-    assert describe(plan) == [
+    assert plan_lines(plan) == [
         'load = load(day="2026-01-01", tags=["a"])',
         "map over load: clean = clean(limit=$limit) -> clean_2 = clean()",
         "join = join()",
     ]
-    assert describe(replace(plan, options=FlowOptions(timeout=3))) == describe(plan)
+    assert plan_lines(replace(plan, options=FlowOptions(timeout=3))) == plan_lines(plan)
 
 
 def test_arguments_in_args_are_described_in_order_and_apart_from_names() -> None:
     one = many("a", 1, Path("x"), Path("y"))
     other = many("a", 1, Path("y"), Path("x"))
-    texts = [describe(lower(FlowGraph("flow", chain))) for chain in (one, other)]
+    texts = [plan_lines(lower(FlowGraph("flow", chain))) for chain in (one, other)]
     assert texts == [
         ['many = many(*rest="x", *rest="y", first="a", second=1)'],
         ['many = many(*rest="y", *rest="x", first="a", second=1)'],

@@ -37,7 +37,6 @@ from lokki.errors import RunError
 from lokki.graph import FlowGraph
 from lokki.plan import bind_parameters, lower
 from lokki.runner import LocalRunner
-from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
 from lokki.store.base import load
 from lokki.store.s3 import S3Store
@@ -82,7 +81,7 @@ def emulate(graph: FlowGraph, params: dict[str, object], s3: S3Server, config: L
         "LOKKI_LOG_LEVEL": "CRITICAL",
         "LOKKI_INLINE_LIMIT": str(config.inline_limit),
     }
-    calls = describe_calls(plan, template_to_json)
+    calls = describe_calls(plan)
     handlers = {
         each.name: make_handler(each, flow=cast("Flow[...]", graph.origin), calls=calls[each.name], environ=environ)
         for each in graph.steps

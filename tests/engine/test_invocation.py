@@ -130,7 +130,7 @@ def call_of(graph_params: dict[str, object]) -> tuple[Call, dict[str, object]]:
 
 def test_arguments_are_converted_and_made_anew_for_each_call() -> None:
     call, params = call_of({"day": "2026-01-01", "height": 3})
-    prepared = prepare(call, params)  # type: ignore[arg-type]
+    prepared = prepare(call, fly, params)  # type: ignore[arg-type]
     for _ in range(2):
         name, days, height = prepared("duck")  # type: ignore[misc]
         assert (name, days, height) == ("duck", [datetime.date(2026, 1, 1), datetime.date(2000, 1, 1)], 3.0)
@@ -141,4 +141,4 @@ def test_arguments_are_converted_and_made_anew_for_each_call() -> None:
 def test_a_parameter_of_the_wrong_type_is_named_before_anything_runs() -> None:
     call, params = call_of({"day": "someday", "height": 3})
     with pytest.raises(ParameterError, match=r"the argument 'days' of fly\(\) is "):
-        prepare(call, params)  # type: ignore[arg-type]
+        prepare(call, fly, params)  # type: ignore[arg-type]

@@ -187,7 +187,7 @@ class Shape:
         for call in [
             call for call in plan.calls if call.id in {step_id for op in plan.ops[1:2] for step_id in ids(op)}
         ]:
-            stored = {"same": stored, "wrap": stored, "pair": True, "nothing": False}[call.step.name]
+            stored = {"same": stored, "wrap": stored, "pair": True, "nothing": False}[call.step]
             measures[call.id] = Measure(0.5, 30, stored)
         whole = stored and self.closing == "collect" and self.items > 0
         measures |= {plan.ops[2].id: Measure(0.5, 30, whole), plan.ops[3].id: Measure(0.5, 30, whole)}
@@ -195,7 +195,7 @@ class Shape:
 
 
 def ids(op: object) -> list[str]:
-    return [call.id for call in op.inner]  # type: ignore[attr-defined]
+    return [call.id for call in op.calls]  # type: ignore[attr-defined]
 
 
 SHAPES = st.builds(
@@ -407,7 +407,7 @@ def test_express_children_start_faster() -> None:
     ],
 )
 def test_a_function_that_would_not_end_in_time_breaks(graph: FlowGraph, seconds: float, message: str) -> None:
-    inner = lower(graph).ops[1].inner[0].id  # type: ignore[union-attr]
+    inner = lower(graph).ops[1].calls[0].id  # type: ignore[union-attr]
     found = limits(graph, 100, {inner: Measure(seconds)})
     assert found[0] == message
 

@@ -215,12 +215,12 @@ def test_every_step_of_a_random_run_replays_to_what_it_returned(chain: Chain) ->
                 kept = run.step(op.id)
                 assert comparable(replayed) == comparable(list(kept) if isinstance(kept, Items) else kept)
                 continue
-            results = run.step(op.inner[-1].id)
+            results = run.step(op.calls[-1].id)
             assert isinstance(results, Items)
             failed = results.failures()
             for index in range(len(results)):
                 if index not in failed:
-                    again = fetch(plan, run, op.inner[-1].id, (index,), lambda line: None)
+                    again = fetch(plan, run, op.calls[-1].id, (index,), lambda line: None)
                     assert comparable(again.run()) == comparable(results[index])
                 else:
                     again = fetch(plan, run, failed[index].step, (index,), lambda line: None)

@@ -30,7 +30,7 @@ from lokki.config import LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
-from lokki.plan import FanOut, describe, lower
+from lokki.plan import FanOut, lower, plan_lines
 from lokki.results.flow_results import FlowResults, Items, local, remote
 from lokki.results.items import LogLine, Place, RunInfo
 from lokki.results.local import places as places_of_lines
@@ -376,13 +376,13 @@ def test_notebooks_show_runs_and_items_as_tables_with_everything_escaped(tmp_pat
 def test_a_run_and_a_state_machine_tell_where_each_step_stands(chain: Chain) -> None:
     graph = draw(chain)
     plan = lower(graph)
-    sources = {op.id for op in plan.ops if isinstance(op, FanOut)}
+    sources = {op.source for op in plan.ops if isinstance(op, FanOut)}
     expected = {call.id: Place(call.id, fans_out=call.id in sources) for call in plan.calls}
     for op in plan.ops:
         if isinstance(op, FanOut):
-            inner = tuple(call.id for call in op.inner)
-            expected.update({step_id: Place(step_id, op.id, inner) for step_id in inner})
-    assert places_of_lines(describe(plan)) == expected
+            inner = tuple(call.id for call in op.calls)
+            expected.update({step_id: Place(step_id, op.source, inner) for step_id in inner})
+    assert places_of_lines(plan_lines(plan)) == expected
     assert places_of_definition(build_state_machine(graph, LokkiConfig())) == expected
 
 
@@ -398,7 +398,7 @@ def test_arrows_and_quotes_in_arguments_are_no_steps() -> None:
         head = steps.values("ints", 3).map(odd_arguments(label='" -> e = f(', table=table))
         return head.next(odd_arguments(label="\\", table={})).agg(steps.count)
 
-    assert list(places_of_lines(describe(lower(confusing())))) == [
+    assert list(places_of_lines(plan_lines(lower(confusing())))) == [
         "values",
         "odd_arguments",
         "odd_arguments_2",

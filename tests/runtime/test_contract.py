@@ -15,7 +15,6 @@ from support.lambda_function import FLOW, RUN, Context
 
 from lokki.builder.lambda_pkg import Importable, StepCode, describe_calls, handler
 from lokki.plan import lower
-from lokki.runtime.event import template_to_json
 from lokki.runtime.handler import Handler, make_handler
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
@@ -54,7 +53,7 @@ def handlers(aws: Aws, birds: ModuleType) -> dict[str, Handler]:
     """The handlers of the flow's steps, by call; `join_birds_2` is not in the flow, and reads one value."""
     aws.s3.create_bucket(Bucket=BUCKET)
     environ = {**aws.environ, "LOKKI_ARTIFACT_BUCKET": BUCKET, "LOKKI_FLOW_NAME": FLOW}
-    described = describe_calls(lower(birds.birds_flow()), template_to_json)
+    described = describe_calls(lower(birds.birds_flow()))
     described["join_birds"]["join_birds_2"] = {"reads": "output"}
     made = {}
     for name, calls in described.items():
@@ -91,7 +90,7 @@ def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:
 
 
 def test_the_generated_handler_is_what_build_writes(birds: ModuleType) -> None:
-    calls = describe_calls(lower(birds.birds_flow()), template_to_json)
+    calls = describe_calls(lower(birds.birds_flow()))
     for name, text in blocks("python", "handler.py"):
         code = StepCode(FLOW, name, Importable("birds", "birds_flow"), Importable("birds", name), calls[name], {}, {})
         assert handler(code) == text

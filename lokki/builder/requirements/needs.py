@@ -18,7 +18,7 @@ from lokki.builder.requirements.distributions import Distribution, Providers, cl
 from lokki.builder.requirements.origins import normalized
 from lokki.builder.requirements.plain_results import returns_plain_values
 from lokki.builder.requirements.statements import WORD, Statement, Statements, import_aliases
-from lokki.plan import Call, FanOut, Item, Output, Plan, Results
+from lokki.plan import Call, FanOut, Item, Op, Output, Plan, Results, calls_in
 
 _TEXT_FILES: Final = (
     ".yml",
@@ -195,11 +195,11 @@ def _received(
     """Return for each step which packages values may need that come to it, by the steps that may send them."""
     sent: dict[str, dict[str, frozenset[str]]] = {}
     received: dict[str, dict[str, frozenset[str]]] = {name: {} for name in sources}
-    last = {op.id: op.inner[-1].id for op in plan.ops if isinstance(op, FanOut)}
+    last = {op.id: op.calls[-1].id for op in plan.fan_outs}
     for op in plan.ops:
-        for call in op.inner if isinstance(op, FanOut) else (op,):
-            incoming = sent.get(_sender(call, op.id, last), {})
-            name = call.step.name
+        for call in calls_in((op,)):
+            incoming = sent.get(_sender(call, op, last), {})
+            name = call.step
             received[name] |= incoming
             outgoing = incoming | ({name: own[name]} if own[name] else {})
             step = sources[name]
@@ -207,7 +207,7 @@ def _received(
     return received
 
 
-def _sender(call: Call, op: str, last: Mapping[str, str]) -> str:
+def _sender(call: Call, op: Op, last: Mapping[str, str]) -> str:
     """Return the id of the call whose result comes to a call, "" for none."""
     match call.reads:
         case Output(id=identifier):
@@ -215,7 +215,7 @@ def _sender(call: Call, op: str, last: Mapping[str, str]) -> str:
         case Results(id=identifier):
             return last[identifier]
         case Item():
-            return op
+            return op.source if isinstance(op, FanOut) else ""
     return ""
 
 

@@ -111,8 +111,8 @@ def workload_of(plan: Plan, before: Measured | None, config: LokkiConfig, given:
     """Put together what is estimated: what the command line says, else the latest run, else a second and 100 bytes."""
     items = dict(before.items) if before is not None else {}
     for op in plan.ops:
-        if isinstance(op, FanOut) and (count := given.items.get(op.id, given.items.get(""))) is not None:
-            items[op.id] = int(count)
+        if isinstance(op, FanOut) and (count := given.items.get(op.source, given.items.get(""))) is not None:
+            items[op.source] = int(count)
     measures: dict[str, Measure] = {}
     for call in plan.calls:
         known = before.measures.get(call.id, Measure()) if before is not None else Measure()
@@ -127,7 +127,7 @@ def workload_of(plan: Plan, before: Measured | None, config: LokkiConfig, given:
 
 def parsed(plan: Plan, texts: Iterable[str], option: str) -> dict[str, float]:
     """Read ``5`` and ``step=5``. Raises click.BadParameter for what is neither, and for a step that there is not."""
-    sources = [op.id for op in plan.ops if isinstance(op, FanOut)]
+    sources = [fan_out.source for fan_out in plan.fan_outs]
     known = sources if option == "--items" else [call.id for call in plan.calls]
     found: dict[str, float] = {}
     for text in texts:

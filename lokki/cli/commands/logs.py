@@ -87,7 +87,7 @@ def _groups(account: Account, step: str | None) -> list[str]:
     groups = account.deployed.log_groups
     if step is None:
         return sorted(set(groups.values()))
-    calls = {call.id: call.step.name for call in lower(account.graph).calls}
+    calls = {call.id: call.step for call in lower(account.graph).calls}
     if step not in calls:
         raise click.UsageError(f"{account.graph.name} has no step {step!r}; it has {', '.join(calls)}.")
     group = groups.get(function_id(calls[step]))

@@ -12,10 +12,11 @@ from lokki.cli.account import Account, env_option, find_account, stack_options
 from lokki.cli.commands.runs import aligned
 from lokki.cli.options import DONE
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
-from lokki.engine.report import MAP, OpReport, RunReport, fold
+from lokki.engine.report import OpReport, RunReport, fold
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, look
 from lokki.operate.machine import Machine, console_link
+from lokki.plan import MAP
 from lokki.progress.displays import seconds
 from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys
