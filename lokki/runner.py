@@ -24,7 +24,7 @@ from lokki.local_run.again import RunAgain, operation_of
 from lokki.local_run.execution import Execution, Listener, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
-from lokki.plan import FanOut, Plan, bind_parameters, lower, plan_lines
+from lokki.plan import Plan, bind_parameters, lower, plan_lines
 from lokki.store.codec import own_module
 
 if TYPE_CHECKING:  # start-up: see _pool
