@@ -76,7 +76,8 @@ def test_requirements_come_from_the_flows_file_or_the_nearest_project(
 
 def test_a_requirements_file_is_read_as_pip_reads_it(tmp_path: Path) -> None:
     text = (
-        "# comment\n-r more.txt\n-c bounds.txt\n--find-links wheels\n-e .\n./local\n\n"
+        "# comment\n-r more.txt\n-c bounds.txt\n--find-links wheels\n-e .\n-e local[plot]\n\n"
+        "-e git+https://birds.example/honk.git#egg=honk\n"
         "six==1.0 \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd\nb#not-a-comment # comment\n"
     )
     files = {
@@ -85,9 +86,12 @@ def test_a_requirements_file_is_read_as_pip_reads_it(tmp_path: Path) -> None:
         "flows/more.txt": "m\n-c deep/more.txt",
         "flows/deep/more.txt": "n<2",
         "flows/bounds.txt": "o<3",
+        "flows/local/pyproject.toml": (
+            '[project]\nname = "local"\nversion = "1"\ndependencies = ["p"]\noptional-dependencies = { plot = ["q"] }\n'
+        ),
     }
     found = find_requirements(write(tmp_path, files), NoUv({}), tmp_path / "cache")
-    assert found.lines == ("m", "six==1.0", "b#not-a-comment")
+    assert found.lines == ("m", "p", "q", "honk @ git+https://birds.example/honk.git", "six==1.0", "b#not-a-comment")
     assert found.origins.options == (f"--find-links {tmp_path}/flows/wheels",)
     assert found.constraints == ("n<2", "o<3")
 
@@ -127,7 +131,7 @@ def test_a_lock_file_gives_its_versions_without_lokki_and_what_only_lokki_needs(
         f'[dependency-groups]\ndev = ["iniconfig"]\n[tool.uv.sources]\nlokki = {{ path = "{root}", editable = true }}\n'
     )
     file = write(tmp_path, {"flows/flow.py": "", "pyproject.toml": project})
-    subprocess.run([UV.command, "lock", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run([UV.command, "lock", "--quiet", "--python", sys.executable], cwd=tmp_path, check=True)
     found = find_requirements(file, UV, tmp_path / "cache")
     assert (found.lines, found.source, found.locked) == (("six==1.16.0",), "pyproject.toml, as uv.lock has it", True)
     assert find_requirements(file, NoUv({}), tmp_path / "cache") == found

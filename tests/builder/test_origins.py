@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -158,7 +159,12 @@ def test_folders_and_repositories_and_files_of_this_machine(place: Place, locked
         project("lokki-test-honk", uv=SOURCE + EXPLICIT).replace('"birds"', '"library"')
     )})  # fmt: skip
     if locked:
-        subprocess.run([place.uv.command, "lock", "-q"], cwd=place.folder, check=True, env=place.uv.environ)
+        subprocess.run(
+            [place.uv.command, "lock", "-q", "--python", sys.executable],
+            cwd=place.folder,
+            check=True,
+            env=place.uv.environ,
+        )
     found = place.resolve({})
     wheel = f"lokki-test-file @ file://{place.folder}/wheels/lokki_test_file-1.0-py3-none-any.whl"
     repository = f"lokki-test-repo @ git+file://{place.folder}/repository@{head}"

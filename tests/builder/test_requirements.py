@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ TEXT = "# für Vögel\nsix\r\n"
     ],
 )
 def test_a_requirements_file_is_read_in_the_encoding_that_pip_sees(project: Project, content: bytes) -> None:
-    assert project.lines({"requirements.txt": content}) == ("six",)
+    assert project.lines({"requirements.txt": content, "vögel/birds.py": ""}) == ("six",)
 
 
 NAME_IT = "or name its encoding in its first line: # coding: latin-1"
@@ -95,6 +96,10 @@ WRONG_TEXT = [
     (
         {"requirements.txt": b"six\n./v\xf6gel\n"},
         f"requirements.txt, line 2: is not UTF-8 text. Save it as UTF-8, {NAME_IT}",
+    ),
+    (
+        {"requirements.txt": "six\n".encode("utf-16-le")},
+        f"requirements.txt, line 1: is not UTF-8 text. Save it as UTF-8, {NAME_IT}",
     ),
     (
         {"requirements.txt": b"# coding: bird\n"},
@@ -247,7 +252,7 @@ def locked_project(*dependencies: str) -> str:
 
 def test_a_lock_that_is_not_up_to_date_is_refused(project: Project) -> None:
     project.write({"pyproject.toml": locked_project("six<1.17")})
-    subprocess.run([UV.command, "lock", "--quiet"], cwd=project.folder, check=True)
+    subprocess.run([UV.command, "lock", "--quiet", "--python", sys.executable], cwd=project.folder, check=True)
     assert project.find(replace(UV, environ={**os.environ, "UV_FROZEN": "1"})).lines == ("six==1.16.0",)
     message = "uv.lock is not up to date with pyproject.toml; run uv lock."
     offline = replace(UV, environ={**os.environ, "UV_OFFLINE": "1"})
@@ -265,7 +270,39 @@ def test_a_lock_is_held_against_the_members_of_a_workspace(project: Project) -> 
     )
     member = '[project]\nname = "egg"\nversion = "1"\nrequires-python = ">=3.13"\ndependencies = ["six<1.17"]\n'
     project.write({"pyproject.toml": root, "egg/pyproject.toml": member})
-    subprocess.run([UV.command, "lock", "--quiet"], cwd=project.folder, check=True)
+    subprocess.run([UV.command, "lock", "--quiet", "--python", sys.executable], cwd=project.folder, check=True)
     assert project.find().lines == ("six==1.16.0",)
     stale = project.refusal({"egg/pyproject.toml": member.replace("six<1.17", "six<1.16")})
     assert stale == "uv.lock is not up to date with pyproject.toml; run uv lock."
+
+
+def test_a_lock_is_read_by_the_python_that_builds(project: Project) -> None:
+    project.write({"pyproject.toml": locked_project("six<1.17")})
+    subprocess.run([UV.command, "lock", "--quiet", "--python", sys.executable], cwd=project.folder, check=True)
+    no_other = {"UV_PYTHON_DOWNLOADS": "never", "UV_PYTHON_PREFERENCE": "only-managed"}
+    uv = Uv({**os.environ, **no_other, "UV_PYTHON_INSTALL_DIR": str(project.folder / "pythons")})
+    assert project.find(uv).lines == ("six==1.16.0",)
+
+
+# Folders of this machine
+
+
+def test_what_a_folder_in_a_requirements_file_requires_is_required(project: Project) -> None:
+    files = {
+        "requirements.txt": "-e ./libs/atlas[maps]\n./libs/old ; python_version >= '3.13'\n",
+        "libs/atlas/pyproject.toml": (
+            '[project]\nname = "atlas"\nversion = "1"\ndependencies = ["six"]\n'
+            'optional-dependencies = { maps = ["iniconfig"] }\n'
+        ),
+        "libs/old/pyproject.toml": DYNAMIC,
+        "libs/old/backend.py": BACKEND,
+        "libs/old/birds.list": "attrs",
+    }
+    assert project.lines(files) == ("six", "iniconfig", "attrs")
+
+
+def test_a_backend_is_asked_again_when_a_file_that_it_read_has_changed(project: Project) -> None:
+    backend = BACKEND.replace("birds.list", "deps/prod/birds.list")
+    assert project.lines({"pyproject.toml": DYNAMIC, "backend.py": backend, "deps/prod/birds.list": "six"}) == ("six",)
+    assert project.lines({}, Uv({"UV": "/bin/false", "PATH": ""})) == ("six",)  # it is remembered
+    assert project.lines({"deps/prod/birds.list": "attrs"}) == ("attrs",)

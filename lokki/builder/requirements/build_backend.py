@@ -5,7 +5,8 @@ https://packaging.python.org/en/latest/specifications/pyproject-toml/#dynamic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -19,13 +20,26 @@ from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
 from lokki.builder.requirements.uv import Uv
 
 _INPUTS: Final = ("*.toml", "*.cfg", "*.py", "*.txt", "*.in", "*.lock", "requirements/*")
-"""Files by which an answer is remembered: what backends read dependencies from."""
+"""Files by which an answer is remembered, beside those that were read for it: others that would count if they came."""
 
 _LARGEST: Final = 2**20
 
+# Backends read dependencies from files of any name, such as deps/base.list, which Python tells to a hook.
+_NOTE_FILES: Final = """
+import os, sys
+files, project = set(), os.getcwd() + os.sep
+def note(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, bytes)):
+        file = os.path.abspath(os.fsdecode(arguments[0]))
+        if file.startswith(project):
+            files.add(file.removeprefix(project))
+sys.addaudithook(note)
+"""
+
 # What backends print goes to standard output, so an answer goes to a file.
-_ASK_BACKEND: Final = """
-import importlib, json, os, sys, tempfile, zipfile
+_ASK_BACKEND: Final = (
+    _NOTE_FILES
+    + """import importlib, json, os, sys, tempfile, zipfile
 answer, hook, backend, *paths = sys.argv[1:]
 sys.dont_write_bytecode = True  # a backend in the project, edited twice in a second, would be taken for what it was
 sys.path[:0] = paths
@@ -48,10 +62,13 @@ else:
                 metadata = message_from_bytes(wheel.read(path))
     lines = [metadata.get("Requires-Python") or "", *(metadata.get_all("Requires-Dist") or [])]
 with open(answer, "w") as file:
-    json.dump(lines, file)
+    json.dump({"lines": lines, "files": sorted(files)}, file)
 """
+)
 
-_ASK_POETRY: Final = """
+_ASK_POETRY: Final = (
+    _NOTE_FILES
+    + """
 import json, sys
 from pathlib import Path
 from poetry.core.factory import Factory
@@ -59,8 +76,23 @@ package = Factory().create_poetry(Path.cwd()).package
 required = [each for each in package.requires if each.in_extras or not each.is_optional()]
 lines = [dependency.to_pep_508() for dependency in required]
 with open(sys.argv[1], "w") as file:
-    json.dump([str(package.python_constraint), *lines], file)
+    json.dump({"lines": [str(package.python_constraint), *lines], "files": sorted(files)}, file)
 """
+)
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What a backend answers, and the files of the project that were read for it."""
+
+    lines: list[str]
+    files: list[str]
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    """An answer, and what the files that it came from had in them."""
+
+    lines: list[str]
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +112,10 @@ def backend_metadata(folder: Path, build_system: Mapping[str, object], uv: Uv, c
     backend = str(build_system.get("build-backend", "setuptools.build_meta:__legacy__"))
     paths = [str(folder / path) for path in _texts(build_system.get("backend-path", []))]
 
-    def ask(hook: str, packages: Sequence[str]) -> list[str]:
+    def ask(hook: str, packages: Sequence[str]) -> _Answer:
         return _answer(folder, uv, packages, _ASK_BACKEND, hook, backend, *paths)
 
-    return _remembered(folder, cache, lambda: ask("metadata", [*requires, *ask("requires", requires)]))
+    return _remembered(folder, cache, lambda: ask("metadata", [*requires, *ask("requires", requires).lines]))
 
 
 def poetry_metadata(folder: Path, uv: Uv, cache: Path) -> BuiltMetadata:
@@ -91,14 +123,24 @@ def poetry_metadata(folder: Path, uv: Uv, cache: Path) -> BuiltMetadata:
     return _remembered(folder, cache, lambda: _answer(folder, uv, ["poetry-core"], _ASK_POETRY))
 
 
-def _remembered(folder: Path, cache: Path, ask: Callable[[], list[str]]) -> BuiltMetadata:
-    place = cache / "metadata" / cache_key("metadata 1", str(folder), list(_inputs(folder)))
-    kept = read_kept(place)
-    if kept is None:
-        kept = msgspec.json.encode(ask())
-        write_whole(place, kept)
-    python, *requires = msgspec.json.decode(kept, type=list[str])
+def _remembered(folder: Path, cache: Path, ask: Callable[[], _Answer]) -> BuiltMetadata:
+    place = cache / "metadata" / cache_key("metadata 2", str(folder), list(_inputs(folder)))
+    content = read_kept(place)
+    remembered = msgspec.json.decode(content, type=_Remembered) if content is not None else None
+    if remembered is None or remembered.digests != _digests(folder, remembered.digests):
+        answer = ask()
+        remembered = _Remembered(answer.lines, _digests(folder, answer.files))
+        write_whole(place, msgspec.json.encode(remembered))
+    python, *requires = remembered.lines
     return BuiltMetadata("" if python == "*" else python, tuple(requires))
+
+
+def _digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """Return hashes of files by their paths in a folder, "" for what is none, or is none any more."""
+    places = {path: folder / path for path in files}
+    return {
+        path: hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for path, file in places.items()
+    }
 
 
 def _inputs(folder: Path) -> Iterator[str]:
@@ -112,7 +154,7 @@ def _inputs(folder: Path) -> Iterator[str]:
         )
 
 
-def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *arguments: str) -> list[str]:
+def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *arguments: str) -> _Answer:
     """Run a script with packages installed for it alone, in the folder of a project, and return what it answers."""
     before = set(_left_behind(folder))
     with TemporaryDirectory() as temporary:
@@ -130,7 +172,7 @@ def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *argumen
         finally:
             for place in set(_left_behind(folder)) - before:
                 rmtree(place, ignore_errors=True)
-        return msgspec.json.decode(answer.read_bytes(), type=list[str])
+        return msgspec.json.decode(answer.read_bytes(), type=_Answer)
 
 
 def _left_behind(folder: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import tokenize
 import tomllib
@@ -108,8 +109,9 @@ class _Finder:
             return self._of_poetry(pyproject, folder)
         if (folder / "requirements.txt").is_file():
             lines, constraints = requirement_lines(folder / "requirements.txt", self.uv.environ)
-            required = tuple(line for line in lines if not line.startswith("-"))
+            named = [line for line in lines if not line.startswith("-")]
             origins = Origins(folder, options=tuple(line for line in lines if line.startswith("-")))
+            required, origins = self.with_folders(named, origins, ())
             return Requirements(_without_lokki(required), tuple(constraints), origins, "requirements.txt")
         setup = next((name for name in ("setup.cfg", "setup.py") if _has(folder / name, b"install_requires")), None)
         if setup is not None:
@@ -124,7 +126,7 @@ class _Finder:
         return Requirements(_without_lokki(lines), (), origins, f"the script metadata of {file.name}")
 
     def _of_project(self, pyproject: _Table, folder: Path) -> Requirements:
-        if (_project_of(pyproject) or {}).get("name") == "lokki":
+        if _is_lokki(folder):
             return Requirements(origins=Origins(folder))  # lokki's own examples
         lines, origins = self.with_folders(self._dependencies(folder, ()), _origins(folder, pyproject), (folder,))
         lock = next((above / "uv.lock" for above in (folder, *folder.parents) if (above / "uv.lock").is_file()), None)
@@ -177,7 +179,7 @@ class _Finder:
             folder = _local_folder(line, origins)
             if folder is None:
                 required.append(line)
-            elif folder not in within and requirement_name(line) != "lokki":
+            elif folder not in within and not _is_lokki(folder):
                 more, others = self.with_folders(
                     self._dependencies(folder, extras_of(line)),
                     _origins(folder, _pyproject(folder)),
@@ -195,9 +197,10 @@ class _Finder:
             options = ["--locked", "--no-default-groups", "--no-emit-workspace", "--prune", "lokki"]
             style = ["--no-hashes", "--no-header", "--no-annotate", "--quiet"]
             environ = {name: value for name, value in self.uv.environ.items() if name not in ("UV_FROZEN", "UV_LOCKED")}
+            python = _python_for(lock, self.uv)
             try:
                 exported = replace(self.uv, environ=environ).run(
-                    ["export", *options, *style], folder, f"Reading {lock}"
+                    ["export", *options, *style, *python], folder, f"Reading {lock}"
                 )
             except BuildError as error:
                 # Without a network uv tries to lock anew, and says that it finds no solution.
@@ -209,8 +212,16 @@ class _Finder:
             kept = exported.encode()
             write_whole(self.cache / "exported" / key, kept)
         found = (line for line in kept.decode().splitlines() if line and not line.startswith("#"))
-        absolute = [absolute_file(line, folder) for line in found]
-        return tuple(line for line in absolute if line and not line.startswith("-"))
+        # What is in folders is packaged by itself, and the lock has what it requires.
+        absolute = [absolute_file(line, folder) for line in found if not line.startswith("-")]
+        return tuple(line for line in absolute if _local_folder(line, Origins(folder)) is None)
+
+
+def _python_for(lock: Path, uv: Uv) -> list[str]:
+    """Return an option that has uv read a lock by this Python, if that is one of the project's: it need fetch none."""
+    locked = re.search(r'(?m)^requires-python = "(.*)"$', lock.read_text("utf-8"))
+    is_for_this = locked is None or SpecifierSet(locked[1]).contains(platform.python_version(), prereleases=True)
+    return ["--python", str(uv.python)] if is_for_this else []
 
 
 def _script_table(file: Path) -> _Table | None:
@@ -365,6 +376,10 @@ def _member(name: str, folder: Path) -> Path:
             if requirement_name(str((_project_of(_pyproject(member)) or {}).get("name", ""))) == name:
                 return member.resolve()
     raise BuildError(f"{folder / 'pyproject.toml'}: {name} is no member of its workspace. Correct its source.")
+
+
+def _is_lokki(folder: Path) -> bool:
+    return (_project_of(_pyproject(folder)) or {}).get("name") == "lokki"
 
 
 def _without_lokki(lines: Iterable[str]) -> tuple[str, ...]:

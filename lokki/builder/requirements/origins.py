@@ -125,6 +125,13 @@ def file_reference(place: Path) -> str:
     return f"{normalized(name)} @ {place.as_uri()}"
 
 
+def folder_reference(place: Path, extras: str = "") -> str:
+    """Return a requirement of the project in a folder; ``extras``: those that are wanted, such as ``[plot]``."""
+    # A project's own name is not needed: what is in folders is told by where it is.
+    name = re.sub(r"[^A-Za-z0-9]+", "-", place.name).strip("-") or "project"
+    return f"{name}{extras} @ {place.as_uri()}"
+
+
 def parsed(line: str) -> Requirement | None:
     """Return the requirement that a line of a requirements.txt is, None for an option, a path or a URL.
 

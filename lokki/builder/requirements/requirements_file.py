@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lokki.builder.package_types import BuildError
-from lokki.builder.requirements.origins import absolute_option, file_reference, reference_of
+from lokki.builder.requirements.origins import absolute_option, file_reference, folder_reference, reference_of
 
 # Longer marks first, since that of UTF-32 begins as that of UTF-16 does.
 _MARKS = (
@@ -41,8 +41,7 @@ def requirement_lines(
         content = re.sub(r"(^|\s)#.*$", "", line).strip()
         content = re.sub(r"\s+--hash[= ]\S+", "", content)
         content = re.sub(r"\$\{([A-Z0-9_]+)\}", lambda name: environ.get(name[1], name[0]), content)
-        if re.match(r"(-e|--editable)\b", content):
-            continue  # the project's own code is packaged as what the flow imports
+        content = _not_editable(content)
         other = re.fullmatch(r"(-r|--requirement|-c|--constraint)[= ]?\s*(\S+)", content)
         if other is None:
             lines += filter(None, [absolute_file(absolute_option(content, file.parent), file.parent)])
@@ -54,12 +53,27 @@ def requirement_lines(
 
 
 def absolute_file(line: str, folder: Path) -> str:
-    """Return a line with the path that it may be as a reference, and "" for a folder, whose code is packaged itself."""
+    """Return a line with the path that it may be as a reference, to a file or to a project's folder."""
     path, semicolon, marker = line.partition(" ; ")
     is_file = re.search(r"\.(whl|zip|tar\.gz)$", path) is not None
-    if "://" in path or reference_of(path) or not (is_file or re.match(r"\.\.?(/|$)|/", path)):
+    if "://" in path or reference_of(path) or not (is_file or re.match(r"\.\.?(/|\[|$)|/", path)):
         return line
-    return f"{file_reference((folder / path).resolve())}{semicolon}{marker}" if is_file else ""
+    if is_file:
+        return f"{file_reference((folder / path).resolve())}{semicolon}{marker}"
+    place, bracket, extras = path.partition("[")
+    return f"{folder_reference((folder / place).resolve(), bracket + extras)}{semicolon}{marker}"
+
+
+def _not_editable(line: str) -> str:
+    """Return what a line requires to be editable, which a package is not, as it would be required without that."""
+    match = re.fullmatch(r"(?:-e|--editable)[= ]?\s*(\S+)(.*)", line)
+    if match is None:
+        return line
+    reference, egg, name = match[1].partition("#egg=")
+    if "://" in reference:
+        return f"{name} @ {reference}{match[2]}" if egg else f"{reference}{match[2]}"
+    path = reference if re.match(r"\.|/", reference) else f"./{reference}"
+    return f"{path}{match[2]}"
 
 
 def _text(file: Path) -> str:
@@ -68,6 +82,8 @@ def _text(file: Path) -> str:
     except OSError as error:
         raise BuildError(f"{file} cannot be read: {error.strerror}. Correct the line that names it.") from None
     encoding = _encoding(content)
+    if not encoding and b"\0" in content:  # of UTF-16 without its mark, which no tool reads
+        raise _not_utf_8(file, 1, "")
     try:
         return content.decode(encoding or "utf-8").replace("\r\n", "\n")
     except LookupError:
@@ -90,8 +106,11 @@ def _with_odd_comments(file: Path, content: bytes, encoding: str, position: int)
     plain = re.sub(rb"(?m)(^|[ \t])#.*$", b"", content)
     if not encoding and plain.isascii():
         return plain.decode().replace("\r\n", "\n")
-    line = content.count(b"\n", 0, position) + 1
-    raise BuildError(
+    raise _not_utf_8(file, content.count(b"\n", 0, position) + 1, encoding)
+
+
+def _not_utf_8(file: Path, line: int, encoding: str) -> BuildError:
+    return BuildError(
         f"{file}, line {line}: is not {encoding or 'UTF-8'} text. Save it as UTF-8, or name its encoding in its first "
         "line: # coding: latin-1"
     )
