@@ -285,7 +285,7 @@ def test_a_zip_holds_what_the_folder_has_what_it_requires_and_bytecode(installed
     plain = {path: content for path, content in files.items() if not path.endswith(".pyc")}
     own = {path: (tmp_path / "out" / "lambdas" / "flap_bird" / path).read_bytes() for path in bundle.packages[1].own}
     assert own.items() <= plain.items()
-    assert sorted(plain) == sorted([*own, *(path for path in installed.taken().paths if not path.endswith(".pyc"))])
+    assert sorted(plain) == sorted([*own, *(path for path in installed.select().paths if not path.endswith(".pyc"))])
     assert {path for path in files if path.endswith(".pyc")} == {
         f"__pycache__/{name}.cpython-313.pyc" for name in ("birds_flow_example", "handler", "helper")
     }
@@ -542,7 +542,7 @@ def test_each_limit_that_a_build_exceeds_is_a_finding(installed: Installation) -
         "template.yaml: has 1,048,577 bytes, AWS takes 1,048,576; split the flow",
     ]
     heavy = replace(
-        bundle.packages[0], vendored=replace(installed.taken(), files={"x": InstalledFile("00", 262_144_000)})
+        bundle.packages[0], vendored=replace(installed.select(), files={"x": InstalledFile("00", 262_144_000)})
     )
     assert list(exceeded_limits(compile_flow(BIRDS, ZIP), replace(bundle, packages=(heavy,)))) == [
         "lambdas/get_birds.zip: has 250.0 MiB unzipped, Lambda takes 250 MiB; require less"

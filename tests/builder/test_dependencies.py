@@ -23,10 +23,22 @@ from lokki.builder.requirements.distributions import Distribution
 from lokki.builder.requirements.find import Requirements, find_requirements
 from lokki.builder.requirements.resolve import Resolved, check_imports, installed_versions, resolve
 from lokki.builder.requirements.uv import Uv
-from lokki.builder.requirements.vendoring import Index, Installation, InstalledFile, Vendored, check_zip_size, vendor
+from lokki.builder.requirements.vendoring import (
+    Index,
+    Installation,
+    InstalledFile,
+    Vendored,
+    check_zip_size,
+    install_once,
+)
 
 X86 = "x86_64-manylinux_2_34"
 UV = Uv(os.environ)
+
+
+def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
+    """Return all that pins install, as a package takes it."""
+    return install_once(resolved, uv, cache).select()
 
 
 class NoUv(Uv):
@@ -316,9 +328,9 @@ def test_what_compilers_and_tests_read_is_left_out_of_what_would_not_fit(tmp_pat
     sizes |= {"birds/__pycache__/__init__.cpython-313.pyc": 10, "birds/test/data.bin": 5}
     files = {path: InstalledFile("00", size) for path, size in sizes.items()}
     index = Index(files, {"birds": Distribution(tuple(files))}, ("birds/tests",))
-    small = Installation(tmp_path, replace(index, files=files | {"birds/fast.c": InstalledFile("00", 2**20)})).taken()
+    small = Installation(tmp_path, replace(index, files=files | {"birds/fast.c": InstalledFile("00", 2**20)})).select()
     assert (small.paths, small.note) == (frozenset(files), "")
-    large = Installation(tmp_path, index).taken()
+    large = Installation(tmp_path, index).select()
     assert large.paths == frozenset(files) - {"birds/fast.c", "birds/tests/data.bin"}  # compiled modules then fit
     assert large.note == "what only compilers and tests read is left out, since it would not fit"
 

@@ -17,7 +17,7 @@ from lokki.builder.package_types import BuildError
 from lokki.builder.requirements.find import Requirements, find_requirements
 from lokki.builder.requirements.resolve import Resolved, resolve
 from lokki.builder.requirements.uv import Uv
-from lokki.builder.requirements.vendoring import vendor
+from lokki.builder.requirements.vendoring import install_once
 
 RUNTIME = {"isal", "msgspec", "obstore"}
 LOKKI = Path(lokki.__file__).parent.parent
@@ -68,7 +68,7 @@ class Place:
 
     def vendored(self, resolved: Resolved) -> dict[str, str]:
         """Install and return the modules at the top."""
-        with zipfile.ZipFile(vendor(resolved, self.uv, self.folder / "cache").archive) as archive:
+        with zipfile.ZipFile(install_once(resolved, self.uv, self.folder / "cache").archive) as archive:
             return {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
 
 

@@ -1,8 +1,11 @@
 """lokki.builder.requirements.plain_results: which functions provably hand on plain values of Python."""
 
+import ast
+
 import pytest
 
-from lokki.builder.requirements.plain_results import hands_on_plain_values
+from lokki.builder.requirements.plain_results import returns_plain_values
+from lokki.builder.requirements.statements import Statements
 
 MODULE = """
 import json
@@ -74,7 +77,7 @@ OTHERS = [
 def proved(body: str, head: str = "@step\ndef f(x):", *, plain_input: bool = False, module: str = MODULE) -> bool:
     source = f"{module}{head}\n    {body}\n"
     compile(source, "flow.py", "exec")
-    return hands_on_plain_values(source.encode(), "f", plain_input=plain_input)
+    return returns_plain_values(ast.parse(source), Statements({}), "f", plain_input=plain_input)
 
 
 @pytest.mark.parametrize("body", PLAIN)
@@ -105,4 +108,4 @@ def test_decorators_stars_and_second_functions_prove_nothing() -> None:
     assert not proved("return 1", "@make\n@step\ndef f(x):")
     assert not proved("return 1", module=f"{MODULE}from numpy import *\n")
     assert not proved("return 1", module=f"{MODULE}def f(x): return make(x)\n")
-    assert not hands_on_plain_values(MODULE.encode(), "f")
+    assert not returns_plain_values(ast.parse(MODULE), Statements({}), "f", plain_input=False)

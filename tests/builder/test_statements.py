@@ -20,7 +20,7 @@ def test_statements_of_many_packages_are_read_once_each() -> None:
     statements = Statements({})
     for name in names:
         assert len(statements.of(packages[name]["flow.py"])) == 1 + len(names)
-    assert len(statements.known) == 1 + 2 * len(names)  # each step with its body, and without
+    assert len(statements.records) == 1 + 2 * len(names)  # each step with its body, and without
 
 
 @pytest.mark.parametrize(

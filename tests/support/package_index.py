@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from lokki.builder.requirements.origins import normalized
+from lokki.builder.requirements.origins import normalize_name
 
 USER, PASSWORD = "goose", "golden-egg"
 
@@ -55,7 +55,7 @@ def package_index(folder: Path) -> Iterator[PackageIndex]:
             if kind == "files" and name in files:
                 self._send("application/octet-stream", files[name].read_bytes())
                 return
-            found = [each for each in sorted(files) if normalized(each.split("-")[0]) == name]
+            found = [each for each in sorted(files) if normalize_name(each.split("-")[0]) == name]
             links = "".join(f'<a href="/files/{each}">{each}</a>' for each in found)
             if kind == "simple" and found:
                 self._send("text/html", f"<!DOCTYPE html><html><body>{links}</body></html>".encode())

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from lokki.builder.package_types import BuildError
-from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.cache import cache_key, read_entry, write_entry
 from lokki.builder.requirements.uv import Uv
 
 _INPUTS: Final = ("*.toml", "*.cfg", "*.py", "*.txt", "*.in", "*.lock", "requirements/*")
@@ -82,14 +82,17 @@ with open(sys.argv[1], "w") as file:
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """What a backend answers, and the files of the project that were read for it."""
+    """What a backend answers.
+
+    ``files``: those of the project that were read for it.
+    """
 
     lines: list[str]
     files: list[str]
 
 
 class _Remembered(msgspec.Struct, frozen=True):
-    """An answer, and what the files that it came from had in them."""
+    """An answer, and hashes of the files that it came from."""
 
     lines: list[str]
     digests: dict[str, str]
@@ -97,15 +100,20 @@ class _Remembered(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class BuiltMetadata:
-    """What a project requires: versions of Python, "" for any, and packages, of which some may be for extras."""
+    """What a project requires.
+
+    - ``requires_python``: versions of Python, "" for any
+    - ``requires``: packages, of which some may be for extras
+    """
 
     requires_python: str
     requires: tuple[str, ...]
 
 
 def backend_metadata(folder: Path, build_system: Mapping[str, object], uv: Uv, cache: Path) -> BuiltMetadata:
-    """Ask the build backend of a project, as installing it would. Raises BuildError with what it says when it fails.
+    """Ask the build backend of a project, as installing it would.
 
+    Raises BuildError with what the backend says when it fails.
     https://peps.python.org/pep-0517/#build-backend-interface
     """
     requires = _texts(build_system.get("requires", ["setuptools"]))
@@ -119,24 +127,34 @@ def backend_metadata(folder: Path, build_system: Mapping[str, object], uv: Uv, c
 
 
 def poetry_metadata(folder: Path, uv: Uv, cache: Path) -> BuiltMetadata:
-    """Ask Poetry's core what a project requires, whether or not it is a package."""
+    """Ask Poetry's core what a project requires.
+
+    It answers for projects that are no packages, too.
+    """
     return _remembered(folder, cache, lambda: _answer(folder, uv, ["poetry-core"], _ASK_POETRY))
 
 
 def _remembered(folder: Path, cache: Path, ask: Callable[[], _Answer]) -> BuiltMetadata:
+    """Return the answer that the cache has, or ask for it.
+
+    It is asked anew when a file has changed that the last answer was read from.
+    """
     place = cache / "metadata" / cache_key("metadata 2", str(folder), list(_inputs(folder)))
-    content = read_kept(place)
+    content = read_entry(place)
     remembered = msgspec.json.decode(content, type=_Remembered) if content is not None else None
     if remembered is None or remembered.digests != _digests(folder, remembered.digests):
         answer = ask()
         remembered = _Remembered(answer.lines, _digests(folder, answer.files))
-        write_whole(place, msgspec.json.encode(remembered))
+        write_entry(place, msgspec.json.encode(remembered))
     python, *requires = remembered.lines
     return BuiltMetadata("" if python == "*" else python, tuple(requires))
 
 
 def _digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """Return hashes of files by their paths in a folder, "" for what is none, or is none any more."""
+    """Return hashes of files, by their paths in a folder.
+
+    It is "" for what is no file, or is none any more.
+    """
     places = {path: folder / path for path in files}
     return {
         path: hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for path, file in places.items()
@@ -144,19 +162,24 @@ def _digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
 
 
 def _inputs(folder: Path) -> Iterator[str]:
-    """Yield names and content of the files that an answer may depend on."""
+    """Yield names and content of the files that an answer depends on."""
     for file in sorted(file for pattern in _INPUTS for file in folder.glob(pattern) if file.is_file()):
-        about = file.stat()
+        status = file.stat()
         yield file.name
         # A text file of data beside the project is not read for it.
         yield (
-            file.read_bytes().decode("latin-1") if about.st_size <= _LARGEST else f"{about.st_size} {about.st_mtime_ns}"
+            file.read_bytes().decode("latin-1")
+            if status.st_size <= _LARGEST
+            else f"{status.st_size} {status.st_mtime_ns}"
         )
 
 
 def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *arguments: str) -> _Answer:
-    """Run a script with packages installed for it alone, in the folder of a project, and return what it answers."""
-    before = set(_left_behind(folder))
+    """Run a script in the folder of a project, and return its answer.
+
+    ``packages``: installed for the script alone.
+    """
+    left_before = set(_left_behind(folder))
     with TemporaryDirectory() as temporary:
         answer = Path(temporary) / "answer.json"
         options = ["--no-project", "--isolated", "--quiet", "--python", str(uv.python)]
@@ -170,7 +193,7 @@ def _answer(folder: Path, uv: Uv, packages: Sequence[str], script: str, *argumen
         except BuildError as error:
             raise BuildError(f"{error}\nOr list what it requires under [project] in its pyproject.toml.") from None
         finally:
-            for place in set(_left_behind(folder)) - before:
+            for place in set(_left_behind(folder)) - left_before:
                 rmtree(place, ignore_errors=True)
         return msgspec.json.decode(answer.read_bytes(), type=_Answer)
 

@@ -1,4 +1,7 @@
-"""lokki's cache of what building found out: each entry is there whole or not at all."""
+"""lokki's cache of what building found out.
+
+Each entry is there whole or not at all, whoever else writes it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file of the cache so that it is there whole or not at all, whoever else writes it."""
+def write_entry(path: Path, content: bytes) -> None:
+    """Write an entry of the cache, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent) as folder:
         temporary = Path(folder) / "new"
@@ -17,8 +20,8 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
 
 
-def read_kept(file: Path) -> bytes | None:
-    """Return the content of a file of the cache, if it is there."""
+def read_entry(file: Path) -> bytes | None:
+    """Return the content of an entry, None if it is not there."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
@@ -26,5 +29,5 @@ def read_kept(file: Path) -> bytes | None:
 
 
 def cache_key(*parts: object) -> str:
-    """Return a name for what JSON-like values decide."""
+    """Return a name for the entry that JSON-like values decide."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -20,7 +20,11 @@ _SHOWN: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a step's package has of what is required: the versions, and the files if they are packed here."""
+    """What a step's package has of what is required.
+
+    - ``resolved``: the versions
+    - ``vendored``: the files, if they are packed here
+    """
 
     resolved: Resolved
     vendored: Vendored | None = None
@@ -42,17 +46,23 @@ class Available:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What each step's package has, by step, and lines that say what was left out, and why not more."""
+    """What each step's package has of what is required, by step.
+
+    ``notes``: what was left out, and why not more, a line each.
+    """
 
     requirements: Mapping[str, Requirement]
     notes: tuple[str, ...] = ()
 
 
 def choose(compiled: Compiled, project: Project, trimmed: Trimmed, available: Available) -> Chosen:
-    """Choose what each step's package has; ``trimmed``: the files of each step's package."""
+    """Choose what each step's package has of what is required.
+
+    ``trimmed``: the files of each step's package.
+    """
     if compiled.config.dependencies == "all" or not available.installed:
         everything = {
-            step: Requirement(resolved, available.packed[step].taken() if step in available.packed else None)
+            step: Requirement(resolved, available.packed[step].select() if step in available.packed else None)
             for step, resolved in available.resolved.items()
         }
         return Chosen(everything)
@@ -66,22 +76,26 @@ def choose(compiled: Compiled, project: Project, trimmed: Trimmed, available: Av
         )
         for step in compiled.steps
     }
-    indexes = {id(each): Installed.of(each.distributions) for each in available.installed.values()}
-    installed = {step: indexes[id(each)] for step, each in available.installed.items()}
+    # Most steps have one installation in common, which is indexed once.
+    indexes = {id(whole): Installed.of(whole.distributions) for whole in available.installed.values()}
+    installed = {step: indexes[id(whole)] for step, whole in available.installed.items()}
     needs = step_needs(compiled.plan, sources, installed, RUNTIME)
-    taken = _Taken({})
+    selections = _Selections({})
     requirements = {
-        step: Requirement(available.resolved[step].only(each.packages), taken.of(available.packed.get(step), each))
-        for step, each in needs.items()
+        step: Requirement(available.resolved[step].only(need.packages), selections.of(available.packed.get(step), need))
+        for step, need in needs.items()
     }
     return Chosen(requirements, tuple(_notes(needs, available.installed)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    """Takes of an installation what is needed, once for all steps that need the same."""
+class _Selections:
+    """Selects files of an installation.
 
-    known: dict[tuple[int, frozenset[str], frozenset[str]], Vendored]
+    It does so once for all steps that need the same.
+    """
+
+    selected: dict[tuple[int, frozenset[str], frozenset[str]], Vendored]
 
     def of(self, installation: Installation | None, needs: Needs) -> Vendored | None:
         if installation is None:
@@ -90,16 +104,19 @@ class _Taken:
             name for name in needs.modules if any(part in ("test", "tests") for part in name.split("."))
         )
         key = (id(installation), needs.packages.intersection(installation.distributions), modules)
-        if key not in self.known:
-            self.known[key] = installation.taken(key[1], modules)
-        return self.known[key]
+        if key not in self.selected:
+            self.selected[key] = installation.select(key[1], modules)
+        return self.selected[key]
 
 
 def _notes(needs: Mapping[str, Needs], installed: Mapping[str, Installation]) -> Iterator[str]:
-    """Yield lines about what is left out, about values that keep packages in, and about code that keeps all in."""
+    """Yield what the user should know of the choice, a line each.
+
+    It is about what is left out, values that keep packages in, and code that keeps all in.
+    """
     left_out: dict[tuple[str, ...], list[str]] = {}
-    for step, each in needs.items():
-        names = tuple(sorted(installed[step].distributions.keys() - each.packages))
+    for step, need in needs.items():
+        names = tuple(sorted(installed[step].distributions.keys() - need.packages))
         if names:
             left_out.setdefault(names, []).append(step)
     for names, steps in left_out.items():
@@ -108,8 +125,8 @@ def _notes(needs: Mapping[str, Needs], installed: Mapping[str, Installation]) ->
             "(dependencies: all in lokki.yml packs everything)"
         )
     received: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for step, each in needs.items():
-        for sender, packages in each.received.items():
+    for step, need in needs.items():
+        for sender, packages in need.received.items():
             received.setdefault((sender, tuple(sorted(packages))), []).append(f"{step}()")
     for (sender, names), steps in received.items():
         yield (
@@ -117,9 +134,9 @@ def _notes(needs: Mapping[str, Needs], installed: Mapping[str, Installation]) ->
             "of Python, such as float(x), need nothing of it"
         )
     reasons: dict[str, list[str]] = {}
-    for step, each in needs.items():
-        if each.reason and len(installed[step].distributions) > len(RUNTIME):
-            reasons.setdefault(each.reason, []).append(f"{step}()")
+    for step, need in needs.items():
+        if need.reason and len(installed[step].distributions) > len(RUNTIME):
+            reasons.setdefault(need.reason, []).append(f"{step}()")
     for reason, steps in reasons.items():
         yield f"{reason}, so {_listed(steps)} has everything that is required"
 

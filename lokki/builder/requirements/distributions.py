@@ -52,10 +52,11 @@ _PROGRAM_GROUPS: Final = {"console_scripts", "gui_scripts"}
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """An installed package: paths of its files, and the names of packages that it leads to.
+    """An installed package.
 
-    - ``requires``: those that its metadata requires for Lambda, without extras
-    - ``uses``: all that it leads to, by import, extra or plugin too
+    - ``paths``: of its files
+    - ``requires``: packages that its metadata requires for Lambda, without extras
+    - ``uses``: all packages that it leads to, by import, extra or plugin too
     """
 
     paths: tuple[str, ...]
@@ -65,20 +66,26 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """Which packages provide which modules; ``folders`` are packages of Python with or without an ``__init__``."""
+    """Which packages provide which modules.
+
+    ``folders``: packages of Python, with or without an ``__init__``.
+    """
 
     modules: Mapping[str, frozenset[str]]
     folders: Mapping[str, frozenset[str]]
 
     def of(self, module: str) -> frozenset[str]:
-        """Return who provides a module and what it is in, or for a bare namespace all that have a part of it."""
+        """Return who provides a module, and what it is in.
+
+        Of a bare namespace they are all that have a part of it.
+        """
         above = list(accumulate(module.split("."), lambda upper, name: f"{upper}.{name}"))
         owners = frozenset[str]().union(*(self.modules.get(name, frozenset()) for name in above))
         return owners or self.folders.get(module, frozenset())
 
 
 def providers(distributions: Mapping[str, Distribution]) -> Providers:
-    """Return who provides which modules, by the names of the files."""
+    """Return who provides which modules, by the names of files."""
     modules: dict[str, set[str]] = {}
     folders: dict[str, set[str]] = {}
     for name, distribution in distributions.items():
@@ -121,9 +128,9 @@ def closure(names: Iterable[str], leads_to: Callable[[str], Iterable[str]]) -> f
 
 
 def read_site(site: Path) -> dict[str, bytes]:
-    """Read what is installed in a folder, by path, sorted, without what only says how it was installed.
+    """Read what is installed in a folder, by path, sorted.
 
-    Programs begin with a line that names no path of this machine.
+    What only says how it was installed is left out, and programs begin with a line that names no path of this machine.
     """
     paths = sorted(
         path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file() and not path.is_symlink()
@@ -136,6 +143,7 @@ def read_site(site: Path) -> dict[str, bytes]:
 
 
 def _portable(path: str, content: bytes) -> bytes:
+    """Return a program with a first line that any machine understands."""
     if not path.startswith("bin/"):
         return content
     line = _LONG_PYTHON.match(content) or _THIS_PYTHON.match(content)
@@ -143,13 +151,18 @@ def _portable(path: str, content: bytes) -> bytes:
 
 
 def is_program(path: str, content: bytes) -> bool:
-    """Tell whether a file is a program that a package may start; the mode on disk may be the user's choice."""
+    """Tell whether a file is a program that a package may start.
+
+    The mode on disk is not asked, since it may be the user's choice.
+    """
     is_module = path.endswith(".py") and not path.startswith("bin/")
     return not is_module and content.startswith((b"\x7fELF", b"#!"))
 
 
 def record(info: str, entries: Iterable[tuple[str, str, int]]) -> bytes:
-    """Write a RECORD: of each file path, SHA-256 in hexadecimal, and size.
+    """Write a RECORD, the list of a package's files.
+
+    ``entries``: of each file path, SHA-256 in hexadecimal, and size.
 
     https://packaging.python.org/en/latest/specifications/recording-installed-packages/#the-record-file
     """
@@ -163,11 +176,14 @@ def record(info: str, entries: Iterable[tuple[str, str, int]]) -> bytes:
 
 
 def find_distributions(files: Mapping[str, bytes], markers: Mapping[str, str]) -> dict[str, Distribution]:
-    """Return the packages among installed files by name; ``markers``: the environment for which they are."""
+    """Return the packages among installed files, by name.
+
+    ``markers``: the environment for which they are.
+    """
     infos = [path.removesuffix("/METADATA") for path in files if re.fullmatch(r"[^/]+\.dist-info/METADATA", path)]
     paths = {_name(info): tuple(_recorded(files, info)) for info in infos}
-    found = {name: Distribution(own) for name, own in paths.items()}
-    reader = _Reader(files, found, providers(found), markers)
+    distributions = {name: Distribution(own) for name, own in paths.items()}
+    reader = _Reader(files, distributions, providers(distributions), markers)
     plugins = _plugin_groups(files, infos)
     return {_name(info): reader.distribution(info, plugins) for info in infos}
 
@@ -177,14 +193,14 @@ def _name(info: str) -> str:
 
 
 def _recorded(files: Mapping[str, bytes], info: str) -> list[str]:
-    """Return which of the files are those of a package, as its RECORD has them."""
+    """Return which files are a package's, as its RECORD says."""
     text = files.get(f"{info}/RECORD", b"").decode("utf-8", "replace")
     rows = {row[0] for row in csv.reader(io.StringIO(text)) if row}
     return sorted(path for path in rows | {path for path in files if path.startswith(f"{info}/")} if path in files)
 
 
 def _plugin_groups(files: Mapping[str, bytes], infos: Sequence[str]) -> dict[str, list[str]]:
-    """Return which packages have plugins, by the group of their entry points.
+    """Return which packages have plugins, by group of entry points.
 
     https://packaging.python.org/en/latest/specifications/entry-points/
     """
@@ -208,6 +224,7 @@ class _Reader:
 
     def distribution(self, info: str, plugins: Mapping[str, Sequence[str]]) -> Distribution:
         # Imported here since it brings the package email with it, and an unchanged build reads no metadata.
+        """Read what a package leads to."""
         from packaging.metadata import parse_email
 
         name = _name(info)
@@ -220,7 +237,10 @@ class _Reader:
         return Distribution(paths, tuple(sorted(requires)), tuple(sorted(uses - {name})))
 
     def _required(self, metadata: RawMetadata) -> tuple[set[str], set[str]]:
-        """Return what a package requires on Lambda, and what it requires with any extra that is not for developers."""
+        """Return what a package requires on Lambda, and what with extras.
+
+        Extras for who develops the package do not count.
+        """
         extras = [extra for extra in metadata.get("provides_extra", []) if not _FOR_DEVELOPERS.fullmatch(extra.lower())]
         requires: set[str] = set()
         optional: set[str] = set()
@@ -242,13 +262,19 @@ class _Reader:
         return requirement.marker is None or requirement.marker.evaluate({**self.markers, "extra": extra})
 
     def _within(self, name: str) -> Iterator[str]:
-        """Yield who has modules inside the top packages of this one, as some plugins do."""
+        """Yield who has modules inside the top packages of this one.
+
+        Some plugins do.
+        """
         for module, owners in self.providers.modules.items():
             if name in owners and "." not in module:
                 yield from self.providers.folders.get(module, ())
 
     def _mentioned(self, source: bytes, plugins: Mapping[str, Sequence[str]]) -> set[str]:
-        """Return who provides the modules that a source names, and the plugins of groups that it names."""
+        """Return who provides the modules that a source names.
+
+        Plugins of groups that it names are among them.
+        """
         names: set[bytes] = set()
         for module, modules in _IMPORT.findall(source):
             names.update([module] if module else (words[0] for part in modules.split(b",") if (words := part.split())))
@@ -258,23 +284,31 @@ class _Reader:
 
 
 def test_folders(path: str) -> Iterator[str]:
-    """Yield the folders of tests that a file is in; at the top they are a package that somebody may have required."""
+    """Yield the folders of tests that a file is in.
+
+    One at the top is none of them: it is a package that somebody may have required.
+    """
     parts = path.split("/")[:-1]
     return ("/".join(parts[: place + 1]) for place, part in enumerate(parts) if place and part in _TESTS)
 
 
 def unimported_tests(files: Mapping[str, bytes]) -> list[str]:
-    """Return the folders of tests that no code outside of tests imports, or names as a module, sorted."""
-    unwanted = {folder for path in files for folder in test_folders(path)}
+    """Return the folders of tests that nothing needs, sorted.
+
+    No code outside of tests imports them, or names them as modules.
+    """
+    unimported = {folder for path in files for folder in test_folders(path)}
     waiting = [path for path, content in files.items() if path.endswith(".py") and b"test" in content]
     while waiting:
-        outside = [path for path in waiting if not unwanted & set(test_folders(path))]
-        wanted = {folder for path in outside for folder in _tests_of(path, files[path])}
+        outside = [path for path in waiting if not unimported & set(test_folders(path))]
+        imported = {folder for path in outside for folder in _tests_of(path, files[path])}
         if not outside:
             break
-        unwanted = {folder for folder in unwanted if not any(f"{folder}/".startswith(f"{name}/") for name in wanted)}
+        unimported = {
+            folder for folder in unimported if not any(f"{folder}/".startswith(f"{name}/") for name in imported)
+        }
         waiting = [path for path in waiting if path not in set(outside)]
-    return sorted(unwanted)
+    return sorted(unimported)
 
 
 def _tests_of(path: str, content: bytes) -> Iterator[str]:
@@ -286,7 +320,10 @@ def _tests_of(path: str, content: bytes) -> Iterator[str]:
 
 
 def _folders(path: str, module: str, names: str, modules: str) -> Iterator[str]:
-    """Yield the folders, up to one of tests, that one line of imports leads to."""
+    """Yield the folders that one line of imports leads to.
+
+    Each is cut after its part for tests.
+    """
     level = len(module) - len(module.lstrip("."))
     base = path.split("/")[: -level or None] if level else []
     targets = [[*base, *module.strip(".").split("."), name] for name in re.findall(r"\w+", names)] if module else []

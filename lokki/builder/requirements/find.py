@@ -17,12 +17,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from lokki.builder.package_types import LAMBDA_PYTHON, BuildError
 from lokki.builder.requirements.build_backend import BuiltMetadata, backend_metadata, poetry_metadata
-from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.cache import cache_key, read_entry, write_entry
 from lokki.builder.requirements.origins import (
     Origins,
     extras_of,
-    normalized,
-    parsed,
+    normalize_name,
+    parse_requirement,
     project_origins,
     reference_of,
     requirement_name,
@@ -49,9 +49,12 @@ _UNREAD: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """Lines as in a requirements.txt; ``origins``: where uv finds them; ``source``: what to tell the user of them.
+    """What a flow requires, in lines as of a requirements.txt.
 
-    ``locked``: they name the exact version of everything, so that the versions installed here do not matter.
+    - ``constraints``: bounds of versions, which require nothing by themselves
+    - ``origins``: where uv finds the packages
+    - ``source``: what to tell the user of where this is said
+    - ``locked``: the lines name the exact version of everything, so that the versions installed here do not matter
     """
 
     lines: tuple[str, ...] = ()
@@ -62,10 +65,12 @@ class Requirements:
 
 
 def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
-    """Return what a flow requires: by script metadata in its file, or what the nearest project says.
+    """Return what a flow requires.
 
-    With a uv.lock, the versions are those that it locks. lokki is left out: it is in every package as it is here. So
-    are folders of this machine, whose code is packaged as the flow imports it; what they require is required.
+    Script metadata in its file says it, or else the nearest project. With a uv.lock, the versions are those that it
+    locks. lokki is left out: it is in every package as it is here. So are folders of this machine, whose code is
+    packaged as the flow imports it; what they require is required.
+
     Raises BuildError for a file that cannot be read, for a lock that is not up to date, and for a project of another
     Python.
     """
@@ -76,12 +81,16 @@ def find_requirements(flow_file: Path, uv: Uv, cache: Path) -> Requirements:
 
 @dataclass(frozen=True, slots=True)
 class _Finder:
-    """Reads what projects say; some have to be asked by uv, which the cache remembers."""
+    """Reads what projects say.
+
+    Some have to be asked by uv, and the cache remembers the answer.
+    """
 
     uv: Uv
     cache: Path
 
     def find(self, flow_file: Path) -> Requirements:
+        """Return what the file of a flow, or the nearest project, requires."""
         script = _script_table(flow_file)
         if script is not None:
             return self._of_script(flow_file, script)
@@ -101,7 +110,7 @@ class _Finder:
         return Requirements(origins=Origins(flow_file.parent))
 
     def _of_folder(self, folder: Path) -> Requirements | None:
-        """Return what a project in a folder requires, None if there is no project in it."""
+        """Return what a project in a folder requires, None if none is there."""
         pyproject = _pyproject(folder)
         if _project_of(pyproject) is not None:
             return self._of_project(pyproject, folder)
@@ -146,7 +155,10 @@ class _Finder:
         return _as_poetry_locks(folder, lines, origins)
 
     def _dependencies(self, folder: Path, extras: Iterable[str]) -> list[str]:
-        """Return what the project in a folder requires with extras, asking its build backend if it has to be."""
+        """Return what the project in a folder requires with extras.
+
+        Its build backend is asked where pyproject.toml does not say it.
+        """
         pyproject, file = _pyproject(folder), str(folder / "pyproject.toml")
         project = _project_of(pyproject)
         if project is None or {"dependencies", "optional-dependencies"} & set(
@@ -157,8 +169,8 @@ class _Finder:
             return _with_extras(metadata.requires, extras)
         _check_python(str(project.get("requires-python", "")), f"{file}: requires-python")
         optional = project.get("optional-dependencies")
-        groups = {normalized(name): lines for name, lines in optional.items()} if isinstance(optional, dict) else {}
-        lists = [project.get("dependencies", []), *(groups.get(normalized(extra), []) for extra in extras)]
+        groups = {normalize_name(name): lines for name, lines in optional.items()} if isinstance(optional, dict) else {}
+        lists = [project.get("dependencies", []), *(groups.get(normalize_name(extra), []) for extra in extras)]
         return [line for lines in lists for line in _strings(lines, file)]
 
     def _built(self, folder: Path, pyproject: _Table) -> BuiltMetadata:
@@ -173,7 +185,10 @@ class _Finder:
     def with_folders(
         self, lines: Iterable[str], origins: Origins, within: tuple[Path, ...]
     ) -> tuple[list[str], Origins]:
-        """Return requirements, of folders of this machine what they require, and the origins of all."""
+        """Return requirements, with folders replaced by what they require.
+
+        The origins are returned too, completed by those of the folders.
+        """
         required: list[str] = []
         for line in lines:
             folder = _local_folder(line, origins)
@@ -186,14 +201,17 @@ class _Finder:
                     (*within, folder),
                 )
                 required += more
-                origins = origins.joined(others)
+                origins = origins.completed_by(others)
         return required, origins
 
     def _exported(self, lock: Path, folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
-        """Return what a uv.lock locks for a project, without lokki and what only lokki needs."""
+        """Return what a uv.lock locks for a project.
+
+        lokki is not among it, nor what only lokki needs.
+        """
         key = cache_key("export 3", lock.read_text("utf-8"), _uv_settings(folder), sorted(lines))
-        kept = read_kept(self.cache / "exported" / key)
-        if kept is None:
+        content = read_entry(self.cache / "exported" / key)
+        if content is None:
             options = ["--locked", "--no-default-groups", "--no-emit-workspace", "--prune", "lokki"]
             style = ["--no-hashes", "--no-header", "--no-annotate", "--quiet"]
             environ = {name: value for name, value in self.uv.environ.items() if name not in ("UV_FROZEN", "UV_LOCKED")}
@@ -209,22 +227,26 @@ class _Finder:
                         f"{lock} is not up to date with {folder / 'pyproject.toml'}; run uv lock."
                     ) from None
                 raise
-            kept = exported.encode()
-            write_whole(self.cache / "exported" / key, kept)
-        found = (line for line in kept.decode().splitlines() if line and not line.startswith("#"))
+            content = exported.encode()
+            write_entry(self.cache / "exported" / key, content)
+        pins = (line for line in content.decode().splitlines() if line and not line.startswith("#"))
         # What is in folders is packaged by itself, and the lock has what it requires.
-        absolute = [absolute_file(line, folder) for line in found if not line.startswith("-")]
+        absolute = [absolute_file(line, folder) for line in pins if not line.startswith("-")]
         return tuple(line for line in absolute if _local_folder(line, Origins(folder)) is None)
 
 
 def _python_for(lock: Path, uv: Uv) -> list[str]:
-    """Return an option that has uv read a lock by this Python, if that is one of the project's: it need fetch none."""
+    """Return an option that has uv read a lock by this Python.
+
+    There is none if the project is for other Pythons, of which uv may have to fetch one.
+    """
     locked = re.search(r'(?m)^requires-python = "(.*)"$', lock.read_text("utf-8"))
     is_for_this = locked is None or SpecifierSet(locked[1]).contains(platform.python_version(), prereleases=True)
     return ["--python", str(uv.python)] if is_for_this else []
 
 
 def _script_table(file: Path) -> _Table | None:
+    """Return the metadata in a script's comments, None without any."""
     try:
         with tokenize.open(file) as opened:  # Python may say another encoding
             blocks = list(_SCRIPT.finditer(opened.read()))
@@ -267,7 +289,10 @@ def _tables(value: object) -> list[_Table]:
 
 
 def _origins(folder: Path, pyproject: _Table) -> Origins:
-    """Return the origins of a project, with those of the workspace that it may be a member of."""
+    """Return the origins of a project.
+
+    Those of the workspace that it may be a member of are among them.
+    """
     tables = [(folder, _tool(pyproject, "uv"))]
     for above in folder.parents:
         root = _tool(_pyproject(above), "uv")
@@ -278,27 +303,28 @@ def _origins(folder: Path, pyproject: _Table) -> Origins:
 
 
 def _check_python(specifier: str, place: str) -> None:
-    """Raise BuildError if a project is for other versions of Python than that of the functions.
+    """Refuse a project that is for other Pythons than the functions'.
 
-    https://packaging.python.org/en/latest/specifications/version-specifiers/
+    Raises BuildError. https://packaging.python.org/en/latest/specifications/version-specifiers/
     """
     version = ".".join(map(str, LAMBDA_PYTHON))
     try:
-        wanted = SpecifierSet(specifier)
+        versions = SpecifierSet(specifier)
     except InvalidSpecifier:
         raise BuildError(f"{place}: {specifier!r} names no versions of Python. Correct it, such as >=3.13.") from None
-    if not any(wanted.contains(f"{version}.{patch}") for patch in range(100)):  # Lambda's patches come by themselves
+    if not any(versions.contains(f"{version}.{patch}") for patch in range(100)):  # Lambda's patches come by themselves
         raise BuildError(f"{place} is {specifier!r}, and functions run Python {version}. Allow {version} there.")
 
 
 def _with_extras(lines: Iterable[str], extras: Iterable[str]) -> list[str]:
-    """Return requirements, of those that are for extras the ones for these."""
-    names = {normalized(extra) for extra in extras}
+    """Return requirements without those for other extras."""
+    names = {normalize_name(extra) for extra in extras}
     return [required for line in lines for required in _for_extras(line, names)]
 
 
 def _for_extras(line: str, extras: Iterable[str]) -> Iterator[str]:
-    requirement = parsed(line)
+    """Yield a requirement unless it is for other extras than these."""
+    requirement = parse_requirement(line)
     if requirement is None or requirement.marker is None or "extra" not in str(requirement.marker):
         yield line
     elif any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
@@ -327,7 +353,7 @@ def _as_poetry_locks(folder: Path, lines: Iterable[str], origins: Origins) -> Re
 
 
 def _poetry_pins(folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
-    """Return the versions that a poetry.lock beside a project locks, () without one.
+    """Return the versions that a poetry.lock locks, () without one.
 
     Raises BuildError for a lock that has not what the project requires.
     """
@@ -337,19 +363,19 @@ def _poetry_pins(folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
     packages = _tables(_toml(lock.read_text("utf-8"), str(lock)).get("package"))
     versions: dict[str, set[str]] = {}
     for package in packages:
-        versions.setdefault(normalized(str(package.get("name"))), set()).add(str(package.get("version")))
+        versions.setdefault(normalize_name(str(package.get("name"))), set()).add(str(package.get("version")))
     for line in lines:
-        requirement = parsed(line)
+        requirement = parse_requirement(line)
         if requirement is not None and not requirement.url:
-            locked = versions.get(normalized(requirement.name), set())
+            locked = versions.get(normalize_name(requirement.name), set())
             if not any(requirement.specifier.contains(version, prereleases=True) for version in locked):
                 raise BuildError(f"{lock} is not up to date: it has no {line}; run poetry lock.")
     # Of several versions for several platforms uv chooses, within what the project says.
-    return tuple(f"{name}=={min(found)}" for name, found in sorted(versions.items()) if len(found) == 1)
+    return tuple(f"{name}=={min(locked)}" for name, locked in sorted(versions.items()) if len(locked) == 1)
 
 
 def _local_folder(line: str, origins: Origins) -> Path | None:
-    """Return the folder of this machine that a requirement is, if it is one.
+    """Return the folder of this machine that a requirement is, or None.
 
     https://docs.astral.sh/uv/concepts/projects/dependencies/#path
     """
@@ -365,9 +391,9 @@ def _local_folder(line: str, origins: Origins) -> Path | None:
 
 
 def _member(name: str, folder: Path) -> Path:
-    """Return the folder of a member of the workspace that a folder is in.
+    """Return the folder of a member of a workspace.
 
-    https://docs.astral.sh/uv/concepts/projects/workspaces/
+    ``folder``: one that is in the workspace. https://docs.astral.sh/uv/concepts/projects/workspaces/
     """
     for root in (folder, *folder.parents):
         workspace = _tool(_pyproject(root), "uv").get("workspace")
@@ -400,6 +426,9 @@ def _strings(value: object, source: str) -> list[str]:
 
 
 def _uv_settings(folder: Path) -> tuple[str, ...]:
-    """Return the content of the files whose settings uv may follow in a folder: those of a workspace are above it."""
+    """Return the content of the files of settings that uv may follow.
+
+    Those of a workspace are above the folder.
+    """
     files = (above / name for above in (folder, *folder.parents) for name in ("pyproject.toml", "uv.toml"))
     return tuple(file.read_text("utf-8") for file in files if file.is_file())

@@ -15,7 +15,7 @@ from typing import Final
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.packages.code import parse
 from lokki.builder.requirements.distributions import Distribution, Providers, closure, providers
-from lokki.builder.requirements.origins import normalized
+from lokki.builder.requirements.origins import normalize_name
 from lokki.builder.requirements.plain_results import returns_plain_values
 from lokki.builder.requirements.statements import WORD, Statement, Statements, import_aliases
 from lokki.plan import Call, FanOut, Item, Op, Output, Plan, Results, calls_in
@@ -63,19 +63,20 @@ class Mentions:
     words: frozenset[str] = frozenset()
     reason: str = ""
 
-    def joined(self, others: Sequence[Mentions]) -> Mentions:
+    def union(self, others: Sequence[Mentions]) -> Mentions:
         """Return what any of these mentions."""
         return Mentions(
             self.imports.union(*(other.imports for other in others)),
             self.words.union(*(other.words for other in others)),
-            next(filter(None, (each.reason for each in (self, *others))), ""),
+            next(filter(None, (mentions.reason for mentions in (self, *others))), ""),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a step needs: packages by name.
+    """What a step needs.
 
+    - ``packages``: by name
     - ``modules``: those that it imports
     - ``reason``: where its code hides what else it imports, so that nothing is left out; or ""
     - ``received``: packages that are needed for nothing but values, by the steps that may send them
@@ -89,11 +90,13 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class StepSources:
-    """What is known of a step's package before packages are chosen: its files, and where the step is.
+    """A step's package before requirements are chosen.
 
-    - ``trees``: what is parsed of the files already
+    - ``files``: content by path
+    - ``step``: from where to import the step
     - ``texts``: those of the environment of its function
     - ``required``: names of packages that it requires by itself
+    - ``trees``: what is parsed of the files already
     """
 
     files: Mapping[str, bytes]
@@ -105,7 +108,12 @@ class StepSources:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What is installed, indexed: packages by name, who provides modules, which packages have programs."""
+    """What is installed, indexed.
+
+    - ``distributions``: packages by name
+    - ``providers``: who provides modules
+    - ``programs``: who has programs, by their names
+    """
 
     distributions: Mapping[str, Distribution]
     providers: Providers
@@ -122,17 +130,20 @@ class Installed:
         }
         return Installed(distributions, providers(distributions), programs)
 
-    def mentioned(self, mentions: Mentions) -> frozenset[str]:
+    def named_by(self, mentions: Mentions) -> frozenset[str]:
         """Return the packages that are mentioned."""
-        found: set[str] = set()
+        packages: set[str] = set()
         for module, names in mentions.imports:
-            found |= self._imported(module, names)
+            packages |= self._imported(module, names)
         for word in mentions.words:
-            found |= self._named(word)
-        return frozenset(found)
+            packages |= self._named(word)
+        return frozenset(packages)
 
     def _imported(self, module: str, names: Iterable[str]) -> frozenset[str]:
-        """Return who provides what is imported: of a bare namespace, who has the parts of it."""
+        """Return who provides what is imported.
+
+        Of a bare namespace they are those that have the imported parts.
+        """
         parts = [self.providers.of(f"{module}.{name}") for name in names]
         if all(parts) and module in self.providers.folders and not self._is_regular(module):
             return frozenset[str]().union(*parts) if parts else self.providers.of(module)
@@ -143,16 +154,20 @@ class Installed:
         return any(".".join(names[: count + 1]) in self.providers.modules for count in range(len(names)))
 
     def _named(self, word: str) -> frozenset[str]:
-        found = {name for name in (normalized(word), self.programs.get(word, "")) if name in self.distributions}
+        """Return the packages that a word of a text may name."""
+        named = {name for name in (normalize_name(word), self.programs.get(word, "")) if name in self.distributions}
         names = word.split(".")
         above = (".".join(names[:count]) for count in range(len(names), 0, -1))
-        return next((owners for name in above if (owners := self.providers.of(name))), frozenset()) | found
+        return next((owners for name in above if (owners := self.providers.of(name))), frozenset()) | named
 
 
 def step_needs(
     plan: Plan, sources: Mapping[str, StepSources], installed: Mapping[str, Installed], runtime: Iterable[str]
 ) -> dict[str, Needs]:
-    """Return what each step needs of what is installed for it; ``runtime``: what lokki needs in every package."""
+    """Return what each step needs of what is installed for it.
+
+    ``runtime``: what lokki needs in every package.
+    """
     reader = _Reader()
     mentions = {name: reader.mentions(step) for name, step in sources.items()}
     own = {name: _own(installed[name], mentions[name], step) for name, step in sources.items()}
@@ -164,7 +179,7 @@ def _own(installed: Installed, mentions: Mentions, step: StepSources) -> frozens
     """Return the packages that a step's own code leads to."""
     if mentions.reason:
         return frozenset(installed.distributions)
-    direct = (installed.mentioned(mentions) | step.required) & installed.distributions.keys()
+    direct = (installed.named_by(mentions) | step.required) & installed.distributions.keys()
     return closure(direct, lambda name: installed.distributions[name].uses)
 
 
@@ -175,7 +190,10 @@ def _needs(
     received: Mapping[str, frozenset[str]],
     runtime: Iterable[str],
 ) -> Needs:
-    """Join what a step's code leads to, what it receives, by the steps that may send it, and what lokki needs."""
+    """Join what a step's code leads to, what it receives, and lokki's needs.
+
+    ``received``: packages by the steps that may send values of them.
+    """
     always = closure(
         installed.distributions.keys() & set(runtime), lambda package: installed.distributions[package].requires
     )
@@ -192,7 +210,10 @@ def _needs(
 def _received(
     plan: Plan, sources: Mapping[str, StepSources], own: Mapping[str, frozenset[str]], reader: _Reader
 ) -> dict[str, dict[str, frozenset[str]]]:
-    """Return for each step which packages values may need that come to it, by the steps that may send them."""
+    """Return which packages the values may need that come to each step.
+
+    They are grouped by the steps that may send such values.
+    """
     sent: dict[str, dict[str, frozenset[str]]] = {}
     received: dict[str, dict[str, frozenset[str]]] = {name: {} for name in sources}
     last = {op.id: op.calls[-1].id for op in plan.fan_outs}
@@ -237,7 +258,10 @@ def _returns_plain_values(tree: ast.Module, step: StepSources, reader: _Reader, 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads each file, and each statement of a module, once, however many packages have it."""
+    """Reads each file, and each statement of a module, once.
+
+    Many packages have the same ones.
+    """
 
     texts: dict[tuple[str, bytes], Mentions] = field(default_factory=dict)
     parsed: dict[bytes, ast.Module | None] = field(default_factory=dict)
@@ -245,13 +269,14 @@ class _Reader:
     statements: Statements = field(default_factory=lambda: Statements({}))
 
     def mentions(self, step: StepSources) -> Mentions:
+        """Return what the files and texts of a step name."""
         own = Mentions(words=frozenset(word for text in step.texts for word in WORD.findall(text)))
         files = [
             self._of_file(step, path)
             for path in sorted(step.files)
             if not path.startswith("lokki/") and ".dist-info/" not in path
         ]
-        return own.joined(files)
+        return own.union(files)
 
     def _of_file(self, step: StepSources, path: str) -> Mentions:
         tree = self.tree(step, path)
@@ -265,7 +290,7 @@ class _Reader:
         return self.texts[key]
 
     def tree(self, step: StepSources, path: str) -> ast.Module | None:
-        """Return a module of a step's package, parsed; None for what is no Python."""
+        """Return a module, parsed, or None for what is not Python."""
         if path in step.trees or not path.endswith(".py"):
             return step.trees.get(path)
         content = step.files[path]
@@ -282,7 +307,7 @@ def _mentions_of_text(path: str, content: bytes) -> Mentions:
 
 def _mentions_of_module(path: str, statements: list[Statement]) -> Mentions:
     aliases = import_aliases(statements)
-    line, what = min((each for statement in statements for each in _unsaid(statement, aliases)), default=(0, ""))
+    line, what = min((place for statement in statements for place in _unsaid(statement, aliases)), default=(0, ""))
     return Mentions(
         frozenset[tuple[str, tuple[str, ...]]]().union(*(statement.imports for statement in statements)),
         frozenset[str]().union(*(statement.words for statement in statements)),
@@ -291,7 +316,10 @@ def _mentions_of_module(path: str, statements: list[Statement]) -> Mentions:
 
 
 def _unsaid(statement: Statement, aliases: Mapping[str, str]) -> Iterator[tuple[int, str]]:
-    """Yield the lines where only a run tells what is imported, and what they do."""
+    """Yield the lines where only a run tells what is imported.
+
+    Each comes with what is done there.
+    """
     yield from statement.computed
     for (name, rest), line in statement.uses.items():
         if name in aliases:

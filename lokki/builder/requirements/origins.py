@@ -9,7 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
 
 from lokki.base.values import Json
 from lokki.builder.package_types import LAMBDA_PYTHON
@@ -19,11 +25,15 @@ _PLACE_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Where a project's packages come from; ``folder``: where uv finds its settings, whose text is ``settings``.
+    """Where a project's packages come from.
 
-    ``sources``: by package, those of ``[tool.uv.sources]``; ``indexes``: those of ``[[tool.uv.index]]``; both with
-    absolute paths. ``options``: lines of a requirements.txt, such as ``--extra-index-url https://…``. ``arguments``:
-    the same for uv's command line.
+    - ``folder``: where uv finds its settings
+    - ``sources``: by package, those of ``[tool.uv.sources]``, with absolute paths
+    - ``indexes``: those of ``[[tool.uv.index]]``, with absolute paths
+    - ``options``: lines of a requirements.txt, such as ``--extra-index-url https://…``
+    - ``arguments``: the same for uv's command line
+    - ``settings``: the text of uv's settings
+
     https://docs.astral.sh/uv/concepts/projects/dependencies/#dependency-sources
     """
 
@@ -34,8 +44,8 @@ class Origins:
     arguments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
-    def joined(self, other: Origins) -> Origins:
-        """Return these origins, with those of another project where these say nothing."""
+    def completed_by(self, other: Origins) -> Origins:
+        """Return these origins, with another project's where they say nothing."""
         indexes = (*self.indexes, *(index for index in other.indexes if index not in self.indexes))
         return replace(self, sources={**other.sources, **self.sources}, indexes=indexes)
 
@@ -53,9 +63,10 @@ class Origins:
 
 
 def project_origins(folder: Path, tables: Sequence[tuple[Path, Mapping[str, object]]]) -> Origins:
-    """Return the origins of a project by its ``[tool.uv]`` tables with their folders; its own is the last.
+    """Return the origins of a project by its ``[tool.uv]`` tables.
 
-    The others are those of the workspace that it is a member of.
+    ``tables``: each with its folder; the project's own is the last, the others are those of the workspace that it is a
+    member of.
     """
     sources: dict[str, Json] = {}
     for place, table in tables:
@@ -65,7 +76,10 @@ def project_origins(folder: Path, tables: Sequence[tuple[Path, Mapping[str, obje
 
 
 def script_origins(folder: Path, table: Mapping[str, object]) -> Origins:
-    """Return the origins of a script by the ``[tool.uv]`` table of its metadata, in which uv itself does not look."""
+    """Return the origins of a script by its ``[tool.uv]`` table.
+
+    uv itself does not look in the metadata of a script, so indexes become arguments.
+    """
     indexes = tuple(_indexes(table, folder))
     arguments: list[str] = []
     for index in indexes:
@@ -76,18 +90,18 @@ def script_origins(folder: Path, table: Mapping[str, object]) -> Origins:
 
 
 def absolute_option(option: str, folder: Path) -> str:
-    """Return an option of a requirements.txt with its path, if it has one, no longer relative to the file.
+    """Return an option of a requirements.txt with an absolute path.
 
-    https://pip.pypa.io/en/stable/reference/requirements-file-format/
+    One without a path is returned as it is. https://pip.pypa.io/en/stable/reference/requirements-file-format/
     """
     match = _PLACE_OPTION.fullmatch(option)
     return f"{match[1]} {_absolute(match[2], folder)}" if match else option
 
 
 def inputs_for_uv(lines: Sequence[str], origins: Origins) -> dict[str, bytes]:
-    """Return requirements as files by name, of which uv takes each from its source.
+    """Return requirements as files for uv, by name.
 
-    uv follows sources only for what a pyproject.toml requires.
+    uv follows sources only for what a pyproject.toml requires, so there may be one.
     """
     sourced = [line for line in lines if _source(line, origins) is not None]
     others = [line for line in lines if _source(line, origins) is None]
@@ -109,9 +123,10 @@ def inputs_for_uv(lines: Sequence[str], origins: Origins) -> dict[str, bytes]:
 
 
 def index_of(pin: str, place: str, origins: Origins) -> str | None:
-    """Return the index that a pin comes from by a project's will, "" for what only this machine has; else None.
+    """Return the index that a pin comes from by a project's will.
 
-    ``place``: the index in which uv found it.
+    It is "" for what only this machine has, and None for what comes from the public index. ``place``: the index in
+    which uv found it.
     """
     if reference_of(pin):
         return ""
@@ -121,19 +136,23 @@ def index_of(pin: str, place: str, origins: Origins) -> str | None:
 
 def file_reference(place: Path) -> str:
     """Return a requirement of the package in a file."""
-    name = re.split(r"-(?=\d)", place.name)[0]  # as files of packages are named
-    return f"{normalized(name)} @ {place.as_uri()}"
+    return f"{_package_in(place.name)} @ {place.as_uri()}"
 
 
 def folder_reference(place: Path, extras: str = "") -> str:
-    """Return a requirement of the project in a folder; ``extras``: those that are wanted, such as ``[plot]``."""
-    # A project's own name is not needed: what is in folders is told by where it is.
+    """Return a requirement of the project in a folder.
+
+    ``extras``: those that are required, such as ``[plot]``.
+    """
+    # A project's own name is not needed: what is in folders is known by its place.
     name = re.sub(r"[^A-Za-z0-9]+", "-", place.name).strip("-") or "project"
     return f"{name}{extras} @ {place.as_uri()}"
 
 
-def parsed(line: str) -> Requirement | None:
-    """Return the requirement that a line of a requirements.txt is, None for an option, a path or a URL.
+def parse_requirement(line: str) -> Requirement | None:
+    """Parse a line of a requirements.txt.
+
+    None is returned for an option, a path or a URL.
 
     https://packaging.python.org/en/latest/specifications/dependency-specifiers/
     """
@@ -144,19 +163,36 @@ def parsed(line: str) -> Requirement | None:
 
 
 def requirement_name(line: str) -> str:
-    """Return the normalized name of the package that a line requires, or ""."""
-    requirement = parsed(line)
-    return normalized(requirement.name) if requirement else ""
+    """Return the normalized name of what a line requires, or ""."""
+    requirement = parse_requirement(line)
+    return normalize_name(requirement.name) if requirement else ""
+
+
+def is_for_extra(line: str) -> bool:
+    """Tell whether metadata names a requirement for an extra only.
+
+    >>> is_for_extra("a; extra == 'docs'"), is_for_extra("a; sys_platform == 'linux'"), is_for_extra("a")
+    (True, False, False)
+    """
+    requirement = parse_requirement(line)
+    return requirement is not None and requirement.marker is not None and "extra" in str(requirement.marker)
 
 
 def extras_of(line: str) -> list[str]:
-    """Return the extras that a line requires of a package: ``name[one, other]``."""
-    requirement = parsed(line)
+    """Return the extras that a line requires of a package.
+
+    >>> extras_of("name[two,one]>=1")
+    ['one', 'two']
+    """
+    requirement = parse_requirement(line)
     return sorted(requirement.extras) if requirement else []
 
 
-def normalized(name: str) -> str:
-    """Return the one spelling of a package's name. https://peps.python.org/pep-0503/#normalized-names"""
+def normalize_name(name: str) -> str:
+    """Return the one spelling of a package's name.
+
+    https://peps.python.org/pep-0503/#normalized-names
+    """
     return str(canonicalize_name(name))
 
 
@@ -165,32 +201,53 @@ def reference_of(line: str) -> str:
 
     https://packaging.python.org/en/latest/specifications/dependency-specifiers/#direct-references
     """
-    requirement = parsed(line)
+    requirement = parse_requirement(line)
     return (requirement.url or "") if requirement else ""
 
 
+def _package_in(file: str) -> str:
+    """Return the package that a file is of, by the file's name.
+
+    >>> _package_in("lib_2to3-1.0-py3-none-any.whl"), _package_in("lib-2to3-1.0.tar.gz"), _package_in("birds-1_a.zip")
+    ('lib-2to3', 'lib-2to3', 'birds')
+    """
+    try:
+        return parse_wheel_filename(file)[0] if file.endswith(".whl") else parse_sdist_filename(file)[0]
+    except (InvalidWheelFilename, InvalidSdistFilename):  # of an old tool, or by the user
+        return normalize_name(re.split(r"-(?=\d)", file)[0])
+
+
 def _source(line: str, origins: Origins) -> str | None:
-    """Return under which name a line has a source. A line that is a reference itself has none beside it."""
+    """Return the name under which a line has a source, or None.
+
+    A line that is a reference itself has none beside it.
+    """
     name = requirement_name(line)
     return name if name in origins.sources and not reference_of(line) else None
 
 
 def _sources(table: Mapping[str, object], folder: Path) -> dict[str, Json]:
-    """Return the sources of a table by normalized name, without those for extras and groups, which are not packaged."""
-    found: dict[str, Json] = {}
+    """Return the sources of a table, by normalized name.
+
+    Those for extras and groups are left out, which are not packaged.
+    """
+    sources: dict[str, Json] = {}
     for name, value in _table(table.get("sources")).items():
-        each: list[Json] = [
+        members: list[Json] = [
             {key: _absolute(text, folder) if key == "path" else text for key, text in one.items()}
             for one in _list(value)
             if isinstance(one, dict) and not {"extra", "group"} & one.keys()
         ]
-        if each:
-            found[normalized(name)] = each if isinstance(value, list) else each[0]
-    return found
+        if members:
+            sources[normalize_name(name)] = members if isinstance(value, list) else members[0]
+    return sources
 
 
 def _indexes(table: Mapping[str, object], folder: Path) -> Iterator[Mapping[str, Json]]:
-    """Yield the indexes of a table, also those that are named as it was done before ``[[tool.uv.index]]``."""
+    """Yield the indexes of a table.
+
+    Those are among them that are named as it was done before ``[[tool.uv.index]]``.
+    """
     for index in _list(table.get("index")):
         if isinstance(index, dict) and "url" in index:
             yield {**index, "url": _absolute(index["url"], folder)}
@@ -203,9 +260,10 @@ def _indexes(table: Mapping[str, object], folder: Path) -> Iterator[Mapping[str,
 
 
 def _named(indexes: Sequence[Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
-    """Return by name the indexes that sources can name, as uv takes them: a name once, the first of those that have it.
+    """Return the indexes that sources can name, by name.
 
-    Which is the default one is among uv's settings.
+    As uv takes them, a name counts once, for the first index that has it. Which is the default one is among uv's
+    settings.
     """
     named = [index for index in reversed(indexes) if "name" in index]
     return {str(index["name"]): {key: value for key, value in index.items() if key != "default"} for index in named}
@@ -225,6 +283,9 @@ def _absolute(place: object, folder: Path) -> str:
 
 
 def _bare(place: str) -> str:
-    """Return the URL of an index without what may be left out: a user with a password, and a slash at the end."""
+    """Return the URL of an index without what may be left out.
+
+    That is a user with a password, and a slash at the end.
+    """
     parts = urlsplit(place if "://" in place else Path(place).absolute().as_uri())
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

@@ -1,9 +1,9 @@
-"""Whether a step's function can only hand on plain values of Python: then who reads them needs no package for it.
+"""Whether a step can only hand on plain values of Python: then who reads them needs no package for it.
 
 Results travel pickled, and unpickling imports the classes of what is in them. An annotation proves nothing, since
 ``numpy.float64`` is a ``float``. What is proved here is that every expression that the function returns is made of
-constants, of calls such as ``float(…)`` which give exactly that type, and of displays and comprehensions of such.
-In doubt the answer is no.
+constants, of calls such as ``float(…)`` which give exactly that type, and of displays and comprehensions of such. In
+doubt the answer is no.
 """
 
 from __future__ import annotations
@@ -107,24 +107,20 @@ _STEP_DECORATORS = frozenset({"lokki.step", "lokki.decorators.step"})
 _VALUE_CLASSES = frozenset({"NamedTuple", "TypedDict"})
 
 
-def hands_on_plain_values(source: bytes, name: str, *, plain_input: bool = False) -> bool:
-    """Tell whether the function of this name at the top level of a module returns nothing but plain values.
-
-    ``plain_input``: what it is called with is plain itself.
-    """
-    return returns_plain_values(ast.parse(source), Statements({}), name, plain_input=plain_input)
-
-
 def returns_plain_values(tree: ast.Module, statements: Statements, name: str, *, plain_input: bool) -> bool:
-    """Tell the same of a function of a module that is parsed; ``statements``: the reader of its statements."""
+    """Tell whether a function at a module's top level returns plain values.
+
+    - ``statements``: the reader of the module's statements
+    - ``plain_input``: whether the function is called with plain values
+    """
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-    read = statements.of(tree)
-    if len(functions) != 1 or any(statement.has_star for statement in read):
+    parts = statements.of(tree)
+    if len(functions) != 1 or any(part.has_star for part in parts):
         return False
     function, module_names = functions[0], {*_bound(tree.body)}
     parameters, stored = {*_parameters(function)}, {node.id for node in _stored_names(function)}
     scope = _Scope(
-        import_aliases(read),
+        import_aliases(parts),
         _value_classes(tree),
         _returns_json(function),
         frozenset(module_names | parameters | stored),
@@ -143,7 +139,13 @@ def returns_plain_values(tree: ast.Module, statements: Statements, name: str, *,
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What is known of names: what modules and functions they are imported as, and the plain classes of the module."""
+    """What is known of names in a module.
+
+    - ``aliases``: what names are imported as
+    - ``classes``: the module's own that hold plain values
+    - ``returns_json``: whether the function is annotated to return what JSON has
+    - ``bound``: names that are bound in the module or the function
+    """
 
     aliases: Mapping[str, str]
     classes: frozenset[str]
@@ -155,7 +157,7 @@ class _Scope:
         return self._name(decorator.func if isinstance(decorator, ast.Call) else decorator) in _STEP_DECORATORS
 
     def tainted(self, function: ast.FunctionDef, plain: frozenset[str]) -> Iterator[str]:
-        """Yield the local names that something not plain may be at or in."""
+        """Yield the local names that may be bound to, or hold, something else."""
         for node in ast.walk(function):
             match node:
                 case ast.Assign(targets=targets, value=value):
@@ -182,14 +184,17 @@ class _Scope:
                     yield from (child.id for child in ast.walk(node) if isinstance(child, ast.Name))
 
     def _tainted_by(self, targets: Iterable[ast.expr], value: ast.expr, plain: frozenset[str]) -> Iterator[str]:
-        """Yield the names of both sides if one is not plain: both may be the same list."""
+        """Yield the names of both sides if one is not plain.
+
+        Both may be the same list.
+        """
         names = [name for target in targets for name in _stored_in(target)]
         keys = [node.slice for target in targets for node in ast.walk(target) if isinstance(node, ast.Subscript)]
-        if not plain.issuperset(names) or not all(self.is_plain(each, plain) for each in [value, *keys]):
+        if not plain.issuperset(names) or not all(self.is_plain(part, plain) for part in [value, *keys]):
             yield from (*names, *_names(value))
 
     def _changed_by(self, call: ast.Call, plain: frozenset[str]) -> Iterator[str]:
-        """Yield the names that a call may put something not plain into."""
+        """Yield the names that a call may put something else into."""
         arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
         if self._is_safe(call.func):
             return
@@ -206,14 +211,20 @@ class _Scope:
         return name in _SCALARS | _CONTAINERS | _PLAIN_CALLS | {"print"} or name in self.classes
 
     def _name(self, function: ast.expr) -> str:
-        """Return the name of a builtin, of an import, or of a class of the module; else ""."""
+        """Return the name of a builtin, an import or a class of the module.
+
+        It is "" for anything else.
+        """
         name = imported_name(function, self.aliases)
         if name or not isinstance(function, ast.Name):
             return name
         return function.id if function.id in self.classes or function.id not in self.bound else ""
 
     def is_plain(self, value: ast.expr, plain: frozenset[str]) -> bool:
-        """Tell whether an expression gives nothing but plain values, if these names are such."""
+        """Tell whether an expression gives nothing but plain values.
+
+        ``plain``: the names that are bound to such.
+        """
         match value:
             case ast.Constant() | ast.JoinedStr():
                 return True
@@ -226,7 +237,7 @@ class _Scope:
             case ast.IfExp(body=left, orelse=right):
                 return self.is_plain(left, plain) and self.is_plain(right, plain)
             case ast.Compare(left=left, comparators=others):
-                return all(self.is_plain(each, plain) for each in [left, *others])
+                return all(self.is_plain(part, plain) for part in [left, *others])
             case ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.List() | ast.Tuple() | ast.Set():
                 parts = [child for child in ast.iter_child_nodes(value) if isinstance(child, ast.expr)]
                 return all(self.is_plain(part, plain) for part in parts)
@@ -258,8 +269,13 @@ class _Scope:
 def _parameters(function: ast.FunctionDef) -> list[str]:
     every = function.args
     return [
-        each.arg
-        for each in (*every.posonlyargs, *every.args, *every.kwonlyargs, *filter(None, [every.vararg, every.kwarg]))
+        parameter.arg
+        for parameter in (
+            *every.posonlyargs,
+            *every.args,
+            *every.kwonlyargs,
+            *filter(None, [every.vararg, every.kwarg]),
+        )
     ]
 
 
@@ -277,7 +293,10 @@ def _names(expression: ast.AST) -> Iterator[str]:
 
 
 def _stored_in(target: ast.expr) -> Iterator[str]:
-    """Yield the names that are stored at, or in whose content: ``a``, ``(a, b)``, ``a[0]``, ``a.b``."""
+    """Yield the names that an assignment binds, or changes the content of.
+
+    Targets are such as ``a``, ``(a, b)``, ``a[0]``, ``a.b``.
+    """
     if isinstance(target, ast.Tuple | ast.List):
         for member in target.elts:
             yield from _stored_in(member)
@@ -286,7 +305,10 @@ def _stored_in(target: ast.expr) -> Iterator[str]:
 
 
 def _results(function: ast.FunctionDef) -> Iterator[ast.expr]:
-    """Yield the expressions that a function returns or yields; what is within functions inside is not among them."""
+    """Yield the expressions that a function returns or yields.
+
+    Those of functions inside it are not among them.
+    """
     waiting: list[ast.AST] = [*function.body]
     while waiting:
         node = waiting.pop()
@@ -303,7 +325,7 @@ def _results(function: ast.FunctionDef) -> Iterator[ast.expr]:
 
 
 def _bound(body: Iterable[ast.stmt]) -> Iterator[str]:
-    """Yield the names that statements at the top level give a meaning of their own to."""
+    """Yield the names that statements at the top level bind."""
     for statement in body:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield statement.name
@@ -316,13 +338,16 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def imported_name(expression: ast.expr, aliases: Mapping[str, str]) -> str:
-    """Return the whole name of what was imported, such as ``pickle.load`` of ``p.load``; "" of anything else."""
+    """Return the full name of what was imported.
+
+    Such as ``pickle.load`` of ``p.load``; "" of anything else.
+    """
     name = dotted_name(expression)
     return f"{aliases[name[0]]}{name[1]}" if name and name[0] in aliases else ""
 
 
 def _value_classes(tree: ast.Module) -> frozenset[str]:
-    """Return the classes of a module that hold what they are made with and nothing else."""
+    """Return the classes of a module that only hold their arguments."""
     return frozenset(
         node.name
         for node in tree.body

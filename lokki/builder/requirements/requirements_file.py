@@ -28,10 +28,12 @@ _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 def requirement_lines(
     file: Path, environ: Mapping[str, str], within: tuple[Path, ...] = ()
 ) -> tuple[list[str], list[str]]:
-    """Read a file and those that it names; return requirements with options, and constraints.
+    """Read a file and those that it names.
 
-    Where it names variables of the environment, such as ``${TOKEN}``, it has their values. Raises BuildError, which
-    names the file, if it cannot be read.
+    Returns requirements with options, and constraints. Where it names variables of the environment, such as
+    ``${TOKEN}``, it has their values. Raises BuildError, which names the file, if it cannot be read.
+
+    ``within``: the files that include this one.
     """
     if file in within:
         raise BuildError(f"{file} includes itself. Remove one of its -r lines.")
@@ -53,7 +55,10 @@ def requirement_lines(
 
 
 def absolute_file(line: str, folder: Path) -> str:
-    """Return a line with the path that it may be as a reference, to a file or to a project's folder."""
+    """Return a line whose path, if it is one, is an absolute reference.
+
+    It may lead to a file, or to a project's folder.
+    """
     path, semicolon, marker = line.partition(" ; ")
     is_file = re.search(r"\.(whl|zip|tar\.gz)$", path) is not None
     if "://" in path or reference_of(path) or not (is_file or re.match(r"\.\.?(/|\[|$)|/", path)):
@@ -65,7 +70,10 @@ def absolute_file(line: str, folder: Path) -> str:
 
 
 def _not_editable(line: str) -> str:
-    """Return what a line requires to be editable, which a package is not, as it would be required without that."""
+    """Return an editable requirement as it would be without that.
+
+    In a package nothing is editable.
+    """
     match = re.fullmatch(r"(?:-e|--editable)[= ]?\s*(\S+)(.*)", line)
     if match is None:
         return line
@@ -77,6 +85,7 @@ def _not_editable(line: str) -> str:
 
 
 def _text(file: Path) -> str:
+    """Read a file as text. Raises BuildError if it cannot be read."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -93,7 +102,10 @@ def _text(file: Path) -> str:
 
 
 def _encoding(content: bytes) -> str:
-    """Return the encoding that a file says it has: by a mark at its start, or a comment in its first two lines."""
+    """Return the encoding that a file says it has, or "".
+
+    A mark at its start says it, or a comment in its first two lines.
+    """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return encoding
@@ -102,7 +114,10 @@ def _encoding(content: bytes) -> str:
 
 
 def _with_odd_comments(file: Path, content: bytes, encoding: str, position: int) -> str:
-    """Read a file of no said encoding whose comments alone are not UTF-8. Raises BuildError for any other."""
+    """Read a file whose comments alone are not UTF-8.
+
+    Raises BuildError for any other, and for one that says its encoding.
+    """
     plain = re.sub(rb"(?m)(^|[ \t])#.*$", b"", content)
     if not encoding and plain.isascii():
         return plain.decode().replace("\r\n", "\n")

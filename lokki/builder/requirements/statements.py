@@ -1,7 +1,7 @@
-"""What the statements of modules say of other packages: each is read once, however many packages have it.
+"""What the statements of modules say of other packages.
 
 The packages of a flow of many steps have nearly the same modules: they differ in whose body is left out. Reading each
-of them as a whole would make a build take four times as long for twice as many steps.
+of them as a whole would make a build take four times as long for twice as many steps, so a statement is read once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _BY_NAME: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a statement at the top level of a module says, with all that is in it.
+    """What a statement at the top level of a module says.
+
+    All that is in it counts.
 
     - ``imports``: modules with the names that are imported from them
     - ``has_star``: whether it imports ``*``
@@ -44,18 +46,21 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Reads statements, and knows those that it has read; they are told apart by identity."""
+    """Reads statements, and remembers those that it has read.
 
-    known: dict[ast.stmt, Statement]
+    They are told apart by identity.
+    """
+
+    records: dict[ast.stmt, Statement]
 
     def of(self, tree: ast.Module) -> list[Statement]:
         """Return what each statement of a module says."""
         return [self._read(statement) for statement in tree.body]
 
     def _read(self, statement: ast.stmt) -> Statement:
-        if statement not in self.known:
-            self.known[statement] = _read(statement)
-        return self.known[statement]
+        if statement not in self.records:
+            self.records[statement] = _read(statement)
+        return self.records[statement]
 
 
 def import_aliases(statements: Iterable[Statement]) -> dict[str, str]:
@@ -72,11 +77,11 @@ def _read(statement: ast.stmt) -> Statement:
     imports = [(depth, node) for depth, node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     calls = [node for _, node in nodes if isinstance(node, ast.Call)]
     return Statement(
-        frozenset(each for _, node in imports for each in _imported(node)),
+        frozenset(module for _, node in imports for module in _imported(node)),
         any(alias.name == "*" for _, node in imports for alias in node.names),
         tuple((depth, *alias) for depth, node in imports for alias in _aliases(node)),
         frozenset(_words([node for _, node in nodes])),
-        tuple(each for call in calls for each in _computed(call)),
+        tuple(place for call in calls for place in _computed(call)),
         _uses([node for _, node in nodes]),
     )
 
@@ -109,7 +114,10 @@ def _aliases(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
 
 
 def _words(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the words of texts; those that stand by themselves, such as docstrings, say nothing."""
+    """Yield the words of texts.
+
+    Texts that stand by themselves, such as docstrings, say nothing.
+    """
     descriptions: set[ast.expr] = set()
     for node in nodes:
         match node:
@@ -120,7 +128,10 @@ def _words(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _computed(call: ast.Call) -> Iterator[tuple[int, str]]:
-    """Yield the line of a call by which only a run tells what is imported, and what it does."""
+    """Yield the line of a call that imports or runs what it computes.
+
+    Only a run tells what that is.
+    """
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     is_builtin = name in ("exec", "eval")
     if name in _BY_NAME and not (is_builtin and isinstance(call.func, ast.Attribute)) and not _is_constant(call):
@@ -134,7 +145,10 @@ def _is_constant(call: ast.Call) -> bool:
 
 
 def _uses(nodes: Iterable[ast.AST]) -> dict[tuple[str, str], int]:
-    """Return the names of nodes, each in two parts, before and from its first ``.``, with the first lines."""
+    """Return the names of nodes, with the first line of each.
+
+    A name has two parts, before and from its first ``.``.
+    """
     lines: dict[tuple[str, str], int] = {}
     for node in nodes:
         if isinstance(node, ast.Name | ast.Attribute) and (name := dotted_name(node)) is not None:
@@ -143,7 +157,7 @@ def _uses(nodes: Iterable[ast.AST]) -> dict[tuple[str, str], int]:
 
 
 def dotted_name(expression: ast.expr) -> tuple[str, str] | None:
-    """Return ``("a", ".b.c")`` of the expression ``a.b.c``, None of what is no name.
+    """Return ``("a", ".b.c")`` of ``a.b.c``, None of what is no name.
 
     >>> dotted_name(ast.parse("a.b.c", mode="eval").body), dotted_name(ast.parse("a[0].b", mode="eval").body)
     (('a', '.b.c'), None)

@@ -24,14 +24,20 @@ _NOT_BUILT = (
 
 @dataclass(frozen=True)
 class Uv:
-    """uv as it is found on this machine: by ``$UV``, in this environment, or on the path; looked for when used."""
+    """The uv of this machine, looked for when it is first used.
+
+    It is that of ``$UV``, of this environment, or on the path.
+    """
 
     environ: Mapping[str, str]
     python: Path = Path(sys.executable)
 
     @cached_property
     def command(self) -> str:
-        """The uv that answers first. Raises BuildError when there is none."""
+        """The uv that answers first.
+
+        Raises BuildError when there is none.
+        """
         for candidate in self._candidates():
             try:
                 answer = subprocess.run([candidate, "--version"], capture_output=True, env=self.environ, check=False)
@@ -50,12 +56,15 @@ class Uv:
         beside = self.python.with_name("uv")
         if beside.exists():
             yield str(beside)
-        found = shutil.which("uv", path=self.environ.get("PATH", ""))
-        if found:
-            yield found
+        on_path = shutil.which("uv", path=self.environ.get("PATH", ""))
+        if on_path:
+            yield on_path
 
     def run(self, arguments: Sequence[str], folder: Path, purpose: str) -> str:
-        """Run a command in a folder and return what it prints. Raises BuildError with what uv says when it fails."""
+        """Run a command in a folder and return what it prints.
+
+        Raises BuildError with what uv says when it fails; ``purpose`` begins that sentence.
+        """
         try:
             done = subprocess.run(
                 [self.command, *arguments],

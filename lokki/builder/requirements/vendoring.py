@@ -22,7 +22,7 @@ import msgspec
 from lokki.base.quotas import UNZIPPED_BYTES
 from lokki.builder.packages.archive import Member, bytecode, bytecode_kind, digest_of, pack, write_archive
 from lokki.builder.packages.sizes import refuse_too_large
-from lokki.builder.requirements.cache import cache_key, read_kept, write_whole
+from lokki.builder.requirements.cache import cache_key, read_entry, write_entry
 from lokki.builder.requirements.distributions import (
     Distribution,
     find_distributions,
@@ -40,7 +40,7 @@ _ROOM = 8 * 2**20
 """What is left of the limit for the flow's own code when it is decided whether bytecode fits."""
 
 _FORMAT = 2
-"""Raised when equal pins would come to another content, so that what is in caches is made anew."""
+"""Raised when equal pins come to another content than before, so that nobody's cache gives the old one."""
 
 _FOR_COMPILERS = (".h", ".hpp", ".hh", ".c", ".cc", ".cpp", ".pxd", ".pyx", ".pxi", ".a", ".lib")
 """Left out only of what would not fit otherwise: some packages read a header when they are imported."""
@@ -48,7 +48,11 @@ _FOR_COMPILERS = (".h", ".hpp", ".hh", ".c", ".cc", ".cpp", ".pxd", ".pyx", ".px
 
 @dataclass(frozen=True, slots=True)
 class InstalledFile:
-    """A file of an installation: the SHA-256 of its content in hexadecimal, its size, whether it is a program."""
+    """A file of an installation.
+
+    - ``digest``: the SHA-256 of its content, in hexadecimal
+    - ``is_program``: whether it may be started
+    """
 
     digest: str
     size: int
@@ -57,7 +61,12 @@ class InstalledFile:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What the cache keeps of an installation beside its archive; ``tests``: folders that nothing imports."""
+    """What the cache keeps of an installation beside its archive.
+
+    - ``files``: by path
+    - ``distributions``: packages by name
+    - ``tests``: folders of tests that nothing imports
+    """
 
     files: Mapping[str, InstalledFile]
     distributions: Mapping[str, Distribution]
@@ -86,12 +95,15 @@ class Vendored:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the content, which does not depend on how it is packed."""
+        """A hash of the content, however it is packed."""
         return digest_of((path, file.digest, file.is_program) for path, file in self.files.items())
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes, unzipped, below each folder or file at the top, sorted by name."""
+        """Bytes, unzipped, of each folder or file at the top.
+
+        They are sorted by name.
+        """
         sizes: dict[str, int] = {}
         for path, file in sorted(self.files.items()):
             top = path.partition("/")[0]
@@ -114,7 +126,11 @@ class Vendored:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """All that a set of pins installs: packages by name, and an archive of their files."""
+    """All that a set of pins installs.
+
+    - ``archive``: packs all files
+    - ``index``: says what they are
+    """
 
     archive: Path
     index: Index
@@ -124,14 +140,15 @@ class Installation:
         """The packages by name."""
         return self.index.distributions
 
-    def taken(self, names: Iterable[str] | None = None, imported: Iterable[str] = ()) -> Vendored:
-        """Return what a package takes that has these packages, by default all; ``imported``: modules that it imports.
+    def select(self, names: Iterable[str] | None = None, imported: Iterable[str] = ()) -> Vendored:
+        """Return the files of packages, by default of all.
 
-        Compiled modules and what compilers read are taken if there is room.
+        ``imported``: modules that the step imports, whose folders of tests stay. Compiled modules and what compilers
+        read are taken if there is room.
         """
-        wanted = frozenset(self.distributions if names is None else names)
+        packages = frozenset(self.distributions if names is None else names)
         tests = _without_imported(self.index.tests, imported)
-        files = self._files(wanted, tests)
+        files = self._files(packages, tests)
         sources = {path: file for path, file in files.items() if not path.endswith(".pyc")}
         spare = {path for path in sources if path.endswith(_FOR_COMPILERS) or tests & set(test_folders(path))}
         note = ""
@@ -141,13 +158,15 @@ class Installation:
             note = "what only compilers and tests read is left out, since it would not fit"
         if _size(files) > UNZIPPED_BYTES - _ROOM:
             files = sources
-        records = dict(self._records(wanted, sources))
-        hashed = {path: InstalledFile(hashlib.sha256(each).hexdigest(), len(each)) for path, each in records.items()}
-        return Vendored(self.archive, dict(sorted((files | hashed).items())), records, note)
+        records = dict(self._records(packages, sources))
+        rewritten = {
+            path: InstalledFile(hashlib.sha256(content).hexdigest(), len(content)) for path, content in records.items()
+        }
+        return Vendored(self.archive, dict(sorted((files | rewritten).items())), records, note)
 
-    def _files(self, wanted: frozenset[str], tests: set[str]) -> dict[str, InstalledFile]:
-        """Return the files of packages, without the modules in folders of tests."""
-        left_out = self._paths(self.distributions.keys() - wanted) - self._paths(wanted)
+    def _files(self, packages: frozenset[str], tests: set[str]) -> dict[str, InstalledFile]:
+        """Return the files of packages, without modules of these tests."""
+        left_out = self._paths(self.distributions.keys() - packages) - self._paths(packages)
         if tests:
             left_out |= {path for path in self.index.files if path.endswith(".py") and tests & set(test_folders(path))}
         return {path: file for path, file in self.index.files.items() if _source_of(path) not in left_out}
@@ -156,7 +175,7 @@ class Installation:
         return {path for name in names for path in self.distributions[name].paths}
 
     def _records(self, names: Iterable[str], files: Mapping[str, InstalledFile]) -> Iterator[tuple[str, bytes]]:
-        """Yield the RECORD of each package with what is taken of it."""
+        """Yield the RECORD of each package, with what is taken of it."""
         for name in names:
             own = [path for path in self.distributions[name].paths if path in files]
             for path in own:
@@ -165,28 +184,23 @@ class Installation:
                     yield path, record(info, ((one, files[one].digest, files[one].size) for one in own if one != path))
 
 
-def vendor(resolved: Resolved, uv: Uv, cache: Path) -> Vendored:
-    """Return all that the pins install, from the cache if it is there. Raises BuildError when uv cannot install it."""
-    return install_once(resolved, uv, cache).taken()
-
-
 def install_once(resolved: Resolved, uv: Uv, cache: Path, *, packed: bool = True) -> Installation:
-    """Install pins, unless the cache has what they install; ``packed``: for a zip, so that there is an archive.
+    """Install pins, unless the cache has what they install.
 
-    Raises BuildError when uv cannot install them.
+    ``packed``: for a zip, so that there is an archive. Raises BuildError when uv cannot install them.
     """
     key = cache_key(_FORMAT, resolved.pins, resolved.platform, bytecode_kind(), *_elsewhere(resolved))
-    archive, about = cache / "vendored" / f"{key}.zip", cache / "vendored" / f"{key}.json"
-    kept = read_kept(about) if archive.exists() or not packed else None
-    if kept is None:
+    archive, index_file = cache / "vendored" / f"{key}.zip", cache / "vendored" / f"{key}.json"
+    index = read_entry(index_file) if archive.exists() or not packed else None
+    if index is None:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=archive.parent) as temporary:
-            made = Path(temporary) / "archive" if packed else None
-            kept = msgspec.json.encode(_make(resolved, uv, Path(temporary) / "site", made))
-            if made is not None:
-                made.replace(archive)
-        write_whole(about, kept)
-    return Installation(archive, msgspec.json.decode(kept, type=Index))
+            new_archive = Path(temporary) / "archive" if packed else None
+            index = msgspec.json.encode(_install(resolved, uv, Path(temporary) / "site", new_archive))
+            if new_archive is not None:
+                new_archive.replace(archive)
+        write_entry(index_file, index)  # last, since it says that the archive is there
+    return Installation(archive, msgspec.json.decode(index, type=Index))
 
 
 def vendored_files(vendored: Vendored) -> dict[str, bytes]:
@@ -200,7 +214,10 @@ def vendored_files(vendored: Vendored) -> dict[str, bytes]:
 
 
 def _elsewhere(resolved: Resolved) -> Iterator[object]:
-    """Yield what decides beside the pins what they install: where they come from, and the content of files."""
+    """Yield what decides beside the pins what they install.
+
+    It is where they come from, and the content of files.
+    """
     if resolved.elsewhere:
         yield [resolved.origins.key, resolved.built]
         for pin in resolved.pins:
@@ -222,8 +239,11 @@ def check_zip_size(sizes: Mapping[str, int], step: str, limit: int = UNZIPPED_BY
     )
 
 
-def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path | None) -> Index:
-    """Install the pins into a folder, pack it if there is to be an archive, and return what is kept about it."""
+def _install(resolved: Resolved, uv: Uv, site: Path, archive: Path | None) -> Index:
+    """Install pins into a folder, and return the index of it.
+
+    ``archive``: where to pack the files, None for nowhere.
+    """
     install(resolved, site, uv) if resolved.pins else site.mkdir()
     files = read_site(site)
     tests = unimported_tests(files)
@@ -239,7 +259,7 @@ def _make(resolved: Resolved, uv: Uv, site: Path, archive: Path | None) -> Index
 
 
 def _pack_all(files: Mapping[str, bytes], tests: Sequence[str], archive: Path) -> dict[str, bytes]:
-    """Pack files and what modules compile to, which is returned."""
+    """Pack files and what modules compile to, and return the latter."""
     with ThreadPoolExecutor() as pool:  # zlib packs on other cores while this one compiles
         packed = [
             pool.submit(pack, path, content, executable=is_program(path, content)) for path, content in files.items()
@@ -256,7 +276,9 @@ def _is_compiled(path: str, tests: Sequence[str]) -> bool:
 
 
 def _source_of(path: str) -> str:
-    """Return the path of the module that a file is compiled from, or the path itself.
+    """Return the path of the module that a file is compiled from.
+
+    It is the path itself for any other file.
 
     >>> _source_of("a/__pycache__/b.cpython-313.pyc"), _source_of("a/b.json")
     ('a/b.py', 'a/b.json')
