@@ -14,7 +14,6 @@ from lokki.errors import ParameterError
 type ItemPath = tuple[int, ...]
 """The indices of an item: ``()`` outside of map blocks, ``(3,)`` in one, ``(3, 7)`` in a map below a map."""
 
-_TEXT = re.compile(r"[0-9]{1,15}(/[0-9]{1,15})*")
 _LARGEST = 10**15
 
 
@@ -44,7 +43,8 @@ def parse_item(text: str) -> ItemPath:
     >>> parse_item("3"), parse_item("3/7")
     ((3,), (3, 7))
     """
-    if not _TEXT.fullmatch(text):
+    # Compiled here and not at the top: this module is part of every cold start.
+    if not re.fullmatch(r"[0-9]{1,15}(/[0-9]{1,15})*", text):
         raise ParameterError(
             f"{text!r} names no item: give its index from 0, such as 3, or one index for each map, such as 3/7."
         )

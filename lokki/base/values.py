@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeIs, cast
+from typing import TYPE_CHECKING, TypeIs
 
 import msgspec
 
@@ -11,6 +11,11 @@ from lokki.errors import StoreError
 
 type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 """Any JSON value, as Python's ``json`` and ``msgspec`` decode it."""
+
+if TYPE_CHECKING:
+    type JsonField = Json
+else:  # msgspec takes no recursive alias: to it, any JSON is an object
+    JsonField = object
 
 INLINE_LIMIT = 4096
 """Default for the largest JSON text, in bytes of UTF-8, that travels inside a state instead of in the store."""
@@ -32,9 +37,10 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A value in a store: ``{"result_url": …}``, or a slice of a packed object with ``"range": [offset, length]``.
+    """A value in a store: ``{"result_url": …}``.
 
-    ``crc32``: the checksum of the value's pickle, where it is known; it tells the value from others.
+    * ``range``: offset and length, for a value in a packed object.
+    * ``crc32``: the checksum of the value's pickle, where it is known; it tells the value from others.
     """
 
     result_url: str
@@ -47,25 +53,28 @@ type Ref = Inline | Stored
 
 
 def ref_to_json(ref: Ref) -> dict[str, Json]:
-    """Return the JSON object that stands for a reference in states, manifests and events."""
+    """Return the JSON object that stands for a reference.
+
+    States, manifests and events have it.
+    """
     if isinstance(ref, Inline):
         return {"result": ref.result}
-    described: dict[str, Json] = {"result_url": ref.result_url}
+    fields: dict[str, Json] = {"result_url": ref.result_url}
     if ref.range is not None:
-        described["range"] = list(ref.range)
+        fields["range"] = list(ref.range)
     if ref.crc32 is not None:
-        described["crc32"] = ref.crc32
-    return described
+        fields["crc32"] = ref.crc32
+    return fields
 
 
-def ref_from_json(obj: object) -> Ref:
-    """Return the reference that a JSON object stands for; the inverse of `ref_to_json`.
+def ref_from_json(obj: Json) -> Ref:
+    """Return the reference that a JSON object stands for.
 
     Raises StoreError if it is anything else, which means that something other than lokki wrote it.
     """
     match obj:
         case {"result": result, **rest} if not rest:
-            return Inline(cast("Json", result))
+            return Inline(result)
         case {"result_url": str(url), **rest} if rest.keys() <= {"range", "crc32"}:
             crc = rest.get("crc32")
             if _is_natural(crc) or (crc is None and "crc32" not in rest):
@@ -82,19 +91,19 @@ def ref_from_json(obj: object) -> Ref:
 
 
 def inline_json(value: object, limit: int) -> bytes | None:
-    """Return the compact JSON text, in UTF-8, of a value that may travel inline, or None where it must be stored.
+    """Return the JSON text of a value that may travel inline.
 
-    It may travel inline when it is exact JSON (see `is_exact_json`) and its text is at most `limit` bytes long; 0 keeps
-    every value out of the state.
+    The text is compact and in UTF-8; None for a value that must be stored. A value may travel inline when it is exact
+    JSON (see `is_exact_json`) and its text is at most `limit` bytes long; 0 keeps every value out of the state.
     """
-    kind = type(value)
-    if kind is int:
-        if not -_LARGEST_INT <= value <= _LARGEST_INT:  # type: ignore[operator]
+    # The most frequent kinds first: this is done for each of a million results.
+    if type(value) is int:
+        if not -_LARGEST_INT <= value <= _LARGEST_INT:
             return None
-    elif kind is str:
-        if len(value) > limit:  # type: ignore[arg-type]
+    elif type(value) is str:
+        if len(value) > limit:
             return None
-    elif value is not None and kind is not bool and not is_exact_json(value, most=limit):
+    elif value is not None and type(value) is not bool and not is_exact_json(value, most=limit):
         return None
     try:
         text = _encode(value)
@@ -104,8 +113,9 @@ def inline_json(value: object, limit: int) -> bytes | None:
 
 
 def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:
-    """Tell whether a value comes back from JSON, and from Step Functions, with the same types and the same value.
+    """Tell whether a value comes back from JSON exactly as it was.
 
+    That is, through Step Functions too, with the same types and the same value.
     Only None, bool, int, float, str, list and dict themselves count, never subclasses (an IntEnum would come back
     an int), and dict keys must be str. JSON has one kind of number and Step Functions computes with JSONata, whose
     numbers are IEEE 754 doubles printed with up to 15 significant digits and without a trailing ``.0``
@@ -118,16 +128,14 @@ def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:
     count = 1
     for _ in range(DEPTH_LIMIT + 1):
         deeper: list[object] = []
-        for each in level:
-            kind = type(each)
-            if kind is list:
-                deeper += cast("list[object]", each)
-            elif kind is dict:
-                entries = cast("dict[object, object]", each)
-                if not all(type(key) is str and _is_encodable(key) for key in entries):
+        for member in level:
+            if type(member) is list:
+                deeper += member
+            elif type(member) is dict:
+                if not all(type(key) is str and _is_encodable(key) for key in member):
                     return False
-                deeper += entries.values()
-            elif not _is_exact_scalar(each):
+                deeper += member.values()
+            elif not _is_exact_scalar(member):
                 return False
             if count + len(deeper) > most:
                 return False
@@ -139,15 +147,13 @@ def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:
 
 
 def _is_exact_scalar(value: object) -> bool:
-    kind = type(value)
-    if kind is str:
-        return _is_encodable(cast("str", value))
-    if kind is int:
-        return -_LARGEST_INT <= cast("int", value) <= _LARGEST_INT
-    if kind is float:
-        number = cast("float", value)
-        return not number.is_integer() and float(format(number, ".15g")) == number and number - number == 0.0
-    return value is None or kind is bool
+    if type(value) is str:
+        return _is_encodable(value)
+    if type(value) is int:
+        return -_LARGEST_INT <= value <= _LARGEST_INT
+    if type(value) is float:
+        return not value.is_integer() and float(format(value, ".15g")) == value and value - value == 0.0
+    return value is None or type(value) is bool
 
 
 def _is_encodable(text: str) -> bool:

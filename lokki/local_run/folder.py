@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from isal import isal_zlib
 
-from lokki.base.values import Inline, Ref, ref_from_json
+from lokki.base.values import Inline, Json, Ref, ref_from_json
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.seal import Seal
@@ -42,7 +42,7 @@ _MAP_OUTCOME = "map_results/manifest.json"
 _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."
 
-type StepOutcome = dict[str, object]
+type StepOutcome = dict[str, Json]
 """What is written of a step that runs once and has ended: a reference to its result, or what is known of its items."""
 
 

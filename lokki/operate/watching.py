@@ -36,6 +36,8 @@ from lokki.engine.events import (
 )
 from lokki.operate.machine import Machine, MapState
 from lokki.plan import MAP
+from lokki.results.remote import child_failure
+from lokki.store.map_results import child_items
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import (
@@ -152,13 +154,8 @@ def take_map_run(
 
 def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> list[ItemFailed]:
     """Tell why a map's child failed, once for each of its items."""
-    failure = reported_failure("", child.get("error", "States.TaskFailed"), child.get("cause", ""))
-    named = [step for step in state.inner if f", in {step}\n" in failure.full_traceback]
-    step = named[0] if len(named) == 1 else " → ".join(state.inner)
-    given = msgspec.json.decode(child.get("input") or "{}")
-    items = given.get("Items") or [given.get("item")] if isinstance(given, dict) else []
-    indexes = [item["index"] for item in items if isinstance(item, dict) and "index" in item]
-    return [ItemFailed(state.source, (index,), replace(failure, step=step)) for index in indexes]
+    failure = child_failure(state.inner, child.get("error", "States.TaskFailed"), child.get("cause", ""))
+    return [ItemFailed(state.source, (index,), failure) for index in child_items(child.get("input", ""))]
 
 
 def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:

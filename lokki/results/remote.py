@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, cast
-
-import msgspec
 
 from lokki.base.failures import Failure
 from lokki.base.naming import MAP_SUFFIX, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_json
+from lokki.engine.causes import reported_failure
 from lokki.errors import StoreError
 from lokki.results.items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.store import codec
 from lokki.store.base import Store
 from lokki.store.keys import Keys, shown
+from lokki.store.map_results import (
+    BatchFailure,
+    ItemResult,
+    ResultFiles,
+    child_items,
+    failed_children,
+    item_results,
+    read_manifest,
+)
 
 
 class History(Protocol):
@@ -109,7 +118,7 @@ class RemoteRun:
         count = len(self.items(source))
         given = self._history.output(self._run_id, state_name(source) + MAP_SUFFIX)
         key = given.get("results_manifest_key") if isinstance(given, dict) else None
-        found = read_results(self._store, key if isinstance(key, str) else None, place.inner)
+        found = read_results(self._store, key if isinstance(key, str) else None, place.inner, count)
 
         def own(index: int) -> Ref:
             return Stored(self._store.url(self._keys.item_output(place.id, (index,))))
@@ -176,40 +185,45 @@ class RemoteItems:
             ) from None
 
 
-class _File(msgspec.Struct, frozen=True):
-    Key: str
+def read_results(store: Store, key: str | None, inner: Sequence[str], items: int) -> dict[int, Ref | Failure]:
+    """Read what became of each item of a map, by its index.
 
-
-class _Files(msgspec.Struct, frozen=True):
-    SUCCEEDED: list[_File] = []
-    FAILED: list[_File] = []
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    ResultFiles: _Files
-
-
-def read_results(store: Store, key: str | None, inner: tuple[str, ...]) -> dict[int, Ref | Failure]:
-    """Read what became of each item from the manifest and files that ResultWriter wrote; nothing without a key.
-
+    ``key``: of the manifest that ResultWriter wrote; without one there are no results. ``items``: how many there were.
     Raises StoreError for files that cannot be read or are not those of a lokki map.
-    https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
     """
     if key is None:
         return {}
     url = store.url(key)
-    try:
-        files = msgspec.json.decode(bytes(store.read(Stored(url))), type=_Manifest).ResultFiles
-        found: dict[int, Ref | Failure] = {}
-        for entry in _succeeded(store, files.SUCCEEDED):
-            index = cast("int", entry["index"])
-            found[index] = _result(entry)
-        for entry in _entries(store, [store.url(file.Key) for file in files.FAILED]):
-            failure = _failure(entry, inner)
-            found.update(dict.fromkeys(_indexes(entry), failure))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # msgspec's are ValueErrors
-        raise StoreError(f"{url} is not what Step Functions writes for a map of lokki: {error}.") from None
-    return found
+    files = read_manifest(store, url)
+    failures = dict(_failures(store, url, files, inner))
+    results = {entry.index: _result(entry) for entry in item_results(store, url, files, items)}
+    return failures | results  # an item that succeeded when the run was redriven has not failed
+
+
+def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
+    """Describe why a child execution of a map failed.
+
+    ``inner``: the ids of the map's steps. The traceback names the one that failed, where it has one.
+    """
+    failure = reported_failure("", error, cause)
+    named = [step for step in inner if f", in {step}\n" in failure.full_traceback]
+    return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
+
+
+def _result(entry: ItemResult) -> Ref | Failure:
+    """Read an item's result, or why it failed inside its batch."""
+    if isinstance(entry.failed, BatchFailure):
+        return Failure(entry.failed.step, entry.failed.error, entry.failed.message)
+    return entry.ref
+
+
+def _failures(store: Store, url: str, files: ResultFiles, inner: Sequence[str]) -> Iterator[tuple[int, Failure]]:
+    for child in failed_children(store, files):
+        indexes = child_items(child.Input)
+        if not indexes:
+            raise StoreError(f"{url} lists a failed child execution whose input has no items of a map of lokki.")
+        failure = child_failure(inner, child.Error, child.Cause)
+        yield from ((index, failure) for index in indexes)
 
 
 def places(definition: Json) -> dict[str, Place]:
@@ -243,52 +257,3 @@ def _in_order(machine: dict[str, Json]) -> Iterator[dict[str, Json]]:
 def _call(state: dict[str, Json]) -> str:
     arguments = cast("dict[str, dict[str, Json]]", state["Arguments"])
     return str(arguments["Payload"]["call"])
-
-
-def _succeeded(store: Store, files: list[_File]) -> Iterator[dict[str, Json]]:
-    """Yield the results of items; those of a batch that were too large for its reply are in an object of their own."""
-    elsewhere: list[str] = []
-    for entry in _entries(store, [store.url(file.Key) for file in files]):
-        if "entries_url" in entry:
-            elsewhere.append(str(entry["entries_url"]))
-        else:
-            yield entry
-    yield from _entries(store, elsewhere)
-
-
-def _entries(store: Store, urls: list[str]) -> Iterator[dict[str, Json]]:
-    for content in store.read_many(map(Stored, urls)):
-        yield from cast("list[dict[str, Json]]", msgspec.json.decode(bytes(content), type=list[dict[str, object]]))
-
-
-def _result(entry: dict[str, Json]) -> Ref | Failure:
-    """Read an item's result, or why it failed inside its batch."""
-    failed = entry.get("failed")
-    if isinstance(failed, dict):
-        return Failure(str(failed.get("step", "")), str(failed.get("error", "")), str(failed.get("message", "")))
-    fields = {name: value for name, value in entry.items() if name != "index"}
-    return Inline(fields["result"]) if "result" in fields else ref_from_json(fields)
-
-
-def _failure(execution: dict[str, Json], inner: tuple[str, ...]) -> Failure:
-    """Read why a child execution failed; Lambda's causes are JSON with a message and a stack trace.
-
-    https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
-    """
-    error, cause = str(execution.get("Error", "States.TaskFailed")), str(execution.get("Cause", ""))
-    try:
-        described = msgspec.json.decode(cause)
-    except msgspec.DecodeError:
-        described = None
-    step = " → ".join(inner)
-    if not isinstance(described, dict) or "errorMessage" not in described:
-        return Failure(step, error, cause)
-    trace = "".join(map(str, described.get("stackTrace") or ()))
-    return Failure(step, error, str(described["errorMessage"]), traceback=trace)
-
-
-def _indexes(execution: dict[str, Json]) -> list[int]:
-    """Return the items that a child execution had, from its input."""
-    given = msgspec.json.decode(str(execution["Input"]))
-    items = given["Items"] if "Items" in given else [given["item"]]
-    return [int(item["index"]) for item in items]

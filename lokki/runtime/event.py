@@ -107,7 +107,7 @@ def parse_event(event: object, calls: Mapping[str, HandledCall]) -> Request:
     return Request(run_id, call, params, given, attempt + 1)
 
 
-def parse_entry(given: object) -> Entry:
+def parse_entry(given: Json) -> Entry:
     """Read an item as manifests, replies of inner steps and batches have it. Raises EventError for anything else."""
     if not isinstance(given, dict):
         raise EventError(f"an item is {_kind(given)}, not an object with an index.")
@@ -231,7 +231,7 @@ def _described(reads: Reads) -> str:
             return "one input"
 
 
-def _ref(given: object, name: str) -> Ref:
+def _ref(given: Json, name: str) -> Ref:
     try:
         return ref_from_json(given)
     except LokkiError:

@@ -11,7 +11,7 @@ import msgspec
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath, item_to_json
-from lokki.base.values import Inline, Json, Ref, Stored, inline_json, ref_to_json
+from lokki.base.values import Inline, Json, JsonField, Ref, Stored, inline_json, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import BatchTimeoutError, EventError, StoreError
@@ -198,10 +198,10 @@ class Work(msgspec.Struct, frozen=True):
             else:
                 yield entry
 
-    def _spilled(self, spilled: Spilled) -> list[object]:
+    def _spilled(self, spilled: Spilled) -> list[Json]:
         content = self.settings.store.read(Stored(spilled.url))
         try:
-            return msgspec.json.decode(content, type=list[object])
+            return msgspec.json.decode(content, type=list[JsonField])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(f"{spilled.url} is not what lokki writes for a large batch: {error}.") from None
 

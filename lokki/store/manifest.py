@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 import msgspec
 
 from lokki.base.item_path import ItemPath
-from lokki.base.values import Inline, Json, Ref, Stored, inline_json
+from lokki.base.values import Inline, JsonField, Ref, Stored, inline_json
 from lokki.errors import ResultError, damaged
 from lokki.store.codec import Pack, member_checksum
 
@@ -26,7 +25,7 @@ class Entry(msgspec.Struct, frozen=True):
     """A line of the manifest, decoded."""
 
     index: int
-    item: object = msgspec.UNSET  # Json: msgspec takes no recursive alias
+    item: JsonField | msgspec.UnsetType = msgspec.UNSET
     result_url: str | msgspec.UnsetType = msgspec.UNSET
     range: tuple[int, int] | None = None
     crc32: int | None = None
@@ -40,9 +39,9 @@ class Entry(msgspec.Struct, frozen=True):
     def ref(self) -> Ref:
         """Where the item is. Raises StoreError for a line that has no item."""
         if isinstance(self.result_url, msgspec.UnsetType):
-            if self.item is msgspec.UNSET:
+            if isinstance(self.item, msgspec.UnsetType):
                 raise damaged(f"the list of items is damaged: item {self.index} is not there")
-            return Inline(cast("Json", self.item))
+            return Inline(self.item)
         return Stored(self.result_url, self.range, self.crc32)
 
 

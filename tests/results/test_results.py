@@ -35,6 +35,8 @@ from lokki.results.flow_results import FlowResults, Items, local, remote
 from lokki.results.items import LogLine, Place, RunInfo
 from lokki.results.local import places as places_of_lines
 from lokki.results.remote import places as places_of_definition
+from lokki.runtime.event import ResultsKey
+from lokki.runtime.results import load_results
 from lokki.store.base import save
 from lokki.store.items import write_items
 from lokki.store.keys import Keys
@@ -549,7 +551,8 @@ def test_a_deployed_run_has_the_same_interface(deployed: Deployed) -> None:
     assert run.result() == run.step("total") == 64
     assert list(items(run.step("numbers"))) == [0, 1, {2}, 3]
     third = items(run.step("third"))
-    failure = Failure("first → second → third", "ValueError", "cannot take 10", traceback="  File x\n    y\n")
+    trace = "Traceback (most recent call last):\n  File x\n    y\nValueError: cannot take 10\n"
+    failure = Failure("first → second → third", "ValueError", "cannot take 10", "", trace, trace)
     assert third.failures() == {1: failure}
     assert (third[0], third[2], third[3], list(third.succeeded())) == (2, {"a", 5}, 62, [2, {"a", 5}, 62])
     assert error_of(lambda: third[1]) == f"RunError: item 1 failed: {failure}. failures() has its traceback."
@@ -604,10 +607,61 @@ def test_results_that_are_none_of_a_map_are_a_store_error(deployed: Deployed) ->
     deployed.finish_map([{"no": "index"}], [])
     message = error_of(lambda: deployed.results.latest().step("third"))
     assert message == (
-        f"StoreError: {deployed.store.url(deployed.keys.map_results('numbers') + '0b1c/manifest.json')} is not what "
-        "Step Functions writes for a map of lokki: 'index'."
+        f"StoreError: {deployed.store.url(deployed.keys.map_results('numbers') + '0b1c/SUCCEEDED_0.json')} is not what "
+        "Step Functions writes for a map of lokki: Object contains unknown field `no` - at `$[0]`."
     )
     deployed.executions.machine = {"StartAt": "A", "States": {"A": {"Type": "Pass"}}}
     assert error_of(lambda: deployed.results.latest().steps) == (
         "StoreError: the run's state machine is none that lokki builds: KeyError('Arguments')."
+    )
+
+
+def child(index: int, error: str, cause: Json, **fields: str) -> dict[str, Json]:
+    """Return AWS's record of a child execution of one item that failed."""
+    given = {"run_id": "run-1", "params": {"log": "x"}, "item": {"index": index, "item": index}}
+    return {"Input": json.dumps(given), "Error": error, "Cause": json.dumps(cause), "Status": "FAILED", **fields}
+
+
+def test_an_item_that_succeeded_when_the_run_was_redriven_has_its_result(deployed: Deployed) -> None:
+    deployed.finish_map([{"index": 0, "result": 2}], [child(0, "OSError", {"errorMessage": "at first"})])
+    third = items(deployed.results.latest().step("third"))
+    assert (third[0], third.failures()) == (2, {})
+
+
+@pytest.mark.parametrize("entry", [{"index": 4, "result": 1}, {"index": -1, "result": 1}, {"index": 0, "result": 1}])
+def test_results_that_the_next_step_would_refuse_are_not_shown(deployed: Deployed, entry: Json) -> None:
+    deployed.finish_map([{"index": 0, "result": 2}, entry], [])
+    manifest = deployed.store.url(f"{deployed.keys.map_results('numbers')}0b1c/manifest.json")
+    message = f"StoreError: {manifest} lists results of an item that this map did not have, or of one item twice."
+    assert error_of(lambda: deployed.results.latest().step("third")) == message
+    source = ResultsKey(f"{deployed.keys.map_results('numbers')}0b1c/manifest.json", 4)
+    assert error_of(lambda: load_results(deployed.store, source, 1.0)) == message
+
+
+@pytest.mark.parametrize("entry", [{"index": 0}, {"index": 0, "result": 1, "result_url": "s3://b/k"}, {"result": 1}, 1])
+def test_entries_of_another_shape_are_refused_by_both_readers(deployed: Deployed, entry: Json) -> None:
+    deployed.finish_map([entry], [])
+    source = ResultsKey(f"{deployed.keys.map_results('numbers')}0b1c/manifest.json", 4)
+    problem = error_of(lambda: load_results(deployed.store, source, 1.0))
+    assert problem.startswith("StoreError: ")
+    assert error_of(lambda: deployed.results.latest().step("third")) == problem
+
+
+def test_a_failed_child_names_its_step_and_the_users_line(deployed: Deployed) -> None:
+    frames = [
+        '  File "/var/task/lokki/runtime/handler.py", line 1, in handle\n    run()\n',
+        '  File "/var/task/steps.py", line 7, in second\n    raise ValueError\n',
+    ]
+    cause: Json = {"errorMessage": "no", "errorType": "ValueError", "stackTrace": cast("Json", frames)}
+    deployed.finish_map([], [child(1, "ValueError", cause)])
+    [(index, failure)] = items(deployed.results.latest().step("second")).failures().items()
+    assert (index, failure.step, failure.where) == (1, "second", "steps.py:7")
+    assert "lokki/runtime" not in failure.traceback
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"item": 3}', '{"Items": [{}]}'])
+def test_a_failed_child_whose_items_are_not_known_is_an_error(deployed: Deployed, text: str) -> None:
+    deployed.finish_map([], [child(0, "OSError", {}, Input=text)])
+    assert error_of(lambda: deployed.results.latest().step("third")).endswith(
+        "/manifest.json lists a failed child execution whose input has no items of a map of lokki."
     )

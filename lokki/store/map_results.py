@@ -1,0 +1,184 @@
+"""What a map's results look like in a store: a manifest, and the files of results that it lists.
+
+Step Functions' ResultWriter writes them, with ``OutputType`` JSON and ``Transformation`` FLATTEN: a file of succeeded
+children is one array of what they replied, and a file of failed ones an array of AWS's records of them. A batch whose
+reply is too large for a state has its results in an object of its own, which its entry names.
+https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Buffer, Iterable, Iterator
+
+import msgspec
+
+from lokki.base.values import Inline, JsonField, Ref, Stored
+from lokki.errors import StoreError
+from lokki.store.base import Store
+
+
+class ResultFile(msgspec.Struct, frozen=True):
+    """An object that a manifest lists."""
+
+    Key: str
+
+
+class ResultFiles(msgspec.Struct, frozen=True):
+    """The files of a map run, by how the children in them ended."""
+
+    SUCCEEDED: list[ResultFile]
+    FAILED: list[ResultFile] = []
+
+
+class ResultsManifest(msgspec.Struct, frozen=True):
+    """What ResultWriter writes last."""
+
+    ResultFiles: ResultFiles
+
+
+class BatchFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why an item failed inside a batch that went on without it."""
+
+    step: str
+    error: str
+    message: str
+
+
+class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """What became of an item whose child execution succeeded.
+
+    One of these, and no other, is there:
+
+    * ``result``: the value itself.
+    * ``result_url``: where it is, with ``range`` and ``crc32`` if it is in a pack.
+    * ``failed``: why the item failed inside its batch.
+    * ``entries_url``: where the results of a whole batch are; the entry has no index then.
+    """
+
+    index: int = -1
+    result: JsonField | msgspec.UnsetType = msgspec.UNSET
+    result_url: str | msgspec.UnsetType = msgspec.UNSET
+    range: tuple[int, int] | None = None
+    crc32: int | None = None
+    failed: BatchFailure | msgspec.UnsetType = msgspec.UNSET
+    entries_url: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def ref(self) -> Ref:
+        """Where the result of an item is that has not failed."""
+        if isinstance(self.result_url, str):
+            return Stored(self.result_url, self.range, self.crc32)
+        assert not isinstance(self.result, msgspec.UnsetType)  # `item_results` yields nothing without a result
+        return Inline(self.result)
+
+
+class FailedChild(msgspec.Struct, frozen=True):
+    """AWS's record of a child execution that failed, timed out or was stopped."""
+
+    Input: str
+    Error: str = "States.TaskFailed"
+    Cause: str = ""
+
+
+class _ChildItem(msgspec.Struct, frozen=True):
+    index: int
+
+
+class _ChildInput(msgspec.Struct, frozen=True):
+    """The input of a child execution, as `lokki.builder.state_machine` makes it: an item, or a batch of them."""
+
+    item: _ChildItem | None = None
+    Items: list[_ChildItem] = []
+
+
+_MANIFEST = msgspec.json.Decoder(ResultsManifest)
+_RESULTS = msgspec.json.Decoder(list[ItemResult])
+_CHILDREN = msgspec.json.Decoder(list[FailedChild])
+_CHILD_INPUT = msgspec.json.Decoder(_ChildInput)
+
+
+def read_manifest(store: Store, url: str) -> ResultFiles:
+    """Read which files of results a map has.
+
+    Raises StoreError for what ResultWriter does not write.
+    """
+    return _decode(_MANIFEST, store.read(Stored(url)), url).ResultFiles
+
+
+def item_results(store: Store, url: str, files: ResultFiles, items: int) -> Iterator[ItemResult]:
+    """Yield what became of the items whose children succeeded.
+
+    ``url``: of the manifest, for errors. ``items``: how many items the map had. Each item comes once, in any order.
+    Raises StoreError for files that cannot be read, are not those of lokki's maps, or are those of another map.
+    """
+    listed = bytearray()  # a byte for each item; a set of ten million indexes would not fit into a small function
+    for entry in _all_entries(store, files):
+        index = entry.index
+        is_next = len(listed) <= index < items
+        if not is_next and not (0 <= index < len(listed) and not listed[index]):
+            raise StoreError(f"{url} lists results of an item that this map did not have, or of one item twice.")
+        if is_next:
+            listed += bytes(index + 1 - len(listed))
+        listed[index] = True
+        yield entry
+
+
+def failed_children(store: Store, files: ResultFiles) -> Iterator[FailedChild]:
+    """Yield the children of a map that did not succeed.
+
+    Raises StoreError as `item_results` does.
+    """
+    urls = [store.url(file.Key) for file in files.FAILED]
+    for url, content in zip(urls, store.read_many(map(Stored, urls)), strict=True):
+        yield from _decode(_CHILDREN, content, url)
+
+
+def child_items(text: str) -> list[int]:
+    """Return the indexes of a child's items from its input.
+
+    None for a text that is no input of a child of lokki's maps.
+    """
+    try:
+        child = _CHILD_INPUT.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return []
+    return [item.index for item in ([child.item] if child.item else child.Items)]
+
+
+def _all_entries(store: Store, files: ResultFiles) -> Iterator[ItemResult]:
+    """Yield the entries of all files, those in objects of their own last."""
+    spilled: list[str] = []
+    for entry in _entries(store, [store.url(file.Key) for file in files.SUCCEEDED]):
+        if isinstance(entry.entries_url, str):
+            spilled.append(entry.entries_url)
+        else:
+            yield entry
+    # At the end, so that they are read together. They lead to no further objects: those have no index.
+    yield from _entries(store, spilled)
+
+
+def _entries(store: Store, urls: list[str]) -> Iterator[ItemResult]:
+    for url, content in zip(urls, store.read_many(map(Stored, urls)), strict=True):
+        entries = _decode(_RESULTS, content, url)
+        _check_fields(entries, url)
+        yield from entries
+
+
+def _check_fields(entries: Iterable[ItemResult], url: str) -> None:
+    for entry in entries:
+        alternatives = (entry.result, entry.result_url, entry.failed, entry.entries_url)
+        loose = (entry.range, entry.crc32) != (None, None) and entry.result_url is msgspec.UNSET
+        if alternatives.count(msgspec.UNSET) != len(alternatives) - 1 or loose:
+            raise StoreError(f"{url} has an entry that holds no result, or more than one.")
+
+
+def _decode[T](decoder: msgspec.json.Decoder[T], content: Buffer, url: str) -> T:
+    try:
+        return decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if bytes(memoryview(content)[:1]) == b"{" and decoder is _RESULTS:
+            raise StoreError(
+                f"{url} holds single objects, as Step Functions writes for a map whose results are JSON Lines. "
+                "lokki's state machines have OutputType JSON and Transformation FLATTEN: deploy what lokki built."
+            ) from None
+        raise StoreError(f"{url} is not what Step Functions writes for a map of lokki: {error}.") from None
