@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from isal import isal_zlib
 
-from lokki.base.values import Inline, Json, Ref, ref_from_json
+from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_json
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.seal import Seal
@@ -217,7 +217,7 @@ class RunFolder:
             raise damaged(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
         content = self._seal.open(key, text, str(path))
         try:
-            outcome = msgspec.json.decode(content, type=dict[str, object])
+            outcome: StepOutcome = msgspec.json.decode(content, type=dict[str, JsonField])
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise damaged(f"{path} is damaged: {error}", _AGAIN) from None
         outcome.pop("checksum", None)
