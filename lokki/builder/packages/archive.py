@@ -84,6 +84,7 @@ def write_archive(file: BinaryIO, members: Iterable[Member]) -> None:
         )  # fmt: skip
         file.write(_LOCAL.pack(0x04034B50, *common) + name)
         file.write(member.packed)
+        # Lambda keeps a file's mode, which only an archive that was made on Unix has.
         mode = 0o100755 if member.executable else 0o100644
         entries.append(_CENTRAL.pack(0x02014B50, _MADE_ON_UNIX, *common, 0, 0, 0, mode << 16, offset) + name)
     count = len(entries)
@@ -138,6 +139,7 @@ def bytecode(path: str, source: bytes) -> tuple[str, bytes] | None:
     except (SyntaxError, ValueError, RecursionError):
         # Such as a template for code, which packages may hold; if it is imported, Python says what is wrong.
         return None
+    # By its hash and not its time: a time would make equal sources different archives.
     header = MAGIC_NUMBER + _UNCHECKED_HASH.to_bytes(4, "little") + source_hash(source)
     folder, _, name = path.rpartition("/")
     place = f"{folder}/__pycache__" if folder else "__pycache__"

@@ -93,6 +93,7 @@ def lokki_names(tree: ast.Module) -> LokkiNames:
             modules |= {alias.asname or alias.name for alias in node.names if alias.name == "lokki"}
         else:
             bound += _bound_by(node)
+    # A function may bind a name of the module's, too.
     bound += [name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names]
     own = {name: member for name, member in members.items() if name not in bound}
     return LokkiNames(own, frozenset(modules.difference(bound)))
@@ -100,6 +101,7 @@ def lokki_names(tree: ast.Module) -> LokkiNames:
 
 def is_decorated_by(function: ast.FunctionDef, member: str, names: LokkiNames) -> bool:
     """Tell whether a function's only decorator is this one of lokki's."""
+    # Written with options or without: @step, @step(retry=…).
     decorators = [node.func if isinstance(node, ast.Call) else node for node in function.decorator_list]
     return len(decorators) == 1 and is_of_lokki(decorators[0], member, names)
 

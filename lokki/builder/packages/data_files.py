@@ -73,11 +73,13 @@ class Selection:
 
         Raises BuildError where they are too large together.
         """
+        # Before anything is read: what is too large for a package may be too large for memory.
         sizes = {printable(path): file.stat().st_size for path, file in self.files.items()}
         refuse_too_large(sizes, limit, "the data files of the packages have {size}", _LESS_DATA)
         contents = {}
         for path, file in self.files.items():
             content = read_file(file)
+            # Code is packed since it is imported, whatever is in it: left out, the function could not start.
             if has_private_key(content) and not path.endswith(".py"):
                 if path not in self.named:
                     self.left_out.append(_not_packed(path, _KEY))
@@ -130,10 +132,12 @@ class FileChoice:
         def enters(path: str, _: Path) -> bool:
             return base.has(path) and any(_may_match_below(pattern, path) for pattern in exact)
 
+        # One walk for all patterns: a project may have a hundred thousand files.
         for entry in Tree(self.roots, self.skipped, spelled, enters).walk(base.folder):
             names = [name for name, pattern in patterns.items() if _concerns(pattern, entry)]
             if not names or not base.has(entry.path):
                 continue
+            # An excluded file counts as a match: the user knows of it, so its pattern is no mistake.
             if path_matches(entry.path, self.exclude):
                 yield from names
                 continue
@@ -146,6 +150,7 @@ class FileChoice:
                 chosen.packed.extend(_remarks(entry))
                 continue
             if entry.path in exact:
+                # Named by its very path, it is missed if it is left out; matched by a wildcard, a note will do.
                 raise ConfigError(f"include: {printable(entry.path)} {reason}. Correct include in lokki.yml.")
             chosen.left_out.append(_not_packed(entry.path, reason))
             reasons.update({name: f"{printable(entry.path)}, which {reason}" for name in names if name not in reasons})
@@ -222,6 +227,7 @@ def _below(pattern: str, base: Base, bases: Sequence[Base]) -> str | None:
         return "**"
     if not plain.startswith("/") and ".." not in plain.split("/"):
         return plain
+    # Not resolved: a link in the project is packed under its own path.
     place = os.path.normpath(bases[0].folder / plain)
     folders = [one.folder for one in bases]
     parents = [folder for folder in folders if place.startswith(f"{folder}{os.sep}")]

@@ -67,10 +67,12 @@ class Tree:
                     resolved = entry.file.resolve()
                     if entry.obstacle:
                         yield entry
+                    # Such as a link to "..", which would be followed for ever.
                     elif resolved in parents:
                         yield replace(entry, obstacle="is a link to a folder that it is in")
                     else:
                         folders.append((entry, parents | {resolved}))
+            # A stack gives the last one first, and the order of files is the order of notes.
             waiting += reversed(folders)
 
     def _entries(self, folder: TreeEntry, parents: frozenset[Path]) -> list[TreeEntry]:

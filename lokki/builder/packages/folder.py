@@ -126,6 +126,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> list[Written]:
     previous = previous or Manifest()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, since a rename is one step only within a file system.
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
@@ -133,6 +134,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> list[Written]:
             manifest = msgspec.structs.replace(manifest, archives=archives)
             _write(new, ".gitignore", b"*\n")
             _write(new, MANIFEST, (json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n").encode())
+            # When all is written: what is written later would have the umask's modes.
             _open_to_all(new)
             _replace(folder, new, Path(temporary) / "old")
     except OSError as error:
@@ -160,6 +162,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         ) from None
     try:
         return msgspec.json.decode(content, type=Manifest)
+    # So that a newer lokki may change the file's shape without leaving folders that nobody can replace.
     except msgspec.ValidationError:
         return Manifest()
 
@@ -170,7 +173,7 @@ def archive_path(step: str) -> str:
 
 
 def _describe(bundle: Bundle) -> Manifest:
-    """Return the manifest of a bundle, yet without its zips."""
+    """Return the manifest of a bundle before its zips are written."""
     packages: dict[str, dict[str, str | int]] = {}
     for package in bundle.packages:
         match package.code:
@@ -192,6 +195,7 @@ def _unzipped_size(package: Package) -> int:
 
 def _is_intact(folder: Path, bundle: Bundle, manifest: Manifest, previous: Manifest) -> bool:
     """Tell whether the folder holds this very bundle, nothing lost or edited."""
+    # Compared first, so that nothing is read where something has changed.
     if previous.content != manifest.content:
         return False
     try:
@@ -241,6 +245,7 @@ def _unchanged_archive(step: str, manifest: Manifest, previous: Manifest, folder
     if entry is None or previous.packages.get(step) != manifest.packages[step]:
         return None
     file = folder / archive_path(step)
+    # Its size stands for its content: hashing it would mean to read hundreds of megabytes in each build.
     return entry if file.is_file() and file.stat().st_size == entry.size else None
 
 

@@ -131,6 +131,7 @@ def check_packages(
     """
     always = always_imported(starts, {module_name(path): statements for path, statements in imports.items()})
     notes: dict[str, int] = {}
+    # Most steps have the same files, which are checked once; reversed, so that the first step is the one named.
     distinct = {target.paths: target for target in reversed(targets)}
     for target in distinct.values():
         missing = list(_missing(imports, always, target))
@@ -151,6 +152,7 @@ def _missing(
     answers: dict[tuple[str, str], str] = {}
     for path, statements in imports.items():
         for statement in statements:
+            # Whoever imports in a try or an if expects that the module may be missing.
             if statement.when == "guarded":
                 continue
             if (statement.module, statement.member) not in answers:

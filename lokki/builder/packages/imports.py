@@ -71,6 +71,7 @@ def always_imported(starts: Iterable[str], modules: Mapping[str, Iterable[Module
         if name in always:
             continue
         always.add(name)
+        # Importing a module imports the packages above it first.
         waiting += [name.rpartition(".")[0]] if "." in name else []
         waiting += [
             imported
@@ -92,6 +93,7 @@ def _scoped(tree: ast.Module) -> Iterator[tuple[int, When, ast.Import | ast.Impo
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 inner: When = "called" if when == "always" else when
                 waiting += [(child, inner) for child in ast.iter_child_nodes(node)]
+            # Such as under ``if TYPE_CHECKING:`` or ``if sys.platform == "win32":``: only a run would tell.
             case ast.If() | ast.For() | ast.While() | ast.Match() | ast.ExceptHandler() | ast.IfExp():
                 waiting += [(child, "guarded") for child in ast.iter_child_nodes(node)]
             case ast.Try() | ast.TryStar():

@@ -136,6 +136,7 @@ class Walk:
         path = f"{name.replace('.', '/')}{'/__init__.py' if file.name == '__init__.py' else '.py'}"
         if path in self.files or path_matches(path, self.exclude):
             return
+        # An extension module, which was compiled for this machine's system and processor.
         if file.suffix != ".py":
             raise BuildError(f"{file} is compiled for this machine. Build a wheel of it and require that instead.")
         source = read_file(file)
@@ -199,6 +200,7 @@ class Walk:
         if name == "lokki":
             return []
         try:
+            # Only top-level names are asked for: to find a submodule, Python imports the package above.
             spec = self.find(name)
         except (ImportError, ValueError):  # a finder that fails, or a module without a spec
             return []
@@ -258,6 +260,7 @@ def _module_in(places: list[Path], name: str) -> tuple[Path | None, list[Path]] 
             if (module := place / f"{name}{suffix}").is_file():
                 return module, []
         if (place / name).is_dir():
+            # A namespace goes on through all folders, unless a later one has a module of that name.
             portions.append(place / name)
     return (None, portions) if portions else None
 
@@ -268,6 +271,7 @@ def _project_root(file: Path, folder: Path) -> Path:
     It is that of the git repository, or else the nearest with a file such as pyproject.toml.
     """
     for above in file.parents:
+        # A file in a worktree or a submodule, a folder elsewhere.
         if (above / ".git").exists():
             return above
     for above in file.parents:

@@ -87,6 +87,7 @@ def reason_to_keep(modules: Iterable[CodeOfModule]) -> str:
     ordered = sorted(modules, key=lambda code: code.path)
     modules_here = {module_name(code.path) for code in ordered}
     flows = frozenset(name for code in ordered for name in _flows(code.tree, code.names))
+    # getattr() is everywhere, so by itself it is no reason; only with a module at hand is it one.
     weaker, objects = "", False
     for code in ordered:
         plain = {*_with_plain_names(code.nodes), *_arguments_of_main(code.tree, code.names)}
@@ -237,6 +238,7 @@ def _kept_by_flow(flow: ast.FunctionDef) -> Iterator[ast.AST]:
             drawing.update(map(id, _drawn(node)))
     for statement in flow.body:
         for node in ast.walk(statement):
+            # By identity, since equal names at two places are two nodes.
             if isinstance(node, ast.Name | ast.Attribute) and id(node) not in drawing:
                 yield node
 

@@ -86,6 +86,7 @@ def collect(
     if flow_name is None:
         raise FlowError(_not_importable(f"the flow {flow.__name__}()", flow.fn.__code__.co_filename))
     name = _import_name(module, file)
+    # Up from the file by as many folders as its name has packages: where Python's path begins.
     folder = file.parents[name.count(".") + (file.name == "__init__.py")]
     steps = {step.name: _importable(step, module) for step in graph.steps}
     walk = Walk(code_folders(file, folder), find, config.exclude)
@@ -181,10 +182,12 @@ def _importable(step: AnyStep, flow_module: ModuleType) -> Importable:
     It is at the top level of the step's module, or of the flow's.
     """
     own = sys.modules.get(getattr(step.fn, "__module__", None) or "")
+    # A step may be made in the flow's module of another's function: clean = step(helpers.clean).
     for module in (own, flow_module):
         if module is None:
             continue
         names = sorted(
+            # Preferred is the plain step under its own name; a bound one, f(x=1), finds the same function.
             (value.arguments is not None, name != step.name, name)
             for name, value in vars(module).items()
             if isinstance(value, StepNode) and value.fn is step.fn and value.upstream is None

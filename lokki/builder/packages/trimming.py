@@ -87,6 +87,7 @@ def trim(
     """
     trees_as_written = dict(_parsed(files, trees or {}))
     parsed = {path: read_code(path, tree) for path, tree in trees_as_written.items()}
+    # Every package has these modules, so what may reach any step does so in all of them.
     reason = reason_to_keep(parsed.values())
     if reason:
         return Trimmed(dict.fromkeys(steps, files), dict.fromkeys(steps, trees_as_written), reason)
@@ -114,7 +115,7 @@ def trim(
 
 
 def _unreachable(steps: Sequence[Importable], named: Iterable[str], modules: Mapping[str, _Module]) -> list[Importable]:
-    """Return the steps that nothing names which may be called."""
+    """Return the steps that no code that may run names."""
     own = {(path, step.name) for step in steps for path in _paths(step)}
     mentioned: dict[str, frozenset[str]] = {}
     waiting = list(named)
@@ -175,6 +176,7 @@ def _without(module: _Module, bodies: Iterable[_Body]) -> bytes:
     """Return a file with stubs in place of these bodies."""
     lines = list(module.lines)
     for body in bodies:
+        # Empty lines in place of what goes, so that the line numbers below stay.
         lines[body.start : body.end] = [body.indent + STUB, *[""] * (body.end - body.start - 1)]
     return "\n".join(lines).encode()
 
@@ -232,6 +234,7 @@ def _bodies(tree: ast.Module, lines: list[str], names: LokkiNames) -> Iterator[t
             continue
         first, last = function.body[0], function.body[-1]
         start, end = _first_line(first), last.end_lineno or first.lineno
+        # Columns of ast count bytes of UTF-8, not characters.
         head = lines[start - 1].encode()[: first.col_offset].decode()
         rest = lines[end - 1].encode()[last.end_col_offset :].decode().strip()
         if counts[function.name] == 1 and not head.strip() and (not rest or rest.startswith("#")):

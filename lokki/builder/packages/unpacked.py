@@ -28,6 +28,7 @@ def unpacked_files(
     """
     noted = {*packed}
     for path, tree in sorted(trees.items()):
+        # Code opens files by Path(__file__).parent, or by the current directory.
         folders = {PurePosixPath(path).parent: sources[path].parent, PurePosixPath(): _top(path, sources[path])}
         for line, name in sorted(set(_files_named(tree))):
             for above, folder in folders.items():

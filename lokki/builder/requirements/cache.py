@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 def write_entry(path: Path, content: bytes) -> None:
     """Write an entry of the cache, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own beside the entry: other builds may write the same entry at this moment.
     with TemporaryDirectory(dir=path.parent) as folder:
         temporary = Path(folder) / "new"
         temporary.write_bytes(content)

@@ -194,6 +194,7 @@ def _name(info: str) -> str:
 
 def _recorded(files: Mapping[str, bytes], info: str) -> list[str]:
     """Return which files are a package's, as its RECORD says."""
+    # By RECORD and not by folder: packages of one namespace share folders.
     text = files.get(f"{info}/RECORD", b"").decode("utf-8", "replace")
     rows = {row[0] for row in csv.reader(io.StringIO(text)) if row}
     return sorted(path for path in rows | {path for path in files if path.startswith(f"{info}/")} if path in files)
@@ -232,6 +233,7 @@ class _Reader:
         requires, extras = self._required(parse_email(self.files[f"{info}/METADATA"])[0])
         uses = {*requires, *extras, *self._within(name)}
         for path in paths:
+            # Cython's sources, too: what a compiled module imports can be read nowhere else.
             if path.endswith(_SOURCES) and not any(test_folders(path)):
                 uses |= self._mentioned(self.files[path], plugins)
         return Distribution(paths, tuple(sorted(requires)), tuple(sorted(uses - {name})))
@@ -254,6 +256,7 @@ class _Reader:
                 continue
             if self._holds(requirement, ""):
                 requires.add(name)
+            # An extra names a backend that is imported if it is there, such as pyarrow for pandas.
             elif any(self._holds(requirement, extra) for extra in extras):
                 optional.add(name)
         return requires, optional

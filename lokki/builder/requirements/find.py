@@ -100,6 +100,7 @@ class _Finder:
             if requirements is not None:
                 return requirements
             unread = unread or next((folder / name for name in _UNREAD if (folder / name).is_file()), None)
+            # What is above the repository is another project's.
             if (folder / ".git").exists():
                 break
         if unread is not None:

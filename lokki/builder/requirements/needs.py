@@ -201,6 +201,7 @@ def _needs(
     modules = frozenset(
         name for module, names in mentions.imports for name in (module, *(f"{module}.{part}" for part in names))
     )
+    # Only what nothing else needs is worth a note.
     alone = {sender: names - own - always for sender, names in received.items()}
     return Needs(
         packages, modules | mentions.words, mentions.reason, {sender: names for sender, names in alone.items() if names}
@@ -224,6 +225,7 @@ def _received(
             received[name] |= incoming
             outgoing = incoming | ({name: own[name]} if own[name] else {})
             step = sources[name]
+            # A step that proves to hand on plain values cuts the chain: what came to it does not go on.
             sent[call.id] = {} if not outgoing or _is_plain(step, reader, plain_input=not incoming) else outgoing
     return received
 
@@ -274,6 +276,7 @@ class _Reader:
         files = [
             self._of_file(step, path)
             for path in sorted(step.files)
+            # What lokki itself needs is added by name; its modules mention much that a step does not use.
             if not path.startswith("lokki/") and ".dist-info/" not in path
         ]
         return own.union(files)

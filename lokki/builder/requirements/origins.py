@@ -71,6 +71,7 @@ def project_origins(folder: Path, tables: Sequence[tuple[Path, Mapping[str, obje
     sources: dict[str, Json] = {}
     for place, table in tables:
         sources |= _sources(table, place)
+    # The project's own come first: of indexes with one name the first counts.
     indexes = tuple(index for place, table in reversed(tables) for index in _indexes(table, place))
     return Origins(folder, sources, indexes)
 
@@ -83,6 +84,7 @@ def script_origins(folder: Path, table: Mapping[str, object]) -> Origins:
     indexes = tuple(_indexes(table, folder))
     arguments: list[str] = []
     for index in indexes:
+        # An explicit index is only for the packages whose sources name it.
         if not index.get("explicit"):
             option = "--default-index" if index.get("default") else "--index"
             arguments += [option, f"{index['name']}={index['url']}" if "name" in index else str(index["url"])]

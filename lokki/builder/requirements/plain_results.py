@@ -115,6 +115,7 @@ def returns_plain_values(tree: ast.Module, statements: Statements, name: str, *,
     """
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     parts = statements.of(tree)
+    # A star may bind any name, that of a builtin too.
     if len(functions) != 1 or any(part.has_star for part in parts):
         return False
     function, module_names = functions[0], {*_bound(tree.body)}
@@ -127,6 +128,7 @@ def returns_plain_values(tree: ast.Module, statements: Statements, name: str, *,
     )
     if not all(scope.is_step(decorator) for decorator in function.decorator_list):
         return False
+    # A default is a value that was made when the module was imported, and may be anything.
     inputs = parameters if plain_input and _has_plain_defaults(function) else set[str]()
     plain = frozenset(inputs) | frozenset(stored - parameters - module_names)
     while True:  # from all names down to those of which nothing says otherwise
@@ -157,7 +159,7 @@ class _Scope:
         return self._name(decorator.func if isinstance(decorator, ast.Call) else decorator) in _STEP_DECORATORS
 
     def tainted(self, function: ast.FunctionDef, plain: frozenset[str]) -> Iterator[str]:
-        """Yield the local names that may be bound to, or hold, something else."""
+        """Yield the local names that may hold a value that is not plain."""
         for node in ast.walk(function):
             match node:
                 case ast.Assign(targets=targets, value=value):
@@ -194,7 +196,7 @@ class _Scope:
             yield from (*names, *_names(value))
 
     def _changed_by(self, call: ast.Call, plain: frozenset[str]) -> Iterator[str]:
-        """Yield the names that a call may put something else into."""
+        """Yield the names into which a call may put what is not plain."""
         arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
         if self._is_safe(call.func):
             return

@@ -126,6 +126,7 @@ def resolve(requirements: Requirements, extra: Sequence[str], architecture: str,
     content = read_entry(place)
     if content is None:
         try:
+            # First with the versions installed here; where they do not fit Lambda, with any.
             answer = _answer(question, uv)
         except BuildError:
             answer = _answer(replace(question, constraints=fixed), uv)
@@ -169,6 +170,7 @@ def installed_versions() -> dict[str, str]:
     for entry in sys.path:
         for info in sorted(Path(entry or ".").glob("*.dist-info")):
             name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+            # A local version such as 2.5.1+cpu, and what came from a folder, no index has.
             if "+" not in version and not (info / "direct_url.json").exists():
                 versions.setdefault(normalize_name(name), version)
     return versions
@@ -200,6 +202,7 @@ def _answer(question: _Question, uv: Uv) -> Resolved:
             answer = _compile(question, built, uv)
         except BuildError as error:
             missing = {normalize_name(name) for match in _UNBUILT.findall(str(error)) for name in match if name} - built
+            # uv names only the packages at which it stopped; it is asked again until it names no new one.
             if not missing:
                 raise
             built |= missing

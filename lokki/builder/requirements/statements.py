@@ -68,6 +68,7 @@ def import_aliases(statements: Iterable[Statement]) -> dict[str, str]:
 
     Of several imports as one name the innermost counts, of these the last.
     """
+    # Sorting is stable, so of equal depth the last one wins.
     every = sorted((alias for statement in statements for alias in statement.aliases), key=itemgetter(0))
     return {name: whole for _, name, whole in every}
 
@@ -121,6 +122,7 @@ def _words(nodes: Iterable[ast.AST]) -> Iterator[str]:
     descriptions: set[ast.expr] = set()
     for node in nodes:
         match node:
+            # Nodes come outer ones first, so a statement is here before the text that it consists of.
             case ast.Expr(value=value):
                 descriptions.add(value)
             case ast.Constant(value=str(text)) if node not in descriptions:

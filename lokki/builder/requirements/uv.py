@@ -53,6 +53,7 @@ class Uv:
     def _candidates(self) -> Iterator[str]:
         if self.environ.get("UV"):
             yield self.environ["UV"]
+        # The environment's own uv comes before that of the path, which may be of another version.
         beside = self.python.with_name("uv")
         if beside.exists():
             yield str(beside)

@@ -156,6 +156,7 @@ class Installation:
             files = {path: file for path, file in files.items() if path not in spare}
             sources = {path: file for path, file in sources.items() if path not in spare}
             note = "what only compilers and tests read is left out, since it would not fit"
+        # Slow to start is better than refused.
         if _size(files) > UNZIPPED_BYTES - _ROOM:
             files = sources
         records = dict(self._records(packages, sources))
@@ -166,6 +167,7 @@ class Installation:
 
     def _files(self, packages: frozenset[str], tests: set[str]) -> dict[str, InstalledFile]:
         """Return the files of packages, without modules of these tests."""
+        # Two packages may have the same file, such as an __init__ of a namespace.
         left_out = self._paths(self.distributions.keys() - packages) - self._paths(packages)
         if tests:
             left_out |= {path for path in self.index.files if path.endswith(".py") and tests & set(test_folders(path))}
@@ -303,5 +305,6 @@ def _packed_member(entry: ZipInfo, descriptor: int, file: InstalledFile) -> Memb
     """Read a member of an archive as it is packed."""
     header = os.pread(descriptor, 30, entry.header_offset)
     start = entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    # Read at a position and not by zipfile, which would unpack it only to pack it again.
     packed = os.pread(descriptor, entry.compress_size, start)
     return Member(entry.filename, entry.CRC, entry.file_size, packed, entry.compress_type, file.is_program)
