@@ -106,12 +106,8 @@ def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
     EXPRESS is the user's choice. Raises ConfigError for EXPRESS where one try of each inner step does not fit, so that
     an item within its timeouts would be cut off.
     """
-    kind = compiled.config.execution_type
-    if not kind:
-        waits = (fan_out.options.concurrency or 0) > at_once(compiled.config)
-        return "EXPRESS" if not waits and fits_express(compiled, fan_out) else "STANDARD"
-    if kind == "STANDARD":
-        return kind
+    if compiled.config.execution_type != "EXPRESS":
+        return "STANDARD"
     one_try = sum(function_timeout(compiled, compiled.step_of(call)) for call in fan_out.calls)
     if one_try > EXPRESS_SECONDS:
         steps = " and ".join(f"{call.step}()" for call in fan_out.calls)

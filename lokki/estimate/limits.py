@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lokki.base import quotas
 from lokki.builder.compiled import Compiled
-from lokki.builder.timing import function_timeout
+from lokki.builder.timing import fits_express, function_timeout
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, starts_per_second
 from lokki.estimate.prices import AccountLimit
@@ -24,7 +24,8 @@ _MAP_EVENTS = 4
 _EXECUTION_EVENTS = 2
 _IN_MEMORY = 3
 """How many times the bytes of their compressed form values in Python take, at a guess."""
-_SHORT = "a @step(timeout=…) so short that its tries fit the five minutes of EXPRESS"
+_CHILDREN_PER_FUNCTION = 4
+"""Children for each function that runs at one time, so that one that takes long does not make all others wait."""
 _RUN_BYTES = 1_000
 """Bytes of a state beside values and parameters."""
 
@@ -68,12 +69,15 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
     return listed
 
 
-def advised_batch(compiled: Compiled, op: FanOut, block: MapEstimate) -> int:
-    """Return a batch with which all children of a map start in a minute.
+def advised_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> int:
+    """Return a size of batches with which children are few and start soon.
 
-    It is smaller where a function, or an EXPRESS child, has no time for so many items.
+    All of them start within a minute, and there are some for each function that runs at one time, so that functions
+    end together. It is smaller where a function, or an EXPRESS child, has no time for so many items.
     """
-    target = math.ceil(block.items / (starts_per_second(express=block.express) * SLOW_DISPATCH))
+    functions = min(op.options.concurrency or workload.functions_at_once, workload.functions_at_once)
+    most_children = min(starts_per_second(express=block.express) * SLOW_DISPATCH, functions * _CHILDREN_PER_FUNCTION)
+    target = math.ceil(block.items / most_children)
     seconds = block.child_seconds / block.batch
     shortest = min(function_timeout(compiled, compiled.step_of(call)) for call in op.calls)
     longest = min(shortest, quotas.EXPRESS_SECONDS) if block.express else shortest
@@ -133,21 +137,22 @@ def _map(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload)
         yield from _call(compiled, call, workload.measure(call).seconds * block.batch, block.batch)
     if block.express and block.child_seconds > quotas.EXPRESS_SECONDS:
         fitting = int(quotas.EXPRESS_SECONDS / (block.child_seconds / block.batch))
-        advice = f"set batch={fitting}, or execution_type: STANDARD" if fitting else "set execution_type: STANDARD"
+        remove = "remove execution_type: EXPRESS from lokki.yml"
         text = f"each child of the map over {op.source}() takes {block.child_seconds:g} s"
-        yield Problem(prices.EXPRESS_SECONDS, text, f"{advice} in lokki.yml" if not fitting else advice)
-    yield from _dispatch(compiled, op, block)
+        yield Problem(prices.EXPRESS_SECONDS, text, f"set batch={fitting}, or {remove}" if fitting else remove)
+    yield from _dispatch(compiled, op, block, workload)
     yield from _at_once(op, block, workload.functions_at_once)
     yield from _put_rate(op, block, workload)
 
 
-def _dispatch(compiled: Compiled, op: FanOut, block: MapEstimate) -> Iterator[Problem]:
+def _dispatch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Iterator[Problem]:
     """Tell of a map whose children take long to start."""
     if block.dispatch <= SLOW_DISPATCH:
         return
-    batch = advised_batch(compiled, op, block)
+    batch = advised_batch(compiled, op, block, workload)
     ways = [f"batch={batch}"] if batch > block.batch else []
-    ways += [] if block.express or block.child_seconds > quotas.EXPRESS_SECONDS else [_SHORT]
+    if not block.express and all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
+        ways.append("execution_type: EXPRESS in lokki.yml")
     limit = prices.EXPRESS_STARTS if block.express else prices.STANDARD_STARTS
     text = f"starting {block.children:,} children of the map over {op.source}() takes {block.dispatch:.0f} s"
     yield Problem(limit, text, f"set {' or '.join(ways)}" if ways else "ask AWS for a higher quota", breaks=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from build_flows import BUILDS, add_up, call_service, double, fetch, predict, tidy
@@ -17,8 +18,10 @@ from support.definitions import filled_definition
 
 from lokki import FlowGraph, Retry, StepNode, flow, step
 from lokki.base.values import Json
+from lokki.builder.compiled import compile_flow
 from lokki.builder.retries import SERVICE_ERRORS, THROTTLING_ERRORS, step_rule
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.timing import fits_express
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.states.expressions import Expressions, Scope
 from lokki.errors import ConfigError, LokkiError, StepTimeoutError
@@ -323,7 +326,7 @@ def test_a_step_in_a_map_has_its_own_retries_and_those_for_lambda() -> None:
             "MaxDelaySeconds": 20,
         },
         SERVICE_RULE,
-        EXPRESS_THROTTLING_RULE,
+        THROTTLING_RULE,
     ]
 
 
@@ -446,6 +449,11 @@ def execution_type(drawn: FlowGraph, **settings: object) -> str:
     return map_of(build(drawn, LokkiConfig(**settings)))["ItemProcessor"]["ProcessorConfig"]["ExecutionType"]
 
 
+def fits(drawn: FlowGraph, **settings: Any) -> bool:
+    compiled = compile_flow(drawn, LokkiConfig(**settings))
+    return fits_express(compiled, compiled.maps[0])
+
+
 def seconds(timeout: float, **options: object) -> StepNode[..., int]:
     @step(timeout=timeout, **options)
     def work(value: int) -> int:
@@ -458,31 +466,33 @@ def seconds(timeout: float, **options: object) -> StepNode[..., int]:
     ("timeout", "expected"),
     # 300 s less 15 for starting the function, less 1 + 2 + 4 + 8 + 16 + 32 between tries after failures of Lambda,
     # less 60 for waiting until the account has a free function
-    [(162, "EXPRESS"), (163, "STANDARD")],
+    [(162, True), (163, False)],
 )
-def test_items_are_express_where_their_worst_case_fits_five_minutes(timeout: int, expected: str) -> None:
-    assert execution_type(graph(fetch().map(seconds(timeout)).agg(add_up))) == expected
+def test_items_fit_express_where_their_worst_case_fits_five_minutes(timeout: int, expected: bool) -> None:
+    assert fits(graph(fetch().map(seconds(timeout)).agg(add_up))) == expected
 
 
 def test_the_worst_case_counts_tries_waits_and_all_inner_steps() -> None:
     twice = Retry(attempts=2, delay=7)
-    assert execution_type(graph(fetch().map(seconds(70, retry=twice)).agg(add_up))) == "EXPRESS"
-    assert execution_type(graph(fetch().map(seconds(71, retry=twice)).agg(add_up))) == "STANDARD"
+    assert fits(graph(fetch().map(seconds(70, retry=twice)).agg(add_up)))
+    assert not fits(graph(fetch().map(seconds(71, retry=twice)).agg(add_up)))
     # predict: two tries of 30 + 15 seconds, 1 between them, 63 after failures of Lambda; 60 once
-    assert execution_type(graph(fetch().map(seconds(8)).next(predict).agg(add_up))) == "EXPRESS"
-    assert execution_type(graph(fetch().map(seconds(9)).next(predict).agg(add_up))) == "STANDARD"
-    assert execution_type(graph(fetch().map(seconds(30), batch=5).agg(add_up))) == "EXPRESS"
-    assert execution_type(graph(fetch().map(seconds(30), batch=6).agg(add_up))) == "STANDARD"
+    assert fits(graph(fetch().map(seconds(8)).next(predict).agg(add_up)))
+    assert not fits(graph(fetch().map(seconds(9)).next(predict).agg(add_up)))
+    assert fits(graph(fetch().map(seconds(30), batch=5).agg(add_up)))
+    assert not fits(graph(fetch().map(seconds(30), batch=6).agg(add_up)))
 
 
 def test_a_step_without_a_timeout_has_that_of_the_settings() -> None:
     drawn = graph(fetch().map(double).agg(add_up))
-    assert execution_type(drawn) == "STANDARD"
-    assert execution_type(drawn, lambda_defaults=LambdaDefaultsConfig(timeout=60)) == "EXPRESS"
+    assert not fits(drawn)
+    assert fits(drawn, lambda_defaults=LambdaDefaultsConfig(timeout=60))
 
 
-def test_a_setting_overrules_the_choice() -> None:
-    assert execution_type(graph(fetch().map(seconds(10)).agg(add_up)), execution_type="STANDARD") == "STANDARD"
+def test_children_are_standard_unless_the_setting_says_express() -> None:
+    drawn = graph(fetch().map(seconds(10)).agg(add_up))
+    assert execution_type(drawn) == execution_type(drawn, execution_type="STANDARD") == "STANDARD"
+    assert execution_type(drawn, execution_type="EXPRESS") == "EXPRESS"
     assert execution_type(graph(fetch().map(seconds(300)).agg(add_up)), execution_type="EXPRESS") == "EXPRESS"
 
 
@@ -498,7 +508,8 @@ def test_express_that_would_cut_items_off_is_refused() -> None:
 
 
 def test_the_time_between_tries_is_shorter_where_an_execution_has_five_minutes() -> None:
-    found = states(build(graph(fetch().map(seconds(10)).agg(add_up))))
+    express = LokkiConfig(execution_type="EXPRESS")
+    found = states(build(graph(fetch().map(seconds(10)).agg(add_up)), express))
     assert found["Work"]["Retry"] == [SERVICE_RULE, EXPRESS_THROTTLING_RULE]
     assert found["AddUp"]["Retry"] == [SERVICE_RULE, THROTTLING_RULE]
 

@@ -15,7 +15,9 @@ from build_flows import BUILDS, fetch
 from lokki import StepNode, flow, step
 from lokki.builder.builder import Builder
 from lokki.builder.cloudformation import build_template
+from lokki.builder.compiled import compile_flow
 from lokki.builder.package_types import ZipCode
+from lokki.builder.timing import fits_express
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.run import EmulationOptions
 from lokki.emulator.s3.client import S3Server
@@ -126,17 +128,15 @@ def test_the_time_of_a_second_try_counts_for_the_five_minutes_of_express() -> No
     def twice(value: int) -> int:
         return value
 
-    def kind(inner: StepNode[..., Any]) -> str:
+    def fits(inner: StepNode[..., Any]) -> bool:
         @flow
         def some_flow():
             return fetch().map(inner).agg(sort)
 
-        drawn = some_flow()
-        packages = {each.name: ZipCode(each.name) for each in drawn.steps}
-        text = build_template(drawn, LokkiConfig(artifact_bucket="b"), packages)["Resources"]["StateMachine"]  # type: ignore[index, call-overload]
-        return "EXPRESS" if "EXPRESS" in str(text) else "STANDARD"
+        compiled = compile_flow(some_flow(), LokkiConfig())
+        return fits_express(compiled, compiled.maps[0])
 
-    assert (kind(once), kind(twice)) == ("EXPRESS", "STANDARD")
+    assert (fits(once), fits(twice)) == (True, False)
 
 
 # --- what runs ---

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import steps
@@ -25,6 +26,7 @@ from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, Measure, Requests, Workload, estimate, gets, puts
 from lokki.estimate.limits import problems
+from lokki.estimate.savings import Saving, savings
 from lokki.graph import FlowGraph
 from lokki.plan import lower
 
@@ -41,6 +43,7 @@ class Section:
     graph: FlowGraph
     options: dict[str, list[str]]
     arm: bool
+    express: bool
     bill: list[tuple[str, ...]]
     seconds: str
 
@@ -58,7 +61,17 @@ def sections() -> Iterator[tuple[str, Section]]:
             options[option].append(value)
         [seconds] = re.findall(r"^Time: `(.*)` seconds", text, re.MULTILINE)
         graph = names[name]()  # type: ignore[operator]
-        yield title, Section(graph, options, "architecture: arm64" in text, rows(text)[1:], seconds)
+        yield (
+            title,
+            Section(
+                graph,
+                options,
+                "architecture: arm64" in text,
+                "execution_type: EXPRESS" in text,
+                rows(text)[1:],
+                seconds,
+            ),
+        )
 
 
 def rows(text: str) -> list[tuple[str, ...]]:
@@ -102,7 +115,9 @@ SECTIONS = dict(sections())
 def test_the_page_and_the_estimate_agree(title: str) -> None:
     section = SECTIONS[title]
     plan = lower(section.graph)
-    config = LokkiConfig(architecture="arm64" if section.arm else "x86_64")
+    config = LokkiConfig(
+        architecture="arm64" if section.arm else "x86_64", execution_type="EXPRESS" if section.express else ""
+    )
     options = {name: parsed(plan, texts, name) for name, texts in section.options.items()}
     workload = workload_of(plan, None, config, Given(options["--items"], options["--seconds"], options["--bytes"]))
     found = estimate(compile_flow(section.graph, config), workload)
@@ -365,22 +380,76 @@ def test_a_small_run_meets_no_limit() -> None:
 
 def test_starting_many_children_waits_and_a_batch_avoids_it() -> None:
     [found] = limits(one_map(slow), 1_000_000, {})
-    assert found == (
-        "waits 100: starting 1,000,000 children of the map over values() takes 10000 s | set batch=167 or a "
-        "@step(timeout=…) so short that its tries fit the five minutes of EXPRESS"
-    )
-    assert limits(one_map(slow, batch=167, concurrency=1000), 1_000_000, {}) == []
+    assert found == ("waits 100: starting 1,000,000 children of the map over values() takes 10000 s | set batch=250")
+    assert limits(one_map(slow, batch=250, concurrency=1000), 1_000_000, {}) == []
 
 
 def test_express_children_start_faster() -> None:
     [found] = limits(one_map(quick), 1_000_000, {}, "EXPRESS")
-    assert found == "waits 1000: starting 1,000,000 children of the map over values() takes 1000 s | set batch=17"
+    assert found == "waits 1000: starting 1,000,000 children of the map over values() takes 1000 s | set batch=250"
     assert limits(one_map(quick, batch=17), 1_000_000, {}, "STANDARD") == [
-        (
-            "waits 100: starting 58,824 children of the map over values() takes 588 s | set batch=167 or a "
-            "@step(timeout=…) so short that its tries fit the five minutes of EXPRESS"
-        )
+        ("waits 100: starting 58,824 children of the map over values() takes 588 s | set batch=250")
     ]
+
+
+def test_standard_children_that_would_fit_express_could_start_faster() -> None:
+    [found] = limits(one_map(quick), 1_000_000, {})
+    assert found.endswith("takes 10000 s | set batch=250 or execution_type: EXPRESS in lokki.yml")
+
+
+def cheaper(graph: FlowGraph, items: int, seconds: float, **options: Any) -> list[Saving]:
+    compiled = compile_flow(graph, LokkiConfig(**options))
+    workload = Workload({"values": items}, {call.id: Measure(seconds) for call in compiled.plan.calls})
+    return savings(compiled, workload, estimate(compiled, workload))
+
+
+def test_batches_are_the_better_advice_and_express_the_other() -> None:
+    [saving] = cheaper(one_map(quick), 1_000_000, 0.1)
+    assert saving == Saving(
+        "values",
+        1_000_000,
+        pytest.approx(50.0),  # a start and a state of each child
+        (
+            ("batch=250", pytest.approx(0.2)),
+            # a start of each, a million requests, and 0.1 s of 64 MB of each
+            ("execution_type: EXPRESS", pytest.approx(25 + 1 + 1_000_000 * 0.1 / 16 / 3600 * 0.06)),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("graph", "items", "seconds", "options", "settings"),
+    [
+        (one_map(slow), 1_000_000, 0.1, {}, ["batch=250"]),  # tries of 900 s do not fit five minutes
+        (one_map(quick), 20_000, 16, {}, ["execution_type: EXPRESS"]),  # a function has no time for two items twice
+        (one_map(quick), 1_000, 0.1, {}, []),  # cents
+        (one_map(quick), 1_000_000, 0.1, {"execution_type": "EXPRESS"}, []),
+        (one_map(quick, batch=1000), 1_000_000, 0.01, {}, []),
+    ],
+)
+def test_nothing_is_said_that_does_not_fit_or_saves_nothing(
+    graph: FlowGraph, items: int, seconds: float, options: dict[str, str], settings: list[str]
+) -> None:
+    found = [setting for saving in cheaper(graph, items, seconds, **options) for setting, _ in saving.alternatives]
+    assert found == settings
+
+
+def test_what_is_said_to_cost_less_is_what_an_estimate_with_it_says() -> None:
+    def total(graph: FlowGraph, kind: str = "") -> float:
+        return of(graph, 100_000, Measure(0.1), kind).dollars
+
+    def mapping(batch: int | None) -> FlowGraph:
+        return mapped(batch=batch)
+
+    config = LokkiConfig(lambda_defaults=LambdaDefaultsConfig(timeout=60))
+    compiled = compile_flow(mapping(None), config)
+    workload = Workload({"values": 100_000}, {call.id: Measure(0.1) for call in compiled.plan.calls})
+    [saving] = savings(compiled, workload, estimate(compiled, workload))
+    requests = 0.20 / 1_000_000  # batches also save requests to Lambda, which are no cost of children
+    (batch, in_batches), (express, as_express) = saving.alternatives
+    assert (batch, express) == ("batch=25", "execution_type: EXPRESS")
+    assert total(mapping(None)) - total(mapping(25)) == pytest.approx(saving.dollars - in_batches + 96_000 * requests)
+    assert total(mapping(None)) - total(mapping(None), "EXPRESS") == pytest.approx(saving.dollars - as_express)
 
 
 @pytest.mark.parametrize(
@@ -414,10 +483,12 @@ def test_a_function_that_would_not_end_in_time_breaks(graph: FlowGraph, seconds:
 
 def test_an_express_child_that_takes_more_than_five_minutes_breaks() -> None:
     found = limits(one_map(quick, batch=4), 8, {"quick": Measure(100)}, "EXPRESS")
-    assert (
-        "breaks 300: each child of the map over values() takes 400 s | set batch=3, or execution_type: STANDARD"
-        in found
-    )
+    assert [line for line in found if "each child" in line] == [
+        (
+            "breaks 300: each child of the map over values() takes 400 s | set batch=3, or remove execution_type: "
+            "EXPRESS from lokki.yml"
+        )
+    ]
 
 
 def test_more_functions_than_an_account_has_wait() -> None:
@@ -498,9 +569,11 @@ total                          $2.99
 
 time: at least 8 min 22 s
 waits: starting 50,000 children of the map over numbers() takes 500 s; the limit is 100 per second
-  to avoid it: set batch=9 or a @step(timeout=…) so short that its tries fit the five minutes of EXPRESS
+  to avoid it: set batch=13
 breaks: total() gets 50,000 results, about 2,862 MB, and has 512 MB; the limit is 10,240 MB
   to avoid it: set @step(memory=2862)
+cheaper: the 50,000 STANDARD children of the map over numbers() cost $2.50
+  with batch=13: $0.19
 
 Prices of us-east-1, on demand, as of 2026-11-23, without free tiers.
 Not counted: retries, cold starts, logs, traces, data that stays stored.

@@ -19,6 +19,7 @@ from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, Measure, Workload, estimate
 from lokki.estimate.limits import Problem, problems
 from lokki.estimate.measured import Measured, measured
+from lokki.estimate.savings import EXPRESS, Saving, savings
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, Plan
 from lokki.progress.displays import seconds as duration
@@ -71,7 +72,8 @@ def _estimate(graph: FlowGraph, options: dict[str, object]) -> int:
     workload = replace(workload, functions_at_once=functions)
     found = estimate(compiled, workload)
     size = len(msgspec.json.encode(given))
-    click.echo(report(plan, workload, before, found, problems(compiled, workload, found, size)))
+    limits, cheaper = problems(compiled, workload, found, size), savings(compiled, workload, found)
+    click.echo(report(plan, workload, before, found, limits, cheaper))
     if why:
         click.echo(why)
     return 0
@@ -146,8 +148,18 @@ def parsed(plan: Plan, texts: Iterable[str], option: str) -> dict[str, float]:
     return found
 
 
-def report(plan: Plan, workload: Workload, before: Measured | None, found: Estimate, limits: Sequence[Problem]) -> str:
-    """Write an estimate as text: what is assumed, maps, the bill, time and limits."""
+def report(
+    plan: Plan,
+    workload: Workload,
+    before: Measured | None,
+    found: Estimate,
+    limits: Sequence[Problem],
+    cheaper: Sequence[Saving],
+) -> str:
+    """Write an estimate as text.
+
+    It says what is assumed, then maps, the bill, time, limits and what would cost less.
+    """
     source = f"measured in {before.run_id}, or as given" if before is not None else "as given, or 1 s"
     lines = [f"{plan.flow}, each step {source}:"]
     lines += [
@@ -166,7 +178,17 @@ def report(plan: Plan, workload: Workload, before: Measured | None, found: Estim
         word = "breaks" if limit.breaks else "waits"
         lines.append(f"{word}: {limit.text}; the limit is {limit.limit.value:,} {limit.limit.unit}")
         lines.append(f"  to avoid it: {limit.advice}")
-    return "\n".join([*lines, *([] if limits else ["no limit is met"]), "", *_NOTES])
+    return "\n".join([*lines, *([] if limits else ["no limit is met"]), *map(saving_text, cheaper), "", *_NOTES])
+
+
+def saving_text(saving: Saving) -> str:
+    """Write what the children of a map cost, and with which setting they cost less."""
+    children = f"the {saving.children:,} STANDARD children of the map over {saving.id}()"
+    lines = [f"cheaper: {children} cost {dollars(saving.dollars)}"]
+    for setting, cost in saving.alternatives:
+        limit = ", but a child that waits for a function ends after 5 minutes, too" if setting == EXPRESS else ""
+        lines.append(f"  with {setting}: {dollars(cost)}{limit}")
+    return "\n".join(lines)
 
 
 def _bill(found: Estimate) -> list[str]:

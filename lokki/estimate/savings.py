@@ -1,0 +1,58 @@
+"""Settings with which the child executions of a map would cost less.
+
+A STANDARD child is billed for its start and for each of its steps, whatever these do. With ``batch=`` there are fewer
+children, so that they cost nearly nothing: the better way. An EXPRESS child is billed by its duration, which is less
+for short items, but it ends after five minutes, also when it spends them waiting for a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lokki.builder.compiled import Compiled
+from lokki.builder.timing import fits_express
+from lokki.estimate.cost import Estimate, MapEstimate, Workload, children_cost, count_children
+from lokki.estimate.limits import advised_batch
+from lokki.plan import FanOut
+
+EXPRESS: Final = "execution_type: EXPRESS"
+"""The setting for all maps of a flow."""
+
+WORTH: Final = 0.10
+"""Dollars of a run that are worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What the children of a map cost, and what they would cost instead.
+
+    - ``id``: of the map's source
+    - ``dollars``: what the children cost, beside their functions
+    - ``alternatives``: what they would cost by setting, such as ``batch=100``; the best advice first
+    """
+
+    id: str
+    children: int
+    dollars: float
+    alternatives: tuple[tuple[str, float], ...]
+
+
+def savings(compiled: Compiled, workload: Workload, estimate: Estimate) -> list[Saving]:
+    """Return the maps whose children would cost less with another setting."""
+    blocks = {block.id: block for block in estimate.maps}
+    listed = [
+        _saving(compiled, op, blocks[op.source], workload) for op in compiled.maps if not blocks[op.source].express
+    ]
+    return [saving for saving in listed if saving.alternatives]
+
+
+def _saving(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Saving:
+    dollars = children_cost(op, block)
+    batch = advised_batch(compiled, op, block, workload)
+    alternatives = {f"batch={batch}": count_children(op, workload, batch, express=False)} if batch > block.batch else {}
+    # The setting is for all maps of the flow, so all of them must fit.
+    if all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
+        alternatives[EXPRESS] = count_children(op, workload, block.batch, express=True)
+    costs = [(setting, children_cost(op, other)) for setting, other in alternatives.items()]
+    return Saving(op.source, block.children, dollars, tuple(cost for cost in costs if dollars - cost[1] >= WORTH))
