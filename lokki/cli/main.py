@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import shlex
 import sys
 import traceback
@@ -30,6 +29,7 @@ from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.loading import check_hides_nothing, hides_standard_library, is_importing, load_flow
+from lokki.local_run.descriptors import hide
 from lokki.plan import lower
 
 
@@ -304,7 +304,7 @@ def _exit_code(make: Callable[[], click.Command], arguments: Sequence[str], prog
         if frame.f_code is not click.echo.__code__:
             raise
         if owns_process():  # for what is held back: Python would complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            hide(sys.stdout.fileno())
         click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
         return FAILED
     return code if isinstance(code, int) else DONE

@@ -16,9 +16,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
+
+from lokki.local_run.exits import end_process
 
 
 class Shared(Protocol):
@@ -61,17 +62,6 @@ def watch(shared: Shared) -> None:
 def forget(shared: Shared) -> None:
     """Tell an object of no more forks."""
     _forks.watched.discard(shared)
-
-
-def hide(descriptor: int) -> None:
-    """Put nothing (`os.devnull`) in the place of a descriptor.
-
-    It is not closed: the object that owns it would later close a file of the child's that took its number.
-    """
-    with suppress(OSError):
-        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(nothing, descriptor, inheritable=False)
-        os.close(nothing)
 
 
 def guarded(function: Callable[..., object]) -> Callable[..., object]:
@@ -120,7 +110,7 @@ def _leave(error: BaseException | None) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     finally:
-        os._exit(code)  # whatever is raised here must not reach the run
+        end_process(code)  # whatever is raised here must not reach the run
 
 
 def _exit_code(error: BaseException | None) -> int:

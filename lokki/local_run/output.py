@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import ctypes
 import io
 import logging
-import os
-import select
 import sys
 import threading
 from collections.abc import Buffer, Callable
@@ -17,15 +14,12 @@ from typing import TextIO
 from lokki.base.item_path import ItemPath
 from lokki.engine.context import place
 from lokki.engine.events import StepOutput
-from lokki.local_run.forks import hide, watch
+from lokki.local_run.forks import watch
 from lokki.local_run.levels import LogLevels
 
 type Emit = Callable[[StepOutput], None]
 
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
-
-_LINE_BUFFERED = 1
-"""C's _IOLBF."""
 
 _LEVELS = LogLevels()
 
@@ -355,133 +349,6 @@ def finish_lines() -> None:
             with suppress(OSError, ValueError):
                 stream.flush()
                 buffer.finish()
-
-
-class Descriptors:
-    """Takes what goes to the file descriptors 1 and 2 past Python, such as the output of programs that a step starts.
-
-    In two parts, since a thread must not run before worker processes are forked: making it redirects the descriptors
-    into a pipe, `start` reads from it. ``terminal`` is the real stderr, ``stdout`` the real stdout.
-
-    ``direct``: there is no pipe, both descriptors are the real stderr, where a debugger can talk with the user.
-    """
-
-    def __init__(self, *, direct: bool = False) -> None:
-        _open_closed()
-        flush_all()
-        self.stdout = _duplicate(1, sys.stdout)
-        self.terminal = _duplicate(2, sys.stderr)
-        self._read: int | None = None
-        self._ended, self._end = os.pipe()
-        self._thread: threading.Thread | None = None
-        watch(self)
-        if direct:
-            os.dup2(self.terminal.fileno(), 1)
-            return
-        _hand_on_lines_of_c()
-        self._read, write = os.pipe()
-        os.dup2(write, 1)
-        os.dup2(write, 2)
-        os.close(write)
-
-    def let_go(self) -> None:
-        """Leave the terminal to the parent: whoever reads its output waits until nobody can write there."""
-        own = (self.stdout.fileno(), self.terminal.fileno(), self._ended, self._end)
-        for descriptor in own if self._read is None else (*own, self._read):
-            hide(descriptor)
-
-    def start(self, emit: Emit) -> None:
-        """Begin to hand on what is written."""
-        if self._read is not None and self._thread is None:
-            arguments = (self._read, self._ended, emit)
-            self._thread = threading.Thread(target=_hand_on, args=arguments, name="lokki-output", daemon=True)
-            self._thread.start()
-
-    def end(self, emit: Emit) -> None:
-        """Hand on what was written so far. From now on both descriptors are the real stderr.
-
-        What C code or another thread still holds back must not come out behind the result on stdout.
-        """
-        self.start(emit)
-        flush_all()
-        with suppress(OSError):  # the terminal has gone
-            self.terminal.flush()
-        self._read = None  # which is closed by the thread
-        os.dup2(self.terminal.fileno(), 1)
-        os.dup2(self.terminal.fileno(), 2)
-        os.write(self._end, b".")
-        if self._thread is not None:
-            self._thread.join(1.0)
-
-    def discard(self) -> None:
-        """Drop what is held back for a stdout that cannot be written to: Python would complain at its end."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
-
-
-class BorrowedStreams:
-    """Stdout and stderr of a process that goes on after the run, in the place of `Descriptors`: nothing is redirected.
-
-    What runs there may have replaced them, as notebooks and pytest do; then the replacements are written to.
-    """
-
-    def __init__(self) -> None:
-        self.stdout: TextIO = sys.stdout or io.StringIO()
-        self.terminal: TextIO = sys.stderr or io.StringIO()
-
-    def start(self, emit: Emit) -> None:
-        """Do nothing: what goes past Python goes where it always goes."""
-
-    def end(self, emit: Emit) -> None:
-        """Write out what is held back."""
-        flush_all()
-
-    def discard(self) -> None:
-        """Do nothing: a stream that cannot be written to is not lokki's."""
-
-
-def _hand_on(descriptor: int, ended: int, emit: Emit) -> None:
-    """Read lines to the end and hand them on; bytes that are no UTF-8 are shown in hexadecimal.
-
-    The end may never come, while a program that a step left running holds the pipe open: what is there when ``ended``
-    can be read is all.
-    """
-    decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
-    lines = Lines()
-    while chunk := _next(descriptor, ended):
-        for line in lines.feed(decode(chunk)):
-            emit(StepOutput("", (), "stderr", line))
-    rest = lines.rest()
-    if rest is not None:
-        emit(StepOutput("", (), "stderr", rest))
-    os.close(descriptor)
-
-
-def _next(descriptor: int, ended: int) -> bytes:
-    """Return the next bytes, or none at the end: when there is nobody to write, or nothing more after ``ended``."""
-    ready = select.poll()
-    ready.register(descriptor, select.POLLIN)
-    ready.register(ended, select.POLLIN)
-    return os.read(descriptor, 2**16) if descriptor in dict(ready.poll()) else b""
-
-
-def _open_closed() -> None:
-    """Open the descriptors with which the program was started closed, before other files take their numbers."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
-
-
-def _duplicate(descriptor: int, stream: TextIO | None) -> TextIO:
-    encoding = stream.encoding if stream is not None else "utf-8"
-    return os.fdopen(os.dup(descriptor), "w", encoding=encoding, errors="backslashreplace", newline="\n")
-
-
-def _hand_on_lines_of_c() -> None:
-    """Let C code hand on each line that it prints: into a pipe it would hold back 4 KiB, and lose them in a crash."""
-    library = ctypes.CDLL(None)
-    for name in ("stdout", "__stdoutp"):  # on Linux, on macOS
-        with suppress(ValueError):
-            library.setvbuf(ctypes.c_void_p.in_dll(library, name), None, _LINE_BUFFERED, 0)
 
 
 def flush_all() -> None:

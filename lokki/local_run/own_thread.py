@@ -10,7 +10,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 
-from lokki.engine.limits import raise_in
+from lokki.engine.async_exceptions import raise_in
 from lokki.local_run.threads import STOP_SECONDS
 
 _GLANCE = 0.1

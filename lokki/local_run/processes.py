@@ -25,7 +25,8 @@ from lokki.base.values import Json
 from lokki.errors import RunError, damaged
 from lokki.graph import FlowGraph
 from lokki.loading import import_name
-from lokki.local_run.forks import forget, hide, watch
+from lokki.local_run.descriptors import hide
+from lokki.local_run.forks import forget, watch
 from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, uninterrupted
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.libraries import inner_threads, libraries

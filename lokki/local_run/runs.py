@@ -20,8 +20,9 @@ import msgspec
 from lokki.base.naming import check_run_id
 from lokki.base.values import Json, Stored
 from lokki.errors import ParameterError, RunFolderError, StoreError, damaged
+from lokki.local_run.descriptors import hide
 from lokki.local_run.folder import LOCK, RECORD, RunFolder
-from lokki.local_run.forks import forget, hide, watch
+from lokki.local_run.forks import forget, watch
 from lokki.local_run.seal import Seal
 from lokki.store.local import LocalStore, flush_directory, make_directory
 

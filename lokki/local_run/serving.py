@@ -17,13 +17,15 @@ from lokki.base.failures import Failure
 from lokki.base.values import Json
 from lokki.engine.events import StepRetried
 from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
+from lokki.local_run.descriptors import hide
+from lokki.local_run.exits import STUCK
 from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
-from lokki.local_run.forks import hide, watch
+from lokki.local_run.forks import watch
 from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted
 from lokki.local_run.journal import PartWriter
 from lokki.local_run.mapping import MapRun
 from lokki.local_run.worker import Report
-from lokki.local_run.worker_process import MARKS, STUCK, Ended, Ready, Start, StopNow, end_of_items
+from lokki.local_run.worker_process import MARKS, Ended, Ready, Start, StopNow, end_of_items
 
 _GLANCE = 0.5
 """Seconds after which a thread that waits for workers looks whether the run was interrupted."""

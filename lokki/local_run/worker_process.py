@@ -19,8 +19,10 @@ from lokki.decorators import Flow
 from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, RunError, StoreError
 from lokki.loading import import_again
+from lokki.local_run.descriptors import hide
+from lokki.local_run.exits import STUCK, end_process
 from lokki.local_run.feed import Work
-from lokki.local_run.forks import hide, watch
+from lokki.local_run.forks import watch
 from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
@@ -95,10 +97,6 @@ class Ended:
     damaged: bool = False
 
 
-STUCK = 124
-"""With which code a worker process ends when a late step of it does not: as the program ``timeout`` does."""
-
-
 def end_of_items() -> Work:
     """Return the message that tells a worker process that a map block has no more items for it."""
     return Work([], [])
@@ -143,7 +141,7 @@ class _WorkerMain:
         try:
             begin: Begin = self._connection.recv()
         except (EOFError, OSError):
-            os._exit(0)
+            end_process(0)
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
         plan = _draw(begin.flow)
         fan_outs = {op.source: op for op in plan.fan_outs}
@@ -162,7 +160,7 @@ class _WorkerMain:
         try:
             inner = tuple(guarded_call(call, plan.steps[call.step], start.params) for call in op.calls)
             job = MapJob(op.source, inner, start.pack, start.parts, start.inline_limit, own_process=True)
-            limit = TimeLimit(end_process=True, stuck=lambda *_: os._exit(STUCK))
+            limit = TimeLimit(end_process=True, stuck=lambda *_: end_process(STUCK))
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
             while isinstance(work := self._messages.get(), Work) and work.lines:
                 report = worker.run(work)
@@ -171,7 +169,7 @@ class _WorkerMain:
                     _hand_on_output()
                 self._send(report)
                 if report.leaving:
-                    os._exit(0)  # with the thread of the step that is late, as a Lambda sandbox ends
+                    end_process(0)  # with the thread of the step that is late, as a Lambda sandbox ends
             worker.close()
         except KeyboardInterrupt:
             worker.close()
@@ -197,7 +195,7 @@ class _WorkerMain:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(0)
+                end_process(0)
             if isinstance(message, StopNow):
                 self._stop.set()
                 # A parent that Ctrl-C took from its work may owe this worker an answer, for which it would wait.

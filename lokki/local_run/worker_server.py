@@ -35,6 +35,7 @@ from typing import NoReturn
 
 import msgspec
 
+from lokki.local_run.exits import end_process
 from lokki.local_run.libraries import Generators, forget_project, import_libraries
 from lokki.local_run.output import flush_all
 from lokki.local_run.worker_process import worker_main
@@ -105,7 +106,7 @@ def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it has ended already
+        end_process(1)  # it has ended already
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Given:
             sys.excepthook(*sys.exc_info())
         finally:
             flush_all()
-            os._exit(1)
+            end_process(1)
 
 
 class _Server:
@@ -249,7 +250,7 @@ class _Server:
             os.kill(pid, signal.SIGKILL)
         for pid in self._workers:
             os.waitpid(pid, 0)
-        os._exit(0)
+        end_process(0)
 
 
 def _threads() -> int:

@@ -114,7 +114,7 @@ BROAD = {
     ("lokki.base.failures", "failure_of"): "attributes of a user's exception may raise anything",
     ("lokki.local_run.own_thread", "run"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
-    ("lokki.engine.limits", "*"): "handed to the thread that waits, which raises it",
+    ("lokki.engine.async_exceptions", "*"): "handed to the thread that waits, which raises it",
 }
 """Functions that may catch everything, and why."""
 

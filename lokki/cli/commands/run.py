@@ -37,7 +37,8 @@ from lokki.errors import LokkiError, ParameterError, RunError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import acknowledge_interrupt, given_up_by, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
-from lokki.local_run.output import BorrowedStreams, Descriptors, capture_streams
+from lokki.local_run.output import capture_streams
+from lokki.local_run.streams import BorrowedStreams, RedirectedStreams
 from lokki.progress.displays import LINES_PER_MAP, Display, JsonLines, LiveBars, Nothing, PlainLines, Words
 from lokki.progress.run_log import Recorder
 from lokki.runner import Executor, LocalRunner, Resume
@@ -165,7 +166,7 @@ def run_flow(graph: FlowGraph, params: Mapping[str, object], options: RunOptions
 def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: RunOptions) -> int:
     # A debugger gets the terminal as it is.
     direct = options.executor == "inline" and options.log_format == "human" and not options.quiet and os.isatty(2)
-    descriptors = Descriptors(direct=direct) if owns_process() else BorrowedStreams()
+    descriptors = RedirectedStreams(direct=direct) if owns_process() else BorrowedStreams()
     recorder = Recorder(_display(options, descriptors.terminal), descriptors.start)
     ending = _Ending(options, descriptors, recorder)
     try:
@@ -209,7 +210,9 @@ def _run_interruptibly(graph: FlowGraph, params: Mapping[str, object], options: 
 class _Ending:
     """Says how a run ended: the result to stdout, or why there is none, and how to go on, to stderr."""
 
-    def __init__(self, options: RunOptions, descriptors: Descriptors | BorrowedStreams, recorder: Recorder) -> None:
+    def __init__(
+        self, options: RunOptions, descriptors: RedirectedStreams | BorrowedStreams, recorder: Recorder
+    ) -> None:
         self._options = options
         self._descriptors = descriptors
         self._recorder = recorder
