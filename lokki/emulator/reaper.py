@@ -20,7 +20,10 @@ _PAUSE = 0.05
 
 
 def reap(folder: str) -> None:
-    """Wait for the emulator's end, then remove until nothing is left: who is killed may write until it has ended."""
+    """Wait for the emulator's end, then remove what it left.
+
+    That takes several rounds: a process that is killed may write until it has ended.
+    """
     secret = sys.stdin.buffer.readline().strip()
     sys.stdin.buffer.read()
     for _ in range(_TRIES):
@@ -32,7 +35,10 @@ def reap(folder: str) -> None:
 
 
 def kill_processes(*marks: bytes) -> int:
-    """Kill all processes that have one of some marks in their environment; return how many they were."""
+    """Kill all processes that have a mark in their environment.
+
+    Returns how many they were.
+    """
     killed = 0
     for pid in _processes_with([mark for mark in marks if mark]):
         with suppress(ProcessLookupError, PermissionError):

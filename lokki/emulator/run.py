@@ -1,4 +1,4 @@
-"""An emulation: what was built, S3, functions and an execution of the state machine, from start to end."""
+"""An emulation from start to end: what was built, S3, functions and an execution of the state machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import msgspec
 
@@ -29,7 +29,7 @@ from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Caller, ExecutionSettings, Functions, RealClock, Services
 from lokki.emulator.template import read_bundle
 from lokki.emulator.translation import EventTranslator
-from lokki.engine.events import Event, StepOutput
+from lokki.engine.events import Event
 from lokki.errors import RunError, RunFolderError, StoreError
 from lokki.store.base import load
 from lokki.store.local import LocalStore, open_to_append
@@ -49,12 +49,16 @@ def _note_nothing(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class EmulationOptions:
-    """How an emulation is done. ``workers``: functions at one time; ``slow_start``: each cold start takes 2 s longer.
+    """How an emulation is done.
 
-    ``chaos``: a seed; invocations are throttled, doubled and crash, S3 refuses and is late, results come in small
-    files, and waits between tries are skipped. ``images``: for packages that are images, what is in their /var/task.
-    ``account_concurrency``: how many invocations Lambda takes at one time; more are throttled. None: as many as come.
-    ``shared``: folders of this machine that functions see; ``note``: gets what a user should know before the run.
+    * ``workers``: functions at one time.
+    * ``chaos``: a seed; invocations are throttled, doubled and crash, S3 refuses and is late, results come in small
+      files, and waits between tries are skipped.
+    * ``slow_start``: each cold start takes 2 s longer.
+    * ``images``: for packages that are images, what is in their /var/task.
+    * ``account_concurrency``: how many invocations Lambda takes at one time; more are throttled. None: as many as come.
+    * ``shared``: folders of this machine that functions see.
+    * ``note``: gets what a user should know before the run.
     """
 
     workers: int = 4
@@ -67,15 +71,19 @@ class EmulationOptions:
 
     @property
     def children(self) -> int:
-        """Child executions of a map at one time: where invocations may be throttled, as many as AWS would start."""
+        """Child executions of a map at one time.
+
+        Where invocations may be throttled they are as many as AWS would start.
+        """
         return self.workers if self.account_concurrency is None else max(self.workers, _MOST_CHILDREN)
 
 
 class Emulation:
-    """What was built in a folder, running on this machine; a context manager that ends all of it.
+    """A built flow, running on this machine until the context ends.
 
-    ``folder``: where history and logs are written, and at the end what is in S3; ``emit``: gets lokki's events, from
-    any thread.
+    * ``bundle``: the folder that was built.
+    * ``folder``: where history and logs are written, and at the end what is in S3.
+    * ``emit``: gets lokki's events, from any thread.
     """
 
     def __init__(
@@ -86,52 +94,55 @@ class Emulation:
         self._emit = emit
         self._options = options or EmulationOptions()
         self._lock = threading.Lock()
-        self._ended = ExitStack()
+        self._cleanup = ExitStack()
         self.stop = threading.Event()
 
     def __enter__(self) -> Self:
-        with ExitStack() as ended:
+        with ExitStack() as cleanup:
             secret = Secret.new()
-            scratch = ended.enter_context(Scratch(secret)).folder
+            scratch = cleanup.enter_context(Scratch(secret)).folder
             code = scratch / "code"
             code.mkdir()
             self.built = read_bundle(self._bundle, code, self._options.images)
-            kept = self._folder / OBJECTS
-            self.s3 = ended.enter_context(S3Server(self.built.bucket, self._s3_faults(), kept, secret))
+            objects = self._folder / OBJECTS
+            self.s3 = cleanup.enter_context(S3Server(self.built.bucket, self._s3_faults(), objects, secret))
             LocalStore(self._folder).write(DEFINITION, [(self._bundle / DEFINITION).read_bytes()])
-            self._history = ended.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
+            self._history = cleanup.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
             logs = open_to_append(self._folder / FUNCTION_LOGS)
-            self._logs = ended.enter_context(os.fdopen(logs, "a", 1, encoding="utf-8"))
+            self._logs = cleanup.enter_context(os.fdopen(logs, "a", 1, encoding="utf-8"))
             self._translator = EventTranslator(self.built.machine, self.built.calls, self._emit)
             functions = self._functions(scratch)
-            ended.callback(functions.close)
+            cleanup.callback(functions.close)
             self._services = self._make_services(functions)
-            self._ended = ended.pop_all()
+            self._cleanup = cleanup.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.set()
-        self._ended.__exit__(kind, error, trace)  # what ends badly besides must not hide the error
+        self._cleanup.__exit__(kind, error, trace)  # what ends badly besides must not hide the error
 
-    def start(self, run_id: str, given: Mapping[str, Json]) -> Execution:
-        """Make an execution; ``given``: the flow's parameters, as JSON."""
+    def start(self, run_id: str, params: Mapping[str, Json]) -> Execution:
+        """Make an execution with parameters of the flow, as JSON."""
         machine = self.built.machine
-        return Execution(self._services, machine.states, Identity(machine.name, run_id, machine.timeout), dict(given))
+        return Execution(self._services, machine.states, Identity(machine.name, run_id, machine.timeout), dict(params))
 
     def keep(self, execution: Execution) -> None:
-        """Write what an execution needs to go on in another process, beside the objects: its state."""
+        """Write what another process needs to redrive an execution."""
         LocalStore(self._folder).write(SNAPSHOT, [msgspec.json.encode(execution.snapshot())])
 
-    def revive(self, run_id: str, given: Mapping[str, Json]) -> Execution:
-        """Make the execution that `keep` wrote, to be redriven. Raises RunFolderError if it cannot be read."""
+    def revive(self, run_id: str, params: Mapping[str, Json]) -> Execution:
+        """Make the execution that `keep` wrote, to be redriven.
+
+        Raises RunFolderError if it cannot be read.
+        """
         store = LocalStore(self._folder)
-        execution = self.start(run_id, given)
+        execution = self.start(run_id, params)
         try:
             execution.restore(bytes(store.read(Stored(store.url(SNAPSHOT)))))
         except (StoreError, msgspec.MsgspecError) as error:
-            raise RunFolderError(f"the emulated run {run_id!r} cannot go on: {error}") from None
+            raise RunFolderError(f"the emulated run {run_id!r} cannot be resumed: {error}") from None
         objects = self._folder / OBJECTS
         for path in sorted(objects.rglob("*")):
             if path.is_file():
@@ -139,7 +150,10 @@ class Emulation:
         return execution
 
     def result(self, outcome: Outcome) -> object:
-        """Return the value that a flow returned. Raises RunError for an execution that failed."""
+        """Return the value that a flow returned.
+
+        Raises RunError for an execution that failed.
+        """
         if outcome.status != "SUCCEEDED":
             raise RunError(failure_text(outcome))
         flow = self.built.functions[0].environment["LOKKI_FLOW_NAME"]
@@ -165,8 +179,8 @@ class Emulation:
         temporary = scratch / "tmp"
         temporary.mkdir()
         delay = _COLD_START if self._options.slow_start else 0.0
-        around = Surroundings(sandbox, temporary, self.s3.variables("function"), self._log, delay)
-        return LambdaFunctions(self.built.functions, around, self._options.workers * 2, self.stop)
+        surroundings = Surroundings(sandbox, temporary, self.s3.variables("function"), self._log, delay)
+        return LambdaFunctions(self.built.functions, surroundings, self._options.workers * 2, self.stop)
 
     def _s3_faults(self) -> S3Faults:
         seed = self._options.chaos
@@ -181,18 +195,21 @@ class Emulation:
     def _log(self, spec: FunctionSpec, caller: Caller | None, text: str) -> None:
         with self._lock:
             self._logs.write(f"{spec.name} | {text}\n")
-        told: StepOutput | None = self._translator.output(caller, text)
-        if told is not None:
-            self._emit(told)
+        event = self._translator.output(caller, text)
+        if event is not None:
+            self._emit(event)
+
+
+class _FunctionReport(msgspec.Struct):
+    """What Lambda reports of an error of a function."""
+
+    message: str = msgspec.field(name="errorMessage")
 
 
 def failure_text(outcome: Outcome) -> str:
     """Say why an execution failed."""
-    cause = outcome.cause
     try:
-        described = msgspec.json.decode(cause)
-    except msgspec.DecodeError:
-        described = None
-    if isinstance(described, dict) and "errorMessage" in described:
-        cause = str(cast("dict[str, object]", described)["errorMessage"])
+        cause = msgspec.json.decode(outcome.cause, type=_FunctionReport).message
+    except msgspec.MsgspecError:  # the cause is in words
+        cause = outcome.cause
     return f"{outcome.error}: {cause}" if cause else outcome.error

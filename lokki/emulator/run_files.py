@@ -1,4 +1,7 @@
-"""What an emulated run keeps in its folder, by name; here so that reading it needs nothing of the emulator's extra."""
+"""The names of what an emulated run keeps in its folder.
+
+They are here so that reading a run needs nothing of the emulator's extra.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ OBJECTS = "objects"
 """What was in S3 when the run ended, by key."""
 
 SNAPSHOT = "execution.json"
-"""Of a run that did not succeed: where it stopped."""
+"""Where the execution stopped, of a run that did not succeed."""
 
 
 def emulated_name(flow: str) -> str:
-    """Return what a run's record has for its flow, so that no local run goes on with it.
+    """Return the name of a flow in the records of its emulated runs.
+
+    It is another one than the flow's, so that no local run resumes them.
 
     >>> emulated_name("birds-flow")
     'birds-flow (emulated)'

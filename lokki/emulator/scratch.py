@@ -32,7 +32,10 @@ _YOUNG = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What only this run's own processes know: the token that S3 asks for, and a mark in their environments."""
+    """What only this run's own processes know.
+
+    ``token``: S3 asks for it, and it marks their environments.
+    """
 
     token: str
 
@@ -43,28 +46,28 @@ class Secret:
 
 
 class Scratch:
-    """A new folder, locked and watched over by a reaper; a context manager that removes it."""
+    """A new folder with a reaper, removed when the context ends."""
 
     def __init__(self, secret: Secret, parent: Path | None = None) -> None:
         self._secret = secret
         self._parent = (parent or Path(tempfile.gettempdir())).absolute()
-        self._ended = ExitStack()
+        self._cleanup = ExitStack()
         self.folder = self._parent / f"{PREFIX}{secrets.token_hex(6)}"
 
     def __enter__(self) -> Self:
-        with ExitStack() as ended:
+        with ExitStack() as cleanup:
             # Before the folder is made, so that at no moment there is a folder that nobody watches over.
-            ended.callback(self._end, _start_reaper(self.folder, self._secret))
+            cleanup.callback(self._end, _start_reaper(self.folder, self._secret))
             self.folder.mkdir(mode=0o700)
-            ended.enter_context(_locked(self.folder))
-            self._ended = ended.pop_all()
+            cleanup.enter_context(_locked(self.folder))
+            self._cleanup = cleanup.pop_all()
         remove_abandoned(self._parent)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.close()
+        self._cleanup.close()
 
     def _end(self, reaper: subprocess.Popen[bytes]) -> None:
         kill_processes(self._secret.token.encode(), os.fsencode(self.folder))
@@ -93,7 +96,10 @@ def _start_reaper(folder: Path, secret: Secret) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder that tells others that its emulator lives; its end, even by a kill, releases it."""
+    """Hold the lock that tells others that a folder's emulator lives.
+
+    The kernel releases it when the process ends, even by a kill.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -103,7 +109,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders of emulators that were killed together with their reapers."""
+    """Remove the folders of emulators that lost their reapers, too."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):  # another emulation's, or somebody else removes it
             if folder.stat().st_uid == os.geteuid() and time.time() - folder.stat().st_mtime > _YOUNG:
@@ -121,14 +127,17 @@ def _remove_unlocked(folder: Path) -> None:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have this process and those that it starts put their temporary files into a folder."""
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    """Put this process's temporary files into a folder.
+
+    Those of processes that it starts go there, too.
+    """
+    previous, tempfile.tempdir = tempfile.tempdir, str(folder)
     variable = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
     try:
         yield
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir = previous
         if variable is None:
             del os.environ["TMPDIR"]
         else:

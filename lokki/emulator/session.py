@@ -21,10 +21,17 @@ from lokki.local_run.checksums import take_checksums, write_checksums
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.plan import bind_parameters, lower, plan_lines
 
+_RESUMABLE = ("failed", "interrupted")
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where and how emulated runs are done. ``root``: where run folders are made; ``emit``: gets lokki's events."""
+    """Where and how emulated runs are done.
+
+    * ``bundle``: the folder that was built.
+    * ``emit``: gets lokki's events.
+    * ``root``: where run folders are made.
+    """
 
     bundle: Path
     emit: Callable[[Event], None]
@@ -32,14 +39,14 @@ class Session:
     root: Path = Path(".lokki")
 
     def run(self, graph: FlowGraph, params: Mapping[str, object], run_id: str | None = None) -> object:
-        """Run a built flow; return its result.
+        """Run a built flow, and return its result.
 
         Raises ParameterError for parameters that do not fit, EmulatorError for what cannot be emulated, RunError for a
         run that failed.
         """
         plan = lower(graph)
         bound = bind_parameters(plan.params, params)
-        given = {name: bound[name] for name in params}  # defaults are the first function's to add
+        payload = {name: bound[name] for name in params}  # defaults are the first function's to add
         started = datetime.now(UTC).isoformat(timespec="microseconds")
         record = RunRecord(
             run_id or new_run_id(),
@@ -52,67 +59,69 @@ class Session:
             file=path_from(self._runs.folder.parent.absolute().parent, file_of(graph)),
         )
         self._runs.new(record)
-        return self._follow(plan.flow, record, given, redriven=False)
+        return self._follow(plan.flow, record, payload, redriven=False)
 
     def resume(self, graph: FlowGraph, run_id: str | None = None) -> object:
-        """Go on with a run that failed or was interrupted, default the latest, where it stopped, with today's packages.
+        """Redrive a run that failed or was interrupted.
 
-        As on AWS, the state machine must be the same. Raises what `run` raises, and RunFolderError for a run that
-        cannot go on.
+        It is the latest unless ``run_id`` says another. It continues where it stopped, with today's packages; as on
+        AWS, the state machine must be the same. Raises what `run` raises, and RunFolderError for a run that cannot be
+        resumed.
         """
         plan = lower(graph)
         record = self._runs.load(run_id or self._latest(plan.flow))
-        if record.flow != emulated_name(plan.flow) or record.status not in ("failed", "interrupted"):
+        if record.flow != emulated_name(plan.flow) or record.status not in _RESUMABLE:
             raise RunFolderError(
-                f"the run {record.run_id!r} is one of {record.flow} and {record.status}; it cannot go on."
+                f"the run {record.run_id!r} is one of {record.flow} and {record.status}; it cannot be resumed."
             )
         if record.plan != plan_lines(plan):
             raise RunFolderError(f"the run {record.run_id!r} was started with another flow. Start a new run.")
-        return self._follow(plan.flow, record, cast("dict[str, Json]", record.params), redriven=True)
+        params = cast("dict[str, Json]", record.params)  # they came from JSON, for which msgspec has no type
+        return self._follow(plan.flow, record, params, redriven=True)
 
     @property
     def _runs(self) -> Runs:
         return Runs(self.root)
 
     def _latest(self, flow: str) -> str:
-        found = [each for each in self._runs.list(emulated_name(flow)) if each.status in ("failed", "interrupted")]
-        if not found:
+        records = [record for record in self._runs.list(emulated_name(flow)) if record.status in _RESUMABLE]
+        if not records:
             raise RunFolderError(
                 f"no emulated run of {flow} in {self._runs.folder} failed or was interrupted, and one that was killed "
-                "cannot go on. Start a new run."
+                "cannot be resumed. Start a new run."
             )
-        return found[0].run_id
+        return records[0].run_id
 
-    def _follow(self, flow: str, record: RunRecord, given: dict[str, Json], *, redriven: bool) -> object:
-        """Tell of a run from start to end, and keep its record."""
-        began = time.monotonic()
+    def _follow(self, flow: str, record: RunRecord, params: dict[str, Json], *, redriven: bool) -> object:
+        """Report a run from start to end, and keep its record."""
+        start = time.monotonic()
         with self._runs.locked(record.run_id):
             folder = self._runs.folder / record.run_id
-            self.emit(RunStarted(flow, record.run_id, given, redriven, str(folder)))
+            self.emit(RunStarted(flow, record.run_id, params, redriven, str(folder)))
             try:
-                result = self._emulate(folder, record, given, redriven=redriven)
+                result = self._emulate(folder, record, params, redriven=redriven)
             except BaseException as error:
-                ended = time.monotonic() - began
+                seconds = time.monotonic() - start
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                self._runs.save(replace(record, status=status, seconds=ended, error=str(error)))
-                self.emit(RunInterrupted(ended) if status == "interrupted" else RunFailed(ended, str(error)))
+                self._runs.save(replace(record, status=status, seconds=seconds, error=str(error)))
+                self.emit(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
                 raise
-            ended = time.monotonic() - began
-            self._runs.save(replace(record, status="finished", seconds=ended))
-            self.emit(RunFinished(ended))
+            seconds = time.monotonic() - start
+            self._runs.save(replace(record, status="finished", seconds=seconds))
+            self.emit(RunFinished(seconds))
             return result
 
-    def _emulate(self, folder: Path, record: RunRecord, given: Mapping[str, Json], *, redriven: bool) -> object:
+    def _emulate(self, folder: Path, record: RunRecord, params: Mapping[str, Json], *, redriven: bool) -> object:
         take_checksums(folder, record.seal)
         try:
-            return self._execute(folder, record.run_id, given, redriven=redriven)
+            return self._execute(folder, record.run_id, params, redriven=redriven)
         finally:
             with suppress(LokkiError, OSError):  # what ended the run is told, not that its folder is gone
                 write_checksums(folder, record.seal)
 
-    def _execute(self, folder: Path, run_id: str, given: Mapping[str, Json], *, redriven: bool) -> object:
+    def _execute(self, folder: Path, run_id: str, params: Mapping[str, Json], *, redriven: bool) -> object:
         with Emulation(self.bundle, folder, self.emit, self.options) as emulation:
-            execution = emulation.revive(run_id, given) if redriven else emulation.start(run_id, given)
+            execution = emulation.revive(run_id, params) if redriven else emulation.start(run_id, params)
             try:
                 outcome = execution.redrive() if redriven else execution.run()
             except KeyboardInterrupt:

@@ -1,4 +1,8 @@
-"""What a built folder says: its template, as far as the emulator needs it, its state machine and its packages."""
+"""What a built folder says: its template, as far as the emulator needs it, its state machine and its packages.
+
+Each file is decoded once. A property that the emulator does not know is refused: it could change what a function does
+on AWS.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
+import msgspec
 import yaml
 
 from lokki.base.quotas import DEFINITION_BYTES, LEAST_DISK
@@ -19,10 +23,9 @@ from lokki.base.values import Json
 from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.states.definition import StateMachine, check_expressions, read_definition
 from lokki.emulator.states.expressions import Expressions
+from lokki.emulator.states.fields import Fields
 from lokki.emulator.states.services import ACCOUNT, REGION
 from lokki.errors import EmulatorError
-
-type Properties = Mapping[str, Json]
 
 _FUNCTION = "AWS::Lambda::Function"
 _VERSION = "AWS::Lambda::Version"
@@ -31,20 +34,70 @@ _FIRST = "1"
 """What version each function has here: the state machine invokes versions, and a new function's first is 1."""
 
 _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
-_KNOWN = {
-    "Architectures", "Code", "Description", "Environment", "EphemeralStorage", "FunctionName", "Handler", "ImageConfig",
-    "KmsKeyArn", "LoggingConfig", "MemorySize", "PackageType", "Role", "Runtime", "SnapStart", "Tags", "Timeout",
-    "TracingConfig",
-}  # fmt: skip
+_READ = (
+    "Architectures", "Environment", "EphemeralStorage", "FunctionName", "Handler", "ImageConfig", "MemorySize",
+    "PackageType", "Runtime", "Timeout",
+)  # fmt: skip
+"""Properties of functions that the emulator follows; ``Code`` is one more."""
+
+_IGNORED = ("Description", "KmsKeyArn", "LoggingConfig", "Role", "SnapStart", "Tags", "TracingConfig")
+"""Properties of functions that change nothing here."""
+
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
 
 
+class _PackagePlace(msgspec.Struct):
+    """Where a step's package is, as a zip or as an image."""
+
+    zip: str = ""
+    key: str = ""
+    repository: str = ""
+
+
+class _BuildRecord(msgspec.Struct):
+    """What the emulator reads of ``build.json``."""
+
+    packages: dict[str, _PackagePlace]
+
+
+class _Environment(msgspec.Struct, rename="pascal"):
+    variables: dict[str, str | int | float | bool] = {}
+
+
+class _Storage(msgspec.Struct, rename="pascal"):
+    size: int = LEAST_DISK
+
+
+class _ImageConfig(msgspec.Struct, rename="pascal"):
+    command: list[str] = []
+
+
+class _Function(msgspec.Struct, rename="pascal"):
+    """The properties of a function, without references.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html
+    """
+
+    function_name: str
+    package_type: str
+    timeout: int
+    memory_size: int
+    handler: str = ""
+    runtime: str | None = None
+    architectures: list[str] = ["x86_64"]
+    environment: _Environment = msgspec.field(default_factory=_Environment)
+    ephemeral_storage: _Storage = msgspec.field(default_factory=_Storage)
+    image_config: _ImageConfig = msgspec.field(default_factory=_ImageConfig)
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A built flow, read: its name and bucket, the state machine, and for each function what to unpack, or where it is.
+    """A built flow, ready to be run.
 
-    ``calls``: the id of each task's call, by its state.
+    * ``name``, ``bucket``: of its state machine and for its data.
+    * ``functions``: with their unpacked packages.
+    * ``calls``: the id of each task's call, by its state.
     """
 
     name: str
@@ -61,68 +114,76 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
     what is missing and for what the emulator does not do.
     """
     try:
-        template = yaml.safe_load((folder / "template.yaml").read_bytes())
+        stack = Stack(yaml.safe_load((folder / "template.yaml").read_bytes()))
         text = (folder / "statemachine.json").read_text(encoding="utf-8")
-        manifest = json.loads((folder / "build.json").read_bytes())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        definition: Json = json.loads(text)
+        record = msgspec.json.decode((folder / "build.json").read_bytes(), type=_BuildRecord)
+    except (OSError, ValueError, yaml.YAMLError, msgspec.MsgspecError) as error:
         raise EmulatorError(f"{folder} is not what a build writes: {error}. Build the flow again.") from None
-    stack = Stack(template)
-    [machine] = stack.of_type(_MACHINE).values()
     if len(text.encode()) > DEFINITION_BYTES:
         raise EmulatorError(
             f"{folder}: the state machine has {len(text.encode()):,} bytes; AWS takes {DEFINITION_BYTES:,}."
         )
-    if json.loads(cast("str", machine["DefinitionString"])) != json.loads(text):
+    [machine] = stack.of_type(_MACHINE)
+    if json.loads(machine.text("DefinitionString")) != definition:
         raise EmulatorError(f"{folder}: template.yaml and statemachine.json hold different definitions. Build again.")
-    substitutions = cast("dict[str, str]", stack.resolve(machine["DefinitionSubstitutions"]))
-    definition = _substituted(json.loads(text), substitutions)
+    substitutions = stack.resolved(machine.mapping("DefinitionSubstitutions"))
+    definition = _substituted(definition, {name: str(value) for name, value in substitutions.items()})
     check_expressions(definition, Expressions())
-    name = str(stack.resolve(machine["StateMachineName"]))
-    described = cast("dict[str, dict[str, str]]", manifest["packages"])
-    packages = _Packages(described, folder, code, images or {}, {})
-    specs = [_function(stack, properties, packages) for properties in stack.of_type(_FUNCTION).values()]
-    read = read_definition(definition, name)
-    return Built(name, str(stack.parameters["S3Bucket"]), read, tuple(specs), _calls(definition))
+    name = str(stack.resolve(machine.value("StateMachineName")))
+    packages = _Packages(record.packages, folder, code, images or {}, {})
+    functions = tuple(_read_function(stack, fields, packages) for fields in stack.of_type(_FUNCTION))
+    bucket = str(stack.parameters["S3Bucket"])
+    return Built(name, bucket, read_definition(definition, name), functions, _calls(definition))
 
 
 class Stack:
-    """A template with its parameters' defaults, whose references can be resolved."""
+    """A template whose references can be resolved.
 
-    def __init__(self, template: Properties) -> None:
-        self._resources = cast("dict[str, dict[str, Json]]", template["Resources"])
-        described = cast("dict[str, dict[str, Json]]", template.get("Parameters", {}))
+    Parameters have their defaults. Raises EmulatorError for what is no template.
+    """
+
+    def __init__(self, template: object) -> None:
+        fields = Fields(template, "template.yaml")
+        parameters = fields.mapping("Parameters") if "Parameters" in fields else {}
         self.parameters: dict[str, Json] = {
-            name: each["Default"] for name, each in described.items() if "Default" in each
+            name: parameter["Default"]
+            for name, parameter in parameters.items()
+            if isinstance(parameter, dict) and "Default" in parameter
+        }
+        self._resources = {
+            name: Fields(resource, f"template.yaml: {name}") for name, resource in fields.mapping("Resources").items()
         }
 
-    def of_type(self, kind: str) -> dict[str, dict[str, Json]]:
-        """Return the properties of all resources of a type, unresolved, by logical id."""
-        return {
-            name: cast("dict[str, Json]", each["Properties"])
-            for name, each in self._resources.items()
-            if each["Type"] == kind
-        }
+    def of_type(self, kind: str) -> list[Fields]:
+        """Return the properties of all resources of a type, unresolved."""
+        return [resource.inside("Properties") for resource in self._resources.values() if resource.text("Type") == kind]
+
+    def resolved(self, properties: Mapping[str, Json]) -> dict[str, Json]:
+        """Return properties with their references resolved."""
+        return {name: self.resolve(value) for name, value in properties.items()}
 
     def resolve(self, value: Json) -> Json:
-        """Return a value with Ref, Fn::Sub and Fn::GetAtt of an ARN resolved. Raises EmulatorError for other functions.
+        """Return a value with its references resolved.
 
+        They are Ref, Fn::Sub and Fn::GetAtt of an ARN; raises EmulatorError for other functions.
         https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
         """
         if isinstance(value, list):
-            return [self.resolve(each) for each in value]
+            return [self.resolve(member) for member in value]
         if not isinstance(value, dict):
             return value
         match value:
             case {"Ref": str(name), **rest} if not rest:
                 return self._ref(name)
             case {"Fn::Sub": str(text), **rest} if not rest:
-                return re.sub(r"\$\{([A-Za-z0-9_:.]+)\}", lambda found: str(self._ref(found[1])), text)
+                return re.sub(r"\$\{([A-Za-z0-9_:.]+)\}", lambda match: str(self._ref(match[1])), text)
             case {"Fn::GetAtt": [str(name), "Arn"], **rest} if not rest:
                 return self._arn(name)
         for name in value:
             if name.startswith("Fn::"):
                 raise EmulatorError(f"template.yaml: the emulator does not know {name}.")
-        return {name: self.resolve(each) for name, each in value.items()}
+        return self.resolved(value)
 
     def _ref(self, name: str) -> Json:
         if name in self.parameters:
@@ -130,20 +191,20 @@ class Stack:
         if name in _PSEUDO:
             return _PSEUDO[name]
         resource = self._resources.get(name)
-        if resource is not None and resource["Type"] == _VERSION:
-            function = cast("dict[str, dict[str, str]]", resource["Properties"])["FunctionName"]["Ref"]
-            return f"{self._arn(function)}:{_FIRST}"
-        if resource is not None:
-            return name
-        raise EmulatorError(f"template.yaml: {name!r} has no value: it is no resource and no parameter with a default.")
+        if resource is None:
+            problem = "it is no resource and no parameter with a default"
+            raise EmulatorError(f"template.yaml: {name!r} has no value: {problem}.")
+        if resource.text("Type") == _VERSION:
+            return f"{self._arn(resource.inside('Properties').inside('FunctionName').text('Ref'))}:{_FIRST}"
+        return name
 
     def _arn(self, name: str) -> str:
         resource = self._resources.get(name)
         if resource is None:
             raise EmulatorError(f"template.yaml: there is no resource {name!r}.")
-        if resource["Type"] == _FUNCTION:
-            properties = cast("dict[str, Json]", resource["Properties"])
-            return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resolve(properties['FunctionName'])}"
+        if resource.text("Type") == _FUNCTION:
+            function = self.resolve(resource.inside("Properties").value("FunctionName"))
+            return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{function}"
         return f"arn:aws:emulated:{REGION}:{ACCOUNT}:{name}"
 
 
@@ -153,49 +214,54 @@ def _substituted(definition: Json, values: Mapping[str, str]) -> Json:
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
     """
     if isinstance(definition, str):
-        return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), definition)
+        return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), definition)
     if isinstance(definition, list):
-        return [_substituted(each, values) for each in definition]
+        return [_substituted(member, values) for member in definition]
     if isinstance(definition, dict):
-        return {name: _substituted(each, values) for name, each in definition.items()}
+        return {name: _substituted(member, values) for name, member in definition.items()}
     return definition
 
 
-def _function(stack: Stack, properties: Properties, packages: _Packages) -> FunctionSpec:
-    name = str(stack.resolve(properties["FunctionName"]))
-    if unknown := sorted(set(properties) - _KNOWN):
+def _read_function(stack: Stack, fields: Fields, packages: _Packages) -> FunctionSpec:
+    name = str(stack.resolve(fields.value("FunctionName")))
+    properties = stack.resolved({key: fields.value(key) for key in _READ if key in fields})
+    code = fields.inside("Code")
+    fields.ignore(_IGNORED)
+    if unknown := fields.unread:
         raise EmulatorError(f"template.yaml: the function {name}: the emulator does not know {unknown[0]}.")
-    _check_machine(name, properties)
-    variables = cast("dict[str, dict[str, Json]]", properties.get("Environment", {})).get("Variables", {})
-    place = cast("dict[str, Json]", properties["Code"])
-    if properties["PackageType"] == "Image":
-        handler = cast("list[str]", cast("dict[str, Json]", properties["ImageConfig"])["Command"])[0]
-        root = packages.image(str(cast("dict[str, Json]", place["ImageUri"])["Fn::Sub"]), name)
+    try:
+        function = msgspec.convert(properties, _Function)
+    except msgspec.ValidationError as error:
+        raise EmulatorError(f"template.yaml: the function {name}: {error}.") from None
+    _check_machine(function)
+    if function.package_type == "Image":
+        handler = "".join(function.image_config.command[:1])
+        root = packages.image(code.inside("ImageUri").text("Fn::Sub"), name)
     else:
-        handler = str(properties["Handler"])
-        root = packages.unpacked(str(stack.resolve(place["S3Key"])), name)
+        handler = function.handler
+        root = packages.unpacked(str(stack.resolve(code.value("S3Key"))), name)
     return FunctionSpec(
         name,
         root,
         handler,
-        float(cast("int", properties["Timeout"])),
-        cast("int", properties["MemorySize"]),
-        {key: str(value) for key, value in cast("dict[str, Json]", stack.resolve(variables)).items()},
+        float(function.timeout),
+        function.memory_size,
+        {key: str(value) for key, value in function.environment.variables.items()},
         _FIRST,
-        cast("dict[str, int]", properties.get("EphemeralStorage", {})).get("Size", LEAST_DISK),
+        function.ephemeral_storage.size,
     )
 
 
-def _check_machine(name: str, properties: Properties) -> None:
-    """Refuse code that cannot run here: for another processor, another system or another Python."""
-    wanted = cast("list[str]", properties.get("Architectures", ["x86_64"]))[0]
-    here = _MACHINES.get(platform.machine().lower(), platform.machine())
-    if sys.platform != "linux" or wanted != here:
+def _check_machine(function: _Function) -> None:
+    """Refuse code for another processor, another system or another Python."""
+    name, architecture = function.function_name, function.architectures[0]
+    machine = _MACHINES.get(platform.machine().lower(), platform.machine())
+    if sys.platform != "linux" or architecture != machine:
         raise EmulatorError(
-            f"the package of {name} is for Linux on {wanted}, and this is {sys.platform} on {here}. "
+            f"the package of {name} is for Linux on {architecture}, and this is {sys.platform} on {machine}. "
             "Emulate on such a machine, or set architecture in lokki.yml."
         )
-    runtime = properties.get("Runtime")
+    runtime = function.runtime
     own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     if runtime is not None and runtime != own:
         raise EmulatorError(f"the function {name} is for {runtime}, and this is {own}. Emulate with {runtime}.")
@@ -203,37 +269,44 @@ def _check_machine(name: str, properties: Properties) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Packages:
-    """The packages of a build, unpacked below a folder; files that several have are written once and linked."""
+    """The packages of a build, unpacked below a folder.
 
-    described: Mapping[str, Mapping[str, str]]
+    ``written``: the files there, by name, checksum and size: what several packages have is written once and linked.
+    """
+
+    places: Mapping[str, _PackagePlace]
     bundle: Path
     code: Path
     images: Mapping[str, Path]
     written: dict[tuple[str, int, int], Path]
 
     def unpacked(self, key: str, name: str) -> Path:
-        """Unpack the zip that has a key in the bucket; return its folder."""
-        archive = next((each["zip"] for each in self.described.values() if each.get("key") == key), None)
-        if archive is None or not (self.bundle / archive).is_file():
+        """Unpack the zip that has a key in the bucket, and return its folder."""
+        archive = next((place.zip for place in self.places.values() if place.key == key), "")
+        if not (self.bundle / archive).is_file():
             raise EmulatorError(f"{self.bundle} has no package with the key {key}, which {name} asks for. Build again.")
         root = self.code / name
         root.mkdir()
         with zipfile.ZipFile(self.bundle / archive) as file:
             for member in file.infolist():
-                content = (member.filename, member.CRC, member.file_size)
-                known = self.written.get(content)
-                if known is None or member.is_dir():
-                    self.written[content] = place = Path(file.extract(member, root))
-                    if mode := member.external_attr >> 16 & 0o777:  # programs run there
-                        place.chmod(mode)
-                else:
-                    (root / member.filename).parent.mkdir(parents=True, exist_ok=True)
-                    (root / member.filename).hardlink_to(known)
+                self._unpack(file, member, root)
         return root
+
+    def _unpack(self, file: zipfile.ZipFile, member: zipfile.ZipInfo, root: Path) -> None:
+        content = (member.filename, member.CRC, member.file_size)
+        copy = self.written.get(content)
+        if copy is None or member.is_dir():
+            self.written[content] = destination = Path(file.extract(member, root))
+            if mode := member.external_attr >> 16 & 0o777:  # a package may have programs; zipfile drops their modes
+                destination.chmod(mode)
+        else:
+            (root / member.filename).parent.mkdir(parents=True, exist_ok=True)
+            (root / member.filename).hardlink_to(copy)
 
     def image(self, uri: str, name: str) -> Path:
         """Return the folder with what an image has in /var/task."""
-        step = next((step for step, each in self.described.items() if f"/{each.get('repository')}:" in uri), None)
+        steps = (step for step, place in self.places.items() if place.repository and f"/{place.repository}:" in uri)
+        step = next(steps, None)
         if step is None or step not in self.images:
             raise EmulatorError(
                 f"the package of {name} is an image, which the emulator cannot build. "
@@ -244,11 +317,13 @@ class _Packages:
 
 def _calls(definition: Json) -> dict[str, str]:
     """Return the call of each task, as its payload has it."""
-    found: dict[str, str] = {}
-    for name, state in cast("dict[str, dict[str, Json]]", cast("dict[str, Json]", definition)["States"]).items():
-        match state:
-            case {"Type": "Task", "Arguments": {"Payload": {"call": str(call)}}}:
-                found[name] = call
-            case {"ItemProcessor": dict(processor)}:
-                found |= _calls(processor)
-    return found
+    calls: dict[str, str] = {}
+    match definition:
+        case {"States": dict(states)}:
+            for name, state in states.items():
+                match state:
+                    case {"Type": "Task", "Arguments": {"Payload": {"call": str(call)}}}:
+                        calls[name] = call
+                    case {"ItemProcessor": processor}:
+                        calls |= _calls(processor)
+    return calls

@@ -1,10 +1,9 @@
-"""Histories told as lokki's own events, so that an emulated run is shown and reported as a local one is."""
+"""AWS's history, translated to lokki's own events: an emulated run is shown and reported as a local one is."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import msgspec
 
@@ -30,17 +29,52 @@ from lokki.engine.events import (
 )
 
 
-class EventTranslator:
-    """Turns history events into lokki's events. ``calls``: the call's id of each task's state.
+class _MapStart(msgspec.Struct):
+    items: int
+    finished: int
+    concurrency: int
 
-    May be called from any thread.
+
+class _MapCounts(msgspec.Struct):
+    succeeded: int
+    failed: int
+
+
+class _Retry(msgspec.Struct):
+    attempt: int
+    wait: float
+
+
+class _Failed(msgspec.Struct):
+    step: str
+    error: str
+    message: str
+
+
+class _FailedItem(msgspec.Struct):
+    """An item of a batch that failed and was tolerated, in lokki's own reply."""
+
+    index: int
+    failed: _Failed
+
+
+class _Source(msgspec.Struct):
+    """The reply of a map's source."""
+
+    items: int
+
+
+class EventTranslator:
+    """Turns history events into lokki's events, on any thread.
+
+    ``calls``: the call's id of each task's state.
     """
 
     def __init__(self, machine: StateMachine, calls: Mapping[str, str], emit: Callable[[Event], None]) -> None:
         self._calls = calls
         self._emit = emit
         self._lock = threading.Lock()
-        self._maps = {each.name: each for each in machine.maps}
+        self._maps = {state.name: state for state in machine.maps}
         self._entered: dict[str, float] = {}
         self._failed_inside: dict[str, int] = {}
         self._last: dict[str, tuple[str, Failure]] = {}
@@ -49,14 +83,17 @@ class EventTranslator:
         self._items: int | None = None
 
     def __call__(self, event: HistoryEvent) -> None:
-        """Take an event."""
+        """Translate an event, and emit what it means."""
         with self._lock:
-            told = self._child(event, event.child) if event.child is not None else self._main(event)
-        for each in told:
-            self._emit(each)
+            events = self._child(event, event.child) if event.child is not None else self._main(event)
+        for translation in events:
+            self._emit(translation)
 
     def output(self, caller: Caller | None, text: str) -> StepOutput | None:
-        """Return the event for what a function wrote; None for what lokki and the runtime write themselves."""
+        """Return the event for what a function wrote.
+
+        Returns None for what lokki and the runtime client write themselves.
+        """
         if text.startswith("[ERROR]") or "LAMBDA_WARNING" in text or _is_own_log(text):
             return None
         if caller is None:
@@ -79,9 +116,7 @@ class EventTranslator:
                 self._entered[state] = event.seconds
             case "TaskSucceeded":
                 self._last.pop(event.execution, None)
-                output = details["output"]
-                counted = isinstance(output, dict) and "map_manifest_key" in output
-                self._items = cast("int", cast("dict[str, Json]", output)["items"]) if counted else None
+                self._items = _items_of_source(details["output"])
             case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
                 return [StepRetried(self._calls[state], (), self._tries.pop(state, 0) + 1, 0.0, caught[1])]
             case "TaskStateExited":
@@ -125,47 +160,47 @@ class EventTranslator:
         return []
 
     def _finished(self, event: HistoryEvent, child: Child) -> list[Event]:
-        """Tell of a child's items; in a batch, some may have failed and been tolerated."""
+        """Return the events of a child's items.
+
+        In a batch, some may have failed and been tolerated.
+        """
         map_id = self._map_id(child.map)
-        output = event.details["output"]
-        failed = (
-            [each for each in output if isinstance(each, dict) and "failed" in each] if isinstance(output, list) else []
-        )
+        failed = _tolerated_items(event.details["output"])
         self._failed_inside[child.map] = self._failed_inside.get(child.map, 0) + len(failed)
-        told: list[Event] = []
-        for each in failed:
-            about = cast("dict[str, str]", each["failed"])
-            failure = Failure(about["step"], about["error"], about["message"])
-            told.append(ItemFailed(map_id, (cast("int", each["index"]),), failure))
+        events: list[Event] = []
+        for item in failed:
+            failure = Failure(item.failed.step, item.failed.error, item.failed.message)
+            events.append(ItemFailed(map_id, (item.index,), failure))
         if child.items > len(failed):
-            told.append(ItemsFinished(map_id, child.items - len(failed), event.seconds))
-        return told
+            events.append(ItemsFinished(map_id, child.items - len(failed), event.seconds))
+        return events
 
     def _map_started(self, event: HistoryEvent) -> MapStarted:
-        state, details = self._maps[event.state], event.details
         self._failed_inside[event.state] = 0
-        steps = tuple(self._calls[name] for name in _chain(state))
-        items, finished = cast("int", details["items"]), cast("int", details["finished"])
-        return MapStarted(self._map_id(event.state), steps, items, finished, cast("int", details["concurrency"]))
+        steps = tuple(self._calls[name] for name in _chain(self._maps[event.state]))
+        start = msgspec.convert(event.details, _MapStart)
+        return MapStarted(self._map_id(event.state), steps, start.items, start.finished, start.concurrency)
 
     def _map_finished(self, event: HistoryEvent) -> MapFinished:
         inside = self._failed_inside[event.state]
-        succeeded, failed = cast("int", event.details["succeeded"]), cast("int", event.details["failed"])
+        counts = msgspec.convert(event.details, _MapCounts)
         seconds = event.seconds - self._entered[event.state]
-        return MapFinished(self._map_id(event.state), succeeded - inside, failed + inside, seconds)
+        return MapFinished(self._map_id(event.state), counts.succeeded - inside, counts.failed + inside, seconds)
 
     def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
         if event.state in self._maps:
             return []
-        details = event.details
         item = () if child is None else (child.index,)
-        attempt, wait = cast("int", details["attempt"]), cast("float", details["wait"])
+        retry = msgspec.convert(event.details, _Retry)
         if child is None:
-            self._tries[event.state] = attempt
-        return [StepRetried(self._calls[event.state], item, attempt, wait, self._failure(event))]
+            self._tries[event.state] = retry.attempt
+        return [StepRetried(self._calls[event.state], item, retry.attempt, retry.wait, self._failure(event))]
 
     def _failure_of(self, event: HistoryEvent, state: str, last: tuple[str, Failure] | None = None) -> Failure:
-        """Return why an execution failed: its last task's failure if it has the same error."""
+        """Return why an execution failed.
+
+        That is its last task's failure if it has the same error.
+        """
         last = last or self._last.get(event.execution)
         if last is not None and last[1].error == event.details["error"]:
             return last[1]
@@ -187,6 +222,19 @@ def _chain(state: Map) -> list[str]:
         ways = list(state.processor.by_name[name].transitions())
         name = ways[0].next if len(ways) == 1 else None
     return names
+
+
+def _items_of_source(output: Json) -> int | None:
+    """Return how many items a source handed on, or None for other steps."""
+    is_source = isinstance(output, dict) and "map_manifest_key" in output
+    return msgspec.convert(output, _Source).items if is_source else None
+
+
+def _tolerated_items(output: Json) -> list[_FailedItem]:
+    """Return the items that failed in a batch that did not."""
+    replies = output if isinstance(output, list) else []
+    failed = [reply for reply in replies if isinstance(reply, dict) and "failed" in reply]
+    return msgspec.convert(failed, list[_FailedItem])
 
 
 def _failure(step: str, event: HistoryEvent) -> Failure:

@@ -225,7 +225,7 @@ def test_what_a_killed_run_left_is_read_up_to_a_line_cut_short(place: Place, tmp
 
 
 def test_objects_are_kept_by_key_where_a_file_can_have_that_name(tmp_path: Path) -> None:
-    with S3Server("my-artifacts", kept=tmp_path / "objects") as s3:
+    with S3Server("my-artifacts", objects=tmp_path / "objects") as s3:
         for key in ("bird", "bird/wing", "größe/ä %20.gz"):
             s3.write("my-artifacts", key, key.encode())
         s3.write("my-artifacts", "bird", b"duck")
@@ -247,7 +247,7 @@ def test_objects_that_cannot_be_kept_are_said_but_hide_no_other_error(
     raised: Exception | None, seen: type[Exception], message: str
 ) -> None:
     def use() -> None:
-        with S3Server("my-artifacts", kept=Path("/proc/nowhere")) as s3:
+        with S3Server("my-artifacts", objects=Path("/proc/nowhere")) as s3:
             s3.write("my-artifacts", "bird", b"duck")
             if raised is not None:
                 raise raised

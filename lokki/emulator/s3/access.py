@@ -19,12 +19,15 @@ TOKEN_HEADER = "X-Amz-Security-Token"
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the server's process is told at its start. ``kept``: the folder that gets all objects at its end, or ""."""
+    """What the server's process gets at its start.
+
+    ``objects``: the folder that gets all objects at its end, or "".
+    """
 
     bucket: str
     token: str
     faults: S3Faults = field(default_factory=S3Faults)
-    kept: str = ""
+    objects: str = ""
 
 
 def sent_token(header: str | None, query: str) -> str:
@@ -40,5 +43,5 @@ def sent_token(header: str | None, query: str) -> str:
 
 
 def equal(sent: str, token: str) -> bool:
-    """Compare tokens in a time that does not tell how much of them is equal."""
+    """Compare tokens in constant time, so that none can be guessed."""
     return hmac.compare_digest(sent.encode(), token.encode())

@@ -28,7 +28,11 @@ STATES = "states"
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """A request that S3 got: who sent it, the method, the key without the bucket, and whether it was refused."""
+    """A request that S3 got.
+
+    * ``actor``: the access key of who sent it.
+    * ``key``: that of the object, without the bucket.
+    """
 
     actor: str
     method: str
@@ -37,25 +41,25 @@ class LoggedRequest:
 
 
 class S3Server:
-    """A running server with one bucket; a context manager that ends it.
+    """A server with one bucket, which runs until the context ends.
 
     It answers only requests that carry the run's secret as their session token. It ends by itself too when this process
-    does, however that happens. At its end it writes all objects to the folder ``kept``, by key.
+    does, however that happens. At its end it writes all objects to the folder ``objects``, by key.
     """
 
     def __init__(
-        self, bucket: str, faults: S3Faults | None = None, kept: Path | None = None, secret: Secret | None = None
+        self, bucket: str, faults: S3Faults | None = None, objects: Path | None = None, secret: Secret | None = None
     ) -> None:
         self.bucket = bucket
         self._secret = secret or Secret.new()
-        self._kept = kept
+        self._objects = objects
         self._faults = faults or S3Faults()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._store: S3Store | None = None
 
     def __enter__(self) -> Self:
-        kept = str(self._kept.absolute()) if self._kept is not None else ""
+        objects = str(self._objects.absolute()) if self._objects is not None else ""
         # Its own group, so that Ctrl-C ends it after those who still use it.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lokki.emulator.s3.server"],
@@ -65,9 +69,9 @@ class S3Server:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         # Not by its command line, which everybody on this machine can read.
-        told = ServerOptions(self.bucket, self._secret.token, self._faults, kept)
+        options = ServerOptions(self.bucket, self._secret.token, self._faults, objects)
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(told)).encode() + b"\n")
+        self._process.stdin.write(json.dumps(asdict(options)).encode() + b"\n")
         self._process.stdin.flush()
         return self
 
@@ -75,14 +79,14 @@ class S3Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        told, _ = self._process.communicate()  # closes its standard input, at which it ends, and waits
+        problem, _ = self._process.communicate()  # closes its standard input, at which it ends, and waits
         if self._process.returncode and error is None:
-            reason = told.decode(errors="replace").strip() or f"the server ended with {self._process.returncode}"
+            reason = problem.decode(errors="replace").strip() or f"the server ended with {self._process.returncode}"
             raise EmulatorError(f"what was in S3 cannot be kept: {reason}.")
 
     @property
     def endpoint(self) -> str:
-        """The server's URL; waits until it has started."""
+        """The server's URL, once it has started."""
         if not self._port:
             assert self._process is not None
             assert self._process.stdout is not None
@@ -93,7 +97,7 @@ class S3Server:
         return f"http://127.0.0.1:{self._port}"
 
     def variables(self, actor: str) -> dict[str, str]:
-        """Return what a program needs in its environment to speak to this S3."""
+        """Return the variables with which a program reaches this S3."""
         return {
             "AWS_ACCESS_KEY_ID": actor,
             "AWS_SECRET_ACCESS_KEY": "emulated",
@@ -104,18 +108,24 @@ class S3Server:
         }
 
     def read(self, bucket: str, key: str) -> bytes:
-        """Return an object. Raises StoreError, and EmulatorError if the server is gone."""
+        """Return an object.
+
+        Raises StoreError, and EmulatorError if the server has ended.
+        """
         with self._alive():
             return bytes(self.store(bucket).read(Stored(f"s3://{bucket}/{key}")))
 
     def write(self, bucket: str, key: str, content: bytes) -> None:
-        """Write an object. Raises StoreError, and EmulatorError if the server is gone."""
+        """Write an object.
+
+        Raises StoreError, and EmulatorError if the server has ended.
+        """
         with self._alive():
             self.store(bucket).write(key, [content])
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
-        """Tell the end of the server, which no try again can mend, from an error of S3's."""
+        """Tell the end of the server from an error that S3 answered."""
         try:
             yield
         except StoreError:
@@ -126,7 +136,7 @@ class S3Server:
             ) from None
 
     def store(self, bucket: str) -> S3Store:
-        """Return a store over a bucket, as the state machine's role would use it."""
+        """Return a store over a bucket, with the state machine's key."""
         if self._store is None or bucket != self.bucket:
             environ: Mapping[str, str] = self.variables(STATES)
             store = S3Store(bucket, "", environ=environ)
@@ -144,7 +154,10 @@ class S3Server:
         ]
 
     def log(self) -> list[tuple[str, str, str, str, int]]:
-        """Return all requests until now: access key, method, path, query and status of each."""
+        """Return all requests until now.
+
+        They are access key, method, path, query and status of each.
+        """
         request = urllib.request.Request(f"{self.endpoint}{LOG_PATH}", headers={TOKEN_HEADER: self._secret.token})
         with urllib.request.urlopen(request) as answer:
-            return [tuple(each) for each in json.loads(answer.read())]
+            return [tuple(fields) for fields in json.loads(answer.read())]

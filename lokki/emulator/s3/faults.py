@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class S3Faults:
-    """How often S3 misbehaves, from 0 to 1: ``refused`` with 503, ``late`` by some seconds.
+    """How often S3 misbehaves, each from 0 to 1.
+
+    * ``refused``: requests answered with 503.
+    * ``late``: requests answered ``late_seconds`` later.
 
     A request is never refused more than twice in a row, so that clients that try again as AWS's do get through.
     """
@@ -19,7 +22,10 @@ class S3Faults:
     late_seconds: float = 0.1
 
 
-def chance(*about: object) -> float:
-    """Return a number from 0 to 1 that depends on the arguments only, whatever the order in which threads ask."""
-    digest = hashlib.sha256("/".join(map(str, about)).encode()).digest()
+def chance(*subject: object) -> float:
+    """Return a number from 0 to 1 that depends on the arguments only.
+
+    So a seed gives the same faults whatever the order in which threads ask.
+    """
+    digest = hashlib.sha256("/".join(map(str, subject)).encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32

@@ -48,7 +48,10 @@ _DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Guarded:
-    """The application, for those only who have the run's secret, or keys that they got from it by STS."""
+    """The application, for those only who have the run's secret.
+
+    Keys that they got with it from STS count, too.
+    """
 
     def __init__(self, app: WSGIApplication, token: str) -> None:
         self._app = app
@@ -69,13 +72,16 @@ class Guarded:
 
 
 def _assumed() -> list[str]:
-    """Return the session tokens that steps got by assuming roles, which moto's STS lets everybody who may ask."""
+    """Return the session tokens that steps got by assuming roles.
+
+    moto's STS gives them to everybody who may ask, and only those with the secret may.
+    """
     backends = sts_backends[_ACCOUNT].values()
     return [str(role.session_token) for backend in backends for role in backend.assumed_roles]
 
 
 def _without_cors(start_response: StartResponse) -> StartResponse:
-    """Send none of the headers by which moto lets pages of every site read its answers."""
+    """Leave out the headers that let other sites' pages read answers."""
 
     def start(status: str, headers: list[tuple[str, str]], *rest: object) -> Callable[[bytes], object]:
         own = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
@@ -85,14 +91,14 @@ def _without_cors(start_response: StartResponse) -> StartResponse:
 
 
 class Counted:
-    """The application, with the requests noted that pass through it."""
+    """The application, with a log of requests, and with faults."""
 
     def __init__(self, app: WSGIApplication, faults: S3Faults) -> None:
         self._app = app
         self._faults = faults
         self._lock = threading.Lock()
         self._requests: list[tuple[str, str, str, str, int]] = []
-        self._seen: Counter[tuple[str, str, str]] = Counter()
+        self._times: Counter[tuple[str, str, str]] = Counter()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
@@ -101,11 +107,11 @@ class Counted:
             start_response("200 OK", [("Content-Type", "application/json")])
             with self._lock:
                 return [json.dumps(self._requests).encode()]
-        found = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
-        actor = found[1] if found else ""
+        match = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
+        actor = match[1] if match else ""
         with self._lock:
-            times = self._seen[method, path, query]
-            self._seen[method, path, query] += 1
+            times = self._times[method, path, query]
+            self._times[method, path, query] += 1
         refused = chance(self._faults.seed, "refused", method, path, times) < self._faults.refused and times % 3 < 2
         with self._lock:
             self._requests.append((actor, method, path, query, 503 if refused else 200))
@@ -140,19 +146,20 @@ def serve(options: ServerOptions, announce: Callable[[int], None]) -> None:
 
 
 def keep(bucket: str, folder: Path) -> None:
-    """Write all objects below a folder, each to the file that its key names. Raises OSError.
+    """Write all objects below a folder, by key.
 
-    They are not forced to disk, which takes five times as long: 13 s instead of 2.6 s for 10,000 objects.
+    Raises OSError. They are not forced to disk, which takes five times as long: 13 s instead of 2.6 s for 10,000
+    objects.
     """
-    made: set[Path] = set()
-    for key, found in s3_backends[_ACCOUNT]["aws"].buckets[bucket].keys.items():
+    folders: set[Path] = set()
+    for key, content in s3_backends[_ACCOUNT]["aws"].buckets[bucket].keys.items():
         path = folder / key
         with suppress(StoreError, *_NO_FILE):
             check_key(key)
-            if path.parent not in made:
+            if path.parent not in folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                made.add(path.parent)
-            path.write_bytes(found.value)
+                folders.add(path.parent)
+            path.write_bytes(content.value)
 
 
 def _announce(port: int) -> None:
@@ -165,16 +172,16 @@ def run_server() -> None:
     os.umask(0o077)  # what it keeps may be secret
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerOptions)
     serve(options, _announce)
-    failed = ""
-    if options.kept:
+    problem = ""
+    if options.objects:
         try:
-            keep(options.bucket, Path(options.kept))
+            keep(options.bucket, Path(options.objects))
         except OSError as error:
-            failed = str(error)
+            problem = str(error)
     with suppress(BrokenPipeError):  # when the emulator was killed
-        sys.stdout.write(failed)
+        sys.stdout.write(problem)
         sys.stdout.flush()
-    os._exit(1 if failed else 0)  # requests that hang must not keep it
+    os._exit(1 if problem else 0)  # requests that hang must not keep it
 
 
 if __name__ == "__main__":

@@ -191,7 +191,8 @@ class Execution:
     def _leave(self, state: str, transition: Transition, frame: Frame, scope: Scope) -> Json:
         """Return a state's output, and assign its variables.
 
-        Both are made from the variables as they were: https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
+        Both are made from the variables as they were:
+        https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
         """
         fill = self._services.expressions.fill
         output = frame.default_output

@@ -5,7 +5,7 @@ AWS refuses a definition with a misspelt field, and so does this reader: a field
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lokki.base.values import Json
 from lokki.emulator.states.expressions import is_expression
@@ -108,7 +108,16 @@ class Fields:
         """Return the fields of an object in this one."""
         return Fields(self.value(name), f"{self.where}: {name}")
 
+    def ignore(self, names: Iterable[str]) -> None:
+        """Accept fields that change nothing here."""
+        self._unread -= set(names)
+
+    @property
+    def unread(self) -> list[str]:
+        """The fields that nobody has read, sorted."""
+        return sorted(self._unread)
+
     def end(self) -> None:
         """Raise EmulatorError if there are fields that nobody read."""
-        if self._unread:
-            raise EmulatorError(f"{self.where}: the emulator does not know the field {min(self._unread)!r}.")
+        if unknown := self.unread:
+            raise EmulatorError(f"{self.where}: the emulator does not know the field {unknown[0]!r}.")
