@@ -25,7 +25,7 @@ def reap(folder: str) -> None:
     That takes several rounds: a process that is killed may write until it has ended.
     """
     secret = sys.stdin.buffer.readline().strip()
-    sys.stdin.buffer.read()
+    sys.stdin.buffer.read()  # returns when the last process with the other end has ended: the emulator
     for _ in range(_TRIES):
         living = kill_processes(secret, os.fsencode(folder))
         shutil.rmtree(folder, ignore_errors=True)

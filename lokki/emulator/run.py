@@ -24,7 +24,7 @@ from lokki.emulator.s3.client import S3Server
 from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Scratch, Secret
 from lokki.emulator.states.execution import Execution
-from lokki.emulator.states.history import HistoryEvent, event_to_json
+from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Caller, ExecutionSettings, Functions, RealClock, Services
 from lokki.emulator.template import read_bundle
@@ -99,6 +99,7 @@ class Emulation:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
+            # In this order, and ended in the reverse: functions use S3, and everything is in the scratch folder.
             secret = Secret.new()
             scratch = cleanup.enter_context(Scratch(secret)).folder
             code = scratch / "code"
@@ -120,7 +121,7 @@ class Emulation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop.set()
+        self.stop.set()  # first, so that no thread starts a process while they are ended
         self._cleanup.__exit__(kind, error, trace)  # what ends badly besides must not hide the error
 
     def start(self, run_id: str, params: Mapping[str, Json]) -> Execution:
@@ -161,6 +162,7 @@ class Emulation:
         return load(store, ref_from_json(outcome.output))
 
     def _make_services(self, functions: LambdaFunctions) -> Services:
+        # Chaos outside of throttling: a doubled invocation counts twice, as it would on AWS.
         used: Functions = functions
         seed, concurrency = self._options.chaos, self._options.account_concurrency
         settings = ExecutionSettings(workers=self._options.children)
@@ -187,8 +189,8 @@ class Emulation:
         return S3Faults() if seed is None else S3Faults(seed, refused=0.05, late=0.05)
 
     def _listen(self, event: HistoryEvent) -> None:
-        line = msgspec.json.encode(event_to_json(event)) + b"\n"
-        with self._lock:
+        line = msgspec.json.encode(event.to_json()) + b"\n"
+        with self._lock:  # unbuffered and in one piece: a killed run has whole lines but for the last
             self._history.write(line)
         self._translator(event)
 

@@ -100,7 +100,7 @@ class Session:
             self.emit(RunStarted(flow, record.run_id, params, redriven, str(folder)))
             try:
                 result = self._emulate(folder, record, params, redriven=redriven)
-            except BaseException as error:
+            except BaseException as error:  # Ctrl-C too: the record must not say "running" of a run that is over
                 seconds = time.monotonic() - start
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self._runs.save(replace(record, status=status, seconds=seconds, error=str(error)))

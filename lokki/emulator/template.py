@@ -125,6 +125,7 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
             f"{folder}: the state machine has {len(text.encode()):,} bytes; AWS takes {DEFINITION_BYTES:,}."
         )
     [machine] = stack.of_type(_MACHINE)
+    # Two files of two builds would show a run that nobody can deploy.
     if json.loads(machine.text("DefinitionString")) != definition:
         raise EmulatorError(f"{folder}: template.yaml and statemachine.json hold different definitions. Build again.")
     substitutions = stack.resolved(machine.mapping("DefinitionSubstitutions"))
@@ -236,6 +237,7 @@ def _read_function(stack: Stack, fields: Fields, packages: _Packages) -> Functio
     _check_machine(function)
     if function.package_type == "Image":
         handler = "".join(function.image_config.command[:1])
+        # Unresolved: the prefix of the registry is a parameter that may have no value here.
         root = packages.image(code.inside("ImageUri").text("Fn::Sub"), name)
     else:
         handler = function.handler

@@ -84,7 +84,7 @@ class EventTranslator:
 
     def __call__(self, event: HistoryEvent) -> None:
         """Translate an event, and emit what it means."""
-        with self._lock:
+        with self._lock:  # not while emitting: a display may take its time, and children run on many threads
             events = self._child(event, event.child) if event.child is not None else self._main(event)
         for translation in events:
             self._emit(translation)
@@ -129,6 +129,7 @@ class EventTranslator:
                 return self._retried(event, None)
             case "MapRunStarted" | "MapRunRedriven":
                 return [self._map_started(event)]
+            # Nothing for MapRunFailed: the items that failed were reported one by one, and the execution fails next.
             case "MapRunSucceeded":
                 return [self._map_finished(event)]
             case "ExecutionFailed" | "ExecutionTimedOut":

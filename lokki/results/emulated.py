@@ -70,7 +70,7 @@ class KeptObjects:
 
 
 class _Event(msgspec.Struct, frozen=True):
-    """What counts here of a history event, as `lokki.emulator.states.history.event_to_json` writes it."""
+    """What counts here of a history event, as `HistoryEvent.to_json` writes it."""
 
     type: str
     state: str

@@ -26,11 +26,12 @@ def die_with_emulator(pipe: int) -> None:
 
 def run_handler(runtime: str, address_space: int, handler: str, *hiding: str) -> None:
     """Set up the process and run the handler's loop."""
-    pipe = os.dup(0)
+    pipe = os.dup(0)  # kept apart from standard input, which a step may read or close
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     threading.Thread(target=die_with_emulator, args=(pipe,), daemon=True).start()
+    # A request for far too much memory at once fails here; the emulator looks at what is really used.
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     # As on Lambda: the function's code, Python's library, and last the runtime. Nothing of the emulator's environment.
     sys.path = [os.environ["LAMBDA_TASK_ROOT"], *hiding, *sys.path, runtime]

@@ -67,10 +67,10 @@ class ChaosFunctions:
         if self._kill is not None:
             timer = threading.Timer(when * _LATEST_CRASH, self._kill, (caller,))
             timer.start()
-        if self._kill is not None or when > 0.5:
+        if self._kill is not None or when > 0.5:  # half of those that only pretend have done their work
             self._functions.invoke(function, payload, timeout, caller)
         if timer is not None:
-            timer.cancel()
+            timer.cancel()  # or it would kill the process in its next invocation
         message = "RequestId: chaos Error: Runtime exited with error: signal: killed"
         return FunctionReply(
             msgspec.json.encode({"errorType": "Runtime.ExitError", "errorMessage": message}), failed=True

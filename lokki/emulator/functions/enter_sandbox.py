@@ -28,10 +28,10 @@ def enter(root: str, temporary_bytes: int, mounts: str) -> None:
     """
     user, group = os.geteuid(), os.getegid()
     os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNS)
-    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/setgroups", "deny")  # the kernel asks for it before an unprivileged gid_map
     _write("/proc/self/uid_map", f"{USER} {user} 1")
     _write("/proc/self/gid_map", f"{GROUP} {group} 1")
-    _mount("none", "/", _RECURSIVE | _PRIVATE)
+    _mount("none", "/", _RECURSIVE | _PRIVATE)  # what is mounted from here on is not seen outside
     _mount(root, root, _BIND | _RECURSIVE)
     _mount("tmpfs", f"{root}/tmp", 0x2 | 0x4, "tmpfs", f"size={temporary_bytes},mode=1777")
     for line in mounts.splitlines():
@@ -49,7 +49,7 @@ def _bind(source: str, target: str, *, writable: bool) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o644))
     _mount(source, target, _BIND | _RECURSIVE)
-    if not writable:
+    if not writable:  # a bind mount takes no flags of its own at first: it is remounted
         _make_read_only(target)
 
 

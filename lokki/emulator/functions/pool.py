@@ -76,11 +76,13 @@ class LambdaFunctions:
         ends = time.monotonic() + timeout
         process = self._ready_process(spec, ends, stops)
         future = process.begin(payload, caller)
+        # In slices: the wait must end when the emulation is stopped, and a future can wait for one thing only.
         while True:
             left = ends - time.monotonic()
             try:
                 reply = future.result(min(_SLICE, max(left, 0.0)))
             except NotYetError:
+                # Who gives up leaves the function running, and gives the process back when it is done, as Lambda would.
                 if any(event.is_set() for event in stops):
                     future.add_done_callback(lambda done: self._give_back(process))
                     raise EmulationStoppedError from None
@@ -122,6 +124,7 @@ class LambdaFunctions:
         evicted: FunctionProcess | None = None
         with self._lock:
             while True:
+                # The last one that was used: so the others stay idle for longest, and are evicted first.
                 warm = next((process for process in reversed(self._idle) if process.spec is spec), None)
                 if warm is not None:
                     self._idle.remove(warm)
@@ -137,7 +140,7 @@ class LambdaFunctions:
                     raise EmulationStoppedError
                 if time.monotonic() > ends:
                     raise InvocationTimeoutError
-            self._starting += 1
+            self._starting += 1  # counts against the limit while it is on no list
         # Without the lock: ending a process and starting one take their time, and others have replies to give back.
         if evicted is not None:
             evicted.close()
@@ -148,13 +151,13 @@ class LambdaFunctions:
                 self._starting -= 1
         with self._lock:
             self._all.add(process)
-        if self._closed.is_set():
+        if self._closed.is_set():  # between the start and the list: `close` could not know of it
             process.close()
             raise EmulationStoppedError
         return process
 
     def _give_back(self, process: FunctionProcess) -> None:
-        alive = process.alive
+        alive = process.alive  # outside the lock: it asks the kernel
         with self._lock:
             if alive and process in self._all:
                 self._idle.append(process)

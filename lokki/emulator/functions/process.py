@@ -130,7 +130,7 @@ class FunctionProcess:
         self._looks, self._others = 0, 0
         self._temporary = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=surroundings.scratch))
         self._api = RuntimeApi(self)
-        self._process = self._start()
+        self._process = self._start()  # after the API: it asks for its first event at once
         targets = (self._serve, self._read, self._watch)
         self._threads = [threading.Thread(target=target, name=f"lokki-{spec.name}", daemon=True) for target in targets]
         for thread in self._threads:
@@ -152,7 +152,7 @@ class FunctionProcess:
             self.pending, self._request, self.caller = future, request, caller
             self._taken = time.monotonic()
             self._deadline = self._taken + INIT_SECONDS + self._surroundings.start_delay + self.spec.timeout
-            if self._process.poll() is not None:
+            if self._process.poll() is not None:  # it ended between two invocations, and `_watch` had nobody to tell
                 self._end(_exit_error(self._process.returncode, request))
                 return future
         self._events.put(InvocationEvent(request, payload, 0, self.spec.arn))
@@ -192,7 +192,7 @@ class FunctionProcess:
         with self._lock:
             self._killed_for = self._killed_for or "closed"
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.wait()  # before the threads are joined: the end of the process is what they wait for
         self._events.put(None)
         self._api.shutdown()
         self._api.server_close()
@@ -212,6 +212,7 @@ class FunctionProcess:
         if event is None:
             return None
         with self._lock:
+            # The timeout counts from here, not from `begin`: a cold start is no time of the function's.
             self._taken = time.monotonic()
             self._deadline = self._taken + self.spec.timeout
         self._follow("start", event.request)
@@ -225,7 +226,7 @@ class FunctionProcess:
             size = f"Response payload size ({len(payload)} bytes) exceeded maximum allowed payload size"
             reply = _error("Function.ResponseSizeTooLarge", f"{size} ({FUNCTION_PAYLOAD_BYTES} bytes).")
         with self._lock:
-            if request == self._request:
+            if request == self._request:  # an answer that comes after the timeout is for nobody
                 self._end(reply)
 
     def init_failed(self, payload: bytes) -> None:
@@ -258,10 +259,10 @@ class FunctionProcess:
             "TZ": ":UTC",
             **self._surroundings.sandbox.variables(spec.folder, self._temporary),
             **self._surroundings.variables,
-            "AWS_ACCESS_KEY_ID": spec.name,
+            "AWS_ACCESS_KEY_ID": spec.name,  # so that S3's log has which function asked
             **spec.environment,
         }
-        space = spec.memory * 2**20 + _HEADROOM
+        space = spec.memory * 2**20 + _HEADROOM  # a limit for what is asked for at once; `check` sees the rest
         return subprocess.Popen(
             self._surroundings.sandbox.command(spec.folder, spec.disk, space, spec.handler),
             cwd=spec.folder,
@@ -269,7 +270,7 @@ class FunctionProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True,  # a group of its own: it is killed with all that it started, and not by Ctrl-C
         )
 
     def _serve(self) -> None:
@@ -308,7 +309,7 @@ class FunctionProcess:
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._process.pid, number)  # its group has its number
 
 
 def _error(kind: str, message: str) -> FunctionReply:

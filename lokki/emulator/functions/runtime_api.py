@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Read a request's head, and refuse what is not the process's."""
         if not super().parse_request():
             return False
-        if not self._own:
+        if not self._own:  # another user of this machine, or a page in a browser: an answer would be a result of a step
             self.close_connection = True
             self._answer(403)
         return self._own
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404)
             return
         event = self._host.take()
-        if event is None:
+        if event is None:  # the process is being closed; it gets no answer, as on Lambda
             self.close_connection = True
             return
         headers = {

@@ -120,6 +120,7 @@ class NamespaceSandbox:
         """Try to go in once, and return why that fails, or ""."""
         if not hasattr(os, "unshare"):
             return "this is not Linux"
+        # Tried, not looked up: kernels, containers and AppArmor forbid namespaces in ways that no file tells.
         command = (*self._entering(folder, 1), f"{_LANGUAGE_ROOT}/bin/{_PYTHON}", "-I", "-S", "-c", "pass")
         environment = {"LD_LIBRARY_PATH": _LIBRARY_PATH}
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -258,7 +259,7 @@ def _runtime() -> Iterator[tuple[str, str, str]]:
             raise EmulatorError(f"the emulator needs {name}: install lokki with its extra, lokki[emulator].") from None
         tops = {path.parts[0] for path in distribution.files or () if path.parts[0] not in ("..", "__pycache__")}
         for top in sorted(tops):
-            if not top.endswith((".dist-info", ".pth")):
+            if not top.endswith((".dist-info", ".pth")):  # .pth files would run code of this environment's
                 yield ("r", str(distribution.locate_file(top)), f"{_RUNTIME_ROOT}/{top}")
         requirements = (line for line in distribution.requires or () if "extra ==" not in line)
         pending += (re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requirements)

@@ -66,6 +66,7 @@ class S3Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            # The path by which this process finds lokki and moto; -P keeps the current folder from standing before it.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         # Not by its command line, which everybody on this machine can read.
@@ -87,7 +88,7 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """The server's URL, once it has started."""
-        if not self._port:
+        if not self._port:  # waited for only when it is needed: moto takes a second to start
             assert self._process is not None
             assert self._process.stdout is not None
             line = self._process.stdout.readline().strip()

@@ -110,6 +110,7 @@ class Counted:
         match = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
         actor = match[1] if match else ""
         with self._lock:
+            # Which time this request comes decides, not when: a seed gives the same faults on a slow machine.
             times = self._times[method, path, query]
             self._times[method, path, query] += 1
         refused = chance(self._faults.seed, "refused", method, path, times) < self._faults.refused and times % 3 < 2
@@ -118,6 +119,7 @@ class Counted:
         if chance(self._faults.seed, "late", method, path, times) < self._faults.late:
             time.sleep(self._faults.late_seconds)
         if refused:
+            # A body that is not read would be taken for the next request of the connection.
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Retry-After", "0")])
             return [_SLOW_DOWN]
@@ -154,7 +156,7 @@ def keep(bucket: str, folder: Path) -> None:
     folders: set[Path] = set()
     for key, content in s3_backends[_ACCOUNT]["aws"].buckets[bucket].keys.items():
         path = folder / key
-        with suppress(StoreError, *_NO_FILE):
+        with suppress(StoreError, *_NO_FILE):  # S3 takes keys that are no paths, such as ones with ".."
             check_key(key)
             if path.parent not in folders:
                 path.parent.mkdir(parents=True, exist_ok=True)

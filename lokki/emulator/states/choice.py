@@ -48,7 +48,7 @@ class Choice:
         """Evaluate the conditions until one holds."""
         for condition, transition in self.branches:
             holds = visit.fill(condition, "Condition")
-            if not isinstance(holds, bool):
+            if not isinstance(holds, bool):  # JSONata would take 0 and "" for false; Step Functions takes neither
                 raise StatesError(QUERY_FAILED, f"The condition '{condition}' of {self.name} is no boolean.")
             if holds:
                 return transition, visit.frame

@@ -60,6 +60,7 @@ def read_definition(definition: object, name: str) -> StateMachine:
     states = _Level().read(fields)
     fields.end()
     machine = StateMachine(name, states, timeout)
+    # Labels name map runs in ARNs, so two maps with one label could not be told apart.
     labels = [state.settings.label for state in machine.maps]
     if len(set(labels)) < len(labels):
         raise EmulatorError(f"the state machine: labels of maps must differ: {', '.join(sorted(labels))}.")
@@ -95,7 +96,7 @@ class _Level:
         if name in self.names or not 1 <= len(name) <= STATE_NAME_LENGTH:
             length = f"1 to {STATE_NAME_LENGTH} characters"
             raise EmulatorError(f"{where}: names of states have {length} and are unique in the state machine.")
-        self.names.add(name)
+        self.names.add(name)  # shared by all levels: a name in a map may not stand outside of it
         fields = Fields(definition, where)
         fields.comment()
         _check_language(fields)

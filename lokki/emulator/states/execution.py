@@ -85,6 +85,7 @@ class Execution:
         https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
         """
         self.redrives += 1
+        # On AWS a redriven execution has its whole timeout again, as if it had just started.
         self._start_time, self._skipped = self._services.clock.elapsed(), 0.0
         self.record("ExecutionRedriven", "", redriveCount=self.redrives)
         return self._run_states()
@@ -92,6 +93,7 @@ class Execution:
     def snapshot(self) -> dict[str, Json]:
         """Return what another process needs to redrive the execution."""
         work, saved = self.progress.work, self.progress.saved
+        # A state that this process has not reached again keeps the snapshot that the execution came with.
         map_run: Json = work.snapshot() if work is not None else msgspec.json.decode(saved or b"null")
         return {
             "at": self._at,
@@ -122,6 +124,7 @@ class Execution:
     def left(self) -> float:
         """Return the seconds that the execution has left."""
         own = (_NO_LIMIT if self.identity.timeout is None else self.identity.timeout) - self._elapsed()
+        # Children end with their parent, whatever their own time: AWS aborts them.
         return own if self._left_above is None else min(own, self._left_above())
 
     def record(self, event: str, state: str, **details: Json) -> None:
@@ -159,6 +162,7 @@ class Execution:
             output, target = self._enter(self._states.by_name[self._at])
             if target is None:
                 return output
+            # Only now: a state that fails is the one that a redrive enters again, with the same input.
             self._at, self._input = target, output
             self.progress = Progress()
 
@@ -173,7 +177,7 @@ class Execution:
 
     def _try_until_through(self, state: State, entered: datetime) -> tuple[Json, str | None]:
         """Do a state's work as often as its rules of Retry say."""
-        used: Counter[int] = Counter()
+        used: Counter[int] = Counter()  # retries of each rule: every rule has attempts of its own
         for attempt in count():
             frame = Frame(self._input, self._context(state.name, entered, attempt))
             visit = Visit(state.name, attempt, frame, self._variables, self._services, self)
@@ -182,7 +186,7 @@ class Execution:
                 scope = visit.scope if frame is visit.frame else Scope(frame.states(), self._variables)
                 return self._leave(state.name, transition, frame, scope), transition.next
             except ExecutionTimeoutError:
-                raise
+                raise  # no rule is for it: neither States.ALL nor States.Timeout stands for the whole execution's
             except StatesError as error:
                 if not self._tries_again(state, error, used, attempt):
                     return self._caught(state, visit.frame, error)
@@ -195,6 +199,7 @@ class Execution:
         https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
         """
         fill = self._services.expressions.fill
+        # Output before Assign, and neither sees what the other gives: AWS evaluates both from the same variables.
         output = frame.default_output
         if transition.output is not None:
             output = fill(transition.output[0], scope, f"{state}.Output")
@@ -217,6 +222,7 @@ class Execution:
         match = next((number for number, rule in enumerate(rules) if matches(error, rule.errors)), None)
         if match is None or used[match] >= rules[match].attempts:
             return False
+        # Jitter by seed, state and attempt: a run that is done again with the same seed waits as long as before.
         seed = f"{self._services.settings.seed}/{self.identity.arn}/{state.name}/{attempt}"
         delay = rules[match].wait(used[match], random.Random(seed).random())
         used[match] += 1
@@ -225,6 +231,7 @@ class Execution:
         )
         left = self.left()
         waited = min(delay, max(left, 0.0))
+        # Time that the clock skips counts all the same: timeouts must end a run as they would on AWS.
         self._skipped += waited - self._services.clock.wait(waited)
         if delay >= left:
             raise ExecutionTimeoutError(f"The execution took longer than it may, while '{state.name}' waited.")

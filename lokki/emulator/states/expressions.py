@@ -94,13 +94,14 @@ class Expressions:
             raise StatesError(
                 QUERY_FAILED, f"The JSONata expression '{text.strip()}' in {where} failed: {error}"
             ) from None
-        if value is None:
+        if value is None:  # null is NULL_VALUE here
             raise StatesError(
                 QUERY_FAILED, f"The JSONata expression '{text.strip()}' in {where} returned nothing (undefined)."
             )
         return _from_library(value, text)
 
     def _parse(self, text: str, where: str) -> Jsonata:
+        # By thread: an expression of the library keeps its environment while it is evaluated.
         cache: dict[str, Jsonata] | None = getattr(self._parsed, "cache", None)
         if cache is None:
             cache = self._parsed.cache = {}
@@ -112,6 +113,7 @@ class Expressions:
                 parsed = Jsonata.jsonata(text)
             except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
                 raise EmulatorError(f"{where}: '{text.strip()}' is not JSONata: {error}") from None
+            # Null must not become "undefined": a field that is null is not a field that is missing.
             parsed.set_output_convert_nulls(False)
             parsed.set_validate_input(False)
             for name, function in _FUNCTIONS.items():
@@ -141,7 +143,7 @@ def _from_library(value: object, text: str) -> Json:
     """
     if value is None or value is Utils.NULL_VALUE:
         return None
-    if isinstance(value, Utils.RangeList):
+    if isinstance(value, Utils.RangeList):  # what [1..3] gives: it is lazy
         return list(range(value.a, value.b + 1))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_from_library(member, text) for member in value]
@@ -150,6 +152,7 @@ def _from_library(value: object, text: str) -> Json:
     if isinstance(value, bool | str):
         return value
     if isinstance(value, int):
+        # Step Functions computes with doubles: an int beyond 2**53 loses its last digits there.
         return value if -_LARGEST <= value <= _LARGEST else int(float(value))
     if isinstance(value, float):
         return int(value) if value.is_integer() else value

@@ -50,7 +50,7 @@ def matches(error: StatesError, names: Sequence[str]) -> bool:
         return False
     if error.error in names:
         return True
-    if error.error == DATA_LIMIT:
+    if error.error == DATA_LIMIT:  # States.ALL and States.TaskFailed do not stand for it; its own name does
         return False
     return ALL in names or (TASK_FAILED in names and error.error != TIMEOUT)
 
@@ -81,7 +81,7 @@ class Retrier:
         [3.0, 6.0, 10.0]
         """
         longest = float("inf") if self.max_delay is None else float(self.max_delay)
-        try:
+        try:  # a backoff of many attempts may be more than a float has room for
             delay = min(self.interval * self.backoff**retried, longest)
         except OverflowError:
             delay = longest

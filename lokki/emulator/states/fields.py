@@ -20,7 +20,7 @@ class Fields:
         if not isinstance(definition, dict):
             raise EmulatorError(f"{where}: it is {type(definition).__name__}, not an object.")
         self.where = where
-        self._fields: dict[str, Json] = dict(definition)
+        self._fields: dict[str, Json] = dict(definition)  # from a JSON or YAML document, so its values are JSON
         self._unread = set(self._fields)
 
     def __contains__(self, name: str) -> bool:
@@ -62,6 +62,7 @@ class Fields:
         if name not in self:
             return None
         value = self.value(name)
+        # bool first: True is an int in Python, and no number in JSON.
         if isinstance(value, bool) or not isinstance(value, int | float) or not RANGES[name].has(value):
             raise EmulatorError(f"{self.where}: {name} is {value!r}, not {RANGES[name]}.")
         return value

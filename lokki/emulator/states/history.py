@@ -40,16 +40,15 @@ class HistoryEvent:
     details: dict[str, Json] = field(default_factory=dict)
     child: Child | None = None
 
-
-def event_to_json(event: HistoryEvent) -> dict[str, Json]:
-    """Return an event as a JSON object."""
-    fields: dict[str, Json] = {
-        "execution": event.execution,
-        "number": event.number,
-        "type": event.type,
-        "state": event.state,
-        "seconds": round(event.seconds, 6),
-    }
-    if event.child is not None:
-        fields["child"] = {"map": event.child.map, "index": event.child.index, "items": event.child.items}
-    return {**fields, **event.details}
+    def to_json(self) -> dict[str, Json]:
+        """Return the event as a JSON object."""
+        fields: dict[str, Json] = {
+            "execution": self.execution,
+            "number": self.number,
+            "type": self.type,
+            "state": self.state,
+            "seconds": round(self.seconds, 6),
+        }
+        if self.child is not None:
+            fields["child"] = {"map": self.child.map, "index": self.child.index, "items": self.child.items}
+        return {**fields, **self.details}

@@ -82,7 +82,7 @@ def batches(
     """
     frame: dict[str, Json] = {} if batch_input is None else {"BatchInput": batch_input[0]}
     limit = min(max_bytes or STATE_BYTES, STATE_BYTES)
-    empty = len(_encode({**frame, "Items": []}))
+    empty = len(_encode({**frame, "Items": []}))  # what every batch has, whatever is in it
     batch: list[Json] = []
     size, first = empty, 0
     for index, payload in enumerate(inputs):
@@ -90,9 +90,9 @@ def batches(
         if batch and (len(batch) == max_items or size + added + 1 > limit):
             yield Share({**frame, "Items": batch}, first, len(batch))
             batch, size, first = [], empty, index
-        if empty + added > limit:
+        if empty + added > limit:  # alone in a batch, and still too large
             raise StatesError(DATA_LIMIT, f"Item {index} has {added} bytes, too many for a batch of {limit}.")
-        size += added + (1 if batch else 0)
+        size += added + (1 if batch else 0)  # the comma between two items
         batch.append(payload)
     if batch:
         yield Share({**frame, "Items": batch}, first, len(batch))

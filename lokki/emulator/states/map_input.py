@@ -45,12 +45,13 @@ def _read(source: Reader | tuple[Json], visit: Visit) -> list[Json]:
         content = visit.services.objects.read(str(bucket), str(key))
     except StoreError as error:
         raise StatesError(ITEM_READER_FAILED, str(error)) from None
-    return read_items(content, source.input_type, visit.whole(source.max_items, "MaxItems") or None)
+    return read_items(content, source.input_type, visit.whole(source.max_items, "MaxItems"))
 
 
 def _selected(selector: Json, items: list[Json], visit: Visit) -> Iterable[Json]:
     frame = visit.frame
     for index, item in enumerate(items):
+        # Only ItemSelector sees $states.context.Map; the fields of the map itself do not.
         context: Json = {**frame.context, "Map": {"Item": {"Index": index, "Value": item}}}
         scope = Scope({**frame.states(), "context": context}, visit.variables)
         yield visit.services.expressions.fill(selector, scope, f"{visit.state}.ItemSelector")

@@ -95,7 +95,7 @@ class MapRun:
         self._machine = f"{machine}/{attempt.settings.label}"
         self.arn = f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:{self._machine}:{self.id}"
         self._try = attempt
-        space = uuid.UUID(identity)
+        space = uuid.UUID(identity)  # children of a run that is done again have the same names
         self._children = [_ChildRun(share, str(uuid.uuid5(space, str(share.index)))) for share in shares]
         self._items = sum(share.items for share in shares)
         self._lock = threading.Lock()
@@ -174,9 +174,10 @@ class MapRun:
         Raises StatesError, States.ExceedToleratedFailureThreshold when too many items failed; the results of the
         others are written all the same.
         """
+        # A redrive runs what failed and what was pending, and nothing that succeeded.
         pending = deque(child for child in self._children if not _succeeded(child))
         threads = self._concurrency()
-        if threads == 1:
+        if threads == 1:  # on this thread, since nothing would run beside it
             self._run_pending(pending)
         elif pending:
             self._run_threads(pending, min(threads, len(pending)))
@@ -186,6 +187,7 @@ class MapRun:
             # Children that ended with the execution are no failures that could be tolerated: it times out, and AWS
             # aborts the map run: https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html
             raise ExecutionTimeoutError(f"The execution took longer than it may, in '{self._visit.state}'.")
+        # Written before the threshold is looked at: a map that fails leaves its results, for the catch and for people.
         result = self._write()
         if self._exceeded:
             raise StatesError(THRESHOLD, "The specified tolerated failure threshold was exceeded")
@@ -277,6 +279,7 @@ class MapRun:
         unwritten = [child for child in self._ended if not child.written]
         results = [self._result(child) for child in (*unwritten, *pending)]
         listed: dict[Kind, list[tuple[str, int]]] = {"SUCCEEDED": list(self._written.get("SUCCEEDED", []))}
+        # Numbers continue those of an earlier try: its files stay, and the manifest lists those with successes.
         numbers = Counter({kind: len(listing) for kind, listing in self._written.items()})
         for kind in KINDS:
             values = transformed((result for result in results if result.kind == kind), writer.transformation)
@@ -287,6 +290,7 @@ class MapRun:
                 listed.setdefault(kind, []).append((key, len(content)))
                 self._written.setdefault(kind, []).append((key, len(content)))
         objects.write(bucket, f"{folder}/manifest.json", manifest(bucket, self.arn, listed))
+        # Failures are not written for good: after a redrive the manifest lists the new outcome of those children.
         for child in unwritten:
             child.written = _succeeded(child)
 
@@ -330,6 +334,6 @@ def _restore(child: _ChildRun, record: _SavedChild, start: StartChild) -> None:
     child.written = record.written
     if (saved := record.outcome) is not None:
         child.outcome = Outcome(saved.status, msgspec.json.decode(saved.output), saved.error, saved.cause)
-    if bytes(record.execution) != b"null":
+    if bytes(record.execution) != b"null":  # msgspec takes no union with Raw
         child.execution = start(child.share, child.name)
         child.execution.restore(bytes(record.execution))

@@ -63,7 +63,7 @@ class Map:
             check_size(result, f"The result of the state '{self.name}'")
         except StatesError as error:
             visit.record("MapRunFailed", error=error.error, cause=error.cause, **map_run.counts())
-            if error.error in (DATA_LIMIT, RUNTIME):
+            if error.error in (DATA_LIMIT, RUNTIME):  # not redrivable: the next try is a new map run
                 visit.execution.progress.work = None
             raise
         visit.record("MapRunSucceeded", **map_run.counts())
@@ -79,7 +79,7 @@ class Map:
         machine = execution.identity.machine
         if progress.saved is not None:
             progress.work, progress.saved = MapRun.restored(attempt, machine, progress.saved), None
-        if isinstance(progress.work, MapRun) and not visit.attempt:
+        if isinstance(progress.work, MapRun) and not visit.attempt:  # a redrive begins with attempt 0
             map_run = progress.work
             map_run.renew(attempt)
             visit.record("MapRunRedriven", **map_run.details())
@@ -92,6 +92,7 @@ class Map:
 
     def _start(self, visit: Visit, share: Share, name: str) -> ChildExecution:
         settings, execution = self.settings, visit.execution
+        # STANDARD children have no timeout of their own, only what their parent has left.
         timeout = visit.services.settings.express_seconds if settings.express else None
         machine = f"{execution.identity.machine}/{settings.label}"
         child = Child(self.name, share.index, share.items)

@@ -72,7 +72,7 @@ def files(values: Iterable[Json], output_type: OutputType, limit: int) -> Iterat
     size = 0
     for value in values:
         text = _encode(value)
-        if parts and size + len(text) + 2 > limit:
+        if parts and size + len(text) + 2 > limit:  # 2 for the brackets; a single result may be larger than a file
             yield start + between.join(parts) + end
             parts, size = [], 0
         parts.append(text)

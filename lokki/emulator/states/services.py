@@ -135,7 +135,7 @@ class RealClock:
 
     def wait(self, seconds: float) -> float:
         """Wait for the scaled time."""
-        if self._stop.wait(seconds * self._scale):
+        if self._stop.wait(seconds * self._scale):  # not sleep: Ctrl-C must end the longest backoff at once
             raise EmulationStoppedError
         return seconds * self._scale
 

@@ -62,6 +62,7 @@ class Task:
         The result is Lambda's whole response.
         """
         function, payload, seconds = self._arguments(visit)
+        # Before the event: a task whose arguments are too large is not scheduled.
         text = check_size(payload, f"The arguments of the state '{self.name}'")
         visit.record("TaskScheduled", resourceType="lambda", resource="invoke", function=function, parameters=payload)
         try:
@@ -88,6 +89,7 @@ class Task:
         return function, payload, in_range(seconds, "TimeoutSeconds", self.name)
 
     def _invoke(self, visit: Visit, function: str, payload: bytes, seconds: float) -> FunctionReply:
+        # The shorter of the two ends the wait; which one it was decides whether rules may catch it.
         left = visit.execution.left()
         try:
             return visit.services.functions.invoke(function, payload, min(seconds, left), self._caller(visit))
@@ -108,7 +110,7 @@ class Task:
 def _decoded(payload: bytes) -> Json:
     try:
         value: Json = msgspec.json.decode(payload)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError:  # Step Functions hands on a payload that is no JSON as a string
         return payload.decode(errors="replace")
     return value
 
