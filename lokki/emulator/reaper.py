@@ -1,4 +1,4 @@
-"""A program that outlives the emulator, however that ends, and removes what it leaves: a folder and processes.
+"""A program that outlives the emulator, and removes the folder and the processes that it leaves.
 
 It is run by its path and imports Python's library only. Argument: the folder. Its standard input has a line with the
 secret of the run, which every function's process has in its environment, and ends when the emulator does. Programs that

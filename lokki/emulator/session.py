@@ -116,7 +116,7 @@ class Session:
         try:
             return self._execute(folder, record.run_id, params, redriven=redriven)
         finally:
-            with suppress(LokkiError, OSError):  # what ended the run is told, not that its folder is gone
+            with suppress(LokkiError, OSError):  # what ended the run is raised, not that its folder is gone
                 write_checksums(folder, record.seal)
 
     def _execute(self, folder: Path, run_id: str, params: Mapping[str, Json], *, redriven: bool) -> object:

@@ -1,4 +1,4 @@
-"""What a built folder says: its template, as far as the emulator needs it, its state machine and its packages.
+"""A built folder, read as far as the emulator needs it: template, state machine and packages.
 
 Each file is decoded once. A property that the emulator does not know is refused: it could change what a function does
 on AWS.
@@ -85,7 +85,7 @@ class _Function(msgspec.Struct, rename="pascal"):
     memory_size: int
     handler: str = ""
     runtime: str | None = None
-    architectures: list[str] = ["x86_64"]
+    architectures: tuple[str, ...] = ("x86_64",)
     environment: _Environment = msgspec.field(default_factory=_Environment)
     ephemeral_storage: _Storage = msgspec.field(default_factory=_Storage)
     image_config: _ImageConfig = msgspec.field(default_factory=_ImageConfig)

@@ -1,4 +1,7 @@
-"""AWS's history, translated to lokki's own events: an emulated run is shown and reported as a local one is."""
+"""The history of an emulated run, translated to lokki's own events.
+
+So it is shown and reported as a local run is.
+"""
 
 from __future__ import annotations
 

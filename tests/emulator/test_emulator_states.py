@@ -6,7 +6,7 @@ import pytest
 from support.emulation import FunctionError, SlowError, World, distributed, failing, machine, make_world, task
 
 from lokki.base.values import Json
-from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.definition import STATE_TYPES, read_definition
 from lokki.emulator.states.outcome import Outcome
 from lokki.errors import EmulatorError
 
@@ -87,6 +87,12 @@ def test_a_choice_without_a_way_on_fails(condition: str, error: str) -> None:
     states: dict[str, Json] = {"Which": {"Type": "Choice", "Choices": rules}, "Never": {"Type": "Succeed"}}
     outcome = run(make_world({}), states, {"n": 1})
     assert (outcome.status, outcome.error) == ("FAILED", error)
+
+
+def test_a_kind_of_state_is_named_as_its_type_since_its_events_are() -> None:
+    assert {kind: read.__qualname__ for kind, read in STATE_TYPES.items()} == {
+        kind: f"{kind}.read" for kind in ("Task", "Pass", "Choice", "Succeed", "Fail", "Map")
+    }
 
 
 def test_the_context_says_which_execution_state_and_try_it_is() -> None:

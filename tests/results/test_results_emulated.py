@@ -239,7 +239,7 @@ def test_objects_are_kept_by_key_where_a_file_can_have_that_name(tmp_path: Path)
 @pytest.mark.parametrize(
     ("raised", "seen", "message"),
     [
-        (None, EmulatorError, "what was in S3 cannot be kept: .*/proc/nowhere"),
+        (None, EmulatorError, "what was in S3 cannot be saved: .*/proc/nowhere"),
         (LookupError("goose"), LookupError, "goose"),
     ],
 )

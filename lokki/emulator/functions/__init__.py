@@ -1,4 +1,4 @@
-"""Lambda on this machine: the functions of a built flow, each in processes as Lambda's execution environments are.
+"""Lambda on this machine: the functions of a built flow, in processes like its execution environments.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 

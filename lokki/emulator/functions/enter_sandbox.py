@@ -1,7 +1,9 @@
-"""The first program of a function's process where Linux lets it have a root of its own: makes that, and goes in.
+"""The program that makes a root for a function's process, and goes in.
+
+It comes first where Linux lets a user have a root of their own.
 
 It is run by its path and imports Python's library only. Arguments: the folder that becomes the root, the bytes of
-/tmp, what is mounted in it, a line each, and the program to go on as.
+/tmp, what is mounted in it, a line each, and the program to become.
 https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 """
 

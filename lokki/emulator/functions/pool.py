@@ -1,4 +1,4 @@
-"""The Lambda functions of a built flow, each in processes of its own: warm ones first, several at once."""
+"""The Lambda functions of a built flow, each in processes of its own, warm ones first."""
 
 from __future__ import annotations
 

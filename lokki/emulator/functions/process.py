@@ -1,4 +1,6 @@
-"""One execution environment of a Lambda function: a process under awslambdaric, kept warm between invocations.
+"""One execution environment of a Lambda function: a process under Lambda's runtime client.
+
+It is kept warm between invocations.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """

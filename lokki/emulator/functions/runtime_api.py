@@ -1,4 +1,6 @@
-"""Lambda's Runtime API on loopback, for one process: it asks for an event, and posts the response or an error.
+"""Lambda's Runtime API on loopback, for one process.
+
+The process asks for an event, and posts the response or an error.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """

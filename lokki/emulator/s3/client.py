@@ -83,7 +83,7 @@ class S3Server:
         problem, _ = self._process.communicate()  # closes its standard input, at which it ends, and waits
         if self._process.returncode and error is None:
             reason = problem.decode(errors="replace").strip() or f"the server ended with {self._process.returncode}"
-            raise EmulatorError(f"what was in S3 cannot be kept: {reason}.")
+            raise EmulatorError(f"what was in S3 cannot be saved: {reason}.")
 
     @property
     def endpoint(self) -> str:

@@ -1,4 +1,4 @@
-"""A process with moto's S3 on loopback: one bucket, a log of requests, and faults where they are asked for.
+"""A process with moto's S3 on loopback, with one bucket, a log of requests, and faults on demand.
 
 Run as a module. The first line of its standard input is a JSON object of ServerOptions; it prints its port and ends
 with its standard input. ``GET /lokki-emulator/requests`` returns the log. Nobody is answered who does not have the

@@ -1,4 +1,4 @@
-"""An interpreter of Amazon States Language, in JSONata: state machines run as Step Functions runs them.
+"""An interpreter of Amazon States Language: runs state machines as Step Functions does.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html
 

@@ -1,4 +1,4 @@
-"""Errors of states: their names, what matches them, and how long to wait before a state is tried again.
+"""Errors of states: their names, which rules match them, and how long to wait for a retry.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 """

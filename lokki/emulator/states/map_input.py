@@ -1,4 +1,4 @@
-"""The inputs of a map's children: items, read or evaluated, overridden by ItemSelector, put into batches.
+"""The inputs of a map's children: its items, overridden by ItemSelector and put into batches.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itemselector.html
 """
