@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 import msgspec
 
-from lokki.base.failures import described
+from lokki.base.failures import describe_error
 from lokki.base.signatures import UNKNOWN, accepts, describe
 from lokki.base.values import Json
 
@@ -190,7 +190,7 @@ def _is_encodable(text: str) -> bool:
 
 
 def _not_made(value: object, annotation: object, error: Exception) -> ConversionError:
-    return ConversionError(f"{_shown(value)}, of which no {describe(annotation)} can be made ({described(error)})")
+    return ConversionError(f"{_shown(value)}, of which no {describe(annotation)} can be made ({describe_error(error)})")
 
 
 def is_same(one: object, other: object) -> bool:
@@ -263,7 +263,7 @@ def _shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception as error:  # a value's own code may raise anything
-        text = f"a {_kind(value)} whose repr() raised {described(error)}"
+        text = f"a {_kind(value)} whose repr() raised {describe_error(error)}"
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

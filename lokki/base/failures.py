@@ -54,7 +54,7 @@ def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: s
     ``defined_at``: ``file:line`` of the step, for errors that come from no line of the user's. A step that calls
     ``sys.exit()`` raises SystemExit, which is described like any other.
     """
-    message, name = text_of(error), _class_name(error)
+    message, name = error_text(error), _class_name(error)
     where, users, full = defined_at, "", ""
     try:
         where = users_place(trace_of(error)) or defined_at
@@ -67,7 +67,7 @@ def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: s
     return Failure(step, name, message, where, users, full, attempts)
 
 
-def text_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return the text of any error; a user's ``__str__`` may raise, and its failure must not hide the first one."""
     try:
         return _exact(str(error))
@@ -77,13 +77,13 @@ def text_of(error: BaseException) -> str:
         return f"(its text cannot be shown: str() raised {_class_name(broken)})"
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error's class, its text, and the user's line that it came from if there is one.
 
-    >>> described(ValueError("bad")), described(KeyError())
+    >>> describe_error(ValueError("bad")), describe_error(KeyError())
     ('ValueError: bad', 'KeyError')
     """
-    text = first_line(text_of(error))
+    text = first_line(error_text(error))
     place = place_in_users_files(trace_of(error))
     return f"{_class_name(error)}{': ' if text else ''}{text}{f' at {place}' if place else ''}"
 
@@ -112,12 +112,12 @@ def _formatted(error: BaseException, *, without_own: bool) -> str:
     """Format an error with its causes as Python does; ``without_own``: without lokki's own frames."""
     import traceback  # only here: most starts of a Lambda function end without a failure
 
-    described = traceback.TracebackException.from_exception(error)
-    current: traceback.TracebackException | None = described
+    formatted = traceback.TracebackException.from_exception(error)
+    current: traceback.TracebackException | None = formatted
     while without_own and current is not None:
         current.stack = traceback.StackSummary.from_list([f for f in current.stack if not is_own_file(f.filename)])
         current = current.__cause__ or current.__context__
-    return "".join(described.format())
+    return "".join(formatted.format())
 
 
 def is_own_file(filename: str) -> bool:

@@ -20,7 +20,7 @@ from typing import NoReturn, cast
 
 import click
 
-from lokki.base.failures import first_line, place_in_users_files, text_of, trace_of, users_place
+from lokki.base.failures import error_text, first_line, place_in_users_files, trace_of, users_place
 from lokki.cli.called import called_as
 from lokki.cli.ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
@@ -343,7 +343,7 @@ def users_traceback(error: BaseException) -> str | None:
     where = users_place(trace_of(error))
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
-    message = first_line(text_of(error))
+    message = first_line(error_text(error))
     kind = f"{type(error).__name__}{': ' if message else ''}{message}"
     return f"{''.join(described.format())}error: {from_here(where)}: {kind}\n"
 

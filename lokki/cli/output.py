@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from lokki.base.failures import described, text_of
+from lokki.base.failures import describe_error, error_text
 from lokki.cli.options import DONE, FAILED, from_here
 from lokki.errors import RunError, StopSignal
 from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines
@@ -95,7 +95,7 @@ def shown(result: object) -> str | None:
         raise
     # A result's own code may raise anything.
     except BaseException as error:
-        raise RunError(f"the result cannot be shown: {described(error)}") from error
+        raise RunError(f"the result cannot be shown: {describe_error(error)}") from error
 
 
 def _text(result: object) -> str:
@@ -146,8 +146,8 @@ def _content(path: Path, result: object) -> bytes:
     # A result's own code may raise anything.
     except BaseException as error:
         if is_json and isinstance(error, ValueError):
-            raise RunError(f"--output {path}: the result is no JSON: {text_of(error)}") from error
-        raise RunError(f"--output {path}: the result cannot be written: {described(error)}") from error
+            raise RunError(f"--output {path}: the result is no JSON: {error_text(error)}") from error
+        raise RunError(f"--output {path}: the result cannot be written: {describe_error(error)}") from error
 
 
 def check_writable(path: Path) -> None:
@@ -189,7 +189,7 @@ def _json(result: object, indent: int) -> str:
         builtin = msgspec.to_builtins(result, str_keys=True)
         encoded = msgspec.json.encode(builtin)
     except (TypeError, RecursionError, UnicodeError) as error:
-        raise ValueError(text_of(error)) from None
+        raise ValueError(error_text(error)) from None
     _refuse_infinite(builtin)
     return msgspec.json.format(encoded, indent=indent).decode()
 

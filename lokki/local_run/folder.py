@@ -21,7 +21,7 @@ from lokki.local_run.journal import Parts
 from lokki.local_run.seal import Seal
 from lokki.store import codec
 from lokki.store.items import WrittenItems
-from lokki.store.keys import Keys, shown
+from lokki.store.keys import Keys, describe_place
 from lokki.store.local import LocalStore
 
 RECORD = "run.json"
@@ -175,7 +175,7 @@ class RunFolder:
         """
         if isinstance(ref, Inline):
             return ref.result
-        return codec.loads(self._store.read(ref), url=shown(ref), modules=modules, crc32=ref.crc32)
+        return codec.loads(self._store.read(ref), url=describe_place(ref), modules=modules, crc32=ref.crc32)
 
     @contextmanager
     def reading(self, step_id: str, *, resumable: bool = False) -> Iterator[None]:

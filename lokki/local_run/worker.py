@@ -27,7 +27,7 @@ from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import partial_value
 from lokki.plan import Call
 from lokki.store.codec import dumps, loads
-from lokki.store.manifest import Entry, entries
+from lokki.store.manifest import ManifestEntry, entries
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -125,7 +125,7 @@ class Worker:
         self._pack.close()
         self._part.close()
 
-    def _run_item(self, line: bytes, entry: Entry, work: Work) -> Failure | None:
+    def _run_item(self, line: bytes, entry: ManifestEntry, work: Work) -> Failure | None:
         """Run the inner steps on one item; return why it failed, if it did.
 
         A step may change the value that it gets, and fail: ``again`` gives that value anew.
@@ -184,7 +184,7 @@ class Worker:
             self._mark(self._index, self._position, used_up + 1)
         return used_up
 
-    def _start(self, entry: Entry, work: Work) -> tuple[object, int]:
+    def _start(self, entry: ManifestEntry, work: Work) -> tuple[object, int]:
         """Return what the item's next inner step gets, and that step's position."""
         partial = work.partials.get(entry.index)
         if partial is not None:

@@ -20,7 +20,7 @@ from lokki.results.items import LogLine
 from lokki.results.log import log_lines
 from lokki.results.modules import PackagedModule
 from lokki.results.remote import RemoteRun
-from lokki.store.keys import shown
+from lokki.store.keys import describe_place
 from lokki.store.local import LocalStore
 
 _SCHEME = "s3://"
@@ -59,7 +59,7 @@ class KeptObjects:
         try:
             content = self._files.read(Stored(self._files.url(key), place.range))
         except StoreError as error:
-            raise StoreError(f"{shown(place)} is not kept in {self._folder}: {error}") from None
+            raise StoreError(f"{describe_place(place)} is not kept in {self._folder}: {error}") from None
         if place.range is None:  # a value in a pack has a checksum where it is named
             self._checksums.check(f"{OBJECTS}/{key}", content)
         return content

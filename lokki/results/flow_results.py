@@ -6,7 +6,6 @@ or your flows wrote.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +16,8 @@ from lokki.errors import ParameterError, RunError, RunFolderError
 from lokki.results.html import table
 from lokki.results.items import Catalog, Items, Kept, LogLine, Place, RunInfo, short
 from lokki.results.local import LocalCatalog
-from lokki.results.remote import Executions, RemoteCatalog
-from lokki.store.s3 import S3Store
 
-__all__ = ["FlowResults", "Items", "LogLine", "Run", "RunTable", "local", "remote"]
+__all__ = ["FlowResults", "Items", "LogLine", "Run", "RunTable", "local"]
 
 _ENDED_WELL = ("finished", "succeeded")
 
@@ -32,15 +29,6 @@ def local(flow: str, root: Path | str = ".lokki", *, file: Path | str | None = N
     ``__main__`` there, and something else here. Default: the file that the run names, if it names one.
     """
     return FlowResults(flow, LocalCatalog(flow, Path(root), Path(file) if file is not None else None))
-
-
-def remote(flow: str, *, bucket: str, executions: Executions, environ: Mapping[str, str] = os.environ) -> FlowResults:
-    """Return the runs of a deployed flow; ``flow``: the name that it is deployed under.
-
-    ``bucket``: the one that the flow keeps its values in; ``executions``: Step Functions' part. Raises ConfigError if
-    ``AWS_ENDPOINT_URL`` in the environment cannot be used.
-    """
-    return FlowResults(flow, RemoteCatalog(flow, S3Store(bucket, f"lokki/{flow}/", environ=environ), executions))
 
 
 class FlowResults:
@@ -75,9 +63,9 @@ class FlowResults:
 class Run:
     """One run, as it was when it was asked for. ``params``: the JSON of all its parameters, defaults included."""
 
-    def __init__(self, info: RunInfo, kept: Kept) -> None:
+    def __init__(self, info: RunInfo, data: Kept) -> None:
         self.info = info
-        self.kept = kept
+        self.kept = data
 
     @property
     def id(self) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from mmap import mmap
 from typing import Protocol, overload
 
-from lokki.base.failures import Failure, described
+from lokki.base.failures import Failure, describe_error
 from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
@@ -208,7 +208,7 @@ def short(value: object) -> str:
     try:
         text = repr(value)
     except Exception as error:  # a value's own code may raise anything
-        text = f"<{type(value).__name__} whose repr() raised {described(error)}>"
+        text = f"<{type(value).__name__} whose repr() raised {describe_error(error)}>"
     return text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"
 
 

@@ -14,7 +14,7 @@ from lokki.errors import StoreError
 from lokki.results.items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
 from lokki.store import codec
 from lokki.store.base import Store
-from lokki.store.keys import Keys, shown
+from lokki.store.keys import Keys, describe_place
 from lokki.store.map_results import (
     BatchFailure,
     ItemResult,
@@ -22,7 +22,7 @@ from lokki.store.map_results import (
     child_items,
     failed_children,
     item_results,
-    read_manifest,
+    read_result_files,
 )
 
 
@@ -132,7 +132,7 @@ class RemoteRun:
     def _load(self, ref: Ref) -> object:
         if isinstance(ref, Inline):
             return ref.result
-        return codec.loads(self._store.read(ref), url=shown(ref), modules=self._modules, crc32=ref.crc32)
+        return codec.loads(self._store.read(ref), url=describe_place(ref), modules=self._modules, crc32=ref.crc32)
 
 
 class RemoteItems:
@@ -194,7 +194,7 @@ def read_results(store: Store, key: str | None, inner: Sequence[str], items: int
     if key is None:
         return {}
     url = store.url(key)
-    files = read_manifest(store, url)
+    files = read_result_files(store, url)
     failures = dict(_failures(store, url, files, inner))
     results = {entry.index: _result(entry) for entry in item_results(store, url, files, items)}
     return failures | results  # an item that succeeded when the run was redriven has not failed

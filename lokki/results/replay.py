@@ -19,9 +19,6 @@ from lokki.results.flow_results import Items, Run
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import check_items
 
-type Tell = Callable[[str], None]
-"""Takes a line about what is done, for the user."""
-
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -40,7 +37,7 @@ class Replay:
         return _run_once(self.call, self.invocation, self.value, self.item)
 
 
-def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Tell) -> Replay:
+def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str], None]) -> Replay:
     """Fetch the input that a step had in a run; ``item``: the path of the item, for a step inside of a map block.
 
     Where the run does not keep what an earlier step of the map block returned for the item, that step is run again,
@@ -122,7 +119,7 @@ def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
 
 
 def _item_input(
-    of: Run, block: FanOut, call: Call, invocations: dict[str, Invocation], item: int, tell: Tell
+    of: Run, block: FanOut, call: Call, invocations: dict[str, Invocation], item: int, tell: Callable[[str], None]
 ) -> object:
     """Return what an inner step got for an item: the latest that is kept, and from there what steps return now."""
     earlier = block.calls[: block.calls.index(call)]

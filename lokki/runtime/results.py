@@ -10,7 +10,7 @@ from lokki.base.values import Stored
 from lokki.errors import StoreError, TooManyFailuresError
 from lokki.runtime.event import ResultsKey
 from lokki.store.base import Store, load_many
-from lokki.store.map_results import BatchFailure, item_results, read_manifest
+from lokki.store.map_results import BatchFailure, item_results, read_result_files
 
 
 def load_results(store: Store, source: ResultsKey, tolerate: float | None) -> list[object]:
@@ -25,7 +25,7 @@ def load_results(store: Store, source: ResultsKey, tolerate: float | None) -> li
     stored: list[tuple[int, Stored]] = []
     failed: set[int] = set()
     # By fields and not by `ItemResult.ref`: this is done for each of a million results.
-    for entry in item_results(store, url, read_manifest(store, url), source.items):
+    for entry in item_results(store, url, read_result_files(store, url), source.items):
         if isinstance(entry.failed, BatchFailure):
             failed.add(entry.index)
         elif isinstance(entry.result_url, str):

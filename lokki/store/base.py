@@ -10,7 +10,7 @@ import msgspec
 
 from lokki.base.values import Inline, Json, Ref, Stored, inline_json
 from lokki.store import codec
-from lokki.store.keys import shown
+from lokki.store.keys import describe_place
 
 
 class Store(Protocol):
@@ -53,7 +53,7 @@ def load(store: Store, ref: Ref) -> object:
     """
     if isinstance(ref, Inline):
         return ref.result
-    return codec.loads(store.read(ref), url=shown(ref), crc32=ref.crc32)
+    return codec.loads(store.read(ref), url=describe_place(ref), crc32=ref.crc32)
 
 
 def reader(store: Store, ref: Ref) -> Callable[[], object]:
@@ -68,4 +68,8 @@ def load_many(store: Store, refs: Sequence[Ref]) -> Iterator[object]:
     """Yield the values that references stand for, in order; as `load`, but reading ahead."""
     contents = store.read_many(ref for ref in refs if isinstance(ref, Stored))
     for ref in refs:
-        yield ref.result if isinstance(ref, Inline) else codec.loads(next(contents), url=shown(ref), crc32=ref.crc32)
+        yield (
+            ref.result
+            if isinstance(ref, Inline)
+            else codec.loads(next(contents), url=describe_place(ref), crc32=ref.crc32)
+        )

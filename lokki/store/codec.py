@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from isal import igzip_lib, isal_zlib
 
-from lokki.base.failures import described, place_in_users_files, text_of, trace_of
+from lokki.base.failures import describe_error, error_text, place_in_users_files, trace_of
 from lokki.errors import ResultError, StopSignal, StoreError, damaged
 
 MAX_BYTES = 10 * 2**30
@@ -138,16 +138,16 @@ def _unpickled(pieces: list[memoryview], modules: Mapping[str, str] | None) -> o
 def _not_unpickled(name: str, error: BaseException) -> StoreError:
     if place_in_users_files(trace_of(error)):
         return StoreError(
-            f"{name} is whole but its class raises when it is read: {described(error)}. "
+            f"{name} is whole but its class raises when it is read: {describe_error(error)}. "
             "Fix the class and resume, or return plain data."
         )
     if isinstance(error, ImportError | AttributeError):
         return StoreError(
-            f"{name} {MISSING}: {text_of(error)}. "
+            f"{name} {MISSING}: {error_text(error)}. "
             "Install what the step that wrote it has installed, or run that step again with today's code."
         )
     return StoreError(
-        f"{name} is whole but does not unpickle: {described(error)}. "
+        f"{name} is whole but does not unpickle: {describe_error(error)}. "
         "Use the Python and package versions that wrote it, or run the step that wrote it again."
     )
 
@@ -254,7 +254,7 @@ def _pickled(value: object) -> list[memoryview]:
     # The code of a value's class may raise anything.
     except BaseException as error:
         kind = type(value)
-        reason = text_of(error) if isinstance(error, _SPEAKING) else described(error)
+        reason = error_text(error) if isinstance(error, _SPEAKING) else describe_error(error)
         raise ResultError(
             f"A result of type {kind.__module__}.{kind.__qualname__} does not pickle: {reason}. "
             "Return plain data, or objects of classes defined at the top level of a module."

@@ -68,7 +68,7 @@ def check_key(key: str) -> str:
     return key
 
 
-def shown(place: Stored) -> str:
+def describe_place(place: Stored) -> str:
     """Return how messages name a stored value: its URL, and where in the object it is."""
     if place.range is None:
         return place.result_url
@@ -83,10 +83,12 @@ def check_range(place: Stored, size: int) -> tuple[int, int]:
     """
     offset, length = place.range or (0, size)
     if offset < 0 or length < 0 or offset + length > size:
-        raise truncated(place, f"the object has {size} bytes")
+        raise truncation_error(place, f"the object has {size} bytes")
     return offset, length
 
 
-def truncated(place: Stored, reason: str) -> StoreError:
+def truncation_error(place: Stored, reason: str) -> StoreError:
     """Return the error for bytes that are not there."""
-    return damaged(f"{shown(place)} is truncated: {reason}", "Delete the object and run the step that wrote it again.")
+    return damaged(
+        f"{describe_place(place)} is truncated: {reason}", "Delete the object and run the step that wrote it again."
+    )

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from lokki.base.values import Stored
 from lokki.errors import StoreError, damaged
-from lokki.store.keys import check_key, check_range, truncated
+from lokki.store.keys import check_key, check_range, truncation_error
 
 _SCHEME = "local:///"
 
@@ -104,7 +104,7 @@ def _read(file: BinaryIO, place: Stored, size: int) -> bytes:
     file.seek(offset)
     content = file.read(length)
     if len(content) < length:
-        raise truncated(place, "it was shortened while it was read")
+        raise truncation_error(place, "it was shortened while it was read")
     return content
 
 

@@ -21,7 +21,7 @@ _GROUP_ITEMS = 1024
 _GROUP_BYTES = 2**20
 
 
-class Entry(msgspec.Struct, frozen=True):
+class ManifestEntry(msgspec.Struct, frozen=True):
     """A line of the manifest, decoded."""
 
     index: int
@@ -45,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True):
         return Stored(self.result_url, self.range, self.crc32)
 
 
-_DECODER = msgspec.json.Decoder(list[Entry])
+_DECODER = msgspec.json.Decoder(list[ManifestEntry])
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ def check_items(step: str, result: object) -> Iterable[object]:
     return result
 
 
-def entries(lines: Iterable[bytes]) -> list[Entry]:
+def entries(lines: Iterable[bytes]) -> list[ManifestEntry]:
     """Decode some lines of a manifest, as `item_lines` yields them."""
     return _DECODER.decode(b"[%b]" % b",".join(lines))
 

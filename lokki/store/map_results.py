@@ -97,7 +97,7 @@ _CHILDREN = msgspec.json.Decoder(list[FailedChild])
 _CHILD_INPUT = msgspec.json.Decoder(_ChildInput)
 
 
-def read_manifest(store: Store, url: str) -> ResultFiles:
+def read_result_files(store: Store, url: str) -> ResultFiles:
     """Read which files of results a map has.
 
     Raises StoreError for what ResultWriter does not write.

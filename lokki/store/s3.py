@@ -17,7 +17,7 @@ from obstore.store import S3Store as Client
 
 from lokki.base.values import Stored
 from lokki.errors import ConfigError, StoreError
-from lokki.store.keys import check_key, check_range, truncated
+from lokki.store.keys import check_key, check_range, truncation_error
 from lokki.store.profile import with_profile
 
 if TYPE_CHECKING:  # obstore has its names for type checkers only
@@ -225,7 +225,7 @@ def _requests(places: Iterable[tuple[str, Stored]]) -> Iterator[_Request]:
     for key, place in places:
         offset, length = place.range or (0, 0)
         if not (0 <= offset < _MOST and 0 <= length < _MOST):
-            raise truncated(place, "no object has such a range")
+            raise truncation_error(place, "no object has such a range")
         if request is not None and request.takes(key, place):
             request.end = offset + length
             request.places.append(place)
@@ -298,7 +298,7 @@ def _translated(error: BaseException, place: Stored, action: str) -> StoreError:
     code = found[1] if found else ""
     url = place.result_url
     if code == "InvalidRange":
-        return truncated(place, "the object ends before it")
+        return truncation_error(place, "the object ends before it")
     if code == "NoSuchBucket":
         reason, advice = "the bucket does not exist", "Create it, or set LOKKI_ARTIFACT_BUCKET to the right one"
     elif isinstance(error, FileNotFoundError):

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from strategies import CHAINS, Chain, comparable, draw
 from support.local_runs import Local
+from support.remote_runs import remote_results
 
 from lokki import Retry, flow, step
 from lokki.base.item_path import ItemPath
@@ -28,7 +29,7 @@ from lokki.engine.invocation import StepFailedError
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph
 from lokki.plan import FanOut, lower
-from lokki.results.flow_results import Items, local, remote
+from lokki.results.flow_results import Items, local
 from lokki.results.replay import debug, fetch
 
 LABEL, SINCE = "ä", datetime.date(2026, 2, 3)
@@ -235,7 +236,7 @@ def test_items_of_an_emulated_run_replay_as_those_of_a_local_one(tmp_path: Path)
     with S3Server("acme-artifacts") as s3:
         deployed = Deployed(steps.chained(), LokkiConfig(), s3)
         assert deployed.run({"log": str(log), "count": 4}).status == "FAILED"
-        run = remote("chained", bucket=s3.bucket, executions=deployed, environ=s3.variables("reader")).latest()
+        run = remote_results("chained", bucket=s3.bucket, executions=deployed, environ=s3.variables("reader")).latest()
         again = fetch(lower(steps.chained()), run, "second", (2,), told.append)
         with pytest.raises(StepFailedError, match="cannot take 20"):
             again.run()

@@ -21,6 +21,7 @@ from aws.moto_server import Aws
 from hypothesis import HealthCheck, given, settings
 from strategies import CHAINS, Chain, draw
 from support.local_runs import Local
+from support.remote_runs import remote_results
 
 from lokki import flow, step
 from lokki.base.failures import Failure
@@ -31,7 +32,7 @@ from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
 from lokki.plan import FanOut, lower, plan_lines
-from lokki.results.flow_results import FlowResults, Items, local, remote
+from lokki.results.flow_results import FlowResults, Items, local
 from lokki.results.items import LogLine, Place, RunInfo
 from lokki.results.local import places as places_of_lines
 from lokki.results.remote import places as places_of_definition
@@ -418,7 +419,7 @@ def s3() -> Iterator[S3Server]:
 
 
 def emulated(s3: S3Server, deployed: InProcess) -> FlowResults:
-    return remote(deployed.graph.name, bucket=s3.bucket, executions=deployed, environ=s3.variables("reader"))
+    return remote_results(deployed.graph.name, bucket=s3.bucket, executions=deployed, environ=s3.variables("reader"))
 
 
 @pytest.mark.parametrize("batch", [None, 4])
@@ -527,7 +528,7 @@ def deployed(aws: Aws) -> Deployed:
     keys = Keys("lokki/tolerant/run-1")
     info = RunInfo("run-1", "tolerant", "succeeded", STARTED, 4.5, {"log": "x", "count": 4})
     executions = FakeExecutions(info, build_state_machine(tolerant(), LokkiConfig()))
-    results = remote("tolerant", bucket=bucket, executions=executions, environ=aws.environ)
+    results = remote_results("tolerant", bucket=bucket, executions=executions, environ=aws.environ)
     with tempfile.TemporaryFile() as spool:
         write_items(store, keys, "numbers", [0, 1, {2}, 3], 4096, spool)
     return Deployed(store, executions, results, keys)

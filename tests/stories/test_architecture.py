@@ -110,7 +110,7 @@ BROAD = {
     ("lokki.base.convert", "_shown"): "a value's __repr__ may raise anything",
     ("lokki.results.items", "short"): "a value's __repr__ may raise anything",
     ("lokki.runtime.handler", "handle"): "a step may raise anything; it is raised again under the name that is retried",
-    ("lokki.base.failures", "text_of"): "a user's __str__ may raise anything",
+    ("lokki.base.failures", "error_text"): "a user's __str__ may raise anything",
     ("lokki.base.failures", "failure_of"): "attributes of a user's exception may raise anything",
     ("lokki.local_run.own_thread", "run"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
