@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lokki.base.quotas import FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
+from lokki.base.quotas import ENVIRONMENT_BYTES, FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
 from lokki.errors import FlowError
 
+_VARIABLE = re.compile("[a-zA-Z][a-zA-Z0-9_]+")
+"""https://docs.aws.amazon.com/lambda/latest/api/API_Environment.html"""
+
+_NO_VALUE = re.compile("[\\0\\ud800-\\udfff]")
+
 _RESERVED_VARIABLES = re.compile(
-    "AWS_(ACCESS_KEY(_ID)?|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_[A-Z_]+)"
-    "|LAMBDA_(RUNTIME_DIR|TASK_ROOT)|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME)"
+    "AWS_(ACCESS_KEY(_ID)?|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_[A-Z_]+"
+    "|XRAY_(CONTEXT_MISSING|DAEMON_ADDRESS))|_?(HANDLER|X_AMZN_TRACE_ID)|LAMBDA_(RUNTIME_DIR|TASK_ROOT)"
+    "|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME)"
 )
-"""Environment variables that a step cannot set: Lambda refuses them, and two are lokki's.
+"""Environment variables that a function cannot set: Lambda refuses them, and two are lokki's.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
 
 
@@ -98,14 +104,8 @@ class StepOptions:
             isinstance(name, str) and isinstance(value, str) for name, value in self.env.items()
         ):
             raise FlowError(f"@step(env={self.env!r}): give a dict of strings, such as env={{'REGION': 'eu-north-1'}}.")
-        bad = [name for name in self.env if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
-        if bad:
-            raise FlowError(
-                f"@step(env=…): {bad[0]!r} cannot name a variable: letters, digits and '_', a letter first."
-            )
-        reserved = [name for name in self.env if _RESERVED_VARIABLES.fullmatch(name)]
-        if reserved:
-            raise FlowError(f"@step(env=…): {reserved[0]!r} is set by AWS Lambda or lokki itself. Use another name.")
+        if problem := variables_problem(self.env):
+            raise FlowError(f"@step(env=…): {problem}")
         if not all(isinstance(requirement, str) for requirement in self.dependencies):
             raise FlowError(
                 f"@step(dependencies={self.dependencies!r}): give a list, such as dependencies=['pandas>=2']."
@@ -188,6 +188,29 @@ class FlowOptions:
             raise FlowError("@flow(timezone=…) is the time zone of a schedule: give schedule= too.")
         if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
             raise FlowError(f"@flow(timeout={self.timeout!r}): give the seconds that a whole run may take, above 0.")
+
+
+def variables_problem(variables: Mapping[str, str]) -> str:
+    """Return what is wrong with a function's environment variables, or "".
+
+    Lambda refuses some names, and more than 4 KB of names and values together; no process can have a value with NUL.
+    """
+    for name, text in variables.items():
+        if not _VARIABLE.fullmatch(name):
+            return (
+                f"{name!r} cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a letter first."
+            )
+        if _RESERVED_VARIABLES.fullmatch(name):
+            return f"{name!r} is set by AWS Lambda or lokki itself. Use another name."
+        if _NO_VALUE.search(text):
+            return f"{name!r} has a value that is no text for a variable: it holds NUL or half a character."
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in variables.items())
+    if size > ENVIRONMENT_BYTES:
+        return (
+            f"the variables have {size:,} bytes together; Lambda takes {ENVIRONMENT_BYTES:,}. "
+            "Keep large settings in a file of the project."
+        )
+    return ""
 
 
 def _is_number(value: object) -> bool:

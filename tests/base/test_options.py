@@ -128,7 +128,10 @@ def test_good_options_are_kept() -> None:
         ),
         (
             lambda: StepOptions(env={"1A": ""}),
-            "@step(env=…): '1A' cannot name a variable: letters, digits and '_', a letter first.",
+            (
+                "@step(env=…): '1A' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a letter "
+                "first."
+            ),
         ),
         (
             lambda: StepOptions(env={"AWS_REGION": "x"}),
@@ -137,6 +140,39 @@ def test_good_options_are_kept() -> None:
         (
             lambda: StepOptions(env={"LOKKI_FLOW_NAME": "x"}),
             "@step(env=…): 'LOKKI_FLOW_NAME' is set by AWS Lambda or lokki itself. Use another name.",
+        ),
+        (
+            lambda: StepOptions(env={"A": "1"}),
+            (
+                "@step(env=…): 'A' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a letter "
+                "first."
+            ),
+        ),
+        (
+            lambda: StepOptions(env={"FÅGEL": "1"}),
+            (
+                "@step(env=…): 'FÅGEL' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a "
+                "letter first."
+            ),
+        ),
+        (
+            lambda: StepOptions(env={"AWS_XRAY_DAEMON_ADDRESS": "x"}),
+            "@step(env=…): 'AWS_XRAY_DAEMON_ADDRESS' is set by AWS Lambda or lokki itself. Use another name.",
+        ),
+        (
+            lambda: StepOptions(env={"NAMES": "å" * 2050}),
+            (
+                "@step(env=…): the variables have 4,105 bytes together; Lambda takes 4,096. Keep large settings in a file "
+                "of the project."
+            ),
+        ),
+        (
+            lambda: StepOptions(env={"BIRD": "duck\0"}),
+            "@step(env=…): 'BIRD' has a value that is no text for a variable: it holds NUL or half a character.",
+        ),
+        (
+            lambda: StepOptions(env={"BIRD": "\ud83e"}),
+            "@step(env=…): 'BIRD' has a value that is no text for a variable: it holds NUL or half a character.",
         ),
         (
             lambda: StepOptions(dependencies=(1,)),  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def birds_flow(times: int = 1) -> StepNode[..., str]:
 
 
 def test_a_step_has_the_name_and_the_options_it_was_given() -> None:
-    @step(memory=512, timeout=5, retry=Retry(attempts=2), env={"A": "b"}, dependencies=["pandas>=2"])
+    @step(memory=512, timeout=5, retry=Retry(attempts=2), env={"A1": "b"}, dependencies=["pandas>=2"])
     def heavy(word: str) -> str:
         return word
 
