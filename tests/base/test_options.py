@@ -129,8 +129,8 @@ def test_good_options_are_kept() -> None:
         (
             lambda: StepOptions(env={"1A": ""}),
             (
-                "@step(env=…): '1A' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a letter "
-                "first."
+                "@step(env=…): '1A' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a "
+                "letter first."
             ),
         ),
         (
@@ -144,8 +144,8 @@ def test_good_options_are_kept() -> None:
         (
             lambda: StepOptions(env={"A": "1"}),
             (
-                "@step(env=…): 'A' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a letter "
-                "first."
+                "@step(env=…): 'A' cannot name a variable: AWS takes two or more ASCII letters, digits and '_', a "
+                "letter first."
             ),
         ),
         (
@@ -162,8 +162,8 @@ def test_good_options_are_kept() -> None:
         (
             lambda: StepOptions(env={"NAMES": "å" * 2050}),
             (
-                "@step(env=…): the variables have 4,105 bytes together; Lambda takes 4,096. Keep large settings in a file "
-                "of the project."
+                "@step(env=…): the variables have 4,105 bytes together; Lambda takes 4,096. Keep large settings in a "
+                "file of the project."
             ),
         ),
         (

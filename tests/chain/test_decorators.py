@@ -46,7 +46,7 @@ def test_a_step_has_the_name_and_the_options_it_was_given() -> None:
 
     assert (heavy.name, heavy.options, heavy.fn("a")) == (
         "heavy",
-        StepOptions(512, 5, Retry(attempts=2), {"A": "b"}, ("pandas>=2",)),
+        StepOptions(512, 5, Retry(attempts=2), {"A1": "b"}, ("pandas>=2",)),
         "a",
     )
 
