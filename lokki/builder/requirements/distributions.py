@@ -224,8 +224,8 @@ class _Reader:
     markers: Mapping[str, str]
 
     def distribution(self, info: str, plugins: Mapping[str, Sequence[str]]) -> Distribution:
-        # Imported here since it brings the package email with it, and an unchanged build reads no metadata.
         """Read what a package leads to."""
+        # Imported here since it brings the package email with it, and an unchanged build reads no metadata.
         from packaging.metadata import parse_email
 
         name = _name(info)
