@@ -22,16 +22,19 @@ _importing = ContextVar("importing", default=False)
 
 
 def is_importing() -> bool:
-    """Tell whether a user's file is being imported for its flow: one that calls ``main()`` must not run it then."""
+    """Tell whether a user's file is being imported for its flow.
+
+    One that calls ``main()`` must not run it then.
+    """
     return _importing.get()
 
 
 def load_flow(target: str) -> Flow[...]:
-    """Import a file, or a module by its dotted name, and return its flow: the only one, or the one named after a colon.
+    """Import a file, or a module by its dotted name, and return its flow.
 
-    A file is imported under the name that it has for other files beside it, or in its package, so that worker processes
-    find it and values that it pickles can be read elsewhere. Raises FlowError when there is no such file or flow, and
-    whatever the user's file raises.
+    That is the only one, or the one named after a colon. A file is imported under the name that it has for other files
+    beside it, or in its package, so that worker processes find it and values that it pickles can be read elsewhere.
+    Raises FlowError when there is no such file or flow, and whatever the user's file raises.
     """
     source, _, name = target.rpartition(":") if ":" in target else (target, "", "")
     is_file = source.endswith(".py") or Path(source).exists()
@@ -42,19 +45,22 @@ def load_flow(target: str) -> Flow[...]:
         return _named(source, name, flows)
     # Flows that the file imports from elsewhere count only where it has none of its own.
     own = {value.__name__: value for value in flows.values() if value.__module__ == module.__name__}
-    found = own or {value.__name__: value for value in flows.values()}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if not found:
+    candidates = own or {value.__name__: value for value in flows.values()}
+    if len(candidates) == 1:
+        return next(iter(candidates.values()))
+    if not candidates:
         raise FlowError(f"{source} has no flow: put @flow above the function that chains the steps.")
-    raise FlowError(f"{source} has several flows, {', '.join(found)}: say which, as in {source}:{next(iter(found))}.")
+    raise FlowError(
+        f"{source} has several flows, {', '.join(candidates)}: say which, as in {source}:{next(iter(candidates))}."
+    )
 
 
 def import_again(name: str, file: str, *, is_main: bool) -> ModuleType:
-    """Import the flow's file in a worker process, which is there for nothing else, so that ``main()`` does nothing.
+    """Import the flow's file in a worker process.
 
-    ``is_main``: the file is the program that was started, and values may have been pickled as of ``__main__``. Where
-    another module has its name, it gets the one that multiprocessing gives it.
+    Its call of ``main()`` does nothing: the process is there for nothing else. ``is_main``: the file is the program
+    that was started, and values may have been pickled as of ``__main__``. Where another module has its name, it gets
+    the one that multiprocessing gives it.
     """
     _importing.set(True)
     if is_main and (folder := str(import_name(Path(file))[0])) not in sys.path:
@@ -74,7 +80,10 @@ def import_again(name: str, file: str, *, is_main: bool) -> ModuleType:
 
 
 def import_name(path: Path) -> tuple[Path, str]:
-    """Return the folder from which a file is imported, and its name there, which begins with that of its package."""
+    """Return the folder from which a file is imported, and its name there.
+
+    The name begins with that of its package.
+    """
     folder, parts = path.resolve().parent, [path.stem]
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
@@ -83,14 +92,17 @@ def import_name(path: Path) -> tuple[Path, str]:
 
 
 def check_hides_nothing(path: Path) -> None:
-    """Raise FlowError for a file that Python's library, or lokki, would get in the place of a module of its own."""
+    """Raise FlowError for a file that hides a module of Python's.
+
+    Python's library, or lokki, would get it in the place of its own.
+    """
     name = import_name(path)[1]
     if name in sys.stdlib_module_names and name != "test":  # Python's own tests, which nobody imports
         raise FlowError(f"{path.name} hides the module {name!r} of Python: rename the file.")
 
 
 def name_main() -> None:
-    """Give classes of the file that runs as ``__main__`` the name by which others import that file.
+    """Give classes of ``__main__`` the name by which others import its file.
 
     Pickled objects name the module of their class, and only this program finds it by ``__main__``. So a class of
     ``flow.py`` becomes ``flow.Bird``, as with ``lokki run flow.py``, and ``flow`` stands for the module that runs,
@@ -104,7 +116,7 @@ def name_main() -> None:
 
 
 def _name_elsewhere(main: ModuleType) -> str | None:
-    """Return the name by which other programs import the file that runs as ``__main__``."""
+    """Return the name by which other programs import ``__main__``'s file."""
     file = getattr(main, "__file__", None)
     if hasattr(sys, "ps1") or not isinstance(file, str):
         return None
@@ -172,9 +184,10 @@ def _import_module(name: str) -> ModuleType:
 
 
 def hides_standard_library() -> tuple[str, str] | None:
-    """Return a module of Python's that is another here, with the file that hides it, None if there is none.
+    """Return a module of Python's that is another here, and its file.
 
-    Python searches the folder of a script first, so a ``json.py`` beside a flow is what all of lokki gets.
+    None if there is none. Python searches the folder of a script first, so a ``json.py`` beside a flow is what all of
+    lokki gets.
     """
     library = Path(os.__file__).parent.resolve()
     for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
@@ -192,7 +205,10 @@ def file_of(graph: FlowGraph) -> Path | None:
 
 
 def path_from(folder: Path, file: Path | None) -> str:
-    """Name a file from a folder if it is below it, so that both can be moved together; else by its whole path."""
+    """Name a file from a folder if it is below it, else by its whole path.
+
+    Both can so be moved together.
+    """
     if file is None:
         return ""
     file = file.absolute()

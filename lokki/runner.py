@@ -20,8 +20,8 @@ from lokki.engine.events import Event
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, name_main, path_from
-from lokki.local_run.again import RunAgain, operation_of
-from lokki.local_run.execution import Execution, Listener, Setup
+from lokki.local_run.again import Rerun, operation_of
+from lokki.local_run.execution import Listener, LocalExecution, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import Plan, bind_parameters, lower, plan_lines
@@ -36,10 +36,10 @@ __all__ = ["Executor", "Listener", "LocalRunner", "Resume"]
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Which run to go on with, and what of it to run again although its results are there.
+    """Which run to resume, and what of it to run again.
 
     * ``run_id``: None for the flow's latest that is not finished; with ``from_step`` or ``retry_failed`` its latest.
-    * ``force``: go on also when the flow or the parameters have changed.
+    * ``force``: resume it also when the flow or the parameters have changed.
     * ``from_step``: run this step again, and what follows it: the name of a step, or the id of a call.
     * ``retry_failed``: run items again whose failures were tolerated, and what follows their map block.
     """
@@ -50,12 +50,12 @@ class Resume:
     retry_failed: bool = False
 
 
-def ignore(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Listen to nothing."""
 
 
 class LocalRunner:
-    """Runs flows in this process and, for map blocks, on threads, worker processes or inline.
+    """Runs flows in this process, and map blocks on one of three executors.
 
     * ``executor``: ``"threads"`` (default; best for steps that wait or call compiled code), ``"processes"`` (for Python
       that keeps a CPU busy) or ``"inline"`` (one item after another on the calling thread, for debuggers).
@@ -77,7 +77,7 @@ class LocalRunner:
         root: Path = Path(".lokki"),
         executor: Executor = "threads",
         workers: int | None = None,
-        listener: Listener = ignore,
+        listener: Listener = ignore_event,
         inline_limit: int = INLINE_LIMIT,
         keep_going: bool = False,
         captured: LogLevels | None = None,
@@ -104,12 +104,14 @@ class LocalRunner:
         run_id: str | None = None,
         resume: Resume | None = None,
     ) -> object:
-        """Run a flow and return its result: what its last step returned, as it was read back from the store.
+        """Run a flow and return its result, as it was read back from the store.
 
-        ``params``: values by name, JSON or of the annotated types; ``run_id``: default a new one; ``resume``: go on
-        with a run that failed, was interrupted or was killed, with the parameters that it had. Raises ParameterError
-        for parameters that do not fit, RunFolderError for a run that cannot be made or gone on with, RunError when the
-        run failed (the step's own exception is its cause).
+        * ``params``: values by name, JSON or of the annotated types.
+        * ``run_id``: default a new one.
+        * ``resume``: resume a run that failed, was interrupted or was killed, with the parameters that it had.
+
+        Raises ParameterError for parameters that do not fit, RunFolderError for a run that cannot be started or
+        resumed, RunError when the run failed (the step's own exception is its cause).
         """
         if getattr(graph.origin, "__module__", None) == "__main__":
             name_main()
@@ -122,9 +124,9 @@ class LocalRunner:
         plan = lower(graph)
         flow = self._importable(graph, plan)
         code = {name: _checksum(step.fn) for name, step in plan.steps.items()}
-        again = RunAgain() if resume is None else _again(plan, resume)
+        rerun = Rerun() if resume is None else _rerun(plan, resume)
         record = self._new(graph, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
-        with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, again, lock) as pool:
+        with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, rerun, lock) as pool:
             setup = Setup(
                 self.runs,
                 self.executor,
@@ -135,7 +137,7 @@ class LocalRunner:
                 self._keep_going,
                 self._abandon,
             )
-            return Execution(setup, plan, record, code).execute(None if resume is None else again)
+            return LocalExecution(setup, plan, record, code).execute(None if resume is None else rerun)
 
     def _new(
         self, graph: FlowGraph, code: dict[str, str], params: Mapping[str, object] | None, run_id: str | None
@@ -161,8 +163,8 @@ class LocalRunner:
         if record.flow != plan.flow:
             raise RunFolderError(f"the run {run_id!r} is one of {record.flow}, not of {plan.flow}.")
         names = {param.name for param in plan.params}
-        before = {name: value for name, value in record.params.items() if name in names}
-        bound = bind_parameters(plan.params, before | dict(params or {}))
+        previous = {name: value for name, value in record.params.items() if name in names}
+        bound = bind_parameters(plan.params, previous | dict(params or {}))
         differences = changes(record, plan_lines(plan), bound)
         if differences and not resume.force:
             listed = "\n  ".join(differences)
@@ -173,18 +175,21 @@ class LocalRunner:
         return replace(record, params=dict(bound), plan=plan_lines(plan))
 
     def _latest(self, flow: str, *, also_finished: bool) -> str:
-        found = self.runs.list(flow)
-        unfinished = [record for record in found if also_finished or record.status != "finished"]
+        records = self.runs.list(flow)
+        unfinished = [record for record in records if also_finished or record.status != "finished"]
         if not unfinished:
-            known = "there is none."
-            if found:
-                latest = found[0].run_id
-                known = f"the latest, {latest}, is finished; --resume {latest} gives its result."
-            raise RunFolderError(f"no run of {flow} in {self.runs.folder} needs to go on: {known}")
+            reason = "there is none."
+            if records:
+                latest = records[0].run_id
+                reason = f"the latest, {latest}, is finished; --resume {latest} gives its result."
+            raise RunFolderError(f"no run of {flow} in {self.runs.folder} needs to go on: {reason}")
         return unfinished[0].run_id
 
     def _importable(self, graph: FlowGraph, plan: Plan) -> FlowReference | None:
-        """Say where worker processes find the flow, if there are to be any; before there is a run that would fail."""
+        """Say where worker processes find the flow, if there are to be any.
+
+        It is asked before there is a run that would fail.
+        """
         if self.executor != "processes" or not any(plan.fan_outs):
             return None
         from lokki.local_run.processes import reference  # for start-up: the other executors need no multiprocessing
@@ -192,11 +197,14 @@ class LocalRunner:
         return reference(graph, plan)
 
     def _pool(
-        self, plan: Plan, flow: FlowReference | None, record: RunRecord, again: RunAgain, lock: int
+        self, plan: Plan, flow: FlowReference | None, record: RunRecord, rerun: Rerun, lock: int
     ) -> AbstractContextManager[ProcessPool | None]:
-        """Start worker processes, if there is something for them to do; they get ready while the first step runs."""
+        """Start worker processes, if there is something for them to do.
+
+        They get ready while the first step runs.
+        """
         folder = self.runs.folder_of(record)
-        pending = again != RunAgain() or any(
+        pending = rerun != Rerun() or any(
             not folder.map_outcome_path(fan_out.source).exists() for fan_out in plan.fan_outs
         )
         if flow is None or not pending:
@@ -206,14 +214,17 @@ class LocalRunner:
         return ProcessPool(flow, self.workers, self._captured, lock)
 
 
-def _again(plan: Plan, resume: Resume) -> RunAgain:
+def _rerun(plan: Plan, resume: Resume) -> Rerun:
     position = None if resume.from_step is None else operation_of(plan, resume.from_step)
-    return RunAgain(position, resume.retry_failed)
+    return Rerun(position, resume.retry_failed)
 
 
 @contextmanager
 def reading_for(graph: FlowGraph) -> Iterator[None]:
-    """Let values be read that name a class of the flow's file as one of ``__main__``, for as long as a run goes on."""
+    """Let values name classes of the flow's file as those of ``__main__``.
+
+    For as long as a run goes on, they are read as classes of the module that the file is imported as.
+    """
     token = own_module.set(getattr(graph.origin, "__module__", None))
     try:
         yield
@@ -227,7 +238,10 @@ def _default_workers(executor: Executor) -> int:
 
 
 def _checksum(fn: Callable[..., object]) -> str:
-    """Return a checksum of a step's code, whatever its comments, layout and decorators; of its source if it is odd."""
+    """Return a checksum of a step's code, without comments and layout.
+
+    Decorators do not count either. Where the source cannot be had, it is that of the bytecode.
+    """
     fn = inspect.unwrap(fn)
     try:
         source = inspect.getsource(fn)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from lokki.base.values import Json
 from lokki.emulator.run import Emulation, EmulationOptions, failure_text
@@ -76,8 +75,7 @@ class Session:
             )
         if record.plan != plan_lines(plan):
             raise RunFolderError(f"the run {record.run_id!r} was started with another flow. Start a new run.")
-        params = cast("dict[str, Json]", record.params)  # they came from JSON, for which msgspec has no type
-        return self._follow(plan.flow, record, params, redriven=True)
+        return self._follow(plan.flow, record, record.params, redriven=True)
 
     @property
     def _runs(self) -> Runs:

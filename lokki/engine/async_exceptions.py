@@ -23,11 +23,16 @@ WAKE = signal.SIGURG
 
 
 class TimeIsUpError(StopSignal):
-    """Is raised in the thread of a step that is late; no ``except Exception`` of the step's catches it."""
+    """Is raised in the thread of a step that is late.
+
+    No ``except Exception`` of the step's catches it.
+    """
 
 
 class LimitedCall:
-    """One call of a function: what became of it, and whether its time is up. ``late``: what is raised then.
+    """One call of a function, and whether its time is up.
+
+    ``late``: what is raised then.
 
     An exception that is raised from outside may come up anywhere on the function's thread. So what is shared with the
     thread that raises it is no lock, which it could leave locked, but two marks: each side sets its own before it reads
@@ -63,7 +68,10 @@ class LimitedCall:
         return self._results[0]
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the function to begin, and then for so long that it ends; tell whether it has."""
+        """Tell whether the function ends within so many seconds.
+
+        They count from when it begins.
+        """
         with self._started:
             pass
         if not self._ended.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
@@ -110,7 +118,10 @@ def _stack(thread: int) -> TracebackType | None:
 
 
 def raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Raise an exception in a thread as soon as it runs Python code; None: take back one that has not been raised."""
+    """Raise an exception in a thread as soon as it runs Python code.
+
+    None takes back one that has not been raised.
+    """
     # https://docs.python.org/3/c-api/init.html#c.PyThreadState_SetAsyncExc
     exception = ctypes.py_object(error) if error is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)

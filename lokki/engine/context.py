@@ -16,7 +16,10 @@ _place = _Place()
 
 
 def at_item(step_id: str, item: ItemPath) -> None:
-    """Note that this thread is at a step, and inside a map block at an item; an empty id for at none."""
+    """Note that this thread is at a step, and in a map block at an item.
+
+    An empty id: at none.
+    """
     _place.id = step_id
     _place.item = item
 

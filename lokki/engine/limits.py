@@ -21,7 +21,10 @@ from lokki.errors import StepTimeoutError
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When the run's time is up, in seconds of the monotonic clock; None for never."""
+    """When the run's time is up.
+
+    ``at``: in seconds of the monotonic clock; None for never.
+    """
 
     at: float | None = None
 
@@ -36,17 +39,26 @@ class Deadline:
         return self.at is not None and time.monotonic() >= self.at
 
     def limit(self, invocation: Invocation) -> Invocation:
-        """Return a call that goes through a `TimeLimit` also when its step has no timeout, if there is a deadline."""
+        """Return a call that goes through a `TimeLimit`, if there is a deadline.
+
+        It does so also when its step has no timeout.
+        """
         if self.at is None or invocation.timeout is not None:
             return invocation
         return replace(invocation, timeout=math.inf)
 
 
 def on_one_thread(invocations: list[Invocation]) -> list[Invocation]:
-    """Let all steps of a worker go through its `TimeLimit` if one has a timeout, so that they share its thread."""
+    """Let all steps of a worker share the thread of its `TimeLimit`.
+
+    Nothing changes where none of them has a timeout.
+    """
     if all(invocation.timeout is None for invocation in invocations):
         return invocations
-    return [each if each.timeout is not None else replace(each, timeout=math.inf) for each in invocations]
+    return [
+        invocation if invocation.timeout is not None else replace(invocation, timeout=math.inf)
+        for invocation in invocations
+    ]
 
 
 type Stuck = Callable[[StepTimeoutError, tuple[str, ItemPath]], None]
@@ -60,16 +72,18 @@ _FREE_SECONDS = 0.05
 
 
 class TimeLimit:
-    """Runs functions for a limited time, all on one thread, so that what belongs to a thread stays usable: connections.
+    """Runs functions for a limited time, all on one thread.
 
-    That is the calling thread where it is the main one, which imported the flow's file; else one that is kept for it,
-    and replaced when a function does not leave it.
+    So what belongs to a thread stays usable, such as connections. That is the calling thread where it is the main one,
+    which imported the flow's file; else one that is kept for it, and replaced when a function does not leave it.
 
     A function that takes longer is told to end by an exception raised in its thread, which reaches it as soon as it
-    runs Python code again; a system call of the main thread is ended for that. Its result is dropped. With
-    ``end_process``, ``exceeded`` then tells the worker process to end, as a Lambda sandbox does. ``deadline``: when the
-    run's own time is up. ``stuck``: is told where the main thread does not come back, as it is inside of code that
-    Python cannot interrupt; without it that code is waited for.
+    runs Python code again; a system call of the main thread is ended for that. Its result is dropped.
+
+    * ``end_process``: ``exceeded`` then tells the worker process to end, as a Lambda sandbox does.
+    * ``deadline``: when the run's own time is up.
+    * ``stuck``: is told where the main thread does not come back, as it is inside of code that Python cannot interrupt;
+      without it that code is waited for.
     """
 
     def __init__(
@@ -150,8 +164,8 @@ class _StepThread(threading.Thread):
 
 def _run_on_main(call: LimitedCall, seconds: float, stuck: Stuck | None) -> None:
     """Run a call on this thread, the main one, watched by another."""
-    before = signal.getsignal(WAKE)
-    if before in (signal.SIG_DFL, signal.SIG_IGN):
+    previous = signal.getsignal(WAKE)
+    if previous in (signal.SIG_DFL, signal.SIG_IGN):
         signal.signal(WAKE, _awake)
     clock = threading.Thread(target=_watch, args=(call, seconds, stuck, place()), name="lokki-clock", daemon=True)
     try:
@@ -159,7 +173,7 @@ def _run_on_main(call: LimitedCall, seconds: float, stuck: Stuck | None) -> None
         call.run()
     finally:
         if signal.getsignal(WAKE) is _awake:
-            signal.signal(WAKE, before)
+            signal.signal(WAKE, previous)
 
 
 def _watch(call: LimitedCall, seconds: float, stuck: Stuck | None, at: tuple[str, ItemPath]) -> None:
@@ -174,4 +188,7 @@ def _watch(call: LimitedCall, seconds: float, stuck: Stuck | None, at: tuple[str
 
 
 def _awake(number: int, frame: FrameType | None) -> None:
-    """Do nothing: an exception that waits for the main thread is raised here, in the middle of a system call."""
+    """Do nothing.
+
+    An exception that waits for the main thread is raised here, in the middle of a system call.
+    """

@@ -10,7 +10,7 @@ from lokki.plan import Op, Plan, calls_in
 
 
 @dataclass(frozen=True, slots=True)
-class RunAgain:
+class Rerun:
     """What a resumed run runs again although its results are there.
 
     * ``operation``: the position in the plan of the first operation to run again, with all that follow it; None for

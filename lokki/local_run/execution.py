@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath, format_item
 from lokki.base.options import Executor
-from lokki.base.values import Inline, Json, ref_to_json
+from lokki.base.values import Inline, ref_to_json
 from lokki.engine.context import at_item
 from lokki.engine.events import (
     CodeChanged,
@@ -39,12 +39,12 @@ from lokki.engine.invocation import Attempts, Invocation, StepFailedError, Stopp
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
 from lokki.local_run import journal_reader
-from lokki.local_run.again import RunAgain, operation_of
+from lokki.local_run.again import Rerun, operation_of
 from lokki.local_run.feed import Feed
 from lokki.local_run.folder import MapOutcome
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
-from lokki.local_run.mapping import MapRun
+from lokki.local_run.mapping import MapDispatcher
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
@@ -62,10 +62,12 @@ type Listener = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a run is executed, whatever its flow; ``pool`` with the executor ``processes``.
+    """How a run is executed, whatever its flow.
 
-    ``keep_going``: a map block runs all its items, however many fail. ``abandon``: ends the process, where the main
-    thread does not come back from a step that is late.
+    * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
+    * ``pool``: the worker processes, with the executor ``processes``.
+    * ``keep_going``: a map block runs all its items, however many fail.
+    * ``abandon``: ends the process, where the main thread does not come back from a step that is late.
     """
 
     runs: Runs
@@ -79,11 +81,18 @@ class Setup:
 
 
 class _SourceError(Exception):
-    """Wraps what the user's generator raised where it could be taken for an error of ours: the cause."""
+    """Wraps what the user's generator raised, so that it is not ours."""
+
+    def __init__(self, raised: Exception) -> None:
+        super().__init__()
+        self.raised = raised
 
 
-class Execution:
-    """One run. ``code``: a checksum of each step's code as it is now."""
+class LocalExecution:
+    """One run of a plan.
+
+    ``code``: a checksum of each step's code as it is now.
+    """
 
     def __init__(self, setup: Setup, plan: Plan, record: RunRecord, code: dict[str, str]) -> None:
         self._setup = setup
@@ -97,32 +106,32 @@ class Execution:
         self._began = time.monotonic()
         timeout = plan.options.timeout
         self._deadline = Deadline(None if timeout is None else self._began + timeout)
-        self._params = cast("dict[str, Json]", record.params)
+        self._params = record.params
         self._limit = TimeLimit(deadline=self._deadline, stuck=self._give_up if setup.abandon is not None else None)
 
-    def execute(self, again: RunAgain | None) -> object:
-        """Run what is left of the plan; return the result.
+    def execute(self, rerun: Rerun | None) -> object:
+        """Run what is left of the plan and return the result.
 
-        ``again``: None for a new run; for one that goes on, what it runs again although the results are there. Raises
-        RunFolderError when failed items are to run again and there are none.
+        ``rerun``: None for a new run; for one that is resumed, what it runs again although the results are there.
+        Raises RunFolderError when failed items are to run again and there are none.
         """
         folder = str(self._setup.runs.folder / self._record.run_id)
-        resumed = again is not None
-        if again is not None:
+        resumed = rerun is not None
+        if rerun is not None:
             try:
-                self._forget(again)
+                self._forget(rerun)
             except OSError as error:
                 raise _unusable(self._folder.path, error) from error
         try:
-            kept = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
-            changed = self._clean(kept) if resumed else []
+            finished = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
+            changed = self._clean(finished) if resumed else []
             self._save("running")
             self._emit(RunStarted(self._plan.flow, self._record.run_id, self._params, resumed, folder))
             for event in changed:
                 self._emit(event)
-            for op in kept:
+            for op in finished:
                 self._emit(StepSkipped(op.id))
-            for op in self._plan.ops[len(kept) :]:
+            for op in self._plan.ops[len(finished) :]:
                 raise_interrupt()
                 if self._deadline.passed:
                     raise self._late()
@@ -141,7 +150,7 @@ class Execution:
             self._emit(RunInterrupted(self._seconds()))
             raise
         except (LokkiError, OSError) as error:
-            error = self._described(error)
+            error = self._final_error(error)
             self._save_if_possible("failed", str(error))
             self._emit(RunFailed(self._seconds(), str(error)))
             raise error
@@ -149,15 +158,18 @@ class Execution:
         return result
 
     def _check_folder(self) -> None:
-        """Raise RunFolderError when this run's folder is not there any more, or is another one."""
+        """Raise RunFolderError unless this run's folder is still in its place."""
         if self._identity is None or self._setup.runs.identity(self._record.run_id) != self._identity:
             raise RunFolderError(
                 f"the folder {self._setup.runs.folder / self._record.run_id} was removed, moved or replaced during the "
                 "run: start a new run."
             )
 
-    def _described(self, error: LokkiError | OSError) -> LokkiError:
-        """Return what to tell of an error that ends the run; what is damaged is forgotten, so that it runs again."""
+    def _final_error(self, error: LokkiError | OSError) -> LokkiError:
+        """Return the error that ends the run.
+
+        What is damaged is forgotten, so that it runs again when the run is resumed.
+        """
         try:
             self._check_folder()
             if isinstance(error, DamagedError):
@@ -178,7 +190,10 @@ class Execution:
             self._folder.forget_outcome(op.id)
 
     def _is_finished(self, op: Op) -> bool:
-        """Tell whether the result of an operation is there, in the form that this flow needs."""
+        """Tell whether the result of an operation is there.
+
+        It must have the form that this flow needs: the items of a map block, or one value.
+        """
         try:
             if isinstance(op, FanOut):
                 return self._folder.map_outcome(op.source) is not None
@@ -189,23 +204,26 @@ class Execution:
             return False
         return outcome is not None and ("items" in outcome) is op.fans_out
 
-    def _forget(self, again: RunAgain) -> None:
-        """Remove the results that are to be made again; `_clean` removes those that hang on them."""
-        blocks = [op for op in self._plan.ops if isinstance(op, FanOut)] if again.failed_items else []
+    def _forget(self, rerun: Rerun) -> None:
+        """Remove the results that are to be computed again.
+
+        `_clean` removes those that depend on them.
+        """
+        blocks = [op for op in self._plan.ops if isinstance(op, FanOut)] if rerun.failed_items else []
         failed = [op for op in blocks if self._failed_items(op)]
-        if again.failed_items and not failed and all(map(self._is_finished, self._plan.ops)):
+        if rerun.failed_items and not failed and all(map(self._is_finished, self._plan.ops)):
             raise RunFolderError(
                 f"no item of the run {self._record.run_id!r} failed, so there is none to run again; "
                 f"--resume {self._record.run_id} gives its result."
             )
-        if again != RunAgain():
+        if rerun != Rerun():
             self._save("running")  # first, so that a kill from here on leaves a run that says it has to go on
         for op in failed:
             # Its journal stays: in it the items that have their results are told from those that failed.
             self._folder.forget_map_outcome(op.source)
             flush_directory(self._folder.parts(op.source).folder)
-        if again.operation is not None:
-            self._remove_results(self._plan.ops[again.operation])
+        if rerun.operation is not None:
+            self._remove_results(self._plan.ops[rerun.operation])
 
     def _remove_results(self, op: Op) -> None:
         results = self._folder.parts(op.source).folder if isinstance(op, FanOut) else self._folder.path / op.id
@@ -214,46 +232,48 @@ class Execution:
             flush_directory(results.parent)
 
     def _failed_items(self, op: FanOut) -> int:
-        """Return how many items of a finished map block failed; 0 for one that is not finished."""
+        """Return how many items of a map block failed, 0 for one not finished."""
         with self._folder.reading(op.calls[0].id):
             return self._folder.failed_items(op.source)
 
-    def _clean(self, kept: list[Op]) -> list[CodeChanged]:
-        """Remove what a killed run left half, and what was computed from something that will be computed anew.
+    def _clean(self, finished: list[Op]) -> list[CodeChanged]:
+        """Remove half-written files, and results of what is computed again.
 
-        Returns which steps' code has changed since they gave results that are kept.
+        Returns which steps' code has changed since they gave results that stay.
         """
         folder = self._folder.path
         for half in folder.rglob(".*.part"):
             half.unlink()
-        for op in self._plan.ops[len(kept) :]:
+        for op in self._plan.ops[len(finished) :]:
             if isinstance(op, Call) and (folder / op.id).exists():
                 shutil.rmtree(folder / op.id)
-        begun = [
+        partial = [
             op
-            for op in self._plan.ops[len(kept) :][:1]
+            for op in self._plan.ops[len(finished) :][:1]
             if isinstance(op, FanOut) and self._folder.parts(op.source).folder.exists()
         ]
-        before = {name: self._record.code.get(name, "") for name in _names([*kept, *begun])}
-        blocks = {op.source for op in [*kept, *begun] if isinstance(op, FanOut)}
+        older = {name: self._record.code.get(name, "") for name in _names([*finished, *partial])}
+        blocks = {op.source for op in [*finished, *partial] if isinstance(op, FanOut)}
         parts = {source: parts for source, parts in self._record.changed_code.items() if source in blocks}
-        failed = sum(self._failed_items(op) for op in kept if isinstance(op, FanOut))
-        self._record = replace(self._record, code=self._code | before, changed_code=parts, failed=failed)
-        changed = [name for name, checksum in before.items() if checksum not in ("", self._code[name])]
-        return [CodeChanged(name, self._finished_items(begun) if name in _names(begun) else None) for name in changed]
+        failed = sum(self._failed_items(op) for op in finished if isinstance(op, FanOut))
+        self._record = replace(self._record, code=self._code | older, changed_code=parts, failed=failed)
+        changed = [name for name, checksum in older.items() if checksum not in ("", self._code[name])]
+        return [
+            CodeChanged(name, self._finished_items(partial) if name in _names(partial) else None) for name in changed
+        ]
 
-    def _finished_items(self, begun: list[FanOut]) -> int:
-        """Return how many items of a map block that a run goes on with have their results."""
+    def _finished_items(self, partial: list[FanOut]) -> int:
+        """Return how many items of the unfinished map block have their results."""
         return sum(
-            journal_reader.scan(self._folder.parts(op.source), self._folder.items(op.source)).finished for op in begun
+            journal_reader.scan(self._folder.parts(op.source), self._folder.items(op.source)).finished for op in partial
         )
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
-        """Note that other code than before makes results of a map block from this part on, if it is so."""
+        """Note, if it is so, that other code makes the results from this part on."""
         code = {name: self._code[name] for name in _names([op])}
         noted = self._record.changed_code.get(op.source, [])
-        before = noted[-1].code if noted else {name: self._record.code[name] for name in code}
-        if code != before:
+        latest = noted[-1].code if noted else {name: self._record.code[name] for name in code}
+        if code != latest:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             parts = [*noted, CodeOfParts(first_part, since, code)]
             self._record = replace(self._record, changed_code={**self._record.changed_code, op.source: parts})
@@ -289,7 +309,10 @@ class Execution:
         return StepFinished(call.id, time.monotonic() - began, size)
 
     def _run_source(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
-        """Run a step and write its items; a generator runs here, so its tries and its timeout include this."""
+        """Run a step and write its items.
+
+        A generator runs here, so its tries and its timeout include that.
+        """
 
         def make_items(*args: object, **kwargs: object) -> object:
             return self._write_items(call, invocation.fn(*args, **kwargs))
@@ -298,21 +321,24 @@ class Execution:
         outcome = run(writing, self._input(call), self._attempts(), again=lambda: self._input(call))
         if isinstance(outcome, Exception):
             raise outcome
-        written = cast("WrittenItems", outcome)
+        assert isinstance(outcome, WrittenItems)
         self._check_folder()
-        self._folder.write_items_outcome(call.id, written)
-        size = written.pack_bytes + written.manifest_bytes
-        return StepFinished(call.id, time.monotonic() - began, size, written.count)
+        self._folder.write_items_outcome(call.id, outcome)
+        size = outcome.pack_bytes + outcome.manifest_bytes
+        return StepFinished(call.id, time.monotonic() - began, size, outcome.count)
 
     def _write_items(self, call: Call, result: object) -> WrittenItems | Exception:
-        """Return what was written of the items; or an error of ours, which is no failure of the step."""
+        """Return what was written of the items.
+
+        An error of ours, which is no failure of the step, is returned and not raised.
+        """
         try:
             self._check_folder()
             items = _guarded(check_items(call.step, result))
             with tempfile.TemporaryFile(dir=self._folder.path) as spool:
                 return write_items(self._store, self._folder.keys, call.id, items, self._setup.inline_limit, spool)
         except _SourceError as error:
-            raise cast("Exception", error.__cause__) from None
+            raise error.raised from None
         except (LokkiError, OSError) as error:
             return error
 
@@ -323,8 +349,8 @@ class Execution:
             self._folder.check_items(op.source)
         make_directory(parts.folder, self._folder.path)
         with self._folder.reading(op.calls[0].id, resumable=True):
-            found = journal_reader.scan(parts, items)
-        finished_before = found.finished
+            progress = journal_reader.scan(parts, items)
+        finished_before = progress.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
         own_process = self._setup.executor == "inline"
         inner = [guarded_call(call, self._plan.steps[call.step], self._params) for call in op.calls]
@@ -335,8 +361,8 @@ class Execution:
         self._emit(MapStarted(op.source, tuple(call.id for call in op.calls), items, finished_before, workers))
         began = time.monotonic()
         with self._folder.manifest(op.source).open("rb") as manifest, self._folder.reading(op.source, resumable=True):
-            feed = Feed(item_lines(manifest), found, workers)
-            mapping = MapRun(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
+            feed = Feed(item_lines(manifest), progress, workers)
+            mapping = MapDispatcher(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
             if finished_before < items:
                 first_part = parts.next_number()
                 self._note_code(op, first_part)
@@ -349,7 +375,7 @@ class Execution:
         self._folder.write_map_outcome(op.source, MapOutcome(items, items - mapping.failed, mapping.failed))
         self._emit(MapFinished(op.source, items - mapping.failed, mapping.failed, time.monotonic() - began))
 
-    def _run_workers(self, mapping: MapRun, first_part: int, workers: int) -> None:
+    def _run_workers(self, mapping: MapDispatcher, first_part: int, workers: int) -> None:
         parts = [f"part-{number:04}" for number in range(first_part, first_part + workers + 1)]
         match self._setup.executor:
             case "processes":
@@ -361,8 +387,11 @@ class Execution:
             case "inline":
                 run_inline(mapping, parts[0], self._limit)
 
-    def _check_finished(self, op: FanOut, mapping: MapRun, pending: int) -> None:
-        """Raise RunError when the map block ended before all its items did, or with too many failures."""
+    def _check_finished(self, op: FanOut, mapping: MapDispatcher, pending: int) -> None:
+        """Raise RunError unless the map block ended as it should.
+
+        It may have ended before all its items did, or with too many failures.
+        """
         if mapping.too_many_failed and mapping.first_failure is not None:
             index, failure = mapping.first_failure
             tolerated = "none" if op.options.tolerate is None else f"{op.options.tolerate:g}"
@@ -411,7 +440,10 @@ class Execution:
         return Attempts(sleep, self._limit, retried)
 
     def _give_up(self, late: StepTimeoutError, at: tuple[str, ItemPath]) -> None:
-        """End the run and the process on another thread, as the main one is inside of a late step that does not end."""
+        """End the run and the process from another thread than the main one.
+
+        That one is inside of a late step that does not end.
+        """
         assert self._setup.abandon is not None
         step_id, path = at
         failure = failure_of(step_id, late)
@@ -439,7 +471,10 @@ class Execution:
         self._setup.runs.save(replace(self._record, status=status, seconds=seconds, error=error))
 
     def _save_if_possible(self, status: str, error: str = "") -> None:
-        """Save how the run ended; on a full disk it reads ``killed`` instead, and goes on just the same."""
+        """Save how the run ended.
+
+        On a full disk it reads ``killed`` instead, and can be resumed just the same.
+        """
         with suppress(LokkiError, OSError):
             self._check_folder()  # never into the folder of another run
             self._save(status, error)
@@ -457,17 +492,17 @@ def _names(ops: Sequence[Op]) -> list[str]:
 
 
 def _guarded(items: Iterable[object]) -> Iterator[object]:
-    """Yield the items of the user's iterable, whose errors must not be taken for ours."""
+    """Yield the items of the user's iterable, and mark its errors as such."""
     try:
         yield from items
     except (LokkiError, OSError) as error:
-        raise _SourceError from error
+        raise _SourceError(error) from error
 
 
 def _common_environment(inner: tuple[Invocation, ...]) -> dict[str, str]:
-    """Put together what the inner steps want in the environment, which threads share.
+    """Return the environment that the inner steps need, which threads share.
 
-    Raises RunError when they want different values of one variable.
+    Raises RunError when they need different values of one variable.
     """
     merged: dict[str, str] = {}
     for invocation in inner:

@@ -18,5 +18,8 @@ STUCK = 124
 
 
 def end_process(code: int) -> NoReturn:
-    """End this process now, from whichever thread; nothing is flushed."""
+    """End this process now, from whichever thread.
+
+    Nothing is flushed.
+    """
     os._exit(code)

@@ -21,7 +21,11 @@ LARGEST_CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """An item to try again after ``wait`` seconds, as its worker had to end: which inner step was tried how often."""
+    """An item to try again, as its worker had to end.
+
+    * ``position``: of the inner step that failed, which was tried ``attempts`` times.
+    * ``wait``: seconds until the next try.
+    """
 
     index: int
     position: int
@@ -30,8 +34,13 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Some items for a worker: their lines of the manifest, their indexes, and where unfinished ones go on."""
+class Chunk:
+    """Some items for a worker.
+
+    * ``lines``: those of the manifest; ``indexes``: the items' indexes.
+    * ``partials``: where unfinished ones go on.
+    * ``tried``: the item, if its last worker ended at it.
+    """
 
     lines: list[bytes]
     indexes: list[int]
@@ -57,24 +66,30 @@ def chunk_size(seconds_per_item: float | None, pending: int, workers: int) -> in
 
 
 class Feed:
-    """Hands out the unfinished items of a map block in order. Not safe to use from two threads at once."""
+    """Hands out the unfinished items of a map block in order.
 
-    def __init__(self, lines: Iterator[bytes], found: Scan, workers: int) -> None:
+    Not safe to use from two threads at once.
+    """
+
+    def __init__(self, lines: Iterator[bytes], progress: Scan, workers: int) -> None:
         self._lines = enumerate(lines)
-        self._found = found
+        self._progress = progress
         self._workers = workers
-        self._returned: list[Work] = []
-        self.items = len(found.status)
-        self.pending = len(found.status) - found.finished
+        self._returned: list[Chunk] = []
+        self.items = len(progress.status)
+        self.pending = len(progress.status) - progress.finished
 
-    def take(self, seconds_per_item: float | None) -> Work | None:
-        """Return the next items for a worker that needs so many seconds for one; None when there are no more."""
+    def take(self, seconds_per_item: float | None) -> Chunk | None:
+        """Return the next items for a worker, or None when there are no more.
+
+        ``seconds_per_item``: how long the worker's last items took.
+        """
         if self._returned:
             return self._returned.pop()
         size = chunk_size(seconds_per_item, self.pending, self._workers)
         lines: list[bytes] = []
         indexes: list[int] = []
-        status = self._found.status
+        status = self._progress.status
         for index, line in self._lines:
             if status[index] != DONE:
                 lines.append(line)
@@ -86,22 +101,25 @@ class Feed:
         self.pending -= len(lines)
         return self._work(lines, indexes)
 
-    def give_back(self, work: Work, *, without: Container[int], tried: Tried | None = None) -> None:
-        """Take back the items of a worker that ended, but those; each comes out again alone."""
+    def give_back(self, work: Chunk, *, without: Container[int], tried: Tried | None = None) -> None:
+        """Take back the items of a worker that ended, but those ``without``.
+
+        Each comes out again alone.
+        """
         for line, index in zip(work.lines, work.indexes, strict=True):
             if index not in without:
-                again = tried if tried is not None and tried.index == index else work.tried
-                self._returned.append(self._work([line], [index], again))
+                last_try = tried if tried is not None and tried.index == index else work.tried
+                self._returned.append(self._work([line], [index], last_try))
 
     def take_over(self, parts: Parts, name: str) -> None:
         """Learn what a worker that died had written."""
-        scan_part(parts, name, self._found)
+        scan_part(parts, name, self._progress)
 
     def is_finished(self, index: int) -> bool:
         """Tell whether an item is known to have a result."""
-        return self._found.status[index] == DONE
+        return self._progress.status[index] == DONE
 
-    def _work(self, lines: list[bytes], indexes: list[int], tried: Tried | None = None) -> Work:
-        partials = self._found.partials
+    def _work(self, lines: list[bytes], indexes: list[int], tried: Tried | None = None) -> Chunk:
+        partials = self._progress.partials
         unfinished = {index: partials[index] for index in indexes if index in partials} if partials else {}
-        return Work(lines, indexes, unfinished, tried)
+        return Chunk(lines, indexes, unfinished, tried)

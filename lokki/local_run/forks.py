@@ -26,7 +26,7 @@ class Shared(Protocol):
     """Something of a run that a forked child must let go of."""
 
     def let_go(self) -> None:
-        """Stop taking part in the run: this process is a copy that a step made by forking."""
+        """Stop taking part in the run, as this is a copy that a step forked."""
 
 
 class _Forks:
@@ -65,17 +65,20 @@ def forget(shared: Shared) -> None:
 
 
 def guarded(function: Callable[..., object]) -> Callable[..., object]:
-    """Return a step's function for which a child that it forks never returns into the run: the child ends instead."""
+    """Return a step's function whose forked children never return from it.
+
+    They end where the function would return into the run.
+    """
 
     def call(*args: object, **kwargs: object) -> object:
-        before = _forks.copied
+        copies = _forks.copied
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            if _forks.copied != before:
+            if _forks.copied != copies:
                 _leave(error)
             raise
-        if _forks.copied != before:
+        if _forks.copied != copies:
             _leave(None)
         return result
 
@@ -83,7 +86,10 @@ def guarded(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def _hold_signals() -> None:
-    """Block signals: one that a child gets while it is forked, as by ``Pool.terminate``, Python would forget."""
+    """Block signals until the fork is over.
+
+    One that a child gets while it is forked, as by ``Pool.terminate``, Python would forget.
+    """
     _mask.signals = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
@@ -103,7 +109,10 @@ def _let_go() -> None:
 
 
 def _leave(error: BaseException | None) -> NoReturn:
-    """End a forked child as Python ends a program, but without what is registered to happen at the program's end."""
+    """End a forked child, but not as Python ends a program.
+
+    What is registered to happen at the program's end is the parent's.
+    """
     code = 1
     try:
         code = _exit_code(error)

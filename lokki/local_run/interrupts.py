@@ -30,7 +30,12 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Interrupts:
-    """What came in: whether a signal has yet to be raised, and whether it must wait until something is whole."""
+    """The signals that came in, and how this process treated them before.
+
+    * ``pending``: whether one has yet to be raised.
+    * ``held``: how many pieces of code must be whole before one is.
+    * ``wake``: the descriptor that tells the thread of `given_up_by`.
+    """
 
     def __init__(self) -> None:
         self.pending = False
@@ -48,24 +53,27 @@ class _Interrupts:
             raise KeyboardInterrupt
 
     def let_go(self) -> None:
-        """Treat signals in a process that a step forked as they were treated before the run."""
+        """Treat signals in a process that a step forked as before the run."""
         self.pending, self.held, self.wake = False, 0, None
         self.restore()
 
     def install(self, numbers: Sequence[signal.Signals]) -> None:
-        """Take the signals from here on, but for those that this process was told to ignore, as by ``nohup``."""
+        """Take the signals, but for those that this process was told to ignore.
+
+        ``nohup`` tells it so.
+        """
         for number in numbers:
-            before = signal.getsignal(number)
-            own = before is not signal.default_int_handler if number == signal.SIGINT else before is None
-            if before is not signal.SIG_IGN and not own:
-                self.handlers[number] = before
+            previous = signal.getsignal(number)
+            own = previous is not signal.default_int_handler if number == signal.SIGINT else previous is None
+            if previous is not signal.SIG_IGN and not own:
+                self.handlers[number] = previous
                 signal.signal(number, self.handle)
 
     def restore(self) -> None:
-        """Treat signals as before, but for those that a step has a handler for by now."""
-        for number, before in self.handlers.items():
+        """Treat signals as before, but where a step has set a handler."""
+        for number, previous in self.handlers.items():
             if signal.getsignal(number) == self.handle:
-                signal.signal(number, before)
+                signal.signal(number, previous)
         self.handlers = {}
 
 
@@ -74,7 +82,10 @@ _interrupts = _Interrupts()
 
 @contextmanager
 def interruptible(numbers: Sequence[signal.Signals] = _ENDING) -> Iterator[None]:
-    """Let these signals interrupt a run. On another thread than the main one nothing can be done."""
+    """Let these signals interrupt a run.
+
+    On another thread than the main one nothing can be done.
+    """
     if threading.current_thread() is not threading.main_thread() or _interrupts.handlers:
         yield
         return
@@ -90,17 +101,20 @@ def interruptible(numbers: Sequence[signal.Signals] = _ENDING) -> Iterator[None]
 
 @contextmanager
 def given_up_by(give_up: Callable[[], object]) -> Iterator[None]:
-    """Call a function, on a thread of its own, when what is done meanwhile goes on long after a signal."""
+    """Call a function when what is done meanwhile goes on long after a signal.
+
+    It is called on a thread of its own.
+    """
     if not _interrupts.handlers or _interrupts.wake is not None:
         yield
         return
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
-    ended = threading.Event()
+    over = threading.Event()
 
     def wait() -> None:
         os.read(awake, 1)
-        if not ended.wait(GIVE_UP_SECONDS):
+        if not over.wait(GIVE_UP_SECONDS):
             give_up()
         os.close(awake)
 
@@ -112,12 +126,15 @@ def given_up_by(give_up: Callable[[], object]) -> Iterator[None]:
     finally:
         _interrupts.wake = None
         os.write(wake, b".")  # closing it would not do: a process that a step forked may have it, too
-        ended.set()
+        over.set()
         os.close(wake)
 
 
 def raise_interrupt() -> None:
-    """Raise KeyboardInterrupt if a signal came in and nobody has learnt of it; for the main thread."""
+    """Raise KeyboardInterrupt if a signal came in of which nobody has learnt.
+
+    Does nothing on other threads than the main one.
+    """
     if _interrupts.pending and not _interrupts.held and threading.current_thread() is threading.main_thread():
         _interrupts.pending = False
         raise KeyboardInterrupt
@@ -135,7 +152,10 @@ def acknowledge_interrupt() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Keep signals back while something is done that must be done whole; they are raised afterwards."""
+    """Keep signals back while something is done that must be whole.
+
+    They are raised afterwards.
+    """
     _interrupts.held += 1
     try:
         yield

@@ -38,9 +38,9 @@ https://joblib.readthedocs.io/en/stable/parallel.html#avoiding-over-subscription
 
 
 def inner_threads(workers: int, cpus: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that keep the libraries in all workers from using more threads than there are CPUs.
+    """Return the variables that limit the threads of libraries in workers.
 
-    What the user has set is left as it is.
+    All workers together use no more than there are CPUs. What the user has set is left as it is.
 
     >>> inner_threads(2, 8, {"OMP_NUM_THREADS": "1"})["MKL_NUM_THREADS"]
     '4'
@@ -50,7 +50,10 @@ def inner_threads(workers: int, cpus: int, environment: Mapping[str, str]) -> di
 
 
 def is_of_project(module: ModuleType, root: str) -> bool:
-    """Tell whether a module is the user's own code; the package ``root`` of the flow is, wherever it is installed."""
+    """Tell whether a module is the user's own code.
+
+    The package ``root`` of the flow is, wherever it is installed.
+    """
     if module.__name__.partition(".")[0] == root:
         return True
     file = getattr(module, "__file__", None)
@@ -60,16 +63,17 @@ def is_of_project(module: ModuleType, root: str) -> bool:
 
 
 def libraries(module: ModuleType, root: str, modules: Mapping[str, ModuleType]) -> list[str]:
-    """Return the libraries that a module and the project's modules that it uses have imported, in order.
+    """Return the libraries that a module has imported, in order.
 
-    With all modules of theirs that are imported (``modules`` is `sys.modules`). What only lokki uses is none of them.
+    Those that the project's modules have imported that it uses are among them, with all modules of theirs that are
+    imported (``modules`` is `sys.modules`). What only lokki uses is not.
     """
     roots: set[str] = set()
-    seen: set[str] = set()
+    visited: set[str] = set()
     pending = [module]
     while pending:
-        for name in _named_in(pending.pop()) - seen:
-            seen.add(name)
+        for name in _named_in(pending.pop()) - visited:
+            visited.add(name)
             used = modules.get(name)
             if used is None:
                 continue
@@ -86,7 +90,10 @@ def _is_installed(module: ModuleType) -> bool:
 
 
 def _named_in(module: ModuleType) -> set[str]:
-    """Return the modules that a module's global names come from; asks values nothing that is code of theirs."""
+    """Return the modules that a module's global names come from.
+
+    Asks values nothing that would run code of theirs.
+    """
     names: set[object] = set()
     for value in list(vars(module).values()):
         if type(value) is ModuleType:
@@ -99,14 +106,17 @@ def _named_in(module: ModuleType) -> set[str]:
 
 
 class Generators:
-    """The generators of random numbers that libraries made and the system seeded: a fork would make them repeat."""
+    """The random generators of libraries that the system seeded.
+
+    After a fork they would give the same numbers in every worker.
+    """
 
     def __init__(self) -> None:
         self._unseeded: WeakSet[random.Random] = WeakSet()
 
     @contextmanager
     def noticed(self) -> Iterator[None]:
-        """Notice each generator of Python's that is made meanwhile and given no seed."""
+        """Notice generators of Python's that are made meanwhile without a seed."""
         seed, unseeded = random.Random.seed, self._unseeded
 
         def noticing(generator: random.Random, a: object = None, version: int = 2) -> None:
@@ -129,7 +139,10 @@ class Generators:
 
 
 def _seed_numpy(numpy_random: ModuleType) -> None:
-    """Seed numpy's generators again: the one that all share, and those whose entropy is the system's, 128 bits."""
+    """Seed numpy's generators again that the system seeded.
+
+    That is the one that all share, and those whose entropy has 128 bits, as the system's has.
+    """
     numpy_random.seed()
     for generator in gc.get_objects():
         if type(generator) is numpy_random.Generator:
@@ -140,7 +153,10 @@ def _seed_numpy(numpy_random: ModuleType) -> None:
 
 
 def import_libraries(names: Sequence[str]) -> None:
-    """Import libraries, as far as they can be: a worker that needs one which cannot be imported says why."""
+    """Import libraries, as far as they can be imported.
+
+    A worker that needs one of the others says why it cannot.
+    """
     for name in names:
         try:
             importlib.import_module(name)
@@ -149,7 +165,7 @@ def import_libraries(names: Sequence[str]) -> None:
 
 
 def forget_project(root: str) -> None:
-    """Let modules of the project that a library imported be imported anew by each worker."""
+    """Let workers import modules of the project that a library imported."""
     for name, module in list(sys.modules.items()):
         if name != "__main__" and is_of_project(module, root):
             del sys.modules[name]

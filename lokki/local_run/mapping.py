@@ -9,11 +9,11 @@ from lokki.base.failures import Failure
 from lokki.base.options import MapOptions
 from lokki.engine.events import Event, ItemFailed, ItemsFinished
 from lokki.engine.limits import Deadline
-from lokki.local_run.feed import Feed, Tried, Work
+from lokki.local_run.feed import Chunk, Feed, Tried
 from lokki.local_run.worker import MapJob, Report
 
 
-class MapRun:
+class MapDispatcher:
     """Hands items to workers and counts what comes back, one worker at a time.
 
     Stops when more items failed than are tolerated, unless it is to ``keep_going``.
@@ -47,16 +47,19 @@ class MapRun:
         """Whether more items failed than are tolerated."""
         return self._options.too_many(self.failed, self.items)
 
-    def take(self, last: Report | None) -> Work | None:
-        """Return the next items for a worker, given its last report; None when it should end."""
+    def take(self, last: Report | None) -> Chunk | None:
+        """Return the next items for a worker, or None when it should end.
+
+        ``last``: its last report.
+        """
         with self._lock:
             if self.stop.is_set() or self.deadline.passed:
                 return None
             done = last.finished + len(last.failures) if last is not None else 0
             return self._feed.take(last.seconds / done if last is not None and done else None)
 
-    def give_back(self, work: Work, *, without: Container[int], tried: Tried | None = None) -> None:
-        """Take back the items of a worker that ended, but those."""
+    def give_back(self, work: Chunk, *, without: Container[int], tried: Tried | None = None) -> None:
+        """Take back the items of a worker that ended, but those ``without``."""
         with self._lock:
             self._feed.give_back(work, without=without, tried=tried)
 
@@ -81,7 +84,7 @@ class MapRun:
                 self.stop.set()
 
     def note_error(self, index: int, error: BaseException) -> None:
-        """Keep what the step raised for an item in this process, if that item's failure was the first of all."""
+        """Keep what a step raised in this process, if it is the first failure."""
         with self._lock:
             if self.first_failure is not None and self.first_failure[0] == index:
                 self.first_error = error

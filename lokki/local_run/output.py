@@ -43,7 +43,7 @@ class Lines:
         self._cut = False
 
     def feed(self, text: str) -> list[str]:
-        """Take text; return the lines that it completes."""
+        """Take text and return the lines that it completes."""
         *ends, rest = text.split("\n")
         lines = [line for end in ends if (line := self._end(end)) is not None]
         if rest:
@@ -75,11 +75,13 @@ class Lines:
 
 
 class LineStream(io.TextIOBase):
-    """Stands in for stdout or stderr: hands on whole lines, kept apart by thread, step and item.
+    """Stands in for stdout or stderr and hands on whole lines.
 
-    It answers as Python's own stream does, but stays open: it is the stream of other steps too. ``replaced``: None in a
-    program that was started without the stream. ``through``: a stream that everything is written to at once as well,
-    for debuggers that talk with the user.
+    They are kept apart by thread, step and item. It answers as Python's own stream does, but stays open: it is the
+    stream of other steps too.
+
+    * ``replaced``: the stream that it stands in for; None in a program that was started without it.
+    * ``through``: a stream that everything is written to at once as well, for debuggers that talk with the user.
     """
 
     mode = "w"
@@ -100,7 +102,10 @@ class LineStream(io.TextIOBase):
 
     @property
     def name(self) -> str:
-        """The name of the stream that this one stands in for: ``<stdout>``."""
+        """The name of the stream that this one stands in for.
+
+        ``<stdout>``, for example.
+        """
         return f"<{self._name}>"
 
     @property
@@ -110,15 +115,21 @@ class LineStream(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override]  # as above
-        """What the stream that this one stands in for does about text that it cannot encode."""
+        """What the replaced stream does about text that it cannot encode."""
         return getattr(self._replaced, "errors", None) or ("strict" if self._name == "stdout" else "backslashreplace")
 
     def fileno(self) -> int:
-        """Return the descriptor of the stream that this one stands in for, for programs that a step starts."""
+        """Return the descriptor of the replaced stream.
+
+        Programs that a step starts write there.
+        """
         return self._replaced.fileno() if self._replaced is not None else _DESCRIPTORS[self._name]
 
     def isatty(self) -> bool:
-        """Tell whether what is written is seen at once on a terminal: only for a debugger."""
+        """Tell whether what is written is seen at once on a terminal.
+
+        So it is only for a debugger.
+        """
         return self._through is not None and self._through.isatty()
 
     def writable(self) -> bool:
@@ -134,10 +145,13 @@ class LineStream(io.TextIOBase):
         line_buffering: bool | None = None,
         write_through: bool | None = None,
     ) -> None:
-        """Leave everything as it is: programs call this to set an encoding, and lines have none yet."""
+        """Leave everything as it is.
+
+        Programs call this to set an encoding, and lines have none yet.
+        """
 
     def detach(self) -> LineBytes:  # type: ignore[override]  # typeshed has BinaryIO, which is no class of io's
-        """Return ``buffer``, for programs that put a stream of their own around it."""
+        """Return ``buffer``, for programs that put their own stream around it."""
         return self.buffer
 
     def close(self) -> None:
@@ -150,7 +164,10 @@ class LineStream(io.TextIOBase):
             self._replaced.flush()
 
     def let_go(self) -> None:
-        """Write plainly to the descriptor in a process that a step forked, where nobody takes lines."""
+        """Write to the descriptor in a process that a step forked.
+
+        Nobody takes lines there.
+        """
         self._replaced = _plain(self._name, self._replaced)
         self._through = None
         self._begun = {}  # the parent writes what it had begun
@@ -159,7 +176,7 @@ class LineStream(io.TextIOBase):
             setattr(sys, self._name, self._replaced)
 
     def write(self, text: str) -> int:
-        """Take text; whole lines are handed on at once."""
+        """Take text, and hand on whole lines at once."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         text = str.__str__(text)  # no subclass of str, whose methods would be the user's
@@ -169,8 +186,8 @@ class LineStream(io.TextIOBase):
             self._through.write(text)
             self._through.flush()
         thread, at = threading.get_ident(), place()
-        before, lines = self._begun.get(thread, (at, None))
-        if lines is None or before != at:
+        begun_at, lines = self._begun.get(thread, (at, None))
+        if lines is None or begun_at != at:
             self._finish(thread)
             lines = Lines()
             self._begun[thread] = at, lines
@@ -194,7 +211,7 @@ class LineStream(io.TextIOBase):
 
 
 class LineBytes(io.BufferedIOBase):
-    """The ``buffer`` of a `LineStream`: bytes become text, with the step and the item that they came from.
+    """The ``buffer`` of a `LineStream`, which makes text of bytes.
 
     Bytes that are no UTF-8 are shown in hexadecimal. Like its stream it stays open: a wrapper that a step puts around
     it closes it when it is collected.
@@ -231,7 +248,7 @@ class LineBytes(io.BufferedIOBase):
         return True
 
     def write(self, data: Buffer) -> int:
-        """Take bytes; whole lines are handed on at once."""
+        """Take bytes, and hand on whole lines at once."""
         content = bytes(data)
         thread = threading.get_ident()
         decoder = self._decoders.get(thread)
@@ -249,7 +266,7 @@ class LineBytes(io.BufferedIOBase):
         self.flush()
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing, as nothing is held back."""
 
     def finish(self) -> None:
         """Hand on a line that was begun and not ended."""
@@ -257,7 +274,7 @@ class LineBytes(io.BufferedIOBase):
 
 
 class LogHandler(logging.Handler):
-    """Hands on log records of steps whose program has not set up logging itself."""
+    """Hands on log records, where the program has not set up logging itself."""
 
     def __init__(self, emit: Emit, levels: LogLevels, through: TextIO | None) -> None:
         super().__init__()
@@ -293,20 +310,23 @@ def _write_plainly(output: StepOutput) -> None:
 
 
 def _plain(name: str, like: TextIO | None) -> TextIO:
-    """Open descriptor 1 or 2 anew, with locks of its own: another thread may have held those of the old stream."""
+    """Open descriptor 1 or 2 anew, with locks of its own.
+
+    Another thread may have held those of the old stream.
+    """
     encoding, errors = (like.encoding, like.errors) if like is not None else ("utf-8", "backslashreplace")
     return open(_DESCRIPTORS[name], "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
 
 
 def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | None = None) -> Callable[[], None]:
-    """Take what this process prints and logs from now on; return what to call to end that.
+    """Take what this process prints and logs, and return what ends that.
 
     Logging that the program has set up is left as it is, but written where everything goes; otherwise records of these
     levels and above are taken. ``through``: a stream that everything is written to at once as well.
     """
-    before = (sys.stdout, sys.stderr)
-    out = LineStream("stdout", emit, before[0], through)
-    err = LineStream("stderr", emit, before[1], through)
+    replaced = (sys.stdout, sys.stderr)
+    out = LineStream("stdout", emit, replaced[0], through)
+    err = LineStream("stderr", emit, replaced[1], through)
     sys.stdout, sys.stderr = out, err
     root = logging.getLogger()
     inherited = [handler for handler in root.handlers if isinstance(handler, LogHandler)]
@@ -316,7 +336,7 @@ def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | N
         (handler, handler.setStream(err))
         for handler in root.handlers
         if isinstance(handler, logging.StreamHandler)
-        and (handler.stream in (*before, sys.__stdout__, sys.__stderr__) or isinstance(handler.stream, LineStream))
+        and (handler.stream in (*replaced, sys.__stdout__, sys.__stderr__) or isinstance(handler.stream, LineStream))
     ]
     own = None if root.handlers else LogHandler(emit, levels, through)
     level_before = root.level
@@ -329,7 +349,7 @@ def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | N
         finish_lines()  # of what a step has put in the place of these streams, too
         out.finish()
         err.finish()
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = replaced
         for handler, stream in moved:
             if stream is not None:
                 handler.setStream(stream)
@@ -341,7 +361,10 @@ def capture_streams(emit: Emit, levels: LogLevels = _LEVELS, through: TextIO | N
 
 
 def finish_lines() -> None:
-    """Hand on lines that were begun and not ended: where a step or a map block has ended, nothing will end them."""
+    """Hand on lines that have no end yet.
+
+    Where a step or a map block has ended, nothing will end them.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, LineStream):
             stream.finish()
@@ -352,7 +375,10 @@ def finish_lines() -> None:
 
 
 def flush_all() -> None:
-    """Write out what Python holds back for stdout and stderr, as far as there is somebody who takes it."""
+    """Write out what Python holds back for stdout and stderr.
+
+    Nobody may be there to take it.
+    """
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         if stream is not None and not stream.closed:
             with suppress(OSError):

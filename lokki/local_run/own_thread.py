@@ -18,7 +18,7 @@ _GLANCE = 0.1
 
 
 class _Called(threading.Thread):
-    """Calls a function in the caller's context; keeps what it returns or raises."""
+    """Calls a function in the caller's context, and keeps what comes of it."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         super().__init__(name="lokki-run", daemon=True)
@@ -36,7 +36,7 @@ class _Called(threading.Thread):
 
 
 def call_on_thread(function: Callable[[], object]) -> object:
-    """Return what a function returns, or raise what it raises, on another thread.
+    """Return what a function returns on another thread, or raise its error.
 
     Ctrl-C is passed on to it; then it has the time that workers have to end, and two seconds to say so.
     """

@@ -30,11 +30,11 @@ from lokki.local_run.forks import forget, watch
 from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, uninterrupted
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.libraries import inner_threads, libraries
-from lokki.local_run.mapping import MapRun
+from lokki.local_run.mapping import MapDispatcher
 from lokki.local_run.serving import Death, Served, WorkerProcess, how_ended
 from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
 from lokki.local_run.worker_process import MARKS, Begin, FlowReference
-from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, Settings, start_python
+from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, ServerSettings, start_python
 from lokki.plan import Plan, plan_lines
 
 _NOT_IMPORTABLE = (
@@ -61,7 +61,7 @@ def reference(graph: FlowGraph, plan: Plan) -> FlowReference:
 
 
 def _importable_name(main: ModuleType, file: str) -> str:
-    """Return the name under which the program that was started can be imported."""
+    """Return the name by which the program that was started can be imported."""
     spec = getattr(main, "__spec__", None)
     return spec.name if spec is not None else import_name(Path(file))[1]
 
@@ -74,16 +74,19 @@ class WorkerServer:
         module = sys.modules["__main__" if flow.is_main else flow.module]
         root = flow.module.partition(".")[0]
         names = libraries(module, root, sys.modules)
-        settings = Settings(os.getpid(), theirs.fileno(), lock, names, root)
+        settings = ServerSettings(os.getpid(), theirs.fileno(), lock, names, root)
         limits = inner_threads(workers, os.process_cpu_count() or 1, os.environ)
         with theirs, _signals_blocked():
             self._process = start_python(
-                "main()", json.dumps(asdict(settings)).encode(), (theirs.fileno(), lock), {**os.environ, **limits}
+                "serve_run()", json.dumps(asdict(settings)).encode(), (theirs.fileno(), lock), {**os.environ, **limits}
             )
         watch(self)
 
     def let_go(self) -> None:
-        """Do not keep workers alive in a process that a step forked, which may outlive the run."""
+        """Let go of the workers in a process that a step forked.
+
+        It may outlive the run, and would keep them alive.
+        """
         hide(self.control.fileno())
 
     def fork(self, number: int, connection: int, marks: int) -> None:
@@ -95,7 +98,10 @@ class WorkerServer:
         self._ask(REQUEST.pack(KILL, number), [])
 
     def death(self) -> Death:
-        """Read how a worker ended. Raises RunError when the server itself has ended."""
+        """Read how a worker ended.
+
+        Raises RunError when the server itself has ended.
+        """
         notice = b""
         while len(notice) < NOTICE.size:
             chunk = self.control.recv(NOTICE.size - len(notice))
@@ -107,7 +113,7 @@ class WorkerServer:
         return Death(*NOTICE.unpack(notice))
 
     def close(self) -> None:
-        """End the server, and with it all workers that have not ended by themselves."""
+        """End the server, and with it all workers that have not ended."""
         forget(self)
         self.control.close()
         try:
@@ -124,9 +130,9 @@ class WorkerServer:
 
 
 class ProcessPool:
-    """Worker processes for all map blocks of a run. Use as a context manager; leaving it ends them.
+    """Worker processes for all map blocks of a run.
 
-    ``lock``: the descriptor of the run's lock, which they share.
+    Use as a context manager; leaving it ends them. ``lock``: the descriptor of the run's lock, which they share.
     """
 
     def __init__(self, flow: FlowReference, workers: int, captured: LogLevels | None, lock: int) -> None:
@@ -161,13 +167,13 @@ class ProcessPool:
             forget(worker)
         self._server.close()
 
-    def run(self, mapping: MapRun, params: Mapping[str, Json], parts: list[str]) -> None:
-        """Run a map block with a worker for each part but the last, which is for what dead workers leave.
+    def run(self, mapping: MapDispatcher, params: Mapping[str, Json], parts: list[str]) -> None:
+        """Run a map block with a worker for each part but the last.
 
-        When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 8 seconds at
-        most (at a second Ctrl-C, at once); when its time is up, for 1 second; then their processes are killed.
-        Raises RunError when workers cannot start, and for what one met that was no failure of a step; StoreError where
-        that is a damaged file.
+        That is for what dead workers leave. When the run stops (Ctrl-C, too many failures) the workers finish the items
+        that they are at, for 8 seconds at most (at a second Ctrl-C, at once); when its time is up, for 1 second; then
+        their processes are killed. Raises RunError when workers cannot start, and for what one met that was no failure
+        of a step; StoreError where that is a damaged file.
         """
         served = Served(mapping, params, parts[-1], self._replace, self._server, self._find)
         with interruptible((signal.SIGINT,)):
@@ -216,7 +222,7 @@ class ProcessPool:
 
 @contextmanager
 def _memory() -> Iterator[int]:
-    """Make a file without a name; yield its descriptor."""
+    """Make a file without a name and yield its descriptor."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("lokki")  # not on a disk, which may be full
         try:
@@ -230,9 +236,12 @@ def _memory() -> Iterator[int]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Keep signals from a process that starts, until it can take them; they reach this process afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    """Keep signals from a process that starts, until it can take them.
+
+    They reach this process afterwards.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

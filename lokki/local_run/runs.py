@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from lokki.base.naming import check_run_id
-from lokki.base.values import Json, Stored
+from lokki.base.values import Json, JsonField, Stored
 from lokki.errors import ParameterError, RunFolderError, StoreError, damaged
 from lokki.local_run.descriptors import hide
 from lokki.local_run.folder import LOCK, RECORD, RunFolder
@@ -65,7 +65,7 @@ class RunRecord:
 
     run_id: str
     flow: str
-    params: dict[str, object]  # Json: msgspec takes no recursive alias
+    params: dict[str, JsonField]
     plan: list[str]
     code: dict[str, str]
     status: str

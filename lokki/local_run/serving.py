@@ -19,13 +19,13 @@ from lokki.engine.events import StepRetried
 from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
 from lokki.local_run.descriptors import hide
 from lokki.local_run.exits import STUCK
-from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local_run.feed import CHUNK_SECONDS, Chunk, Tried
 from lokki.local_run.forks import watch
 from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted
 from lokki.local_run.journal import PartWriter
-from lokki.local_run.mapping import MapRun
+from lokki.local_run.mapping import MapDispatcher
 from lokki.local_run.worker import Report
-from lokki.local_run.worker_process import MARKS, Ended, Ready, Start, StopNow, end_of_items
+from lokki.local_run.worker_process import MARKS, MapEnded, Ready, StartMap, StopNow, end_of_items
 
 _GLANCE = 0.5
 """Seconds after which a thread that waits for workers looks whether the run was interrupted."""
@@ -39,7 +39,11 @@ UNEXPLAINED_DEATHS = 10
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a worker process ended: what `os.waitpid` says; or, when it never began, an errno."""
+    """How a worker process ended.
+
+    * ``status``: as `os.waitpid` says.
+    * ``error``: an errno, when it never began.
+    """
 
     number: int
     status: int
@@ -59,17 +63,28 @@ class Death:
 
     @property
     def by_signal_to_all(self) -> bool:
-        """Whether it was killed by a signal that is often sent to the whole process group, this process included."""
+        """Whether a signal killed it that is often sent to the whole group.
+
+        This process is in that process group.
+        """
         return not self.error and -os.waitstatus_to_exitcode(self.status) in (signal.SIGTERM, signal.SIGHUP)
 
 
 def how_ended(code: int) -> str:
-    """Say how a process ended: ``code`` is its exit code, or the number of a signal, negative."""
+    """Say how a process ended.
+
+    ``code``: its exit code, or the number of a signal, negative.
+    """
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 class WorkerProcess:
-    """A worker process as the run sees it: what it has to do, and what it is at."""
+    """A worker process as the run sees it.
+
+    * ``at_work``: what it has to do; ``last``: its last report.
+    * ``ready``: whether it has imported the flow; ``ended``: whether it is done with the map block.
+    * ``is_silent``: whether its connection has ended, so that its parent tells what became of it.
+    """
 
     def __init__(self, number: int, connection: Connection, marks: int) -> None:
         self.number = number
@@ -79,7 +94,7 @@ class WorkerProcess:
         self.ready = False
         self.ended = True
         self.part = ""
-        self.at_work: deque[Work] = deque()
+        self.at_work: deque[Chunk] = deque()
         self.last: Report | None = None
         self._marks = mmap.mmap(marks, MARKS.size)
         watch(self)
@@ -91,7 +106,10 @@ class WorkerProcess:
 
     @property
     def at(self) -> tuple[int, int, int]:
-        """The item, the position of the inner step, and the number of the try that it runs or ran last."""
+        """The item, the position of the inner step, and the number of the try.
+
+        That is what it runs or ran last.
+        """
         index, position, attempt = MARKS.unpack(self._marks)
         return index, position, attempt
 
@@ -102,7 +120,7 @@ class WorkerProcess:
         MARKS.pack_into(self._marks, 0, -1, 0, 0)
 
     def send(self, message: object) -> None:
-        """Send it a message; that it died is told by its parent."""
+        """Send it a message, and leave it to its parent to say that it died."""
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -115,21 +133,22 @@ class Parent(Protocol):
     control: socket.socket
 
     def death(self) -> Death:
-        """Read how a worker ended; to be called when ``control`` can be read."""
+        """Read how a worker ended, when ``control`` can be read."""
 
     def kill(self, number: int) -> None:
         """Kill a worker."""
 
 
 class Served:
-    """A map block on worker processes; ``error`` and ``interrupted``: what went wrong that was no failure of a step.
+    """A map block on worker processes.
 
-    ``damaged``: the error is about a file of the run that is not what lokki wrote.
+    * ``error``, ``interrupted``: what went wrong that was no failure of a step.
+    * ``damaged``: the error is about a file of the run that is not what lokki wrote.
     """
 
     def __init__(
         self,
-        mapping: MapRun,
+        mapping: MapDispatcher,
         params: Mapping[str, Json],
         spare_part: str,
         replace: Callable[[WorkerProcess], WorkerProcess],
@@ -155,18 +174,21 @@ class Served:
         job = self._mapping.job
         worker.begin(part)
         self._workers.append(worker)
-        worker.send(Start(job.id, dict(self._params), part, job.pack, job.parts, job.inline_limit))
+        worker.send(StartMap(job.id, dict(self._params), part, job.pack, job.parts, job.inline_limit))
         self._send_work(worker)
         if worker.death is not None:
             self._take_death(worker.death)
 
     def serve(self, remaining: Callable[[], float | None]) -> None:
-        """Keep the workers at work until they have ended, the run is stopped or the time is up."""
+        """Keep the workers at work until they have ended.
+
+        It returns before that when the run is stopped or the time is up.
+        """
         while not self._mapping.stop.is_set() and self._receive(remaining()):
             pass
 
     def stop(self, patience: float) -> None:
-        """Let workers that are still at work finish their item, for so many seconds; then kill them."""
+        """Let workers finish their item for so many seconds, then kill them."""
         self._mapping.stop.set()
         for worker in self._workers:
             if not worker.ended:
@@ -182,7 +204,10 @@ class Served:
             self._write_crash_failures()
 
     def _receive(self, seconds: float | None) -> bool:
-        """Take what workers send; return False when all have ended, or none sent anything for so long."""
+        """Take what workers send.
+
+        Returns False when all have ended, or none sent anything for so long.
+        """
         end = None if seconds is None else time.monotonic() + seconds
         while any(not worker.ended for worker in self._workers):
             raise_interrupt()
@@ -223,7 +248,7 @@ class Served:
                 worker.ready = True
             case Report():
                 self._take_report(worker, message)
-            case Ended(error, interrupted, damaged):
+            case MapEnded(error, interrupted, damaged):
                 worker.ended = True
                 self.damaged = self.damaged or (damaged and not self.error)
                 if error or interrupted:
@@ -237,17 +262,20 @@ class Served:
         work = worker.at_work.popleft()
         self._mapping.count(report)
         if report.done < len(work.indexes):
-            self._mapping.give_back(work, without=work.indexes[: report.done], tried=report.again)
+            self._mapping.give_back(work, without=work.indexes[: report.done], tried=report.retry)
         worker.last = report
         if report.leaving:
-            for given in worker.at_work:
-                self._mapping.give_back(given, without=())
+            for chunk in worker.at_work:
+                self._mapping.give_back(chunk, without=())
             self._follow(worker)
         else:
             self._send_work(worker)
 
     def _send_work(self, worker: WorkerProcess) -> None:
-        """Give a worker its next items; where they are done soon, some more, so that it need not wait for them."""
+        """Give a worker its next items.
+
+        Where they are done soon, it gets some more, so that it need not wait for them.
+        """
         last = worker.last
         ahead = 2 if last is not None and last.done and last.seconds / last.done < CHUNK_SECONDS else 1
         while len(worker.at_work) < ahead:
@@ -260,7 +288,10 @@ class Served:
             worker.send(work)
 
     def _bury(self, worker: WorkerProcess, death: Death) -> None:
-        """Take over what a worker that died had to do: blame the item that it was at, hand on the others."""
+        """Take over what a worker that died had to do.
+
+        The item that it was at is to blame, the others go to other workers.
+        """
         if death.by_signal_to_all and self._is_interrupted():
             worker.ended = True
             return
@@ -270,15 +301,15 @@ class Served:
             self.error = self.error or what
             self._mapping.stop.set()
             return
-        given = [index for work in worker.at_work for index in work.indexes]
-        finished = self._mapping.take_over(worker.part, given)
+        indexes = [index for work in worker.at_work for index in work.indexes]
+        finished = self._mapping.take_over(worker.part, indexes)
         self._mapping.count(Report(len(finished), 0.0))
         index, position, attempt = worker.at
         blamed = bool(worker.at_work) and index in worker.at_work[0].indexes and index not in finished
-        again = self._blame(index, position, attempt, death) if blamed else None
-        done = finished if again is not None or not blamed else finished | {index}
+        retry = self._blame(index, position, attempt, death) if blamed else None
+        done = finished if retry is not None or not blamed else finished | {index}
         for work in worker.at_work:
-            self._mapping.give_back(work, without=done, tried=again)
+            self._mapping.give_back(work, without=done, tried=retry)
         if not blamed:
             self._unexplained += 1
             if self._unexplained > UNEXPLAINED_DEATHS:
@@ -294,13 +325,19 @@ class Served:
             self.begin(self._replace(worker), f"{worker.part}-{self._replaced}")
 
     def _is_interrupted(self) -> bool:
-        """Tell whether the run is ending by a signal that killed a worker, too, which is then not to blame."""
+        """Tell whether the run is ending by the signal that killed a worker.
+
+        Then the item that it was at is not to blame.
+        """
         if not self._mapping.stop.is_set():
             time.sleep(_SIGNAL_SECONDS)
         return self._mapping.stop.is_set() or is_interrupted()
 
     def _blame(self, index: int, position: int, attempt: int, death: Death) -> Tried | None:
-        """Say how an item whose worker died is tried again; None when it failed for good."""
+        """Say how an item whose worker died is tried again.
+
+        None when it failed for good.
+        """
         invocation = self._mapping.job.inner[position]
         error: LokkiError = WorkerError(f"{death} while it ran item {index}")
         if death.is_stuck and invocation.timeout is not None:

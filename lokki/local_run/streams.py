@@ -18,12 +18,13 @@ from lokki.local_run.output import Emit, Lines, flush_all
 
 
 class RedirectedStreams:
-    """Takes what goes to the file descriptors 1 and 2 past Python, such as the output of programs that a step starts.
+    """Takes what goes to the descriptors 1 and 2 past Python.
 
-    In two parts, since a thread must not run before worker processes are forked: making it redirects the descriptors
-    into a pipe, `start` reads from it. ``terminal`` is the real stderr, ``stdout`` the real stdout.
+    Programs that a step starts write there. In two parts, since a thread must not run before worker processes are
+    forked: making it redirects the descriptors into a pipe, `start` reads from it.
 
-    ``direct``: there is no pipe, both descriptors are the real stderr, where a debugger can talk with the user.
+    * ``terminal`` is the real stderr, ``stdout`` the real stdout.
+    * ``direct``: there is no pipe, both descriptors are the real stderr, where a debugger can talk with the user.
     """
 
     def __init__(self, *, direct: bool = False) -> None:
@@ -45,7 +46,10 @@ class RedirectedStreams:
         os.close(write)
 
     def let_go(self) -> None:
-        """Leave the terminal to the parent: whoever reads its output waits until nobody can write there."""
+        """Leave the terminal to the parent.
+
+        Whoever reads its output waits until nobody can write there.
+        """
         own = (self.stdout.fileno(), self.terminal.fileno(), self._ended, self._end)
         for descriptor in own if self._read is None else (*own, self._read):
             descriptors.hide(descriptor)
@@ -58,9 +62,10 @@ class RedirectedStreams:
             self._thread.start()
 
     def end(self, emit: Emit) -> None:
-        """Hand on what was written so far. From now on both descriptors are the real stderr.
+        """Hand on what was written so far, and stop taking it.
 
-        What C code or another thread still holds back must not come out behind the result on stdout.
+        From now on both descriptors are the real stderr: what C code or another thread still holds back must not come
+        out behind the result on stdout.
         """
         self.start(emit)
         flush_all()
@@ -74,7 +79,10 @@ class RedirectedStreams:
             self._thread.join(1.0)
 
     def discard(self) -> None:
-        """Drop what is held back for a stdout that cannot be written to: Python would complain at its end."""
+        """Drop what is held back for a stdout that cannot be written to.
+
+        Python would complain at its end.
+        """
         descriptors.hide(self.stdout.fileno())
 
 
@@ -90,25 +98,25 @@ class BorrowedStreams:
         self.terminal: TextIO = sys.stderr or io.StringIO()
 
     def start(self, emit: Emit) -> None:
-        """Do nothing: what goes past Python goes where it always goes."""
+        """Do nothing, as what goes past Python goes where it always goes."""
 
     def end(self, emit: Emit) -> None:
         """Write out what is held back."""
         flush_all()
 
     def discard(self) -> None:
-        """Do nothing: a stream that cannot be written to is not lokki's."""
+        """Do nothing, as a stream that cannot be written to is not lokki's."""
 
 
-def _hand_on(descriptor: int, ended: int, emit: Emit) -> None:
-    """Read lines to the end and hand them on; bytes that are no UTF-8 are shown in hexadecimal.
+def _hand_on(descriptor: int, finish: int, emit: Emit) -> None:
+    """Read lines to the end and hand them on.
 
-    The end may never come, while a program that a step left running holds the pipe open: what is there when ``ended``
-    can be read is all.
+    Bytes that are no UTF-8 are shown in hexadecimal. The end may never come, while a program that a step left running
+    holds the pipe open: what is there when ``finish`` can be read is all.
     """
     decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
     lines = Lines()
-    while chunk := _next(descriptor, ended):
+    while chunk := _next(descriptor, finish):
         for line in lines.feed(decode(chunk)):
             emit(StepOutput("", (), "stderr", line))
     rest = lines.rest()
@@ -117,11 +125,14 @@ def _hand_on(descriptor: int, ended: int, emit: Emit) -> None:
     os.close(descriptor)
 
 
-def _next(descriptor: int, ended: int) -> bytes:
-    """Return the next bytes, or none at the end: when there is nobody to write, or nothing more after ``ended``."""
+def _next(descriptor: int, finish: int) -> bytes:
+    """Return the next bytes, or none at the end.
+
+    That is when there is nobody to write, or nothing more after ``finish``.
+    """
     ready = select.poll()
     ready.register(descriptor, select.POLLIN)
-    ready.register(ended, select.POLLIN)
+    ready.register(finish, select.POLLIN)
     return os.read(descriptor, 2**16) if descriptor in dict(ready.poll()) else b""
 
 

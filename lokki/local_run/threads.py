@@ -10,7 +10,7 @@ from contextvars import copy_context
 from lokki.engine.invocation import copy_decimals
 from lokki.engine.limits import TimeLimit
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
-from lokki.local_run.mapping import MapRun
+from lokki.local_run.mapping import MapDispatcher
 from lokki.local_run.worker import Worker
 
 STOP_SECONDS = 8.0
@@ -28,13 +28,13 @@ LATE_SECONDS = 1.0
 
 
 class ThreadWorker(threading.Thread):
-    """A worker on a thread; keeps what went wrong for the thread that waits for it.
+    """A worker on a thread.
 
-    It begins with a copy of the context of the thread that makes it, which imported the flow's file; what the file set
-    in a ``threading.local`` stays with that thread.
+    It keeps what went wrong for the thread that waits for it. It begins with a copy of the context of the thread that
+    makes it, which imported the flow's file; what the file set in a ``threading.local`` stays with that thread.
     """
 
-    def __init__(self, mapping: MapRun, part: str) -> None:
+    def __init__(self, mapping: MapDispatcher, part: str) -> None:
         super().__init__(name=f"lokki-{part}", daemon=True)  # a stuck step must not keep the process from ending
         self._mapping = mapping
         self._part = part
@@ -42,7 +42,7 @@ class ThreadWorker(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Run items until there are none; see `work`."""
+        """Run items until there are none, as `work` does."""
         try:
             self._context.run(self._work)
         except BaseException as error:  # raised again by the thread that waits
@@ -54,7 +54,7 @@ class ThreadWorker(threading.Thread):
         work(self._mapping, self._part)
 
 
-def work(mapping: MapRun, part: str, limit: TimeLimit | None = None) -> None:
+def work(mapping: MapDispatcher, part: str, limit: TimeLimit | None = None) -> None:
     """Take items and run them until there are none or the run is stopped."""
     worker = Worker(mapping.job, part, mapping.stop, mapping.tell, limit)
     try:
@@ -68,11 +68,12 @@ def work(mapping: MapRun, part: str, limit: TimeLimit | None = None) -> None:
         worker.close()
 
 
-def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
-    """Run a map block with a thread for each part; raises what a worker raised that was no failure of a step.
+def run_on_threads(mapping: MapDispatcher, parts: list[str]) -> None:
+    """Run a map block with a thread for each part.
 
-    When the run stops (Ctrl-C, too many failures) the workers finish the items that they are at, for 8 seconds at most
-    (at a second Ctrl-C, at once); when its time is up, for 1 second.
+    Raises what a worker raised that was no failure of a step. When the run stops (Ctrl-C, too many failures) the
+    workers finish the items that they are at, for 8 seconds at most (at a second Ctrl-C, at once); when its time is up,
+    for 1 second.
     """
     workers = [ThreadWorker(mapping, part) for part in parts]
     try:
@@ -94,8 +95,8 @@ def run_on_threads(mapping: MapRun, parts: list[str]) -> None:
             raise worker.error
 
 
-def run_inline(mapping: MapRun, part: str, limit: TimeLimit) -> None:
-    """Run a map block on the calling thread, one item after another: for debuggers."""
+def run_inline(mapping: MapDispatcher, part: str, limit: TimeLimit) -> None:
+    """Run a map block on the calling thread, item by item, for debuggers."""
     work(mapping, part, limit)
 
 

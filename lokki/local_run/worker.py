@@ -20,7 +20,7 @@ from lokki.engine.events import StepRetried
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, ResultError, StoreError, damaged
-from lokki.local_run.feed import CHUNK_SECONDS, Tried, Work
+from lokki.local_run.feed import CHUNK_SECONDS, Chunk, Tried
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter
@@ -34,16 +34,18 @@ _SCALARS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker did: how many items it finished and in how many seconds, and which failed.
+    """What a worker did.
 
-    ``leaving``: its process ends now, as a step was late; ``again``: the item to be tried again elsewhere for that.
+    * ``finished``: how many items it finished, in ``seconds``; ``failures``: which failed.
+    * ``leaving``: its process ends now, as a step was late.
+    * ``retry``: the item to be tried again elsewhere for that.
     """
 
     finished: int
     seconds: float
     failures: list[tuple[int, Failure]] = field(default_factory=list)
     leaving: bool = False
-    again: Tried | None = None
+    retry: Tried | None = None
 
     @property
     def done(self) -> int:
@@ -53,9 +55,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class MapJob:
-    """What a worker must know of a map block: its inner steps, where its items are and where results go.
+    """What a worker must know of a map block.
 
-    ``own_process``: no other worker runs in this process, so that each step can have the environment that it wants.
+    * ``inner``: its steps; ``pack``: where its items are; ``parts``: where results go.
+    * ``own_process``: no other worker runs in this process, so that each step can have the environment that it wants.
     """
 
     id: str
@@ -67,7 +70,10 @@ class MapJob:
 
 
 class Worker:
-    """Runs items of one map block and writes what becomes of them to a part of its own."""
+    """Runs items of one map block, and writes what becomes of them.
+
+    Its part of the block's journals is its own.
+    """
 
     def __init__(
         self,
@@ -92,12 +98,15 @@ class Worker:
         self._own_limit = self._limit if limit is None else None
         self._attempts = Attempts(self._sleep, self._limit, self._tell_of_retry)
 
-    def run(self, work: Work) -> Report:
-        """Run items until they are done or the run is stopped; write their results."""
+    def run(self, work: Chunk) -> Report:
+        """Run items until they are done or the run is stopped.
+
+        Their results are written when it returns.
+        """
         began = flushed = time.perf_counter()
         finished = 0
         failures: list[tuple[int, Failure]] = []
-        again: Tried | None = None
+        retry: Tried | None = None
         try:
             if work.tried is not None:
                 self._sleep(work.tried.wait)
@@ -114,9 +123,9 @@ class Worker:
                     self._part.flush()
                     flushed = now
         except StoppedError:
-            again = self._tried if self._limit.exceeded else None
+            retry = self._tried if self._limit.exceeded else None
         self._part.flush()
-        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, again)
+        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, retry)
 
     def close(self) -> None:
         """Force everything to disk."""
@@ -125,12 +134,12 @@ class Worker:
         self._pack.close()
         self._part.close()
 
-    def _run_item(self, line: bytes, entry: ManifestEntry, work: Work) -> Failure | None:
-        """Run the inner steps on one item; return why it failed, if it did.
+    def _run_item(self, line: bytes, entry: ManifestEntry, work: Chunk) -> Failure | None:
+        """Run the inner steps on one item, and return why it failed, if it did.
 
-        A step may change the value that it gets, and fail: ``again`` gives that value anew.
+        A step may change the value that it gets, and fail: ``restart`` gives that value anew.
         """
-        again: Callable[[], object] = partial(self._start_value, line, work)
+        restart: Callable[[], object] = partial(self._start_value, line, work)
         index, inner = entry.index, self._job.inner
         self._index, self._item, self._position = index, entry.path, 0
         try:
@@ -140,51 +149,56 @@ class Worker:
         except StoreError as error:
             if error.damage:
                 raise  # no failure of the item: whatever the map tolerates, its result could be had
-            return self._failed(again, failure_of(inner[0].id, error, 1, inner[0].defined_at))
+            return self._failed(restart, failure_of(inner[0].id, error, 1, inner[0].defined_at))
         last = len(inner) - 1
         while True:
             self._position = position
             invocation = inner[position]
             began = time.perf_counter()
             try:
-                result = self._call(invocation, value, again, work.tried)
+                result = self._call(invocation, value, restart, work.tried)
                 if position == last:
                     self._part.add(index, result)
                     return None
-                again_next = _handed_on(result, invocation.id, index)
-                handed_on = again_next()
+                copies = _copies(result, invocation.id, index)
+                handed_on = copies()
                 if time.perf_counter() - began > CHUNK_SECONDS:
                     # Lost in a kill, this result would cost more than to write it down.
                     self._part.add(index, handed_on, step=invocation.id)
                     self._part.flush()
             except StepFailedError as error:
                 self._note_error(error.__cause__ or error)
-                return self._failed(again, error.failure)
+                return self._failed(restart, error.failure)
             except LokkiError as error:  # the result does not pickle, or not unpickle
                 self._note_error(error)
-                return self._failed(again, failure_of(invocation.id, error, 1, invocation.defined_at))
-            value, again = handed_on, again_next
+                return self._failed(restart, failure_of(invocation.id, error, 1, invocation.defined_at))
+            value, restart = handed_on, copies
             position += 1
 
-    def _call(self, invocation: Invocation, value: object, again: Callable[[], object], tried: Tried | None) -> object:
+    def _call(
+        self, invocation: Invocation, value: object, restart: Callable[[], object], tried: Tried | None
+    ) -> object:
         used_up = self._mark_at(tried)
         at_item(invocation.id, self._item)
         try:
             if invocation.env and self._job.own_process:
                 with environment(invocation.env):
-                    return run(invocation, value, self._attempts, used_up, again)
-            return run(invocation, value, self._attempts, used_up, again)
+                    return run(invocation, value, self._attempts, used_up, restart)
+            return run(invocation, value, self._attempts, used_up, restart)
         finally:
             at_item("", ())
 
     def _mark_at(self, tried: Tried | None) -> int:
-        """Say what this worker is at, should its process die; return how many tries the step has used up."""
+        """Mark what this worker is at, should its process die.
+
+        Returns how many tries the step has used up.
+        """
         used_up = tried.attempts if tried is not None and tried.position == self._position else 0
         if self._mark is not None:
             self._mark(self._index, self._position, used_up + 1)
         return used_up
 
-    def _start(self, entry: ManifestEntry, work: Work) -> tuple[object, int]:
+    def _start(self, entry: ManifestEntry, work: Chunk) -> tuple[object, int]:
         """Return what the item's next inner step gets, and that step's position."""
         partial = work.partials.get(entry.index)
         if partial is not None:
@@ -205,17 +219,20 @@ class Worker:
             self._pack.seek(offset)
         return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}", crc32=ref.crc32), 0
 
-    def _start_value(self, line: bytes, work: Work) -> object:
+    def _start_value(self, line: bytes, work: Chunk) -> object:
         """Return anew what the item's first step here gets."""
         [entry] = entries([line])
         return self._start(entry, work)[0]
 
-    def _failed(self, again: Callable[[], object], failure: Failure) -> Failure:
-        """Write down why an item failed, and what the failed step got, so that the item goes on there."""
+    def _failed(self, restart: Callable[[], object], failure: Failure) -> Failure:
+        """Write down why an item failed, and what the failed step got.
+
+        The item goes on there when the run is resumed.
+        """
         raise_interrupt()  # Ctrl-C ended what the step had started: the run is interrupted, the step has not failed
         if self._position > 0:
             with suppress(ResultError, StoreError):  # a value that cannot be read again: its steps run again instead
-                self._part.add(self._index, again(), step=self._job.inner[self._position - 1].id)
+                self._part.add(self._index, restart(), step=self._job.inner[self._position - 1].id)
         self._part.fail(self._index, failure)
         return failure
 
@@ -239,28 +256,34 @@ class Worker:
 
 
 def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation:
-    """Prepare a call for this machine, where a step may fork: its children do not go on with the run."""
+    """Prepare a call for this machine, where a step may fork.
+
+    Its children do not go on with the run.
+    """
     invocation = prepare(call, step, params)
     return replace(invocation, fn=guarded(invocation.fn))
 
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, of this whole process, for as long as steps that have them run."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Set environment variables of this process while some steps run."""
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 
 
-def _handed_on(value: object, step_id: str, index: int) -> Callable[[], object]:
-    """Return what gives a value as the next step gets it: a new copy, as deployed, where steps share no memory."""
+def _copies(value: object, step_id: str, index: int) -> Callable[[], object]:
+    """Return what makes copies of a value, one for each try of the next step.
+
+    As deployed, where steps share no memory.
+    """
     if type(value) in _SCALARS:
         return lambda: value
     packed = dumps(value)

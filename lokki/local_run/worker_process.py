@@ -21,7 +21,7 @@ from lokki.errors import LokkiError, RunError, StoreError
 from lokki.loading import import_again
 from lokki.local_run.descriptors import hide
 from lokki.local_run.exits import STUCK, end_process
-from lokki.local_run.feed import Work
+from lokki.local_run.feed import Chunk
 from lokki.local_run.forks import watch
 from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
@@ -53,9 +53,9 @@ class FlowReference:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The first message to a worker process; ``captured``: which log records are handed on, with what is printed.
+    """The first message to a worker process.
 
-    Without ``captured``, nothing is.
+    ``captured``: which log records are handed on, with what is printed; None: nothing is.
     """
 
     flow: FlowReference
@@ -63,7 +63,7 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartMap:
     """Tells a worker process to begin with a map block."""
 
     id: str
@@ -85,11 +85,12 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A worker process ended its map block; ``error``: what went wrong that was no failure of a step.
+class MapEnded:
+    """A worker process ended its map block.
 
-    ``interrupted``: a step raised KeyboardInterrupt, which ends the run on every executor. ``damaged``: the error is
-    about a file of the run that is not what lokki wrote.
+    * ``error``: what went wrong that was no failure of a step.
+    * ``interrupted``: a step raised KeyboardInterrupt, which ends the run on every executor.
+    * ``damaged``: the error is about a file of the run that is not what lokki wrote.
     """
 
     error: str = ""
@@ -97,13 +98,16 @@ class Ended:
     damaged: bool = False
 
 
-def end_of_items() -> Work:
-    """Return the message that tells a worker process that a map block has no more items for it."""
-    return Work([], [])
+def end_of_items() -> Chunk:
+    """Return the message that a map block has no more items for a worker."""
+    return Chunk([], [])
 
 
 def worker_main(connection: int, marks: int, lock: int) -> NoReturn:
-    """Run map blocks as the parent says, until it is gone; all three are descriptors."""
+    """Run map blocks as the parent says, until it is gone.
+
+    All three arguments are descriptors.
+    """
     # Ctrl-C reaches the whole process group; the parent decides what to do about it. It is not ignored, since programs
     # that a step starts would ignore it too.
     signal.signal(signal.SIGINT, _leave_to_parent)
@@ -126,10 +130,13 @@ class _WorkerMain:
         self._marks = marks
         self._lock = lock
         self._stop = threading.Event()
-        self._messages: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[StartMap | Chunk] = queue.SimpleQueue()
 
     def let_go(self) -> None:
-        """Leave the parent alone in a process that a step forked, and let Ctrl-C interrupt it."""
+        """Leave the parent alone in a process that a step forked.
+
+        Ctrl-C interrupts that process, as any other.
+        """
         self._send_lock = threading.Lock()
         hide(self._connection.fileno())
         hide(self._lock)
@@ -150,19 +157,19 @@ class _WorkerMain:
         self._send(Ready())
         while True:
             message = self._messages.get()
-            if isinstance(message, Start):
-                ended = self._map(plan, fan_outs[message.id], message)
+            if isinstance(message, StartMap):
+                outcome = self._map(plan, fan_outs[message.id], message)
                 _hand_on_output()
-                self._send(ended)
+                self._send(outcome)
 
-    def _map(self, plan: Plan, op: FanOut, start: Start) -> Ended:
-        """Run one map block: items until there are no more."""
+    def _map(self, plan: Plan, op: FanOut, start: StartMap) -> MapEnded:
+        """Run one map block until there are no more items."""
         try:
             inner = tuple(guarded_call(call, plan.steps[call.step], start.params) for call in op.calls)
             job = MapJob(op.source, inner, start.pack, start.parts, start.inline_limit, own_process=True)
             limit = TimeLimit(end_process=True, stuck=lambda *_: end_process(STUCK))
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
-            while isinstance(work := self._messages.get(), Work) and work.lines:
+            while isinstance(work := self._messages.get(), Chunk) and work.lines:
                 report = worker.run(work)
                 if report.leaving:
                     worker.close()
@@ -173,14 +180,14 @@ class _WorkerMain:
             worker.close()
         except KeyboardInterrupt:
             worker.close()
-            return Ended(interrupted=True)
+            return MapEnded(interrupted=True)
         except StoreError as error:
-            return Ended(error.damage or str(error), damaged=bool(error.damage))
+            return MapEnded(error.damage or str(error), damaged=bool(error.damage))
         except LokkiError as error:
-            return Ended(str(error))
+            return MapEnded(str(error))
         except OSError as error:
-            return Ended(f"the run's folder cannot be used: {error}.")
-        return Ended()
+            return MapEnded(f"the run's folder cannot be used: {error}.")
+        return MapEnded()
 
     def _mark(self, index: int, position: int, attempt: int) -> None:
         MARKS.pack_into(self._marks, 0, index, position, attempt)
@@ -190,7 +197,10 @@ class _WorkerMain:
             self._connection.send(message)
 
     def _receive(self) -> None:
-        """Take messages at once, whatever the worker is at: the parent never waits, and a dead parent is noticed."""
+        """Take messages at once, whatever the worker is at.
+
+        The parent never waits, and a dead parent is noticed.
+        """
         while True:
             try:
                 message = self._connection.recv()
@@ -204,13 +214,19 @@ class _WorkerMain:
 
 
 def _hand_on_output() -> None:
-    """Hand on all that steps wrote: this process ends by `os._exit`, or is killed, and then it would be lost."""
+    """Hand on all that steps wrote.
+
+    This process ends without Python's own end, or is killed, and then it would be lost.
+    """
     finish_lines()
     flush_all()
 
 
 def _draw(source: FlowReference) -> Plan:
-    """Import the flow and draw it as the parent did. Raises RunError when it comes out otherwise."""
+    """Import the flow and draw it as the parent did.
+
+    Raises RunError when it comes out otherwise.
+    """
     flow = getattr(import_again(source.module, source.file, is_main=source.is_main), source.name, None)
     if not isinstance(flow, Flow):
         raise RunError(f"{source.module}.{source.name} is no flow when it is imported by a worker process.")

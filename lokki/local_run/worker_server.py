@@ -59,8 +59,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What this process needs to know; it reads it from stdin, as JSON.
+class ServerSettings:
+    """What this process needs to know, which it reads from stdin as JSON.
 
     * ``parent``: the process id of the run.
     * ``control``, ``lock``: descriptors of the socket and of the run's lock, which workers share.
@@ -75,10 +75,11 @@ class Settings:
 
 
 def start_python(function: str, stdin: bytes, descriptors: Sequence[int], env: Mapping[str, str]) -> Popen[bytes]:
-    """Start a Python that calls a function of this module, with the path and the arguments of this one.
+    """Start a Python that calls a function of this module.
 
-    They come before ``stdin``: a command line might be too long for them. Nothing but built-in modules is imported
-    before the path is set, since a file in the working directory might have the same name. Raises OSError.
+    It has the path and the arguments of this one, which come before ``stdin``: a command line might be too long for
+    them. Nothing but built-in modules is imported before the path is set, since a file in the working directory might
+    have the same name. Raises OSError.
     """
     path = [folder for folder in sys.path if isinstance(folder, str)]  # Python passes over others, too
     code = "import sys, marshal; sys.path[:], sys.argv[:] = marshal.load(sys.stdin.buffer); "
@@ -91,9 +92,9 @@ def start_python(function: str, stdin: bytes, descriptors: Sequence[int], env: M
         return Popen(program, stdin=file, pass_fds=descriptors, env=env)
 
 
-def main() -> NoReturn:
+def serve_run() -> NoReturn:
     """Fork workers for a run until it ends."""
-    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=ServerSettings)
     die_with(settings.parent)
     server = _Server(settings)
     server.take_signals()
@@ -102,7 +103,10 @@ def main() -> NoReturn:
 
 
 def die_with(parent: int) -> None:
-    """Let the system kill this process when its parent ends, also while it is inside C code."""
+    """Let the system kill this process when its parent ends.
+
+    Also while it is inside C code.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -110,8 +114,12 @@ def die_with(parent: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What a worker gets from this process, its parent: descriptors, and whether SIGHUP is ignored (``nohup``)."""
+class Inheritance:
+    """What a worker gets from this process, its parent.
+
+    * ``connection``, ``marks``, ``lock``: descriptors.
+    * ``ignores_hangup``: whether SIGHUP is ignored, as by ``nohup``.
+    """
 
     parent: int
     connection: int
@@ -120,13 +128,19 @@ class Given:
     ignores_hangup: bool
 
     def start(self) -> int:
-        """Start a Python for the worker, where a library has started threads so that it is not safe to fork."""
-        given = (self.parent, self.connection, self.marks, self.lock, self.ignores_hangup)
-        kept = (self.connection, self.marks, self.lock)
-        return start_python(f"Given{given!r}.work()", b"", kept, os.environ).pid
+        """Start a Python for the worker, instead of forking it.
+
+        Where a library has started threads it is not safe to fork.
+        """
+        fields = (self.parent, self.connection, self.marks, self.lock, self.ignores_hangup)
+        descriptors = (self.connection, self.marks, self.lock)
+        return start_python(f"Inheritance{fields!r}.work()", b"", descriptors, os.environ).pid
 
     def work(self, generators: Generators | None = None) -> NoReturn:
-        """Be the worker; ``generators``: those that the libraries made in the process that it was forked from."""
+        """Be the worker.
+
+        ``generators``: those that the libraries made in the process that it was forked from.
+        """
         try:
             die_with(self.parent)
             if generators is not None:
@@ -143,7 +157,7 @@ class Given:
 
 
 class _Server:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._control = socket.socket(fileno=settings.control)
         self._generators = Generators()
@@ -155,7 +169,10 @@ class _Server:
         os.set_blocking(self._wake, False)
 
     def take_signals(self) -> None:
-        """Leave the signals that end a run to the run; wake up when a worker has ended."""
+        """Leave the signals that end a run to the run.
+
+        This process wakes up when a worker has ended.
+        """
         for number in (*ENDING, signal.SIGCHLD):
             if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGCHLD:
                 signal.signal(number, _do_nothing)
@@ -204,32 +221,32 @@ class _Server:
             os.close(descriptor)
 
     def _start(self, connection: int, marks: int) -> int:
-        """Start a worker; return its process id."""
-        given = Given(os.getpid(), connection, marks, self._settings.lock, self._hangup == signal.SIG_IGN)
+        """Start a worker and return its process id."""
+        inheritance = Inheritance(os.getpid(), connection, marks, self._settings.lock, self._hangup == signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the worker treats them in its own way
         try:
             if _threads() > 1:
-                return given.start()
+                return inheritance.start()
             pid = os.fork()
             if pid == 0:
-                self._become_worker(given)
+                self._become_worker(inheritance)
             return pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
-    def _become_worker(self, given: Given) -> NoReturn:
+    def _become_worker(self, inheritance: Inheritance) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
         os.close(self._awake)
         os.close(self._wake)
-        given.work(self._generators)
+        inheritance.work(self._generators)
 
     def _bury(self) -> None:
         """Tell the run of workers that have ended."""
         for pid, number in list(self._workers.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+            dead, status = os.waitpid(pid, os.WNOHANG)
+            if dead:
                 del self._workers[pid]
                 self._tell(number, status, 0)
 
@@ -238,7 +255,7 @@ class _Server:
             self._control.sendall(NOTICE.pack(number, status, error))
 
     def _end(self, patience: float) -> NoReturn:
-        """End this process and, after so many seconds, what workers there still are."""
+        """End this process and, after so many seconds, its workers."""
         end = time.monotonic() + patience
         poll = select.poll()
         poll.register(self._awake, select.POLLIN)
@@ -254,7 +271,10 @@ class _Server:
 
 
 def _threads() -> int:
-    """Count this process's threads, those of libraries included where the system tells them."""
+    """Count this process's threads.
+
+    Those of libraries are included where the system tells them.
+    """
     try:
         return sum(1 for _ in Path("/proc/self/task").iterdir())
     except OSError:
@@ -262,4 +282,7 @@ def _threads() -> int:
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Take a signal, without ignoring it: programs that a step starts would ignore it too."""
+    """Take a signal without ignoring it.
+
+    Programs that a step starts would ignore it too.
+    """

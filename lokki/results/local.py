@@ -10,10 +10,9 @@ from datetime import datetime
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
 from pathlib import Path
-from typing import cast
 
 from lokki.base.failures import Failure
-from lokki.base.values import Json, Ref
+from lokki.base.values import Ref
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.local_run.folder import RunFolder
@@ -266,9 +265,8 @@ def _mapped(path: Path) -> bytes | mmap:
 
 
 def _info(record: RunRecord, flow: str) -> RunInfo:
-    params = cast("dict[str, Json]", record.params)
     took = None if record.status in ("running", "killed") else record.seconds
     started = datetime.fromisoformat(record.started)
     return RunInfo(
-        record.run_id, flow, record.status, started, took, params, record.error, emulated=record.flow != flow
+        record.run_id, flow, record.status, started, took, record.params, record.error, emulated=record.flow != flow
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.local_run.feed import CHUNK_SECONDS, LARGEST_CHUNK, Feed, Tried, Work, chunk_size
+from lokki.local_run.feed import CHUNK_SECONDS, LARGEST_CHUNK, Chunk, Feed, Tried, chunk_size
 from lokki.local_run.journal import Record
 from lokki.local_run.journal_reader import DONE, FAILED, Partial, Scan
 
@@ -68,7 +68,7 @@ def test_how_often_an_item_was_tried_is_kept_when_it_is_given_back_again() -> No
     tried = Tried(0, 0, 1, 0.0)
     source.give_back(work, without=(), tried=tried)
     second = source.take(None)
-    assert second == Work(work.lines, [0], {}, tried)
+    assert second == Chunk(work.lines, [0], {}, tried)
     source.give_back(second, without=())
     assert source.take(None) == second
 

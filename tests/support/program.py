@@ -16,7 +16,7 @@ from typing import cast
 from lokki.base.options import Executor
 from lokki.engine.events import Event, RunFinished
 from lokki.errors import LokkiError
-from lokki.runner import LocalRunner, Resume, ignore
+from lokki.runner import LocalRunner, Resume, ignore_event
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     graph = getattr(importlib.import_module(module or "steps"), flow)()
     resume = Resume("run") if "again" in flags else Resume() if "resume" in flags else None
     try:
-        listener = kill_when_finished if "killed" in flags else ignore
+        listener = kill_when_finished if "killed" in flags else ignore_event
         runner = LocalRunner(root=Path(root), executor=cast("Executor", executor), workers=2, listener=listener)
         result = runner.run(graph, json.loads(params), run_id=None if resume else "run", resume=resume)
     except KeyboardInterrupt:
