@@ -8,15 +8,16 @@ Two stages, which know nothing of each other's working:
    field is read by `fields.Fields`, which refuses a field that nobody read, a number outside AWS's range (`ranges`)
    and a word that AWS does not know. What AWS would refuse at CreateStateMachine is refused here, with the names of
    state and field.
-2. **Running.** `execution.Execution` goes from state to state. It evaluates JSONata (`expressions`), applies Retry
-   and Catch (`rules`, `failures`), Output and Assign (`transition`), keeps AWS's limits (`outcome`), and records
-   every event (`history`). It can be redriven, also from a `snapshot` in another process.
+2. **Running.** `branch.Branch` goes from state to state. It evaluates JSONata (`expressions`), applies Retry and
+   Catch (`rules`, `failures`), and Output and Assign (`transition`). `execution.Execution` is around it: identity,
+   time, limits (`outcome`), and every event (`history`). It can be redriven, also from a `snapshot` in another
+   process.
 
 A kind of state is one frozen dataclass that implements `state.State`: it reads itself, says where it may lead, and
 does one try of its work in a `state.Visit`. `task`, `choice`, `map_state` and `simple_states` hold them. **A new kind
-is such a class and one line in `definition.STATE_TYPES`**; the execution does not change. A state that starts
-executions of its own does it through its visit, as `map_state` does with `map_run`: what it has begun goes into
-`Progress`, so that a redrive continues it.
+is such a class and one line in `definition.STATE_TYPES`**; neither branch nor execution changes. A state with states
+of its own reads them through its `LevelReader`, and runs them in branches, or in child executions as `map_state` does
+with `map_run`. What it has begun goes into `Visit.progress`, so that a redrive continues it.
 
 A map's way: `map_input` reads the items and cuts them into shares (`items`), `map_run` runs a child execution for
 each share on threads, and `results` puts what came out into files as ResultWriter does.
@@ -26,5 +27,5 @@ comes in through the protocols of `services`. So this folder imports errors, JSO
 else of lokki, and tests run it with functions in Python, objects in a dict, and time that is skipped. Nor may it be
 kinder than AWS: where the documentation leaves something open it takes the reading that breaks more.
 
-Start reading at `state`, then `execution`.
+Start reading at `state`, then `branch`.
 """

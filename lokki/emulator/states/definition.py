@@ -71,12 +71,12 @@ def read_definition(definition: object, name: str) -> StateMachine:
 class _Level:
     """Reads the states of one level; names are unique across all levels."""
 
-    nested: bool = False
+    in_map: bool = False
     names: set[str] = field(default_factory=set)
 
-    def read_level(self, fields: Fields) -> States:
+    def read_level(self, fields: Fields, *, in_map: bool = False) -> States:
         """Read the level inside one of this level's states."""
-        return replace(self, nested=True).read(fields)
+        return replace(self, in_map=self.in_map or in_map).read(fields)
 
     def read(self, fields: Fields) -> States:
         """Read StartAt and States, and check that all states can be reached."""

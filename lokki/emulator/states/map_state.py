@@ -35,7 +35,7 @@ class Map:
     @classmethod
     def read(cls, name: str, fields: Fields, level: LevelReader) -> Map:
         """Read the state."""
-        if level.nested:
+        if level.in_map:
             raise EmulatorError(f"{fields.where}: lokki makes no map inside a map, and the emulator runs none.")
         processor = fields.inside("ItemProcessor")
         processor.comment()
@@ -43,7 +43,7 @@ class Map:
         config.one_of("Mode", ("DISTRIBUTED",))
         express = config.one_of("ExecutionType", ("STANDARD", "EXPRESS")) == "EXPRESS"
         config.end()
-        states = level.read_level(processor)
+        states = level.read_level(processor, in_map=True)
         processor.end()
         settings = read_map_settings(name, fields, express=express)
         return cls(name, settings, states, read_rules(fields), read_transition(fields))
@@ -64,7 +64,7 @@ class Map:
         except StatesError as error:
             visit.record("MapRunFailed", error=error.error, cause=error.cause, **map_run.counts())
             if error.error in (DATA_LIMIT, RUNTIME):  # not redrivable: the next try is a new map run
-                visit.execution.progress.work = None
+                visit.progress.work = None
             raise
         visit.record("MapRunSucceeded", **map_run.counts())
         return self.transition, visit.frame.with_result(result)
@@ -75,7 +75,7 @@ class Map:
         https://docs.aws.amazon.com/step-functions/latest/dg/redrive-map-run.html
         """
         attempt = MapTry(self.settings, visit, lambda share, name: self._start(visit, share, name))
-        execution, progress = visit.execution, visit.execution.progress
+        execution, progress = visit.execution, visit.progress
         machine = execution.identity.machine
         if progress.saved is not None:
             progress.work, progress.saved = MapRun.restored(attempt, machine, progress.saved), None

@@ -1,8 +1,8 @@
 """What a kind of state is to the interpreter: the one small interface that every kind implements.
 
 A kind is a frozen dataclass that reads itself from a definition (`read`), says where it may lead (`transitions`), and
-does one try of its work (`run`). `definition.STATE_TYPES` has a line for each. Everything else is the execution's:
-retries and catches, Output and Assign, limits, the history.
+does one try of its work (`run`). `definition.STATE_TYPES` has a line for each. Everything else is the branch's (retries
+and catches, Output and Assign) and the execution's (time, limits, the history).
 """
 
 from __future__ import annotations
@@ -59,11 +59,14 @@ class LevelReader(Protocol):
     """Reads the states that a state has inside."""
 
     @property
-    def nested(self) -> bool:
+    def in_map(self) -> bool:
         """Whether this level is inside a map."""
 
-    def read_level(self, fields: Fields) -> States:
-        """Read StartAt and States of the level below."""
+    def read_level(self, fields: Fields, *, in_map: bool = False) -> States:
+        """Read StartAt and States of the level below.
+
+        ``in_map``: whether that is a map's.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +144,23 @@ class ChildExecution(Protocol):
         """Continue from a snapshot, as JSON."""
 
 
-class ParentExecution(Protocol):
+class RunningExecution(Protocol):
     """The execution, as far as its states may use it."""
 
     redrives: int
     identity: Identity
-    progress: Progress
 
     def left(self) -> float:
         """Return how many seconds the execution has left."""
 
+    def wait(self, seconds: float) -> bool:
+        """Wait, and tell whether the execution has time left then."""
+
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history."""
+
+    def context(self, state: dict[str, Json]) -> dict[str, Json]:
+        """Return the context object at a moment of a state."""
 
     def start_child(self, states: States, identity: Identity, payload: Json) -> ChildExecution:
         """Make an execution of other states.
@@ -172,8 +180,9 @@ class Visit:
     attempt: int
     frame: Frame
     variables: Mapping[str, Json]
+    progress: Progress
     services: Services
-    execution: ParentExecution
+    execution: RunningExecution
 
     @cached_property  # all of it is copied for the library, however few expressions read it
     def scope(self) -> Scope:
