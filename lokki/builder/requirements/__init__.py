@@ -3,7 +3,7 @@
 Requirements are lines as in a requirements.txt; uv resolves and installs them, lokki chooses from what is installed.
 The stages, which `lokki.builder.builder` calls one after the other:
 
-1. `find.find_requirements` reads what the flow's file, its project or a requirements.txt says (`requirements_file`),
+1. `find.find_requirements` reads what the flow's file or its project says (`pyproject`, `requirements_file`),
    or asks a build backend (`build_backend`). The result names where packages come from, too: `origins`.
 2. `resolve.resolve` finds the version of each package for Lambda: the one that is installed here wherever that is
    possible, so that what ran here runs there.

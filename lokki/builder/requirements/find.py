@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-import tokenize
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -28,12 +26,19 @@ from lokki.builder.requirements.origins import (
     requirement_name,
     script_origins,
 )
+from lokki.builder.requirements.pyproject import (
+    Table,
+    dependency_lines,
+    parse_toml,
+    project_table,
+    read_pyproject,
+    script_table,
+    tables_in,
+    tool_table,
+    workspace_member,
+)
 from lokki.builder.requirements.requirements_file import absolute_file, requirement_lines
 from lokki.builder.requirements.uv import Uv
-
-# https://packaging.python.org/en/latest/specifications/inline-script-metadata/
-_SCRIPT = re.compile(r"(?m)^# /// script[ \t]*$\n(?P<content>(?:^#(?: .*)?$\n)+?)^# ///[ \t]*$")
-_Table = Mapping[str, object]
 
 _UNREAD: Final = {
     "Pipfile": "pipenv requirements > requirements.txt",
@@ -91,7 +96,7 @@ class _Finder:
 
     def find(self, flow_file: Path) -> Requirements:
         """Return what the file of a flow, or the nearest project, requires."""
-        script = _script_table(flow_file)
+        script = script_table(flow_file)
         if script is not None:
             return self._of_script(flow_file, script)
         unread: Path | None = None
@@ -112,10 +117,10 @@ class _Finder:
 
     def _of_folder(self, folder: Path) -> Requirements | None:
         """Return what a project in a folder requires, None if none is there."""
-        pyproject = _pyproject(folder)
-        if _project_of(pyproject) is not None:
+        pyproject = read_pyproject(folder)
+        if project_table(pyproject) is not None:
             return self._of_project(pyproject, folder)
-        if "dependencies" in _tool(pyproject, "poetry"):
+        if "dependencies" in tool_table(pyproject, "poetry"):
             return self._of_poetry(pyproject, folder)
         if (folder / "requirements.txt").is_file():
             lines, constraints = requirement_lines(folder / "requirements.txt", self.uv.environ)
@@ -129,13 +134,13 @@ class _Finder:
             return Requirements(_without_lokki(lines), (), origins, setup)
         return None
 
-    def _of_script(self, file: Path, script: _Table) -> Requirements:
+    def _of_script(self, file: Path, script: Table) -> Requirements:
         _check_python(str(script.get("requires-python", "")), f"the script metadata of {file}")
-        origins = script_origins(file.parent, _tool(script, "uv"))
-        lines, origins = self.with_folders(_strings(script.get("dependencies", []), str(file)), origins, ())
+        origins = script_origins(file.parent, tool_table(script, "uv"))
+        lines, origins = self.with_folders(dependency_lines(script.get("dependencies", []), str(file)), origins, ())
         return Requirements(_without_lokki(lines), (), origins, f"the script metadata of {file.name}")
 
-    def _of_project(self, pyproject: _Table, folder: Path) -> Requirements:
+    def _of_project(self, pyproject: Table, folder: Path) -> Requirements:
         if _is_lokki(folder):
             return Requirements(origins=Origins(folder))  # lokki's own examples
         lines, origins = self.with_folders(self._dependencies(folder, ()), _origins(folder, pyproject), (folder,))
@@ -145,11 +150,11 @@ class _Finder:
             return Requirements(locked, (), origins, "pyproject.toml, as uv.lock has it", locked=True)
         return _as_poetry_locks(folder, lines, origins) if _is_poetrys(pyproject) else _unlocked(lines, origins)
 
-    def _of_poetry(self, pyproject: _Table, folder: Path) -> Requirements:
+    def _of_poetry(self, pyproject: Table, folder: Path) -> Requirements:
         metadata = poetry_metadata(folder, self.uv, self.cache)
         _check_python(metadata.requires_python, f"{folder / 'pyproject.toml'}: python")
-        places = _tool(pyproject, "poetry").get("source", [])
-        urls = [str(place["url"]) for place in _tables(places) if "url" in place]
+        places = tool_table(pyproject, "poetry").get("source", [])
+        urls = [str(place["url"]) for place in tables_in(places) if "url" in place]
         options = tuple(f"--extra-index-url {url}" for url in urls)
         required = _with_extras(metadata.requires, ())
         lines, origins = self.with_folders(required, Origins(folder, options=options), (folder,))
@@ -160,10 +165,10 @@ class _Finder:
 
         Its build backend is asked where pyproject.toml does not say it.
         """
-        pyproject, file = _pyproject(folder), str(folder / "pyproject.toml")
-        project = _project_of(pyproject)
+        pyproject, file = read_pyproject(folder), str(folder / "pyproject.toml")
+        project = project_table(pyproject)
         if project is None or {"dependencies", "optional-dependencies"} & set(
-            _strings(project.get("dynamic", []), file)
+            dependency_lines(project.get("dynamic", []), file)
         ):
             metadata = self._built(folder, pyproject)
             _check_python(metadata.requires_python, f"{folder}: requires-python")
@@ -172,10 +177,10 @@ class _Finder:
         optional = project.get("optional-dependencies")
         groups = {normalize_name(name): lines for name, lines in optional.items()} if isinstance(optional, dict) else {}
         lists = [project.get("dependencies", []), *(groups.get(normalize_name(extra), []) for extra in extras)]
-        return [line for lines in lists for line in _strings(lines, file)]
+        return [line for lines in lists for line in dependency_lines(lines, file)]
 
-    def _built(self, folder: Path, pyproject: _Table) -> BuiltMetadata:
-        if "dependencies" in _tool(pyproject, "poetry"):
+    def _built(self, folder: Path, pyproject: Table) -> BuiltMetadata:
+        if "dependencies" in tool_table(pyproject, "poetry"):
             return poetry_metadata(folder, self.uv, self.cache)
         if not pyproject and not any((folder / name).is_file() for name in ("setup.py", "setup.cfg")):
             return BuiltMetadata("", ())
@@ -198,7 +203,7 @@ class _Finder:
             elif folder not in within and not _is_lokki(folder):
                 more, others = self.with_folders(
                     self._dependencies(folder, extras_of(line)),
-                    _origins(folder, _pyproject(folder)),
+                    _origins(folder, read_pyproject(folder)),
                     (*within, folder),
                 )
                 required += more
@@ -246,57 +251,18 @@ def _python_for(lock: Path, uv: Uv) -> list[str]:
     return ["--python", str(uv.python)] if is_for_this else []
 
 
-def _script_table(file: Path) -> _Table | None:
-    """Return the metadata in a script's comments, None without any."""
-    try:
-        with tokenize.open(file) as opened:  # Python may say another encoding
-            blocks = list(_SCRIPT.finditer(opened.read()))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise BuildError(f"{file} is not text in the encoding that it says: {error}. Save it as UTF-8.") from None
-    if not blocks:
-        return None
-    lines = blocks[0].group("content").splitlines()
-    content = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
-    return _toml(content, f"the script metadata of {file}")
-
-
-def _pyproject(folder: Path) -> _Table:
-    file = folder / "pyproject.toml"
-    if not file.is_file():
-        return {}
-    try:
-        return _toml(file.read_text("utf-8-sig"), str(file))
-    except UnicodeDecodeError:
-        raise BuildError(f"{file} is not UTF-8 text, as TOML has to be. Save it as UTF-8.") from None
-
-
 def _has(file: Path, text: bytes) -> bool:
     return file.is_file() and text in file.read_bytes()
 
 
-def _project_of(pyproject: _Table) -> _Table | None:
-    project = pyproject.get("project")
-    return project if isinstance(project, dict) else None
-
-
-def _tool(table: _Table, name: str) -> _Table:
-    tools = table.get("tool")
-    tool = tools.get(name) if isinstance(tools, dict) else None
-    return tool if isinstance(tool, dict) else {}
-
-
-def _tables(value: object) -> list[_Table]:
-    return [table for table in value if isinstance(table, dict)] if isinstance(value, list) else []
-
-
-def _origins(folder: Path, pyproject: _Table) -> Origins:
+def _origins(folder: Path, pyproject: Table) -> Origins:
     """Return the origins of a project.
 
     Those of the workspace that it may be a member of are among them.
     """
-    tables = [(folder, _tool(pyproject, "uv"))]
+    tables = [(folder, tool_table(pyproject, "uv"))]
     for above in folder.parents:
-        root = _tool(_pyproject(above), "uv")
+        root = tool_table(read_pyproject(above), "uv")
         if "workspace" in root:
             tables.insert(0, (above, root))
             break
@@ -337,10 +303,10 @@ def _without_marker(requirement: Requirement) -> Requirement:
     return requirement
 
 
-def _is_poetrys(pyproject: _Table) -> bool:
+def _is_poetrys(pyproject: Table) -> bool:
     build_system = pyproject.get("build-system")
     backend = build_system.get("build-backend") if isinstance(build_system, dict) else ""
-    return bool(_tool(pyproject, "poetry")) or str(backend).startswith("poetry")
+    return bool(tool_table(pyproject, "poetry")) or str(backend).startswith("poetry")
 
 
 def _unlocked(lines: Iterable[str], origins: Origins) -> Requirements:
@@ -361,7 +327,7 @@ def _poetry_pins(folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
     lock = folder / "poetry.lock"
     if not lock.is_file():
         return ()
-    packages = _tables(_toml(lock.read_text("utf-8"), str(lock)).get("package"))
+    packages = tables_in(parse_toml(lock.read_text("utf-8"), str(lock)).get("package"))
     versions: dict[str, set[str]] = {}
     for package in packages:
         versions.setdefault(normalize_name(str(package.get("name"))), set()).add(str(package.get("version")))
@@ -387,43 +353,16 @@ def _local_folder(line: str, origins: Origins) -> Path | None:
         case {"path": str(path)} if Path(path).is_dir():
             return Path(path).resolve()
         case {"workspace": True}:
-            return _member(requirement_name(line), origins.folder)
+            return workspace_member(requirement_name(line), origins.folder)
     return None
 
 
-def _member(name: str, folder: Path) -> Path:
-    """Return the folder of a member of a workspace.
-
-    ``folder``: one that is in the workspace. https://docs.astral.sh/uv/concepts/projects/workspaces/
-    """
-    for root in (folder, *folder.parents):
-        workspace = _tool(_pyproject(root), "uv").get("workspace")
-        patterns = workspace.get("members", []) if isinstance(workspace, dict) else []
-        for member in (root, *(place for pattern in patterns for place in sorted(root.glob(pattern)))):
-            if requirement_name(str((_project_of(_pyproject(member)) or {}).get("name", ""))) == name:
-                return member.resolve()
-    raise BuildError(f"{folder / 'pyproject.toml'}: {name} is no member of its workspace. Correct its source.")
-
-
 def _is_lokki(folder: Path) -> bool:
-    return (_project_of(_pyproject(folder)) or {}).get("name") == "lokki"
+    return (project_table(read_pyproject(folder)) or {}).get("name") == "lokki"
 
 
 def _without_lokki(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(line for line in lines if requirement_name(line) != "lokki")
-
-
-def _toml(text: str, source: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"{source} is not valid TOML: {error}. Correct it.") from None
-
-
-def _strings(value: object, source: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(member, str) for member in value):
-        raise BuildError(f"{source}: dependencies must be a list of texts. Correct it.")
-    return value
 
 
 def _uv_settings(folder: Path) -> tuple[str, ...]:
