@@ -19,8 +19,10 @@ as on Lambda.
 What must never happen:
 
 - that a flow works here and fails on AWS, where that can be known: what the emulator does not know it refuses, with
-its name; - that a process, a folder or a lock of a run outlives it, even when it is killed; - that another user of
-the machine, or a page in a browser, reads a run's data or plants an object that a step unpickles.
+  its name;
+- that a process, a folder or a lock of a run outlives it, even when it is killed;
+- that another user of the machine, or a page in a browser, reads a run's data or plants an object that a step
+  unpickles.
 
 This package imports nothing, and `run_files` next to nothing: reading an emulated run needs no extra. Start reading
 at `session.Session.run`, then `run.Emulation.__enter__`. `docs/emulator.md` says for users what is as on AWS and what

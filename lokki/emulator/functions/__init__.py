@@ -17,7 +17,7 @@ An invocation goes through these, from the caller to the user's code:
    what variables can hide. `enter_sandbox` and `bootstrap` are the programs that the process starts as, one after the
    other; `hiding` has modules that stand before Python's own in the second kind of sandbox.
 
-Programs here are run by their path, and import Python's library only: in the sandbox there is no lokki but the one in
+The programs are run by their path, and import Python's library only: in the sandbox there is no lokki but the one in
 the user's package, as on Lambda.
 
 What must never happen: that a function sees more of this machine than Lambda would show, without the user being told;

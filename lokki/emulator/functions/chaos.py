@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from lokki.emulator.chance import chance
 from lokki.emulator.functions.throttling import THROTTLED
-from lokki.emulator.s3.faults import chance
 from lokki.emulator.states.services import Caller, FunctionReply, Functions, ServiceError
 
 _LATEST_CRASH = 0.05

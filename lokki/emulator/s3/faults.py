@@ -1,8 +1,7 @@
-"""What goes wrong when chaos is asked for: how often, and decided by a seed and nothing else."""
+"""What goes wrong in S3 when chaos is asked for."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 
@@ -20,12 +19,3 @@ class S3Faults:
     refused: float = 0.0
     late: float = 0.0
     late_seconds: float = 0.1
-
-
-def chance(*subject: object) -> float:
-    """Return a number from 0 to 1 that depends on the arguments only.
-
-    So a seed gives the same faults whatever the order in which threads ask.
-    """
-    digest = hashlib.sha256("/".join(map(str, subject)).encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32

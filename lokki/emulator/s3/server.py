@@ -26,8 +26,9 @@ from moto.s3.models import s3_backends
 from moto.sts.models import sts_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from lokki.emulator.chance import chance
 from lokki.emulator.s3.access import LOG_PATH, TOKEN_HEADER, ServerOptions, equal, sent_token
-from lokki.emulator.s3.faults import S3Faults, chance
+from lokki.emulator.s3.faults import S3Faults
 from lokki.errors import StoreError
 from lokki.store.keys import check_key
 
