@@ -104,7 +104,7 @@ class TimeLimit:
         """
         remaining = self.deadline.remaining
         if remaining == 0.0:
-            raise StoppedError
+            raise StoppedError  # not the step's failure: it must not be retried, nor tolerated
         allowed = seconds if remaining is None else min(seconds, remaining)
         call = LimitedCall(function, StepTimeoutError(f"took longer than its timeout of {seconds:g} seconds"))
         if threading.current_thread() is threading.main_thread():

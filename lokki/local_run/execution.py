@@ -123,6 +123,7 @@ class LocalExecution:
             except OSError as error:
                 raise _unusable(self._folder.path, error) from error
         try:
+            # Up to the first that is not finished: whatever follows it is computed from its result.
             finished = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
             changed = self._clean(finished) if resumed else []
             self._save("running")
@@ -135,6 +136,7 @@ class LocalExecution:
                 raise_interrupt()
                 if self._deadline.passed:
                     raise self._late()
+                # Before anything is written: another run's folder may stand in its place by now.
                 self._check_folder()
                 if isinstance(op, FanOut):
                     self._map(op)
@@ -372,10 +374,12 @@ class LocalExecution:
                     self._record = replace(self._record, failed=self._record.failed + mapping.failed)
         self._check_finished(op, mapping, items - finished_before)
         self._check_folder()
+        # Last of all, when the workers have forced their parts to disk: it says that they are complete.
         self._folder.write_map_outcome(op.source, MapOutcome(items, items - mapping.failed, mapping.failed))
         self._emit(MapFinished(op.source, items - mapping.failed, mapping.failed, time.monotonic() - began))
 
     def _run_workers(self, mapping: MapDispatcher, first_part: int, workers: int) -> None:
+        # One more than there are workers: for failures of items whose worker died.
         parts = [f"part-{number:04}" for number in range(first_part, first_part + workers + 1)]
         match self._setup.executor:
             case "processes":

@@ -20,7 +20,7 @@ LARGEST_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class PendingRetry:
     """An item to try again, as its worker had to end.
 
     * ``position``: of the inner step that failed, which was tried ``attempts`` times.
@@ -39,13 +39,13 @@ class Chunk:
 
     * ``lines``: those of the manifest; ``indexes``: the items' indexes.
     * ``partials``: where unfinished ones go on.
-    * ``tried``: the item, if its last worker ended at it.
+    * ``retry``: the item, if its last worker ended at it.
     """
 
     lines: list[bytes]
     indexes: list[int]
     partials: dict[int, Partial] = field(default_factory=dict)
-    tried: Tried | None = None
+    retry: PendingRetry | None = None
 
 
 def chunk_size(seconds_per_item: float | None, pending: int, workers: int) -> int:
@@ -84,6 +84,7 @@ class Feed:
 
         ``seconds_per_item``: how long the worker's last items took.
         """
+        # First, so that an item that killed its worker is not what the whole map waits for at its end.
         if self._returned:
             return self._returned.pop()
         size = chunk_size(seconds_per_item, self.pending, self._workers)
@@ -99,17 +100,17 @@ class Feed:
         if not lines:
             return None
         self.pending -= len(lines)
-        return self._work(lines, indexes)
+        return self._chunk(lines, indexes)
 
-    def give_back(self, work: Chunk, *, without: Container[int], tried: Tried | None = None) -> None:
+    def give_back(self, chunk: Chunk, *, without: Container[int], retry: PendingRetry | None = None) -> None:
         """Take back the items of a worker that ended, but those ``without``.
 
         Each comes out again alone.
         """
-        for line, index in zip(work.lines, work.indexes, strict=True):
+        for line, index in zip(chunk.lines, chunk.indexes, strict=True):
             if index not in without:
-                last_try = tried if tried is not None and tried.index == index else work.tried
-                self._returned.append(self._work([line], [index], last_try))
+                last_try = retry if retry is not None and retry.index == index else chunk.retry
+                self._returned.append(self._chunk([line], [index], last_try))
 
     def take_over(self, parts: Parts, name: str) -> None:
         """Learn what a worker that died had written."""
@@ -119,7 +120,7 @@ class Feed:
         """Tell whether an item is known to have a result."""
         return self._progress.status[index] == DONE
 
-    def _work(self, lines: list[bytes], indexes: list[int], tried: Tried | None = None) -> Chunk:
+    def _chunk(self, lines: list[bytes], indexes: list[int], retry: PendingRetry | None = None) -> Chunk:
         partials = self._progress.partials
         unfinished = {index: partials[index] for index in indexes if index in partials} if partials else {}
-        return Chunk(lines, indexes, unfinished, tried)
+        return Chunk(lines, indexes, unfinished, retry)

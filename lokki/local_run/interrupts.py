@@ -47,6 +47,7 @@ class _Interrupts:
         """Take a signal."""
         self.pending = True
         if self.wake is not None:
+            # All that is safe in a handler: the thread that waits for it does the rest.
             os.write(self.wake, b".")
         # An exception in what runs at a fork would be dropped with a complaint.
         if not self.held and (frame is None or frame.f_globals.get("__name__") != forks.__name__):

@@ -148,6 +148,7 @@ def _seed_numpy(numpy_random: ModuleType) -> None:
         if type(generator) is numpy_random.Generator:
             bits = generator.bit_generator
             entropy = getattr(bits.seed_seq, "entropy", None)
+            # A seed that somebody chose is a smaller number, and its sequence is what they want again.
             if isinstance(entropy, int) and entropy.bit_length() > 64:
                 bits.state = type(bits)().state
 

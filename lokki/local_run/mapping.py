@@ -9,7 +9,7 @@ from lokki.base.failures import Failure
 from lokki.base.options import MapOptions
 from lokki.engine.events import Event, ItemFailed, ItemsFinished
 from lokki.engine.limits import Deadline
-from lokki.local_run.feed import Chunk, Feed, Tried
+from lokki.local_run.feed import Chunk, Feed, PendingRetry
 from lokki.local_run.worker import MapJob, Report
 
 
@@ -58,10 +58,10 @@ class MapDispatcher:
             done = last.finished + len(last.failures) if last is not None else 0
             return self._feed.take(last.seconds / done if last is not None and done else None)
 
-    def give_back(self, work: Chunk, *, without: Container[int], tried: Tried | None = None) -> None:
+    def give_back(self, chunk: Chunk, *, without: Container[int], retry: PendingRetry | None = None) -> None:
         """Take back the items of a worker that ended, but those ``without``."""
         with self._lock:
-            self._feed.give_back(work, without=without, tried=tried)
+            self._feed.give_back(chunk, without=without, retry=retry)
 
     def take_over(self, part: str, indexes: list[int]) -> set[int]:
         """Return which of these items a worker that died had written results of."""
@@ -80,6 +80,7 @@ class MapDispatcher:
                 if self.first_failure is None:
                     self.first_failure = (index, failure)
                 self._emit(ItemFailed(self.job.id, (index,), failure))
+            # Counted and decided under one lock, so that no worker takes another item in between.
             if self.too_many_failed and not self._keep_going:
                 self.stop.set()
 

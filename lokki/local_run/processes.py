@@ -31,9 +31,9 @@ from lokki.local_run.interrupts import acknowledge_interrupt, interruptible, uni
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.libraries import inner_threads, libraries
 from lokki.local_run.mapping import MapDispatcher
-from lokki.local_run.serving import Death, Served, WorkerProcess, how_ended
+from lokki.local_run.serving import Death, MapServer, WorkerProcess, how_ended
 from lokki.local_run.threads import LATE_SECONDS, STOP_SECONDS
-from lokki.local_run.worker_process import MARKS, Begin, FlowReference
+from lokki.local_run.worker_process import MARKS, FlowReference, StartWorker
 from lokki.local_run.worker_server import ENDING, FORK, KILL, NOTICE, REQUEST, ServerSettings, start_python
 from lokki.plan import Plan, plan_lines
 
@@ -136,7 +136,7 @@ class ProcessPool:
     """
 
     def __init__(self, flow: FlowReference, workers: int, captured: LogLevels | None, lock: int) -> None:
-        self._begin = Begin(flow, captured)
+        self._start_message = StartWorker(flow, captured)
         self._count = workers
         self._lock = lock
         self._started = 0
@@ -144,13 +144,13 @@ class ProcessPool:
 
     def __enter__(self) -> Self:
         main = sys.modules["__main__"]
-        if self._begin.flow.is_main:
+        if self._start_message.flow.is_main:
             # Results name their classes as workers import them.
-            sys.modules.setdefault(self._begin.flow.module, main)
+            sys.modules.setdefault(self._start_message.flow.module, main)
             sys.modules.setdefault("__mp_main__", main)
         try:
             with uninterrupted():
-                self._server = WorkerServer(self._begin.flow, self._count, self._lock)
+                self._server = WorkerServer(self._start_message.flow, self._count, self._lock)
         except OSError as error:
             raise RunError(f"worker processes cannot be started: {error}.") from error
         try:
@@ -175,23 +175,23 @@ class ProcessPool:
         their processes are killed. Raises RunError when workers cannot start, and for what one met that was no failure
         of a step; StoreError where that is a damaged file.
         """
-        served = Served(mapping, params, parts[-1], self._replace, self._server, self._find)
+        map_server = MapServer(mapping, params, parts[-1], self._replace, self._server, self._find)
         with interruptible((signal.SIGINT,)):
             try:
                 for position, part in enumerate(parts[:-1]):
-                    served.begin(self._workers[position], part)
-                served.serve(lambda: mapping.deadline.remaining)
+                    map_server.begin(self._workers[position], part)
+                map_server.serve(lambda: mapping.deadline.remaining)
             except KeyboardInterrupt:
                 acknowledge_interrupt()
                 raise
             finally:
-                served.stop(LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS)
-        if served.interrupted:
+                map_server.stop(LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS)
+        if map_server.interrupted:
             raise KeyboardInterrupt
-        if served.damaged:
-            raise damaged(served.error, "Run the step that wrote it again.")
-        if served.error:
-            raise RunError(served.error)
+        if map_server.damaged:
+            raise damaged(map_server.error, "Run the step that wrote it again.")
+        if map_server.error:
+            raise RunError(map_server.error)
 
     def _find(self, death: Death) -> WorkerProcess | None:
         """Return the worker that died, unless another has its place already."""
@@ -216,7 +216,7 @@ class ProcessPool:
             with theirs:
                 self._server.fork(self._started, theirs.fileno(), marks)
             worker = WorkerProcess(self._started, ours, marks)
-            worker.send(self._begin)
+            worker.send(self._start_message)
         return worker
 
 

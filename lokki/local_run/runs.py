@@ -146,6 +146,7 @@ class Runs:
 
         A run whose record cannot be read has the status ``damaged`` and no flow.
         """
+        # Names that begin with a dot are of runs that are half made or half removed.
         records = [self._listed(path.name) for path in self.folder.glob("[!.]*") if path.is_dir()]
         chosen = [record for record in records if flow is None or record.flow == flow]
         return sorted(chosen, key=lambda record: (record.started, record.run_id), reverse=True)

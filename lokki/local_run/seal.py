@@ -47,6 +47,7 @@ class Seal:
 
         ``name``: how messages name the file. Raises StoreError for a checksum that is wrong or missing.
         """
+        # The pattern ends where the text ends: what looks like a checksum inside of a value is none.
         checksum = _CHECKSUM.search(text)
         if checksum is None:
             if self.required:

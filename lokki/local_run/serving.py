@@ -19,7 +19,7 @@ from lokki.engine.events import StepRetried
 from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
 from lokki.local_run.descriptors import hide
 from lokki.local_run.exits import STUCK
-from lokki.local_run.feed import CHUNK_SECONDS, Chunk, Tried
+from lokki.local_run.feed import CHUNK_SECONDS, Chunk, PendingRetry
 from lokki.local_run.forks import watch
 from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted
 from lokki.local_run.journal import PartWriter
@@ -139,7 +139,7 @@ class Parent(Protocol):
         """Kill a worker."""
 
 
-class Served:
+class MapServer:
     """A map block on worker processes.
 
     * ``error``, ``interrupted``: what went wrong that was no failure of a step.
@@ -232,6 +232,7 @@ class Served:
         worker = self._find(death)
         if worker is None or worker.ended:
             return
+        # What it reported must be counted before its item is blamed: it may have finished that.
         while not (worker.ended or worker.is_silent) and worker.connection.poll():
             self._receive_from(worker)
         if not worker.ended:
@@ -259,10 +260,10 @@ class Served:
                 self._mapping.tell(message)
 
     def _take_report(self, worker: WorkerProcess, report: Report) -> None:
-        work = worker.at_work.popleft()
+        chunk = worker.at_work.popleft()
         self._mapping.count(report)
-        if report.done < len(work.indexes):
-            self._mapping.give_back(work, without=work.indexes[: report.done], tried=report.retry)
+        if report.done < len(chunk.indexes):
+            self._mapping.give_back(chunk, without=chunk.indexes[: report.done], retry=report.retry)
         worker.last = report
         if report.leaving:
             for chunk in worker.at_work:
@@ -279,13 +280,13 @@ class Served:
         last = worker.last
         ahead = 2 if last is not None and last.done and last.seconds / last.done < CHUNK_SECONDS else 1
         while len(worker.at_work) < ahead:
-            work = self._mapping.take(last)
-            if work is None:
+            chunk = self._mapping.take(last)
+            if chunk is None:
                 if not worker.at_work:
                     worker.send(end_of_items())
                 return
-            worker.at_work.append(work)
-            worker.send(work)
+            worker.at_work.append(chunk)
+            worker.send(chunk)
 
     def _bury(self, worker: WorkerProcess, death: Death) -> None:
         """Take over what a worker that died had to do.
@@ -296,20 +297,21 @@ class Served:
             worker.ended = True
             return
         if not worker.ready:
+            # Not replaced: the next one would end at the same line of the flow's file.
             worker.ended = True
             what = f"{death}." if death.error else f"{death} before it could start; what it printed above says why."
             self.error = self.error or what
             self._mapping.stop.set()
             return
-        indexes = [index for work in worker.at_work for index in work.indexes]
+        indexes = [index for chunk in worker.at_work for index in chunk.indexes]
         finished = self._mapping.take_over(worker.part, indexes)
         self._mapping.count(Report(len(finished), 0.0))
         index, position, attempt = worker.at
         blamed = bool(worker.at_work) and index in worker.at_work[0].indexes and index not in finished
         retry = self._blame(index, position, attempt, death) if blamed else None
         done = finished if retry is not None or not blamed else finished | {index}
-        for work in worker.at_work:
-            self._mapping.give_back(work, without=done, tried=retry)
+        for chunk in worker.at_work:
+            self._mapping.give_back(chunk, without=done, retry=retry)
         if not blamed:
             self._unexplained += 1
             if self._unexplained > UNEXPLAINED_DEATHS:
@@ -322,6 +324,7 @@ class Served:
         if not self._mapping.stop.is_set():
             self._workers.remove(worker)
             self._replaced += 1
+            # A part of its own: the end of the dead worker's may be half a line, on which nothing can follow.
             self.begin(self._replace(worker), f"{worker.part}-{self._replaced}")
 
     def _is_interrupted(self) -> bool:
@@ -333,7 +336,7 @@ class Served:
             time.sleep(_SIGNAL_SECONDS)
         return self._mapping.stop.is_set() or is_interrupted()
 
-    def _blame(self, index: int, position: int, attempt: int, death: Death) -> Tried | None:
+    def _blame(self, index: int, position: int, attempt: int, death: Death) -> PendingRetry | None:
         """Say how an item whose worker died is tried again.
 
         None when it failed for good.
@@ -350,7 +353,7 @@ class Served:
         if retry is not None and attempt < retry.attempts and retry.matches(error):
             wait_seconds = retry.wait(attempt)
             self._mapping.tell(StepRetried(invocation.id, (index,), attempt, wait_seconds, failure))
-            return Tried(index, position, attempt, wait_seconds)
+            return PendingRetry(index, position, attempt, wait_seconds)
         self._crash_failures.append((index, failure))
         self._mapping.count(Report(0, 0.0, [(index, failure)]))
         return None

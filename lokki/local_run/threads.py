@@ -88,6 +88,7 @@ def run_on_threads(mapping: MapDispatcher, parts: list[str]) -> None:
         raise
     finally:
         patience = LATE_SECONDS if mapping.deadline.passed else STOP_SECONDS
+        # After Ctrl-C, workers take no further item, and one that waits for a retry ends at once.
         mapping.stop.set()
         _join(workers, _countdown(patience))
     for worker in workers:

@@ -20,7 +20,7 @@ from lokki.engine.events import StepRetried
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, ResultError, StoreError, damaged
-from lokki.local_run.feed import CHUNK_SECONDS, Chunk, Tried
+from lokki.local_run.feed import CHUNK_SECONDS, Chunk, PendingRetry
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter
@@ -45,7 +45,7 @@ class Report:
     seconds: float
     failures: list[tuple[int, Failure]] = field(default_factory=list)
     leaving: bool = False
-    retry: Tried | None = None
+    retry: PendingRetry | None = None
 
     @property
     def done(self) -> int:
@@ -93,12 +93,12 @@ class Worker:
         self.first_error: tuple[int, BaseException] | None = None
         self._index = self._position = -1
         self._item: ItemPath = ()
-        self._tried: Tried | None = None
+        self._retry: PendingRetry | None = None
         self._limit = limit or TimeLimit()
         self._own_limit = self._limit if limit is None else None
         self._attempts = Attempts(self._sleep, self._limit, self._tell_of_retry)
 
-    def run(self, work: Chunk) -> Report:
+    def run(self, chunk: Chunk) -> Report:
         """Run items until they are done or the run is stopped.
 
         Their results are written when it returns.
@@ -106,24 +106,25 @@ class Worker:
         began = flushed = time.perf_counter()
         finished = 0
         failures: list[tuple[int, Failure]] = []
-        retry: Tried | None = None
+        retry: PendingRetry | None = None
         try:
-            if work.tried is not None:
-                self._sleep(work.tried.wait)
-            for line, entry in zip(work.lines, entries(work.lines), strict=True):
+            if chunk.retry is not None:
+                self._sleep(chunk.retry.wait)
+            for line, entry in zip(chunk.lines, entries(chunk.lines), strict=True):
                 if self._stop.is_set() or self._limit.exceeded:
                     break
-                failure = self._run_item(line, entry, work)
+                failure = self._run_item(line, entry, chunk)
                 if failure is None:
                     finished += 1
                 else:
                     failures.append((entry.index, failure))
                 now = time.perf_counter()
+                # Not after each item: a line costs two system calls, which a million quick items would feel.
                 if now - flushed > CHUNK_SECONDS:
                     self._part.flush()
                     flushed = now
         except StoppedError:
-            retry = self._tried if self._limit.exceeded else None
+            retry = self._retry if self._limit.exceeded else None
         self._part.flush()
         return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, retry)
 
@@ -134,18 +135,18 @@ class Worker:
         self._pack.close()
         self._part.close()
 
-    def _run_item(self, line: bytes, entry: ManifestEntry, work: Chunk) -> Failure | None:
+    def _run_item(self, line: bytes, entry: ManifestEntry, chunk: Chunk) -> Failure | None:
         """Run the inner steps on one item, and return why it failed, if it did.
 
         A step may change the value that it gets, and fail: ``restart`` gives that value anew.
         """
-        restart: Callable[[], object] = partial(self._start_value, line, work)
+        restart: Callable[[], object] = partial(self._start_value, line, chunk)
         index, inner = entry.index, self._job.inner
         self._index, self._item, self._position = index, entry.path, 0
         try:
-            if not isinstance(entry.ref, Inline) or index in work.partials:
-                self._mark_at(work.tried)  # the code of a value's class may end this process while it is read
-            value, position = self._start(entry, work)
+            if not isinstance(entry.ref, Inline) or index in chunk.partials:
+                self._mark_at(chunk.retry)  # the code of a value's class may end this process while it is read
+            value, position = self._start(entry, chunk)
         except StoreError as error:
             if error.damage:
                 raise  # no failure of the item: whatever the map tolerates, its result could be had
@@ -156,7 +157,7 @@ class Worker:
             invocation = inner[position]
             began = time.perf_counter()
             try:
-                result = self._call(invocation, value, restart, work.tried)
+                result = self._call(invocation, value, restart, chunk.retry)
                 if position == last:
                     self._part.add(index, result)
                     return None
@@ -176,9 +177,9 @@ class Worker:
             position += 1
 
     def _call(
-        self, invocation: Invocation, value: object, restart: Callable[[], object], tried: Tried | None
+        self, invocation: Invocation, value: object, restart: Callable[[], object], retry: PendingRetry | None
     ) -> object:
-        used_up = self._mark_at(tried)
+        used_up = self._mark_at(retry)
         at_item(invocation.id, self._item)
         try:
             if invocation.env and self._job.own_process:
@@ -188,19 +189,19 @@ class Worker:
         finally:
             at_item("", ())
 
-    def _mark_at(self, tried: Tried | None) -> int:
+    def _mark_at(self, retry: PendingRetry | None) -> int:
         """Mark what this worker is at, should its process die.
 
         Returns how many tries the step has used up.
         """
-        used_up = tried.attempts if tried is not None and tried.position == self._position else 0
+        used_up = retry.attempts if retry is not None and retry.position == self._position else 0
         if self._mark is not None:
             self._mark(self._index, self._position, used_up + 1)
         return used_up
 
-    def _start(self, entry: ManifestEntry, work: Chunk) -> tuple[object, int]:
+    def _start(self, entry: ManifestEntry, chunk: Chunk) -> tuple[object, int]:
         """Return what the item's next inner step gets, and that step's position."""
-        partial = work.partials.get(entry.index)
+        partial = chunk.partials.get(entry.index)
         if partial is not None:
             ids = [invocation.id for invocation in self._job.inner]
             if partial.step in ids[:-1]:  # unless the flow was changed
@@ -219,10 +220,10 @@ class Worker:
             self._pack.seek(offset)
         return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}", crc32=ref.crc32), 0
 
-    def _start_value(self, line: bytes, work: Chunk) -> object:
+    def _start_value(self, line: bytes, chunk: Chunk) -> object:
         """Return anew what the item's first step here gets."""
         [entry] = entries([line])
-        return self._start(entry, work)[0]
+        return self._start(entry, chunk)[0]
 
     def _failed(self, restart: Callable[[], object], failure: Failure) -> Failure:
         """Write down why an item failed, and what the failed step got.
@@ -249,7 +250,7 @@ class Worker:
 
     def _tell_of_retry(self, step_id: str, attempt: int, wait: float, failure: Failure) -> None:
         raise_interrupt()
-        self._tried = Tried(self._index, self._position, attempt, wait)
+        self._retry = PendingRetry(self._index, self._position, attempt, wait)
         if self._mark is not None:
             self._mark(self._index, self._position, attempt + 1)
         self._retried(StepRetried(step_id, self._item, attempt, wait, failure))

@@ -52,7 +52,7 @@ class FlowReference:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class StartWorker:
     """The first message to a worker process.
 
     ``captured``: which log records are handed on, with what is printed; None: nothing is.
@@ -146,9 +146,10 @@ class _WorkerMain:
     def run(self) -> NoReturn:
         """Import the flow, then run map blocks."""
         try:
-            begin: Begin = self._connection.recv()
+            begin: StartWorker = self._connection.recv()
         except (EOFError, OSError):
             end_process(0)
+        # Before the flow is imported, which may take long: a parent that dies meanwhile is noticed.
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
         plan = _draw(begin.flow)
         fan_outs = {op.source: op for op in plan.fan_outs}
@@ -159,7 +160,7 @@ class _WorkerMain:
             message = self._messages.get()
             if isinstance(message, StartMap):
                 outcome = self._map(plan, fan_outs[message.id], message)
-                _hand_on_output()
+                _hand_on_output()  # first: what follows the map block is shown below what its steps printed
                 self._send(outcome)
 
     def _map(self, plan: Plan, op: FanOut, start: StartMap) -> MapEnded:
@@ -169,8 +170,8 @@ class _WorkerMain:
             job = MapJob(op.source, inner, start.pack, start.parts, start.inline_limit, own_process=True)
             limit = TimeLimit(end_process=True, stuck=lambda *_: end_process(STUCK))
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
-            while isinstance(work := self._messages.get(), Chunk) and work.lines:
-                report = worker.run(work)
+            while isinstance(chunk := self._messages.get(), Chunk) and chunk.lines:
+                report = worker.run(chunk)
                 if report.leaving:
                     worker.close()
                     _hand_on_output()

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lokki.local_run.feed import CHUNK_SECONDS, LARGEST_CHUNK, Chunk, Feed, Tried, chunk_size
+from lokki.local_run.feed import CHUNK_SECONDS, LARGEST_CHUNK, Chunk, Feed, PendingRetry, chunk_size
 from lokki.local_run.journal import Record
 from lokki.local_run.journal_reader import DONE, FAILED, Partial, Scan
 
@@ -48,12 +48,12 @@ def test_items_given_back_come_out_alone_but_the_finished_ones() -> None:
     work = source.take(1e-6)
     assert work is not None
     assert work.indexes == [0, 1, 2, 3]
-    tried = Tried(2, 1, 2, 0.5)
-    source.give_back(work, without={0}, tried=tried)
+    retry = PendingRetry(2, 1, 2, 0.5)
+    source.give_back(work, without={0}, retry=retry)
     again = [source.take(1e-6) for _ in range(3)]
-    assert sorted((item.indexes, item.tried) for item in again if item is not None) == [
+    assert sorted((item.indexes, item.retry) for item in again if item is not None) == [
         ([1], None),
-        ([2], tried),
+        ([2], retry),
         ([3], None),
     ]
     rest = source.take(1e-6)
@@ -65,10 +65,10 @@ def test_how_often_an_item_was_tried_is_kept_when_it_is_given_back_again() -> No
     source = feed([0], workers=1)
     work = source.take(None)
     assert work is not None
-    tried = Tried(0, 0, 1, 0.0)
-    source.give_back(work, without=(), tried=tried)
+    retry = PendingRetry(0, 0, 1, 0.0)
+    source.give_back(work, without=(), retry=retry)
     second = source.take(None)
-    assert second == Chunk(work.lines, [0], {}, tried)
+    assert second == Chunk(work.lines, [0], {}, retry)
     source.give_back(second, without=())
     assert source.take(None) == second
 
