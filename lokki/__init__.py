@@ -61,7 +61,7 @@ def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:
     if find_spec("lokki.cli") is None:
         return
     # Imported here for the same reason.
-    from lokki.cli.main import main as run_command_line
+    from lokki.cli.main import run_command_line
 
     run_command_line(flows, argv)
 

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -213,3 +213,16 @@ def path_from(folder: Path, file: Path | None) -> str:
         return ""
     file = file.absolute()
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+def package_locator(file: Path | None) -> Callable[[str], str]:
+    """Return a function that finds the file here that a path in a flow's package is a copy of.
+
+    ``file``: the flow's. What is not beside or below it, or below a folder above it, stays as it is.
+    """
+    folders = file.absolute().parents if file is not None else ()
+
+    def locate(path: str) -> str:
+        return next((str(folder / path) for folder in folders if (folder / path).is_file()), path)
+
+    return locate

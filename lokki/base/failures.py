@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lokki.errors import StopSignal
+from lokki.errors import StepTimeoutError, StopSignal
 
 if TYPE_CHECKING:  # loaded only when something failed: a Lambda function starts faster without it
     import traceback
@@ -57,7 +57,9 @@ def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: s
     message, name = error_text(error), _class_name(error)
     where, users, full = defined_at, "", ""
     try:
-        where = users_place(trace_of(error)) or defined_at
+        # A timeout is an option of the step, and where the step was by then says its traceback.
+        is_late = isinstance(error, StepTimeoutError) and defined_at
+        where = defined_at if is_late else users_place(trace_of(error)) or defined_at
         users, full = _formatted(error, without_own=True), _formatted(error, without_own=False)
     except (KeyboardInterrupt, StopSignal):
         raise

@@ -1,14 +1,14 @@
-"""What commands for deployed flows have in common: which stack in which account, and how to call another command."""
+"""The deployed flow that a command works on: in which account, and how to call other commands for it."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import click
-
 from lokki.builder.names import deployed_name
-from lokki.cli.options import Called
+from lokki.cli.options import read_options
+from lokki.cli.program import CommandLine
 from lokki.config import load_config
 from lokki.deploy.aws import Aws, connect
 from lokki.deploy.deployed import Deployed, find_deployed
@@ -17,12 +17,29 @@ from lokki.loading import file_of
 from lokki.operate.executions import DeployedRuns, results_of, runs_of
 from lokki.results.flow_results import FlowResults
 
-_PLACES = (("env", "--env"), ("stack_name", "--stack-name"), ("region", "--region"))
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """The options that say where a flow is deployed."""
+
+    env: str | None = None
+    stack_name: str | None = None
+    region: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The options as they follow a command."""
+        options = (("--env", self.env), ("--stack-name", self.stack_name), ("--region", self.region))
+        return "".join(f" {option} {shlex.quote(value)}" for option, value in options if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A deployed flow in its account. ``program``, ``flow``: how it is called, ``where``: options that lead there."""
+    """A deployed flow in its account.
+
+    * ``program``, ``flow``: how commands for it are called.
+    * ``where``: the options that lead there, as they follow a command.
+    """
 
     graph: FlowGraph
     aws: Aws
@@ -43,26 +60,15 @@ class Account:
 
     def command(self, name: str, *arguments: str) -> str:
         """Return how to call a command for this deployed flow."""
-        return f"{Called(self.program, name, self.flow)} {shlex.join(arguments)}{self.where}"
+        return f"{CommandLine(self.program, name, self.flow)} {shlex.join(arguments)}{self.where}"
 
 
-def stack_options() -> list[click.Parameter]:
-    """Make the options that say where a flow is deployed."""
-    return [
-        click.Option(["--stack-name"], metavar="NAME", help="The stack (default: named as the flow)."),
-        click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION or the profile's)."),
-    ]
+def find_account(graph: FlowGraph, program: str, flow: str, values: Mapping[str, object]) -> Account:
+    """Find a deployed flow as a command's options say.
 
-
-def env_option() -> click.Option:
-    """Make the option that chooses settings."""
-    return click.Option(["--env"], metavar="NAME", help="Use this environment of lokki.yml (default: $LOKKI_ENV).")
-
-
-def find_account(graph: FlowGraph, program: str, flow: str, values: dict[str, object]) -> Account:
-    """Find a deployed flow as the options say. Raises AwsError when it is not there, ConfigError for wrong settings."""
-    given = {name: str(values[name]) for name, _ in _PLACES if values.get(name) is not None}
-    name = deployed_name(graph.name, load_config(environment=given.get("env")))
-    aws = connect(given.get("region"))
-    where = "".join(f" {option} {shlex.quote(given[key])}" for key, option in _PLACES if key in given)
-    return Account(graph, aws, find_deployed(aws, name, given.get("stack_name")), program, flow, where)
+    Raises AwsError when it is not there, ConfigError for wrong settings.
+    """
+    options = read_options(values, _Where)
+    name = deployed_name(graph.name, load_config(environment=options.env))
+    aws = connect(options.region)
+    return Account(graph, aws, find_deployed(aws, name, options.stack_name), program, flow, options.words)

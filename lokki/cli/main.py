@@ -6,7 +6,6 @@ usage (unknown command or option, a wrong or missing parameter); 130 interrupted
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import shlex
 import sys
@@ -21,19 +20,19 @@ from typing import NoReturn, cast
 import click
 
 from lokki.base.failures import error_text, first_line, place_in_users_files, trace_of, users_place
-from lokki.cli.called import called_as
 from lokki.cli.ending import is_called_by_script_alone, leave, owning, owns_process
-from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, described, from_here
+from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, parameter_line
+from lokki.cli.program import program_words
+from lokki.cli.text import from_here, suggestion
 from lokki.decorators import Flow
 from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.loading import check_hides_nothing, hides_standard_library, is_importing, load_flow
-from lokki.local_run.descriptors import hide
 from lokki.plan import lower
 
 
-def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
+def run_command_line(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
     """Run the command line for one flow or several and end the process; see `lokki.main`.
 
     Returns where the flow's file is only imported: by a worker process, or by ``lokki run``.
@@ -42,7 +41,7 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
     if (argv is None and _in_worker_process()) or is_importing():
         return
     arguments = sys.argv[1:] if argv is None else list(argv)
-    again = called_as()
+    again = program_words()
 
     def make() -> click.Command:
         _check_flows(flows)
@@ -59,7 +58,7 @@ def main(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
 def console(argv: Sequence[str] | None = None) -> None:
     """Run the command ``lokki`` and end the process."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    program = called_as()
+    program = program_words()
     _end(lambda: lokki_group(program), arguments, program, alone=argv is None and is_called_by_script_alone())
 
 
@@ -119,10 +118,7 @@ class SuggestingGroup(click.Group):
         if args and args[0] in self._late:
             return args[0], self._late[args[0]](), args[1:]
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            names = self.list_commands(ctx)
-            close = difflib.get_close_matches(args[0], names, 1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names)}."
-            ctx.fail(f"No such command {args[0]!r}. {hint}")
+            ctx.fail(f"No such command {args[0]!r}. {suggestion(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
 
@@ -147,9 +143,7 @@ def flows_group(flows: Sequence[Flow[...]], again: str) -> click.Group:
     def find(name: str) -> Flow[...]:
         flow = by_name.get(name.replace("_", "-"))
         if flow is None:
-            close = difflib.get_close_matches(name, by_name, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(by_name)}."
-            raise click.UsageError(f"There is no flow {name!r} here; {hint}")
+            raise click.UsageError(f"There is no flow {name!r} here. {suggestion(name, by_name)}")
         return flow
 
     for command in FLOW_COMMANDS:
@@ -238,7 +232,7 @@ def _help(graph: FlowGraph) -> str:
     """Write the help of a flow: its docstring as it is, its parameters, its drawing."""
     paragraphs = (graph.doc or f"The flow {graph.name}.").replace("\f", "").split("\n\n")
     if graph.params:
-        paragraphs.append("\n".join(["Parameters:", *(f"  {described(param)}" for param in graph.params)]))
+        paragraphs.append("\n".join(["Parameters:", *(f"  {parameter_line(param)}" for param in graph.params)]))
     paragraphs.append("\n".join(["Steps:", *(f"  {line}" for line in draw(lower(graph)).split("\n"))]))
     return "\n\n".join(f"\b\n{paragraph}" for paragraph in paragraphs)
 
@@ -255,11 +249,11 @@ FLOW_COMMANDS = (
     FlowCommand("doctor", "Check what a deployment needs: account, bucket, permissions.", "lokki.cli.commands.doctor"),
     FlowCommand("prune", "Delete old versions on AWS that nothing needs.", "lokki.cli.commands.deploy"),
     FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli.commands.estimate"),
-    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli.commands.operate"),
+    FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli.commands.invoke"),
     FlowCommand("show", "Show the runs on AWS, or all of one run.", "lokki.cli.commands.show"),
     FlowCommand("logs", "Show what a run on AWS printed and logged.", "lokki.cli.commands.logs"),
-    FlowCommand("redrive", "Let a run on AWS go on where it failed.", "lokki.cli.commands.operate"),
-    FlowCommand("stop", "Stop a run on AWS.", "lokki.cli.commands.operate"),
+    FlowCommand("redrive", "Let a run on AWS go on where it failed.", "lokki.cli.commands.invoke"),
+    FlowCommand("stop", "Stop a run on AWS.", "lokki.cli.commands.invoke"),
     FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", "lokki.cli.commands.replay"),
 )
 
@@ -304,6 +298,9 @@ def _exit_code(make: Callable[[], click.Command], arguments: Sequence[str], prog
         if frame.f_code is not click.echo.__code__:
             raise
         if owns_process():  # for what is held back: Python would complain
+            # Imported here so that --help does not load what runs flows.
+            from lokki.local_run.descriptors import hide
+
             hide(sys.stdout.fileno())
         click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
         return FAILED

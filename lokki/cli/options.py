@@ -1,17 +1,26 @@
-"""What commands that run a flow have in common: an option for each of the flow's parameters, and where output goes."""
+"""What commands have in common: their shared options, what click read of them, and exit codes."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 
 from lokki.base import signatures
 from lokki.base.item_path import ItemPath, parse_item
-from lokki.cli.parameters import default_text, effective_annotation, options_for
+from lokki.base.naming import check_run_id
+from lokki.cli.parameters import (
+    PREFIX,
+    check_required,
+    default_text,
+    effective_annotation,
+    options_for,
+    read_parameters,
+)
+from lokki.cli.program import CommandLine
 from lokki.errors import ParameterError
 from lokki.graph import FlowGraph, FlowParameter
 
@@ -21,45 +30,39 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
 SETTINGS = {"max_content_width": 100}
 
-type Run = Callable[[FlowGraph, str, dict[str, object], list[str]], int]
-"""Runs a flow: takes its graph, how to call the command again, what click read, and the parameters with an option."""
-
 
 @dataclass(frozen=True, slots=True)
-class Called:
-    """How a command is called: ``<program> <name> [<flow>]``."""
+class RunRequest:
+    """A call of a command that runs a flow.
 
-    program: str
-    name: str
-    flow: str = ""
+    * ``call``: how to call the command again.
+    * ``params``: the flow's parameters that the command line sets.
+    * ``values``: what click read of the command's own options, by name.
+    """
 
-    def __str__(self) -> str:
-        return f"{self.program} {self.name} {shlex.quote(self.flow)}" if self.flow else f"{self.program} {self.name}"
-
-
-def item_option(text: str) -> click.Option:
-    """Make the option that names an item: ``--item 3``, and ``--item 3/7`` in a map below a map."""
-    return click.Option(["--item"], metavar="N", callback=_parsed_item, help=text)
+    graph: FlowGraph
+    call: CommandLine
+    params: dict[str, object]
+    values: Mapping[str, object]
 
 
-def _parsed_item(ctx: click.Context, param: click.Parameter, value: str | None) -> ItemPath:
-    try:
-        return () if value is None else parse_item(value)
-    except ParameterError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
+type RunsFlow = Callable[[RunRequest], int]
+"""Runs a flow as a command line says; returns the exit code."""
 
 
 def parameter_command(
-    graph: FlowGraph, called: Called, text: str, own: list[click.Parameter], run: Run
+    graph: FlowGraph, call: CommandLine, text: str, own: list[click.Parameter], run: RunsFlow
 ) -> click.Command:
-    """Make a command that runs a flow, with an option for each parameter of the flow before the command's own."""
-    taken = {name for option in own for name in (*option.opts, *option.secondary_opts)} | {"--help"}
-    options = options_for(graph.params, taken)
+    """Make a command that runs a flow, with an option for each parameter.
+
+    ``own``: the command's own options; a parameter with the name of one of them is set by ``-p`` only.
+    """
+    options = parameter_options(graph, own)
 
     @click.pass_context
     def callback(ctx: click.Context, /, **values: object) -> int:
         try:
-            return run(graph, str(called), values, list(options))
+            return run(RunRequest(graph, call, _parameters(graph, values, options), values))
         except ParameterError as error:
             raise click.UsageError(str(error), ctx) from error
         except click.UsageError as error:
@@ -67,7 +70,7 @@ def parameter_command(
             raise
 
     return click.Command(
-        called.name,
+        call.name,
         params=[*options.values(), *own],
         help=f"{text}{_by_pair(graph, list(options))}",
         short_help=text,
@@ -77,13 +80,68 @@ def parameter_command(
     )
 
 
-def parameter_options() -> list[click.Parameter]:
-    """Make the options by which parameters are given all at once, or where an option has their name."""
+@dataclass(frozen=True, slots=True)
+class _ParameterValues:
+    """The options that set parameters in other ways, and those that decide which parameters a run needs."""
+
+    pairs: tuple[str, ...]
+    file: str | None
+    run_id: str | None = None
+    resume: str | None = None
+
+
+def _parameters(graph: FlowGraph, values: Mapping[str, object], by_option: Iterable[str]) -> dict[str, object]:
+    """Return the parameters that the command line sets; a run that is resumed has all of them."""
+    own = read_options(values, _ParameterValues)
+    if own.run_id is not None:
+        check_run_id(own.run_id)
+    params = read_parameters(graph.params, parameter_values(values), own.pairs, own.file)
+    if own.resume is None:
+        check_required(graph.params, params, by_option)
+    return params
+
+
+def read_options[T](values: Mapping[str, object], kind: type[T]) -> T:
+    """Return what click read as a dataclass with a field for each option.
+
+    Options without a field are left out. Paths are absolute: steps may change the working directory.
+    """
+    return msgspec.convert(values, kind, dec_hook=lambda _, path: Path(path).absolute())
+
+
+def parameter_values(values: Mapping[str, object]) -> dict[str, object]:
+    """Return what click read of the options for a flow's parameters."""
+    return {name: value for name, value in values.items() if name.startswith(PREFIX)}
+
+
+def parameter_options(graph: FlowGraph, own: Iterable[click.Parameter]) -> dict[str, click.Option]:
+    """Make an option for each parameter whose name none of a command's own options has."""
+    taken = {name for option in own for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+    return options_for(graph.params, taken)
+
+
+def pair_options() -> list[click.Parameter]:
+    """Make the options that set parameters by name or from a file."""
     path = click.Path(dir_okay=False)
     return [
         click.Option(["-p", "pairs"], multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."),
         click.Option(["--params", "file"], type=path, help="Read parameters from a JSON file; -p and options win."),
     ]
+
+
+def item_option(text: str) -> click.Option:
+    """Make the option that names an item.
+
+    That is ``--item 3``, and ``--item 3/7`` in a map below a map.
+    """
+    return click.Option(["--item"], metavar="N", callback=_read_item, help=text)
+
+
+def _read_item(ctx: click.Context, param: click.Parameter, value: str | None) -> ItemPath:
+    try:
+        return () if value is None else parse_item(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def run_id_option() -> click.Option:
@@ -92,15 +150,31 @@ def run_id_option() -> click.Option:
 
 
 def resume_option(text: str) -> click.Option:
-    """Make the option that goes on with a run."""
+    """Make the option that resumes a run."""
     return click.Option(["--resume"], is_flag=False, flag_value="", metavar="[RUN]", help=text)
 
 
+def env_option() -> click.Option:
+    """Make the option that chooses settings."""
+    return click.Option(["--env"], metavar="NAME", help="Use this environment of lokki.yml (default: $LOKKI_ENV).")
+
+
+def region_option() -> click.Option:
+    """Make the option that chooses a region of AWS."""
+    return click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION or the profile's).")
+
+
+def stack_options() -> list[click.Parameter]:
+    """Make the options that say where a flow is deployed."""
+    name = click.Option(["--stack-name"], metavar="NAME", help="The stack (default: named as the flow).")
+    return [name, region_option()]
+
+
 def output_options() -> list[click.Parameter]:
-    """Make the options that say which settings are used, and where results, progress and errors go."""
+    """Make the options for settings, and for where results and progress go."""
     path = click.Path(dir_okay=False)
     return [
-        click.Option(["--env"], metavar="NAME", help="Use this environment of lokki.yml (default: $LOKKI_ENV)."),
+        env_option(),
         click.Option(["--output"], type=path, help="Write the result to a file: as JSON for .json, else pickled."),
         click.Option(["--log-format"], type=click.Choice(["human", "json"]), default="human", help="What stderr gets."),
         click.Option(["--quiet"], is_flag=True, help="Show errors only; the run's log has everything."),
@@ -108,14 +182,8 @@ def output_options() -> list[click.Parameter]:
     ]
 
 
-def text_of(values: dict[str, object], name: str) -> str | None:
-    """Return the value of an option that takes text."""
-    value = values[name]
-    return None if value is None else str(value)
-
-
-def described(param: FlowParameter) -> str:
-    """Describe a parameter in help: ``limit: int (default: 5)``."""
+def parameter_line(param: FlowParameter) -> str:
+    """Return a parameter's line in help: ``limit: int (default: 5)``."""
     annotation = effective_annotation(param)
     kind = "" if annotation is signatures.UNKNOWN else f": {signatures.describe(annotation)}"
     return f"{param.name}{kind} ({default_text(param)})"
@@ -123,15 +191,6 @@ def described(param: FlowParameter) -> str:
 
 def _by_pair(graph: FlowGraph, by_option: list[str]) -> str:
     """Say which parameters have no option of their own."""
-    others = [f"  {described(param)}" for param in graph.params if param.name not in by_option]
+    others = [f"  {parameter_line(param)}" for param in graph.params if param.name not in by_option]
     title = "Parameters that are given by -p NAME=VALUE only, since an option has their name:"
     return "\n\n\b\n" + "\n".join([title, *others]) if others else ""
-
-
-def from_here(text: str) -> str:
-    """Shorten paths below the current directory."""
-    try:
-        here = str(Path.cwd())
-    except FileNotFoundError:  # a step has removed it
-        return text
-    return text if here == "/" else text.replace(f"{here}/", "")

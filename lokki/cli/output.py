@@ -1,4 +1,4 @@
-"""What commands that wait for a run write: its result, to stdout or a file; progress and last words, to stderr."""
+"""The result of a run as text for stdout, or in a file: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -7,83 +7,24 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import msgspec
 
 from lokki.base.failures import describe_error, error_text
-from lokki.cli.options import DONE, FAILED, from_here
 from lokki.errors import RunError, StopSignal
-from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines
 from lokki.store.local import flush_directory
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Where a result goes, stdout without ``file``, and what stderr gets. ``traceback``: with lokki's own frames."""
+def result_text(result: object) -> str | None:
+    """Return the text for a result on stdout; None for no result.
 
-    log_format: str = "human"
-    quiet: bool = False
-    file: Path | None = None
-    traceback: bool = False
+    That is text as it is, JSON values as JSON, and ``str()`` of all else. Raises RunError for a result whose own code
+    raises meanwhile, or that is nested too deep.
 
-    def display(self) -> Display:
-        """Return what shows a run's events: bars on a terminal, else lines."""
-        if self.quiet:
-            return Nothing()
-        if self.log_format == "json":
-            return JsonLines(sys.stderr)
-        live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-        return LiveBars(sys.stderr) if live else PlainLines(sys.stderr)
-
-    def say(self, text: str, **fields: str) -> None:
-        """Say something in words, or its fields as a line of JSON."""
-        if self.log_format == "json":
-            JsonLines(sys.stderr).write(dict(fields))
-        else:
-            sys.stderr.write(f"{text}\n")
-
-    def hand_over(self, result: object, kept: str) -> int:
-        """Write a result to the file, or else to stdout; return the exit code.
-
-        ``kept``: how to get the result where that does not work.
-        """
-        try:
-            if self.file is not None:
-                write_result(self.file, result)
-                if not self.quiet:
-                    path = from_here(str(self.file))
-                    self.say(f"result written to {path}", event="result_written", path=path)
-            elif (text := shown(result)) is not None:
-                click.echo(text, color=True)  # as it is, whatever stdout is
-        except RunError as error:
-            text = f"{error}; the result is kept: read it with {kept}"
-            self.say(f"error: {text}", event="error", message=text)
-            return FAILED
-        return DONE
-
-
-def output_of(values: Mapping[str, object]) -> Output:
-    """Read the options that `lokki.cli.options.output_options` makes."""
-    file = values["output"]
-    return Output(
-        str(values["log_format"]),
-        bool(values["quiet"]),
-        Path(str(file)) if file is not None else None,
-        bool(values["traceback"]),
-    )
-
-
-def shown(result: object) -> str | None:
-    """Return the text for a result on stdout: text as it is, JSON values as JSON, nothing for None, else ``str()``.
-
-    Raises RunError for a result whose own code raises meanwhile, or that is nested too deep.
-
-    >>> shown("honk"), shown([1, 2]), shown(None), shown({1, 2})
+    >>> result_text("honk"), result_text([1, 2]), result_text(None), result_text({1, 2})
     ('honk', '[1, 2]', None, '{1, 2}')
     """
     if result is None:
@@ -111,22 +52,24 @@ def _text(result: object) -> str:
 
 @contextmanager
 def _numbers_of_any_length() -> Iterator[None]:
-    """Let Python write whole numbers of more than 4,300 digits: it protects servers from long ones in what they read.
+    """Let Python write whole numbers of more than 4,300 digits.
 
+    The limit protects servers from long numbers in what they read.
     https://docs.python.org/3/library/stdtypes.html#integer-string-conversion-length-limitation
     """
-    before = sys.get_int_max_str_digits()
+    limit = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
         yield
     finally:
-        sys.set_int_max_str_digits(before)
+        sys.set_int_max_str_digits(limit)
 
 
 def write_result(path: Path, result: object) -> None:
-    """Write a result to a file, whole or not at all: as JSON where the name ends in ``.json``, else pickled.
+    """Write a result to a file, whole or not at all.
 
-    Raises RunError for a result that JSON cannot hold, and when the file cannot be written.
+    It is JSON where the name ends in ``.json``, else pickled. Raises RunError for a result that JSON cannot hold, and
+    when the file cannot be written.
     """
     content = _content(path, result)
     try:
@@ -136,7 +79,10 @@ def write_result(path: Path, result: object) -> None:
 
 
 def _content(path: Path, result: object) -> bytes:
-    """Return what a file of this name holds of a result. Raises RunError for what it cannot hold."""
+    """Return what a file of this name holds of a result.
+
+    Raises RunError for what it cannot hold.
+    """
     is_json = path.suffix.lower() == ".json"
     try:
         with _numbers_of_any_length():
@@ -151,7 +97,10 @@ def _content(path: Path, result: object) -> bytes:
 
 
 def check_writable(path: Path) -> None:
-    """Raise RunError unless a file could be written there; nothing is left behind."""
+    """Raise RunError unless a file could be written there.
+
+    Nothing is left behind.
+    """
     if path.exists() and not path.is_file():
         return  # a device or a pipe
     folder = path.resolve().parent
@@ -164,7 +113,10 @@ def check_writable(path: Path) -> None:
 
 
 def _replace_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to the disk and rename it; a device or a pipe is written to."""
+    """Replace a file by one that is written beside it and flushed to the disk.
+
+    A device or a pipe is written to as it is.
+    """
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
@@ -184,7 +136,10 @@ def _replace_file(path: Path, content: bytes) -> None:
 
 
 def _json(result: object, indent: int) -> str:
-    """Return a result as JSON. Raises ValueError, which says why it has no such form."""
+    """Return a result as JSON.
+
+    Raises ValueError, which says why it has no such form.
+    """
     try:
         builtin = msgspec.to_builtins(result, str_keys=True)
         encoded = msgspec.json.encode(builtin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import datetime
 import decimal
-import difflib
 import enum
 import types
 import typing
@@ -19,6 +18,7 @@ import msgspec
 from lokki.base import signatures
 from lokki.base.convert import ConversionError, from_json, to_json
 from lokki.base.values import Json
+from lokki.cli.text import suggestion
 from lokki.errors import ParameterError
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters
@@ -83,7 +83,7 @@ def _option(param: FlowParameter) -> click.Option:
     return click.Option([flag, name], type=ParameterType(annotation), help=shown, metavar=metavar(annotation))
 
 
-def given_parameters(
+def read_parameters(
     params: Sequence[FlowParameter], options: Mapping[str, object], pairs: Iterable[str], file: str | None
 ) -> dict[str, object]:
     """Put together what the command line says of the parameters: a file, over it ``-p`` pairs, over these the options.
@@ -295,8 +295,7 @@ def _literal_text(value: object) -> str:
 
 def _known(name: str, by_name: Mapping[str, FlowParameter], option: str) -> FlowParameter:
     if name not in by_name:
-        close = difflib.get_close_matches(name, by_name, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(by_name) or 'none'}."
+        hint = suggestion(name, by_name)
         raise click.BadParameter(f"the flow has no parameter {name!r}. {hint}", param_hint=option)
     return by_name[name]
 

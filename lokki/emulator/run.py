@@ -30,7 +30,7 @@ from lokki.emulator.states.services import Caller, ExecutionSettings, Functions,
 from lokki.emulator.template import read_bundle
 from lokki.emulator.translation import EventTranslator
 from lokki.engine.events import Event
-from lokki.errors import RunError, RunFolderError, StoreError
+from lokki.errors import RunFolderError, StoreError
 from lokki.store.base import load
 from lokki.store.local import LocalStore, open_to_append
 from lokki.store.s3 import S3Store
@@ -151,12 +151,7 @@ class Emulation:
         return execution
 
     def result(self, outcome: Outcome) -> object:
-        """Return the value that a flow returned.
-
-        Raises RunError for an execution that failed.
-        """
-        if outcome.status != "SUCCEEDED":
-            raise RunError(failure_text(outcome))
+        """Return the value that a flow returned, from an execution that succeeded."""
         flow = self.built.functions[0].environment["LOKKI_FLOW_NAME"]
         store = S3Store(self.built.bucket, f"lokki/{flow}/", environ=self.s3.variables("caller"))
         return load(store, ref_from_json(outcome.output))
@@ -200,18 +195,3 @@ class Emulation:
         event = self._translator.output(caller, text)
         if event is not None:
             self._emit(event)
-
-
-class _FunctionReport(msgspec.Struct):
-    """What Lambda reports of an error of a function."""
-
-    message: str = msgspec.field(name="errorMessage")
-
-
-def failure_text(outcome: Outcome) -> str:
-    """Say why an execution failed."""
-    try:
-        cause = msgspec.json.decode(outcome.cause, type=_FunctionReport).message
-    except msgspec.MsgspecError:  # the cause is in words
-        cause = outcome.cause
-    return f"{outcome.error}: {cause}" if cause else outcome.error

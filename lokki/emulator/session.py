@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,15 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lokki.base.values import Json
-from lokki.emulator.run import Emulation, EmulationOptions, failure_text
+from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.run_files import emulated_name
+from lokki.emulator.states.outcome import Outcome
+from lokki.engine.causes import RunTranslator, reported_failure
 from lokki.engine.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph
-from lokki.loading import file_of, path_from
+from lokki.loading import file_of, package_locator, path_from
 from lokki.local_run.checksums import take_checksums, write_checksums
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
-from lokki.plan import bind_parameters, lower, plan_lines
+from lokki.plan import Plan, bind_parameters, lower, plan_lines
 
 _RESUMABLE = ("failed", "interrupted")
 
@@ -58,7 +61,7 @@ class Session:
             file=path_from(self._runs.folder.parent.absolute().parent, file_of(graph)),
         )
         self._runs.new(record)
-        return self._follow(plan.flow, record, payload, redriven=False)
+        return self._follow(graph, plan, record, payload, redriven=False)
 
     def resume(self, graph: FlowGraph, run_id: str | None = None) -> object:
         """Redrive a run that failed or was interrupted.
@@ -75,7 +78,7 @@ class Session:
             )
         if record.plan != plan_lines(plan):
             raise RunFolderError(f"the run {record.run_id!r} was started with another flow. Start a new run.")
-        return self._follow(plan.flow, record, record.params, redriven=True)
+        return self._follow(graph, plan, record, record.params, redriven=True)
 
     @property
     def _runs(self) -> Runs:
@@ -90,35 +93,46 @@ class Session:
             )
         return records[0].run_id
 
-    def _follow(self, flow: str, record: RunRecord, params: dict[str, Json], *, redriven: bool) -> object:
+    def _follow(
+        self, graph: FlowGraph, plan: Plan, record: RunRecord, params: dict[str, Json], *, redriven: bool
+    ) -> object:
         """Report a run from start to end, and keep its record."""
         start = time.monotonic()
+        listener = _Listener(self.emit, RunTranslator(plan, package_locator(file_of(graph))))
         with self._runs.locked(record.run_id):
             folder = self._runs.folder / record.run_id
-            self.emit(RunStarted(flow, record.run_id, params, redriven, str(folder)))
+            listener(RunStarted(plan.flow, record.run_id, params, redriven, str(folder)))
             try:
-                result = self._emulate(folder, record, params, redriven=redriven)
+                outcome = self._emulate(folder, record, params, listener, redriven=redriven)
+                if isinstance(outcome, Outcome):
+                    cause = reported_failure("", outcome.error, outcome.cause)
+                    raise RunError(listener.translator.why(cause.summary))
             except BaseException as error:  # Ctrl-C too: the record must not say "running" of a run that is over
                 seconds = time.monotonic() - start
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self._runs.save(replace(record, status=status, seconds=seconds, error=str(error)))
-                self.emit(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
+                listener(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
                 raise
             seconds = time.monotonic() - start
             self._runs.save(replace(record, status="finished", seconds=seconds))
-            self.emit(RunFinished(seconds))
-            return result
+            listener(RunFinished(seconds))
+            return outcome
 
-    def _emulate(self, folder: Path, record: RunRecord, params: Mapping[str, Json], *, redriven: bool) -> object:
+    def _emulate(
+        self, folder: Path, record: RunRecord, params: Mapping[str, Json], listener: _Listener, *, redriven: bool
+    ) -> object:
         take_checksums(folder, record.seal)
         try:
-            return self._execute(folder, record.run_id, params, redriven=redriven)
+            return self._execute(folder, record.run_id, params, listener, redriven=redriven)
         finally:
             with suppress(LokkiError, OSError):  # what ended the run is raised, not that its folder is gone
                 write_checksums(folder, record.seal)
 
-    def _execute(self, folder: Path, run_id: str, params: Mapping[str, Json], *, redriven: bool) -> object:
-        with Emulation(self.bundle, folder, self.emit, self.options) as emulation:
+    def _execute(
+        self, folder: Path, run_id: str, params: Mapping[str, Json], listener: _Listener, *, redriven: bool
+    ) -> object:
+        """Return the flow's result, or the outcome of an execution that has none."""
+        with Emulation(self.bundle, folder, listener, self.options) as emulation:
             execution = emulation.revive(run_id, params) if redriven else emulation.start(run_id, params)
             try:
                 outcome = execution.redrive() if redriven else execution.run()
@@ -127,5 +141,20 @@ class Session:
                 raise
             if outcome.status != "SUCCEEDED":
                 emulation.keep(execution)
-                raise RunError(failure_text(outcome))
+                return outcome
             return emulation.result(outcome)
+
+
+class _Listener:
+    """Hands events on in the words of a local run; for any thread."""
+
+    def __init__(self, emit: Callable[[Event], None], translator: RunTranslator) -> None:
+        self.translator = translator
+        self._emit = emit
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        with self._lock:
+            event = self.translator.translate(event)
+        self._emit(event)

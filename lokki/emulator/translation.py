@@ -135,7 +135,7 @@ class EventTranslator:
             # Nothing for MapRunFailed: the items that failed were reported one by one, and the execution fails next.
             case "MapRunSucceeded":
                 return [self._map_finished(event)]
-            case "ExecutionFailed" | "ExecutionTimedOut":
+            case "ExecutionFailed":  # no step fails when the run itself is out of time
                 if self._current not in self._maps and self._current:
                     return [StepFailed(self._calls[self._current], self._failure_of(event, self._current))]
         return []
@@ -206,9 +206,8 @@ class EventTranslator:
         That is its last task's failure if it has the same error.
         """
         last = last or self._last.get(event.execution)
-        if last is not None and last[1].error == event.details["error"]:
-            return last[1]
-        return _failure(self._calls[state], event)
+        failure = _failure(self._calls[state], event)
+        return last[1] if last is not None and last[1].error == failure.error else failure
 
     def _failure(self, event: HistoryEvent) -> Failure:
         return _failure(self._calls.get(event.state, event.state), event)

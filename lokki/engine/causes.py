@@ -1,12 +1,36 @@
-"""What Step Functions has for the error of a Lambda function, read as why a step failed."""
+"""Why a deployed or emulated run failed, in the words of a local run.
+
+Lambda and Step Functions report a failure as an error name and a cause. This module is the one reader of both:
+
+1. `reported_failure` reads one error and its cause as a `Failure`.
+2. `RunTranslator` points it at the flow's file on this machine: in a package paths begin at the flow's folder.
+3. `why_failed` says why the whole run failed, from the report of its events.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
 from lokki.base.failures import Failure
+from lokki.engine.events import Event, ItemFailed, RunFailed, StepFailed, StepRetried
+from lokki.engine.invocation import definition_place
+from lokki.engine.report import OpReport, RunReport, fold, map_failure
+from lokki.plan import MAP, Plan
+
+THRESHOLD = "States.ExceedToleratedFailureThreshold"
+"""What a map fails with when more items failed than it tolerates.
+https://docs.aws.amazon.com/step-functions/latest/dg/maprun-fail-threshold.html"""
+
+TIMEOUT = "States.Timeout"
+"""What an execution fails with when it runs out of time.
+https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html"""
+
+_TOO_MANY = "TooManyFailuresError"
+"""What lokki's handler raises when a map in batches lost more items than it tolerates: its children succeeded."""
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = re.compile(r"[\"/]lokki/")
@@ -14,42 +38,138 @@ _CODE = "/var/task/"
 """Where Lambda has a function's code; behind it a file has the path that it has below the flow's folder.
 https://docs.aws.amazon.com/lambda/latest/dg/python-package.html"""
 
+_LATE = re.compile(r"Task timed out after (\d+(?:\.\d+)?) seconds")
+_EXITED = re.compile(r"Runtime exited (?:with error: (?:exit status (\d+)|signal: ([a-z/ ]+\w))|without providing)")
+
+_SIGNALS = {
+    "aborted": "SIGABRT", "bus error": "SIGBUS", "floating point exception": "SIGFPE", "illegal instruction": "SIGILL",
+    "killed": "SIGKILL", "segmentation fault": "SIGSEGV", "terminated": "SIGTERM",
+}  # fmt: skip
+"""Signals by the words that Lambda has for them: those of Go, in which its runtime is written.
+https://pkg.go.dev/syscall#Signal"""
+
+
+class _Cause(msgspec.Struct, frozen=True):
+    """The cause of a function's error: https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html."""
+
+    errorMessage: str  # noqa: N815 - as Lambda writes it
+    stackTrace: list[str] | None = None  # noqa: N815 - as Lambda writes it
+
 
 def reported_failure(step: str, error: str, cause: str) -> Failure:
-    """Describe a failure: a function's cause is JSON with message and stack trace, that of others is text.
+    """Describe the failure of a step from its error and cause.
 
-    lokki's own frames are left out of the traceback, but not of the full one. Files have their paths in the package,
-    which are those below the flow's folder.
-    https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
+    A function's cause is JSON with a message and a stack trace, that of others is text. lokki's own frames are left
+    out of the traceback, but not of the full one. Files have their paths in the package. A timeout and the death of a
+    function have the names and words that they have in a local run.
     """
     message, trace = cause, ""
     try:
-        described = msgspec.json.decode(cause)
-    except msgspec.DecodeError:
-        described = None
-    if isinstance(described, dict) and "errorMessage" in described:
-        message = str(described["errorMessage"])
-        frames = described.get("stackTrace")
-        if isinstance(frames, list):
-            trace = "".join(map(str, frames)).replace(_CODE, "")
-    message += _advice(error, message)
+        details = msgspec.json.decode(cause, type=_Cause)
+    except msgspec.MsgspecError:
+        details = None
+    if details is not None:
+        message = details.errorMessage
+        trace = "".join(details.stackTrace or ()).replace(_CODE, "")
+    error, message = _local_words(error, message)
     users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
     places = _FRAME.findall(users)
     where = f"{places[-1][0]}:{places[-1][1]}" if places else ""
     last = f"{error}: {message}\n"
-    shown, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
-    return Failure(step, error, message, where, shown, full)
+    short, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
+    return Failure(step, error, message, where, short, full)
 
 
-def _advice(error: str, message: str) -> str:
+def _local_words(error: str, message: str) -> tuple[str, str]:
+    """Return the name and text that an error of Lambda's own has in a local run."""
+    late, exited = _LATE.search(message), _EXITED.search(message)
+    # The names are those of the classes in lokki.errors that a local run raises.
+    if error == "Sandbox.Timedout" and late is not None:
+        return "StepTimeoutError", f"took longer than its timeout of {float(late[1]):g} seconds"
+    advice = _memory_advice(error, exited)
+    if error in ("Runtime.ExitError", "Runtime.OutOfMemory") and exited is not None:
+        return "WorkerError", f"the worker process {_how_ended(exited)}{advice}"
+    return error, f"{message}{advice}"
+
+
+def _how_ended(exited: re.Match[str]) -> str:
+    status, name = exited[1], exited[2]
+    if name is None:
+        return f"exited with code {status or 0}"
+    return f"was killed by {_SIGNALS.get(name, name)}"
+
+
+def _memory_advice(error: str, exited: re.Match[str] | None) -> str:
     """Say what to do about a function that died of memory, or by a signal as that of memory is."""
+    advice = "out of memory: give the step a larger memory=, or memory_max= for another try)"
     if error == "Runtime.OutOfMemory":
-        return " (out of memory: give the step a larger memory=, or memory_max= for another try)"
-    if error == "Lambda.Unknown" or (error == "Runtime.ExitError" and "signal: killed" in message):
-        return " (perhaps out of memory: give the step a larger memory=, or memory_max= for another try)"
-    return ""
+        return f" ({advice}"
+    is_killed = error == "Runtime.ExitError" and exited is not None and exited[2] == "killed"
+    return f" (perhaps {advice}" if is_killed or error == "Lambda.Unknown" else ""
 
 
 def _entries(trace: str) -> list[str]:
     """Cut a stack trace into its entries, each a place and its line of code."""
     return [entry.rstrip("\n") for entry in re.split(r"(?m)^(?=  File )", trace) if entry.strip()]
+
+
+class RunTranslator:
+    """Folds the events of a deployed or emulated run, in the words of a local one.
+
+    * ``report``: of the events so far.
+    * ``locate``: returns the path here of a path in a package; what is not here stays as it is.
+    """
+
+    def __init__(self, plan: Plan, locate: Callable[[str], str]) -> None:
+        self.report = RunReport()
+        self._plan = plan
+        self._locate = locate
+        # For failures that come from no line of the user's, such as the death of a function.
+        self._definitions = {call.id: definition_place(plan.steps[call.step].fn) for call in plan.calls}
+
+    def translate(self, event: Event) -> Event:
+        """Return an event with the paths of this machine and the words of a local run."""
+        match event:
+            case StepRetried() | StepFailed() | ItemFailed():
+                event = replace(event, failure=self._localize(event.failure))
+            case RunFailed():
+                event = replace(event, message=self.why(event.message))
+        self.report = fold(self.report, event)
+        return event
+
+    def why(self, message: str) -> str:
+        """Say why the run failed; ``message``: the error and the cause that it ended with."""
+        return why_failed(self.report, self._plan, message)
+
+    def _localize(self, failure: Failure) -> Failure:
+        file, _, line = failure.where.rpartition(":")
+        where = f"{self._locate(file)}:{line}" if file else self._definitions.get(failure.step, "")
+        short, full = (self._localize_trace(text) for text in (failure.traceback, failure.full_traceback))
+        return replace(failure, where=where, traceback=short, full_traceback=full)
+
+    def _localize_trace(self, text: str) -> str:
+        return _FRAME.sub(lambda frame: f'File "{self._locate(frame[1])}", line {frame[2]}', text)
+
+
+def why_failed(report: RunReport, plan: Plan, message: str) -> str:
+    """Say why an execution of a flow's state machine failed.
+
+    * ``report``: all that happened before the end.
+    * ``message``: the error and the cause that the execution ended with, for what only Step Functions can say.
+    """
+    failure = report.failure
+    if message.startswith(THRESHOLD) or (failure is not None and failure.error == _TOO_MANY):
+        ops = [op for op in report.ops.values() if op.id.endswith(MAP) and op.failed]
+        return _map_failure_of(ops[-1], plan) if ops else message
+    step_failed = any(op.status == "failed" and not op.id.endswith(MAP) for op in report.ops.values())
+    if failure is not None and step_failed:
+        return str(failure)
+    if message.startswith(TIMEOUT) and plan.options.timeout is not None:
+        return f"the run took longer than the flow's timeout of {plan.options.timeout:g} seconds."
+    return message
+
+
+def _map_failure_of(op: OpReport, plan: Plan) -> str:
+    source = op.id.removesuffix(MAP)
+    tolerate = next((block.options.tolerate for block in plan.fan_outs if block.source == source), None)
+    return map_failure(source, (op.failed, op.items or 0), tolerate, op.failed_item, op.failure)

@@ -133,7 +133,7 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
         options.retry,
         options.timeout,
         options.env,
-        _place_of(step.fn),
+        definition_place(step.fn),
         _has_decimals(),
     )
 
@@ -173,6 +173,7 @@ def run(
             value = again()
 
 
-def _place_of(fn: Callable[..., object]) -> str:
+def definition_place(fn: Callable[..., object]) -> str:
+    """Return ``file:line`` of where a function is defined, or nothing."""
     code = getattr(inspect.unwrap(fn), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""

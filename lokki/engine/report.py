@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lokki.base.failures import Failure
-from lokki.base.item_path import ItemPath
+from lokki.base.item_path import ItemPath, format_item
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -46,6 +46,8 @@ class OpReport:
     retried: int = 0
     workers: int = 1
     seconds: float = 0.0
+    failure: Failure | None = None
+    failed_item: ItemPath = ()
 
     @property
     def title(self) -> str:
@@ -66,7 +68,30 @@ class RunReport:
     seconds: float = 0.0
     ops: dict[str, OpReport] = field(default_factory=dict)
     failure: Failure | None = None
-    failed_item: ItemPath = ()
+
+
+def failure_in(report: RunReport, message: str) -> Failure | None:
+    """Return the failure that a run's error message names."""
+    failures = (report.failure, *(op.failure for op in report.ops.values()))
+    return next((failure for failure in failures if failure is not None and str(failure) in message), None)
+
+
+def map_failure(
+    source: str, failed_of: tuple[int, int], tolerate: float | None, item: ItemPath, failure: Failure | None
+) -> str:
+    """Say that more items of a map failed than it tolerates, and why the first did.
+
+    * ``source``: the id of the call that gave the items.
+    * ``failed_of``: how many items failed, of how many.
+    * ``item``: the first that failed, and ``failure`` why; empty where only their number is known.
+    """
+    failed, items = failed_of
+    tolerated = "none" if tolerate is None else f"{tolerate:g}"
+    count = f"{failed} of {items} items" if failed > 1 or not item else f"item {format_item(item)}"
+    text = f"{count} failed in the map over {source}() (tolerated: {tolerated})"
+    if failure is None:
+        return f"{text}."
+    return f"{text};{f' first item {format_item(item)}:' if failed > 1 else ''} {failure}"
 
 
 def fold(report: RunReport, event: Event) -> RunReport:
@@ -118,14 +143,16 @@ def _fold_map(report: RunReport, event: Event) -> RunReport:
             return _with(report, replace(op, finished=op.finished + event.count))
         case ItemFailed():
             op = map_op(report, event.id)
-            failed = _with(report, replace(op, failed=op.failed + 1))
-            return replace(failed, failure=event.failure, failed_item=event.item) if report.failure is None else failed
+            if op.failure is None:
+                op = replace(op, failure=event.failure, failed_item=event.item)
+            report = _with(report, replace(op, failed=op.failed + 1))
+            return report if report.failure is not None else replace(report, failure=event.failure)
         case ItemsFailed():
             op = map_op(report, event.id)
             return _with(report, replace(op, failed=op.failed + event.count))
         case MapFinished():
             op = replace(map_op(report, event.id), status="finished", seconds=event.seconds)
-            return replace(_with(report, op), failure=None, failed_item=())  # the failures were tolerated
+            return replace(_with(report, op), failure=None)  # the failures were tolerated
         case _:
             return report
 

@@ -37,6 +37,7 @@ from lokki.engine.events import (
 )
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
+from lokki.engine.report import map_failure
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
 from lokki.local_run import journal_reader
 from lokki.local_run.again import Rerun, operation_of
@@ -398,10 +399,8 @@ class LocalExecution:
         """
         if mapping.too_many_failed and mapping.first_failure is not None:
             index, failure = mapping.first_failure
-            tolerated = "none" if op.options.tolerate is None else f"{op.options.tolerate:g}"
-            count = f"{mapping.failed} of {mapping.items} items" if mapping.failed > 1 else f"item {index}"
-            first = f" first item {index}:" if mapping.failed > 1 else ""
-            error = RunError(f"{count} failed in the map over {op.source}() (tolerated: {tolerated});{first} {failure}")
+            failed_of = (mapping.failed, mapping.items)
+            error = RunError(map_failure(op.source, failed_of, op.options.tolerate, (index,), failure))
             if mapping.first_error is None:  # it is in a worker process
                 error.add_note(failure.traceback.rstrip())
             raise error from mapping.first_error

@@ -53,7 +53,7 @@ class Death:
         if self.error:
             return f"a worker process cannot be started: {os.strerror(self.error)}; ask for fewer"
         code = os.waitstatus_to_exitcode(self.status)
-        hint = "; was it out of memory?" if -code == signal.SIGKILL else ""
+        hint = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
         return f"the worker process {how_ended(code)}{hint}"
 
     @property
@@ -342,7 +342,7 @@ class MapServer:
         None when it failed for good.
         """
         invocation = self._mapping.job.inner[position]
-        error: LokkiError = WorkerError(f"{death} while it ran item {index}")
+        error: LokkiError = WorkerError(str(death))
         if death.is_stuck and invocation.timeout is not None:
             error = StepTimeoutError(
                 f"took longer than its timeout of {invocation.timeout:g} seconds, in code that cannot be interrupted"

@@ -134,6 +134,7 @@ def take_map_run(
     if counts["succeeded"] > run.succeeded:
         told.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
     new = [child for child in failed if child["executionArn"] not in run.known]
+    new.sort(key=lambda child: child.get("stopDate") or child["startDate"])  # they are listed latest first
     why = [event for child in new for event in item_failures(state, child)]
     known = run.known | {child["executionArn"] for child in new}
     told_failed = run.failed + len(why)
@@ -246,7 +247,8 @@ def _ended(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
             step = watch.machine.calls.get(watch.current, "")
             failure = reported_failure(step, found.get("error", "States.Timeout"), found.get("cause", ""))
             message = f"{failure.error}: {failure.message}" if failure.message else failure.error
-            told: list[Event] = [StepFailed(step, failure)] if step else []
+            # No step fails when the run itself is out of time.
+            told: list[Event] = [StepFailed(step, failure)] if step and event["type"] == "ExecutionFailed" else []
             return replace(watch, ended="failed"), [*told, RunFailed(seconds, message)]
         case _:
             return watch, []

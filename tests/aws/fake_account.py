@@ -93,7 +93,7 @@ class FakeStates:
             counts["succeeded" if each.type == "ExecutionSucceeded" else "failed"] += each.child.items
             counts["total"] += each.child.items
             if each.type == "ExecutionFailed":
-                found = {"input": json.dumps(inputs[each.execution]), **each.details}
+                found = {"startDate": START, "input": json.dumps(inputs[each.execution]), **each.details}
                 self.children[map_run].append({"executionArn": each.execution, **found})
         status = "SUCCEEDED" if any(each.type == "MapRunSucceeded" for each in self.flow.history) else "FAILED"
         self.maps[map_run] = {

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from lokki import FlowError, ParameterError, flow, step
 from lokki.base.convert import ConversionError, from_json, to_json
-from lokki.cli.parameters import PREFIX, given_parameters, options_for
+from lokki.cli.parameters import PREFIX, options_for, read_parameters
 from lokki.graph import REQUIRED, FlowParameter
 from lokki.plan import bind_parameters
 
@@ -142,11 +142,11 @@ def by_file(param: FlowParameter, json: object) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(msgspec.json.encode({"value": json}))
         file.flush()
-        return bind_parameters((param,), given_parameters((param,), {}, (), file.name))
+        return bind_parameters((param,), read_parameters((param,), {}, (), file.name))
 
 
 def by_pair(param: FlowParameter, text: str) -> dict[str, Any]:
-    return bind_parameters((param,), given_parameters((param,), {}, (f"value={text}",), None))
+    return bind_parameters((param,), read_parameters((param,), {}, (f"value={text}",), None))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_keys_that_a_mapping_or_an_open_annotation_has_are_taken() -> None:
 def test_a_file_of_parameters_may_begin_with_a_mark_of_its_encoding(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "params.json"
     file.write_bytes(content)
-    assert given_parameters((FlowParameter("name", str),), {}, (), str(file)) == {"name": "ä"}
+    assert read_parameters((FlowParameter("name", str),), {}, (), str(file)) == {"name": "ä"}
 
 
 @pytest.mark.parametrize("content", ['{"name": "ä"}'.encode("latin-1"), b"\xff\xfe{", b"\xef\xbb\xbf", b'{"name": 1'])
@@ -268,7 +268,7 @@ def test_a_file_that_cannot_be_read_gives_one_line(tmp_path: Path, content: byte
     file = tmp_path / "params.json"
     file.write_bytes(content)
     with pytest.raises(click.BadParameter) as error:
-        given_parameters((FlowParameter("name", str),), {}, (), str(file))
+        read_parameters((FlowParameter("name", str),), {}, (), str(file))
     assert str(error.value).startswith(f"{file} cannot be read as JSON: ")
     assert "\n" not in str(error.value)
 
@@ -277,7 +277,7 @@ def test_an_option_of_the_command_line_takes_the_largest_doubles() -> None:
     param = FlowParameter("size", float)
     option = options_for([param], ())["size"]
     values = option.type.convert("1e16", option, None)
-    given = given_parameters((param,), {f"{PREFIX}size": values}, (), None)
+    given = read_parameters((param,), {f"{PREFIX}size": values}, (), None)
     assert repr(from_json(bind_parameters((param,), given)["size"], float)) == "1e+16"
 
 

@@ -26,10 +26,10 @@ from lokki.cli.parameters import (
     check_required,
     default_text,
     from_text,
-    given_parameters,
     list_element,
     metavar,
     options_for,
+    read_parameters,
 )
 from lokki.graph import REQUIRED, FlowParameter
 from lokki.plan import bind_parameters
@@ -224,7 +224,7 @@ def command(params: Sequence[FlowParameter]) -> click.Command:
     options = options_for(params, {"--workers", "--help"})
 
     def callback(p: tuple[str, ...], params_file: str | None, **values: object) -> None:
-        found = given_parameters(params, {key: values[key] for key in values if key.startswith(PREFIX)}, p, params_file)
+        found = read_parameters(params, {key: values[key] for key in values if key.startswith(PREFIX)}, p, params_file)
         check_required(params, found, options)
         click.echo(json.dumps(bind_parameters(tuple(params), found)))
 

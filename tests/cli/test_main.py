@@ -172,7 +172,7 @@ def test_a_file_of_several_flows_says_which_there_are(place: Place) -> None:
     assert "a-flow: Give a number back." in ran.out
     assert "b-flow: Give two." in ran.out
     ran = place.run("flows.py", "run", "c-flow")
-    assert (ran.code, ran.lines[-1]) == (2, "Error: There is no flow 'c-flow' here; did you mean b-flow?")
+    assert (ran.code, ran.lines[-1]) == (2, "Error: There is no flow 'c-flow' here. Did you mean 'b-flow'?")
 
 
 def test_the_command_that_resumes_names_the_flow(place: Place) -> None:

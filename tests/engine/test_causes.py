@@ -1,11 +1,16 @@
 """Why a task failed, as Step Functions tells it."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from lokki import flow, step
 from lokki.base.failures import Failure
-from lokki.engine.causes import reported_failure
+from lokki.engine.causes import THRESHOLD, RunTranslator, reported_failure
+from lokki.engine.events import Event, ItemFailed, ItemsFailed, MapFinished, MapStarted, RunFailed, StepFailed
+from lokki.plan import lower
 
 
 def test_a_functions_error_has_the_users_traceback_and_place() -> None:
@@ -22,23 +27,118 @@ def test_a_functions_error_has_the_users_traceback_and_place() -> None:
     )
 
 
-KILLED = "RequestId: 1 Error: Runtime exited with error: signal: killed"
+EXITED = "RequestId: 1 Error: Runtime exited "
+KILLED = f"{EXITED}with error: signal: killed"
+ADVICE = "out of memory: give the step a larger memory=, or memory_max= for another try"
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "advice"),
+    ("error", "message", "words"),
     [
-        ("Runtime.OutOfMemory", KILLED, " (out of memory: give"),
-        ("Runtime.ExitError", KILLED, " (perhaps out of memory: give"),
-        ("Lambda.Unknown", "The cause could not be determined", " (perhaps out of memory: give"),
-        ("Runtime.ExitError", "RequestId: 1 Error: Runtime exited with error: exit status 3", ""),
-        ("ValueError", KILLED, ""),
+        ("Runtime.OutOfMemory", KILLED, f"WorkerError: the worker process was killed by SIGKILL ({ADVICE})"),
+        ("Runtime.ExitError", KILLED, f"WorkerError: the worker process was killed by SIGKILL (perhaps {ADVICE})"),
+        ("Lambda.Unknown", "No reason.", f"Lambda.Unknown: No reason. (perhaps {ADVICE})"),
+        (
+            "Runtime.ExitError",
+            f"{EXITED}with error: signal: segmentation fault (core dumped)",
+            "WorkerError: the worker process was killed by SIGSEGV",
+        ),
+        (
+            "Runtime.ExitError",
+            f"{EXITED}with error: exit status 3",
+            "WorkerError: the worker process exited with code 3",
+        ),
+        (
+            "Runtime.ExitError",
+            f"{EXITED}without providing a reason",
+            "WorkerError: the worker process exited with code 0",
+        ),
+        (
+            "Sandbox.Timedout",
+            "2026-11-27T10:00:00.123Z 1 Task timed out after 2.50 seconds",
+            "StepTimeoutError: took longer than its timeout of 2.5 seconds",
+        ),
+        ("ValueError", KILLED, f"ValueError: {KILLED}"),
+        ("Runtime.ExitError", "who knows", "Runtime.ExitError: who knows"),
     ],
 )
-def test_whoever_dies_of_memory_is_told_what_to_do(error: str, message: str, advice: str) -> None:
-    told = reported_failure("flap_bird", error, json.dumps({"errorType": error, "errorMessage": message})).message
-    rest = " the step a larger memory=, or memory_max= for another try)" if advice else ""
-    assert told == message + advice + rest
+def test_what_lambda_says_is_told_in_the_words_of_a_local_run(error: str, message: str, words: str) -> None:
+    failure = reported_failure("flap_bird", error, json.dumps({"errorType": error, "errorMessage": message}))
+    assert failure.summary == words
+
+
+@step
+def get_birds() -> list[int]:
+    return [1]
+
+
+@step
+def flap_bird(bird: int) -> int:
+    return bird
+
+
+@step
+def join(birds: list[int]) -> int:
+    return len(birds)
+
+
+@flow(timeout=60)
+def birds_flow():
+    return get_birds().map(flap_bird, tolerate=0.5).agg(join)
+
+
+FAILURE = Failure("flap_bird", "ValueError", "lame", "birds.py:3", 'File "birds.py", line 3, in flap_bird', "")
+MAP = (MapStarted("get_birds", ("flap_bird",), 3), ItemFailed("get_birds", (1,), FAILURE))
+LOST = Failure("join", "TooManyFailuresError", "2 of 3")
+MAP_FAILED = (
+    "item 1 failed in the map over get_birds() (tolerated: 0.5); flap_bird() raised ValueError: lame at birds.py:3"
+)
+
+
+@pytest.mark.parametrize(
+    ("events", "message", "words"),
+    [
+        (MAP, f"{THRESHOLD}: The threshold was exceeded", MAP_FAILED),
+        ((), f"{THRESHOLD}: The threshold was exceeded", f"{THRESHOLD}: The threshold was exceeded"),
+        (
+            (*MAP[:1], ItemsFailed("get_birds", 2)),
+            f"{THRESHOLD}: too many",
+            "2 of 3 items failed in the map over get_birds() (tolerated: 0.5).",
+        ),
+        (
+            (*MAP, MapFinished("get_birds", 1, 2, 1.0), StepFailed("get_birds-2", replace(FAILURE, step="join"))),
+            "ValueError: lame",
+            "join() raised ValueError: lame at birds.py:3",
+        ),
+        (
+            (
+                *MAP,
+                MapFinished("get_birds", 1, 2, 1.0),
+                StepFailed("join", LOST),
+            ),
+            "TooManyFailuresError: 2 of 3",
+            MAP_FAILED,
+        ),
+        (MAP, "States.Timeout", "the run took longer than the flow's timeout of 60 seconds."),
+        (MAP, "States.ItemReaderFailed: no file", "States.ItemReaderFailed: no file"),
+    ],
+)
+def test_why_a_run_failed_is_told_in_the_words_of_a_local_run(
+    events: Sequence[Event], message: str, words: str
+) -> None:
+    translator = RunTranslator(lower(birds_flow()), lambda path: path)
+    for event in events:
+        translator.translate(event)
+    assert translator.translate(RunFailed(1.0, message)) == RunFailed(1.0, words)
+
+
+def test_failures_lead_to_the_files_of_this_machine() -> None:
+    translator = RunTranslator(lower(birds_flow()), lambda path: f"/here/{path}")
+    failed = replace(FAILURE, where="/here/birds.py:3", traceback='File "/here/birds.py", line 3, in flap_bird')
+    assert translator.translate(ItemFailed("get_birds", (1,), FAILURE)) == ItemFailed("get_birds", (1,), failed)
+    placeless = Failure("flap_bird", "WorkerError", "it died")
+    place = f"{__file__}:{flap_bird.fn.__code__.co_firstlineno}"
+    assert translator.translate(StepFailed("x", placeless)) == StepFailed("x", replace(placeless, where=place))
 
 
 @pytest.mark.parametrize("cause", ["", "Task timed out", "{}", '{"errorMessage"', "[1]"])

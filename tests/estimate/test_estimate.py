@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lokki import flow, step
 from lokki.builder.compiled import compile_flow
-from lokki.cli.commands.estimate import Given, estimate_command, parsed, workload_of
+from lokki.cli.commands.estimate import EstimateOptions, estimate_command, read_numbers, workload_of
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError
@@ -118,8 +118,9 @@ def test_the_page_and_the_estimate_agree(title: str) -> None:
     config = LokkiConfig(
         architecture="arm64" if section.arm else "x86_64", execution_type="EXPRESS" if section.express else ""
     )
-    options = {name: parsed(plan, texts, name) for name, texts in section.options.items()}
-    workload = workload_of(plan, None, config, Given(options["--items"], options["--seconds"], options["--bytes"]))
+    items, seconds, sizes = (tuple(section.options[name]) for name in ("--items", "--seconds", "--bytes"))
+    numbers = read_numbers(plan, EstimateOptions(items=items, seconds=seconds, sizes=sizes))
+    workload = workload_of(plan, None, config, numbers)
     found = estimate(compile_flow(section.graph, config), workload)
     per_unit = {row[0]: float(row[1]) / int(row[2]) for row in PRICE_ROWS}
     for unit, formula, quantity, dollars in section.bill:

@@ -46,7 +46,7 @@ def test_results_come_in_order_from_processes(local: Local) -> None:
 
 @pytest.mark.parametrize(("how", "death"), [
     ("exit", "the worker process exited with code 7"),
-    ("SIGKILL", "the worker process was killed by SIGKILL; was it out of memory?"),
+    ("SIGKILL", "the worker process was killed by SIGKILL (perhaps out of memory)"),
     ("SIGTERM", "the worker process was killed by SIGTERM"),
 ])  # fmt: skip
 def test_an_item_that_ends_its_process_fails_and_the_others_go_on(
@@ -57,7 +57,7 @@ def test_an_item_that_ends_its_process_fails_and_the_others_go_on(
     assert result == [number for number in range(20) if number != 5]
     [failed] = local.of(ItemFailed)
     assert (failed.item, failed.failure.error) == ((5,), "WorkerError")
-    assert failed.failure.message == f"{death} while it ran item 5"
+    assert failed.failure.message == death
     assert failed.failure.where == f"{steps.__file__}:{steps.die_at.fn.__code__.co_firstlineno}"
     assert sum(line.endswith(" 5") for line in steps.noted(log)) == 1
 

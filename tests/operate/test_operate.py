@@ -18,8 +18,9 @@ from support.command import Place
 
 from lokki import flow, step
 from lokki.cli.account import Account
-from lokki.cli.commands.operate import WaitOptions, _check_equal, wait_for
-from lokki.cli.commands.show import described, runs_table
+from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
+from lokki.cli.commands.show import run_lines, runs_table
+from lokki.cli.last_words import OutputOptions
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
 from lokki.emulator.s3.client import S3Server
@@ -114,9 +115,10 @@ class Operated:
         stack = deployed(in_process, {})
         self.account = Account(self.graph, cast("Aws", aws), stack, "python birds.py", "", "")
 
-    @property
-    def options(self) -> WaitOptions:
-        return WaitOptions(sleep=self.waits.append)
+    def wait(self, run_id: str) -> int:
+        """Wait for a run as ``invoke`` does; return the exit code."""
+        watch = begin(self.account.runs, run_id)
+        return wait_for(self.account, watch, InvokeOptions(), OutputOptions(), self.waits.append)
 
     def events(self, run_id: str = "run-1") -> list[Event]:
         told: list[Event] = []
@@ -210,11 +212,11 @@ def test_however_often_one_looks_the_same_is_told(s3: S3Server, pieces: int) -> 
 def test_a_map_that_fails_says_which_item_and_how_to_go_on(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
     operated = Operated(strict(), s3)
     operated.account.runs.start("strict-1", {})
-    assert wait_for(operated.account, begin(operated.account.runs, "strict-1"), operated.options) == 1
+    assert operated.wait("strict-1") == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert "odd_fails[1]: failed: ValueError: 1 is odd\n" in err
-    assert err.endswith("go on with: python birds.py redrive strict-1\n")
+    assert err.endswith("resume with: python birds.py redrive strict-1\n")
 
 
 def test_a_step_that_fails_is_told_with_its_traceback(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,17 +224,18 @@ def test_a_step_that_fails_is_told_with_its_traceback(s3: S3Server, capsys: pyte
     operated.account.runs.start("refused-1", {})
     events = operated.events("refused-1")
     assert [type(event) for event in events[-3:]] == [StepStarted, StepFailed, RunFailed]
-    assert wait_for(operated.account, begin(operated.account.runs, "refused-1"), operated.options) == 1
+    assert operated.wait("refused-1") == 1
+    line = refuse.fn.__code__.co_firstlineno
     assert capsys.readouterr().err.splitlines()[-2:] == [
-        "error: refuse() raised ValueError: no 3",
-        "go on with: python birds.py redrive refused-1",
+        f"error: refuse() raised ValueError: no 3 at tests/operate/test_operate.py:{line}",
+        "resume with: python birds.py redrive refused-1",
     ]
 
 
 def test_the_result_is_printed_and_nothing_else(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
     operated = Operated(tolerant(), s3)
     operated.account.runs.start("run-3", {})
-    assert wait_for(operated.account, begin(operated.account.runs, "run-3"), operated.options) == 0
+    assert operated.wait("run-3") == 0
     out, err = capsys.readouterr()
     assert out == "60\n"
     assert err.splitlines()[-1].startswith("tolerant: finished in ")
@@ -248,10 +251,10 @@ def test_ctrl_c_detaches_or_stops(s3: S3Server, capsys: pytest.CaptureFixture[st
         raise KeyboardInterrupt
 
     watch = begin(operated.account.runs, "run-4")
-    assert wait_for(operated.account, watch, WaitOptions(sleep=interrupt)) == 130
-    assert capsys.readouterr().err.endswith("the run goes on; see it by: python birds.py show run-4\n")
-    assert wait_for(operated.account, watch, WaitOptions(stop_on_interrupt=True, sleep=interrupt)) == 130
-    assert capsys.readouterr().err.endswith("stopped; go on with: python birds.py redrive run-4\n")
+    assert wait_for(operated.account, watch, InvokeOptions(), OutputOptions(), interrupt) == 130
+    assert capsys.readouterr().err.endswith("the run is in progress; see it by: python birds.py show run-4\n")
+    assert wait_for(operated.account, watch, InvokeOptions(stop_on_interrupt=True), OutputOptions(), interrupt) == 130
+    assert capsys.readouterr().err.endswith("stopped; resume with: python birds.py redrive run-4\n")
     assert operated.states.calls[-1] == "stop interrupted by Ctrl-C"
 
 
@@ -260,9 +263,9 @@ def test_a_run_id_is_started_once(s3: S3Server) -> None:
     runs = operated.account.runs
     assert runs.start("run-5", {})
     assert not runs.start("run-5", {"count": 5})
-    _check_equal(operated.account, "run-5", {"count": 5})  # the default, said or not
+    check_same_parameters(operated.account, "run-5", {"count": 5})  # the default, said or not
     with pytest.raises(AwsError) as raised:
-        _check_equal(operated.account, "run-5", {"count": 4})
+        check_same_parameters(operated.account, "run-5", {"count": 4})
     assert str(raised.value) == ("the run run-5 was started with other parameters (none). Choose another --run-id.")
 
 
@@ -285,12 +288,15 @@ def test_show_lists_runs_and_tells_all_of_one(s3: S3Server) -> None:
     header, row = runs_table(operated.account, 20)
     assert header.split() == ["RUN", "STATUS", "STARTED", "TIME", "ITEMS", "FAILED"]
     assert row.split()[:2] == ["run-7", "failed"]
-    lines = described(operated.account, "run-7", 10)
+    lines = run_lines(operated.account, "run-7", 10)
     assert lines[0] == "strict: run run-7 failed in 2.00 s"
     assert lines[2] == "parameters: count=3"
     assert [line.split()[0] for line in lines[5:8]] == ["numbers", "map", "total"]
     assert lines[7].split()[-1] == "waiting"
-    assert "  odd_fails[1]: ValueError: 1 is odd" in lines
+    place = f"tests/operate/test_operate.py:{odd_fails.fn.__code__.co_firstlineno}"
+    assert f"  odd_fails[1]: ValueError: 1 is odd at {place}" in lines
+    failed = "item 1 failed in the map over numbers() (tolerated: none); odd_fails() raised ValueError: 1 is odd"
+    assert f"error: {failed} at {place}" in "\n".join(lines)
     assert lines[-2] == "data: s3://acme-artifacts/lokki/strict/run-7/"
     assert lines[-1].startswith("console: https://us-east-1.console.aws.amazon.com/")
 

@@ -89,7 +89,7 @@ def test_ctrl_c_leaves_a_run_alone_and_the_same_call_comes_back_to_it(birds: Pro
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "the run goes on; see it by: python flow.py show left"
+    assert err.splitlines()[-1] == "the run is in progress; see it by: python flow.py show left"
     back = birds.run(*options)
     assert (back.code, back.out) == (0, "6\n"), back.err
 
@@ -102,7 +102,7 @@ def test_a_run_is_stopped_and_goes_on_where_it_was(birds: Project) -> None:
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "stopped; go on with: python flow.py redrive stopped"
+    assert err.splitlines()[-1] == "stopped; resume with: python flow.py redrive stopped"
     again = birds.run("stop", "stopped")
     assert (again.code, again.err) == (1, "error: the run stopped has ended already: it is aborted.\n")
     table = birds.run("show").out.splitlines()
@@ -117,11 +117,11 @@ def test_stop_ends_a_run_that_somebody_waits_for(birds: Project) -> None:
         wait_until_running(birds, "ended")
         stopped = birds.run("stop", "ended", "--reason", "too windy")
         out, err = waiting.communicate(timeout=30)
-    assert stopped.err == "stopped; go on with: python flow.py redrive ended\n"
+    assert stopped.err == "stopped; resume with: python flow.py redrive ended\n"
     assert (waiting.returncode, out) == (1, "")
     assert err.splitlines()[-2:] == [
         "error: the run ended was stopped: Stopped: too windy",
-        "go on with: python flow.py redrive ended",
+        "resume with: python flow.py redrive ended",
     ]
 
 

@@ -119,7 +119,9 @@ def test_a_finished_run_has_what_each_step_returned(place: Place, run_id: str) -
 def test_a_failed_run_has_what_it_finished_and_why_items_failed(place: Place) -> None:
     run = results(place).run("failed")
     assert repr(run) == "<emulated run failed of birds-flow: failed>"
-    assert error_of(run.result).startswith("RunError: the run failed has no result; it is failed: States.Exceed")
+    assert error_of(run.result).startswith(
+        "RunError: the run failed has no result; it is failed: item 1 failed in the map"
+    )
     flapped = items(run, "flap_bird")
     assert flapped[0] == "flappy goose of 2"
     [(index, failure)] = flapped.failures().items()

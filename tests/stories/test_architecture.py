@@ -101,7 +101,7 @@ BROAD = {
     ("lokki.store.codec", "_pickled"): "a value's own code for pickling may raise anything",
     ("lokki.store.codec", "loads"): "a value's own code for unpickling may raise anything",
     ("lokki.base.signatures", "hints"): "an annotation is an expression of the user's",
-    ("lokki.cli.output", "shown"): "a result's own code may raise anything while it is shown",
+    ("lokki.cli.output", "result_text"): "a result's own code may raise anything while it is shown",
     ("lokki.cli.output", "_content"): "a result's own code may raise anything while it is encoded",
     ("lokki.local_run.output", "emit"): "what is logged may raise anything while it becomes text",
     ("lokki.base.convert", "to_json"): "a class of the user's may raise anything while it is made",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lokki.cli.commands.deploy import agreed, yes_option
-from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS
+from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS, region_option
 from lokki.deploy.aws import connect
 from lokki.deploy.own_bucket import find_own_bucket, make_bucket
 
@@ -14,10 +14,7 @@ def bootstrap_command() -> click.Command:
     """Make the command."""
     return click.Command(
         "bootstrap",
-        params=[
-            click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION or the profile's)."),
-            yes_option(),
-        ],
+        params=[region_option(), yes_option()],
         help="Make a bucket for code and results in your account: private, TLS only. Flows whose lokki.yml names no "
         "artifact_bucket use it. Doing it again changes nothing. Prints its name.",
         short_help="Make a bucket on AWS that flows use by themselves.",

@@ -9,8 +9,8 @@ import click
 
 from lokki.builder.builder import Builder
 from lokki.builder.names import deployed_name
-from lokki.cli.account import env_option, stack_options
-from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS, Called
+from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS, env_option, stack_options
+from lokki.cli.program import CommandLine
 from lokki.config import LokkiConfig, load_config
 from lokki.deploy import deployment, removal
 from lokki.deploy.aws import Aws, connect
@@ -35,13 +35,16 @@ class DeployOptions:
 
 
 def deploy_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
-    """Make the command that deploys a flow; it is called as ``<program> deploy [<flow>]``."""
+    """Make the command that deploys a flow.
+
+    It is called as ``<program> deploy [<flow>]``.
+    """
 
     def callback(
         env: str | None, stack_name: str | None, region: str | None, image_tag: str | None, dry_run: bool, yes: bool
     ) -> int:
         options = DeployOptions(stack_name, region, image_tag, env, dry_run, yes)
-        return deploy_flow(graph, options, str(Called(program, "invoke", flow)))
+        return deploy_flow(graph, options, str(CommandLine(program, "invoke", flow)))
 
     return click.Command(
         "deploy",
@@ -137,7 +140,10 @@ def prune_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comma
 
 
 def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
-    """Build a flow and deploy it as the command line says; return the exit code. ``invoke``: how to run it then."""
+    """Build a flow and deploy it as the command line says; return the exit code.
+
+    ``invoke``: how to run it when it is deployed.
+    """
     aws = connect(options.region)
     config = with_key(aws, with_bucket(aws, _settings(options)), _tell)
     bundle = Builder(_tell).build(graph, config)
@@ -218,7 +224,10 @@ def _settings(options: DeployOptions) -> LokkiConfig:
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """Ask, where there is somebody to ask. Raises AwsError where there is nobody and no --yes."""
+    """Ask whether to go ahead; True if ``--yes`` says so already.
+
+    Raises AwsError where there is no terminal to ask on.
+    """
     if yes:
         return True
     if not sys.stdin.isatty():

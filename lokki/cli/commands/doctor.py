@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lokki.cli.account import env_option
-from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS
+from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS, env_option, region_option
 from lokki.config import load_config
 from lokki.deploy.aws import connect
 from lokki.deploy.doctor import examine
@@ -13,17 +12,17 @@ from lokki.graph import FlowGraph
 
 
 def doctor_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
-    """Make the command that checks an account; it is called as ``<program> doctor [<flow>]``."""
+    """Make the command that checks an account.
+
+    It is called as ``<program> doctor [<flow>]``.
+    """
 
     def callback(env: str | None, region: str | None) -> int:
         return examine_account(graph, env, region)
 
     return click.Command(
         "doctor",
-        params=[
-            env_option(),
-            click.Option(["--region"], metavar="REGION", help="The region (default: $AWS_REGION or the profile's)."),
-        ],
+        params=[env_option(), region_option()],
         help=f"Check what a deployment of {graph.name} needs: credentials, the bucket, quotas, the state machine, "
         "permissions. Changes nothing. Exit code 1 where a deployment would fail.",
         callback=callback,

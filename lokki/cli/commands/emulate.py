@@ -5,33 +5,28 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import click
 
-from lokki.base.naming import check_run_id
 from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.builder import Builder
+from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
 from lokki.cli.options import (
-    FAILED,
-    INTERRUPTED,
-    Called,
-    from_here,
+    RunRequest,
     output_options,
+    pair_options,
     parameter_command,
-    parameter_options,
+    read_options,
     resume_option,
     run_id_option,
-    text_of,
 )
-from lokki.cli.output import Output, check_writable, output_of
-from lokki.cli.parameters import PREFIX, check_required, given_parameters
+from lokki.cli.output import check_writable
+from lokki.cli.program import CommandLine
 from lokki.config import LokkiConfig, load_config
-from lokki.engine.report import RunReport
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
@@ -51,28 +46,32 @@ _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "ar
 
 @dataclass(frozen=True, slots=True)
 class EmulateOptions:
-    """What the command line says, beside the flow's parameters; ``again``: how to call it again."""
+    """What the command line says, beside the flow's parameters and the output.
+
+    ``resume``: the run to resume, empty for the latest; None for a new run.
+    """
 
     workers: int | None = None
     run_id: str | None = None
     resume: str | None = None
-    environment: str | None = None
-    output: Output = field(default_factory=Output)
+    env: str | None = None
     slow_start: bool = False
     chaos: str | None = None
     account_concurrency: int | None = None
-    again: str = ""
 
 
 def emulate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
-    """Make the command that emulates a flow; it is called as ``<program> emulate [<flow>]``."""
+    """Make the command that emulates a flow.
+
+    It is called as ``<program> emulate [<flow>]``.
+    """
     text = f"Build {graph.name} and run what was built here as AWS would: its state machine, its packages, S3."
-    return parameter_command(graph, Called(program, "emulate", flow), text, _own_options(), _emulate)
+    return parameter_command(graph, CommandLine(program, "emulate", flow), text, _own_options(), _emulate)
 
 
 def _own_options() -> list[click.Parameter]:
     return [
-        *parameter_options(),
+        *pair_options(),
         click.Option(["--workers"], type=click.IntRange(min=1), help="How many functions run at one time."),
         run_id_option(),
         resume_option("Redrive a run that failed or was interrupted, from where it stopped; default: the latest."),
@@ -91,64 +90,44 @@ def _own_options() -> list[click.Parameter]:
     ]
 
 
-def _emulate(graph: FlowGraph, again: str, values: dict[str, object], by_option: list[str]) -> int:
-    run_id = text_of(values, "run_id")
-    if run_id is not None:
-        check_run_id(run_id)
-    options = {key: value for key, value in values.items() if key.startswith(PREFIX)}
-    given = given_parameters(graph.params, options, cast("tuple[str, ...]", values["pairs"]), text_of(values, "file"))
-    resume = text_of(values, "resume")
-    if resume is None:
-        check_required(graph.params, given, by_option)
-    elif run_id is not None or given:
+def _emulate(request: RunRequest) -> int:
+    options = read_options(request.values, EmulateOptions)
+    if options.resume is not None and (options.run_id is not None or request.params):
         raise click.UsageError("--resume goes on with an old run and its parameters: give neither --run-id nor others.")
-    return emulate_flow(
-        graph,
-        given,
-        EmulateOptions(
-            cast("int | None", values["workers"]),
-            run_id,
-            resume,
-            text_of(values, "env"),
-            output_of(values),
-            bool(values["slow_start"]),
-            text_of(values, "chaos"),
-            cast("int | None", values["account_concurrency"]),
-            again,
-        ),
-    )
+    return emulate_flow(request, options, read_options(request.values, OutputOptions))
 
 
-def emulate_flow(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions) -> int:
+def emulate_flow(request: RunRequest, options: EmulateOptions, output: OutputOptions) -> int:
     """Build and emulate a flow as the command line says; return the exit code.
 
     Raises ParameterError for parameters that do not fit.
     """
-    recorder = Recorder(options.output.display(), lambda emit: None)
+    streams = StandardStreams()
+    recorder = Recorder(output.display(streams.terminal), lambda emit: None)
+
+    def resume() -> str:
+        run_id = recorder.report.run_id
+        return f"{request.call} --resume {run_id}" if run_id else ""
+
+    def retrieve() -> str:
+        return f'read it with lokki.local("{request.graph.name}").run("{recorder.report.run_id}").result()'
+
+    words = LastWords(output, streams, NextCommands(resume, retrieve))
     try:
-        with interruptible():
-            result = _result(graph, params, options, recorder)
+        with closing(recorder), interruptible():
+            result = _result(request.graph, request.params, options, output, recorder)
     except KeyboardInterrupt:
-        recorder.close()
-        options.output.say(f"interrupted{_go_on(recorder.report, options, '; resume with: ')}", event="interrupted")
-        return INTERRUPTED
+        return words.interrupted()
     except ParameterError:
-        recorder.close()
         raise
     except LokkiError as error:
-        recorder.close()
-        text = from_here(str(error))
-        trace, go_on = (
-            _trace(recorder.report, error, options),
-            _go_on(recorder.report, options, "\nfix it and resume with: "),
-        )
-        options.output.say(f"{trace}error: {text}{go_on}", event="error", message=text)
-        return FAILED
-    recorder.close()
-    return options.output.hand_over(result, f'lokki.local("{graph.name}").run("{recorder.report.run_id}").result()')
+        return words.failed(str(error), recorder.report, error)
+    return words.finished(result)
 
 
-def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, recorder: Recorder) -> object:
+def _result(
+    graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, output: OutputOptions, recorder: Recorder
+) -> object:
     try:
         # Only here: the libraries of the extra take a second to import, and may be missing.
         from lokki.emulator.run import EmulationOptions
@@ -156,13 +135,13 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
         from lokki.emulator.session import Session
     except ImportError as error:
         raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
-    if options.output.file is not None:
-        check_writable(options.output.file)
-    own = load_config(environment=options.environment)
+    if output.output is not None:
+        check_writable(output.output)
+    own = load_config(environment=options.env)
     config = emulated(own)
 
     def report(line: str) -> None:
-        if not options.output.quiet and options.output.log_format == "human":
+        if not output.quiet and output.log_format == "human":
             sys.stderr.write(f"{line}\n")
 
     with Scratch(Secret.new()) as scratch, temporary_files_in(scratch.folder):
@@ -180,32 +159,24 @@ def _result(graph: FlowGraph, params: Mapping[str, object], options: EmulateOpti
 
 
 def _workers(account_concurrency: int | None) -> int:
-    """Return how many functions run at one time: one for each CPU, or as many as the account would run of few."""
+    """Return how many functions run at one time by default.
+
+    That is one for each CPU, or as many as an account that runs few would run.
+    """
     cpus = max(2, os.process_cpu_count() or 1)
     return cpus if account_concurrency is None else min(account_concurrency, max(cpus, _MOST_PROCESSES))
 
 
 def emulated(config: LokkiConfig) -> LokkiConfig:
-    """Return the settings to build with: the user's, but for what this machine cannot run, and a bucket's name.
+    """Return the settings to build with for this machine.
 
-    Raises EmulatorError for packages that cannot be made to run here.
+    They are the user's, but for what this machine cannot run, and with a bucket's name. Raises EmulatorError for
+    packages that cannot be made to run here.
     """
     if sys.platform != "linux":
         raise EmulatorError("emulate runs packages for Lambda, which is Linux, so it runs on Linux only.")
     here = _ARCHITECTURES.get(platform.machine().lower(), config.architecture)
-    wanted = replace(config, artifact_bucket=config.artifact_bucket or BUCKET, architecture=here, package_type="zip")
-    return (
-        config
-        if wanted == replace(config, package_type="zip") and config.packages == "zip"
-        else replace(wanted, build_dir=BUILD_DIR)
-    )
-
-
-def _trace(report: RunReport, error: LokkiError, options: EmulateOptions) -> str:
-    if report.failure is not None:
-        return report.failure.full_traceback if options.output.traceback else report.failure.traceback
-    return "".join(traceback.format_exception(error)) if options.output.traceback else ""
-
-
-def _go_on(report: RunReport, options: EmulateOptions, words: str) -> str:
-    return f"{words}{options.again} --resume {report.run_id}" if report.run_id else ""
+    adapted = replace(config, artifact_bucket=config.artifact_bucket or BUCKET, architecture=here, package_type="zip")
+    if adapted == replace(config, package_type="zip") and config.packages == "zip":
+        return config
+    return replace(adapted, build_dir=BUILD_DIR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import click
 import msgspec
@@ -12,7 +12,16 @@ import msgspec
 from lokki.base.quotas import NEW_ACCOUNT_FUNCTIONS
 from lokki.builder.compiled import compile_flow
 from lokki.cli.commands.runs import ROOT
-from lokki.cli.parameters import PREFIX, given_parameters, options_for
+from lokki.cli.options import (
+    DONE,
+    SETTINGS,
+    env_option,
+    pair_options,
+    parameter_options,
+    parameter_values,
+    read_options,
+)
+from lokki.cli.parameters import read_parameters
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import AwsError
 from lokki.estimate import prices
@@ -21,7 +30,7 @@ from lokki.estimate.limits import Problem, problems
 from lokki.estimate.measured import Measured, measured
 from lokki.estimate.savings import EXPRESS, Saving, savings
 from lokki.graph import FlowGraph
-from lokki.plan import FanOut, Plan
+from lokki.plan import Plan
 from lokki.progress.displays import seconds as duration
 
 _NOTES = (
@@ -31,10 +40,12 @@ _NOTES = (
 
 
 def estimate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
-    """Make the command that estimates a run of a flow; it is called as ``<program> estimate [<flow>]``."""
+    """Make the command that estimates a run of a flow.
+
+    It is called as ``<program> estimate [<flow>]``.
+    """
     own: list[click.Parameter] = [
-        click.Option(["-p", "pairs"], multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."),
-        click.Option(["--params", "file"], type=click.Path(dir_okay=False), help="Read parameters from a JSON file."),
+        *pair_options(),
         click.Option(
             ["--items"], multiple=True, metavar="[STEP=]N", help="How many items a step gives to its map block."
         ),
@@ -42,45 +53,54 @@ def estimate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Co
         click.Option(
             ["--bytes", "sizes"], multiple=True, metavar="[STEP=]N", help="How large a result, or one item, is."
         ),
-        click.Option(["--env"], metavar="NAME", help="Use this environment of lokki.yml (default: $LOKKI_ENV)."),
+        env_option(),
     ]
-    taken = {name for option in own for name in (*option.opts, *option.secondary_opts)} | {"--help"}
     return click.Command(
         "estimate",
-        params=[*options_for(graph.params, taken).values(), *own],
+        params=[*parameter_options(graph, own).values(), *own],
         help=f"Estimate what a run of {graph.name} costs on AWS, and which limits it meets. What no option says is "
         f"taken from the latest finished run here, if there is one: {program} runs",
-        callback=lambda **options: _estimate(graph, options),
-        context_settings={"max_content_width": 100},
+        callback=lambda **values: _estimate(graph, values),
+        context_settings=SETTINGS,
     )
 
 
-def _estimate(graph: FlowGraph, options: dict[str, object]) -> int:
-    given = given_parameters(
-        graph.params,
-        {key: value for key, value in options.items() if key.startswith(PREFIX)},
-        _texts(options["pairs"]),
-        None if options["file"] is None else str(options["file"]),
-    )
-    config = load_config(environment=None if options["env"] is None else str(options["env"]))
+@dataclass(frozen=True, slots=True)
+class EstimateOptions:
+    """What the command line says of an estimate."""
+
+    pairs: tuple[str, ...] = ()
+    file: str | None = None
+    items: tuple[str, ...] = ()
+    seconds: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    env: str | None = None
+
+
+def _estimate(graph: FlowGraph, values: dict[str, object]) -> int:
+    options = read_options(values, EstimateOptions)
+    params = read_parameters(graph.params, parameter_values(values), options.pairs, options.file)
+    config = load_config(environment=options.env)
     compiled = compile_flow(graph, config)
     plan = compiled.plan
-    before = measured(plan, ROOT)
-    numbers = {name: parsed(plan, _texts(options[name]), f"--{name}") for name in ("items", "seconds")}
-    workload = workload_of(plan, before, config, Given(numbers["items"], numbers["seconds"], _sizes(plan, options)))
-    functions, why = _functions_at_once(config) if workload.items else (workload.functions_at_once, "")
+    latest = measured(plan, ROOT)
+    workload = workload_of(plan, latest, config, read_numbers(plan, options))
+    functions, source = _functions_at_once(config) if workload.items else (workload.functions_at_once, "")
     workload = replace(workload, functions_at_once=functions)
-    found = estimate(compiled, workload)
-    size = len(msgspec.json.encode(given))
-    limits, cheaper = problems(compiled, workload, found, size), savings(compiled, workload, found)
-    click.echo(report(plan, workload, before, found, limits, cheaper))
-    if why:
-        click.echo(why)
-    return 0
+    cost = estimate(compiled, workload)
+    size = len(msgspec.json.encode(params))
+    limits, cheaper = problems(compiled, workload, cost, size), savings(compiled, workload, cost)
+    click.echo(report(compiled.plan, workload, latest, Findings(cost, limits, cheaper)))
+    if source:
+        click.echo(source)
+    return DONE
 
 
 def _functions_at_once(config: LokkiConfig) -> tuple[int, str]:
-    """Return how many functions the account runs at one time, and a line that says where that is from."""
+    """Return how many functions the account runs at one time.
+
+    Beside it a line that says where the number is from.
+    """
     if config.map_concurrency:
         return config.map_concurrency, f"Functions at one time: {config.map_concurrency:,}, by map_concurrency."
     # Only here: boto3 takes longer to import than all else that an estimate does.
@@ -89,11 +109,11 @@ def _functions_at_once(config: LokkiConfig) -> tuple[int, str]:
 
     try:
         aws = connect()
-        known = functions_at_once(aws, patient=False)
+        limit = functions_at_once(aws, patient=False)
     except AwsError:
-        known = 0
-    if known:
-        return known, f"Functions at one time: {known:,}, as the account in {aws.region} says."
+        limit = 0
+    if limit:
+        return limit, f"Functions at one time: {limit:,}, as the account in {aws.region} says."
     assumed = prices.FUNCTIONS_AT_ONCE.value
     return assumed, (
         f"Functions at one time: {assumed:,}, AWS's default, since no account could be asked. A new one may have "
@@ -101,84 +121,118 @@ def _functions_at_once(config: LokkiConfig) -> tuple[int, str]:
     )
 
 
-class Given(msgspec.Struct, frozen=True):
-    """What the command line says, by the ids of steps; under "" what holds for all others."""
+@dataclass(frozen=True, slots=True)
+class StepNumbers:
+    """Numbers by the ids of steps; under "" what holds for all others."""
 
-    items: Mapping[str, float]
-    seconds: Mapping[str, float]
-    sizes: Mapping[str, float]
+    items: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
 
-def workload_of(plan: Plan, before: Measured | None, config: LokkiConfig, given: Given) -> Workload:
-    """Put together what is estimated: what the command line says, else the latest run, else a second and 100 bytes."""
-    items = dict(before.items) if before is not None else {}
-    for op in plan.ops:
-        if isinstance(op, FanOut) and (count := given.items.get(op.source, given.items.get(""))) is not None:
-            items[op.source] = int(count)
+def workload_of(plan: Plan, latest: Measured | None, config: LokkiConfig, numbers: StepNumbers) -> Workload:
+    """Put together what is estimated.
+
+    It is what the command line says, else what the latest run had, else a second and 100 bytes.
+    """
+    items = dict(latest.items) if latest is not None else {}
+    for block in plan.fan_outs:
+        if (count := numbers.items.get(block.source, numbers.items.get(""))) is not None:
+            items[block.source] = int(count)
     measures: dict[str, Measure] = {}
     for call in plan.calls:
-        known = before.measures.get(call.id, Measure()) if before is not None else Measure()
-        seconds = given.seconds.get(call.id, given.seconds.get("", known.seconds))
-        size = given.sizes.get(call.id, given.sizes.get(""))
+        measure = latest.measures.get(call.id, Measure()) if latest is not None else Measure()
+        seconds = numbers.seconds.get(call.id, numbers.seconds.get("", measure.seconds))
+        size = numbers.sizes.get(call.id, numbers.sizes.get(""))
         if size is None:
-            measures[call.id] = Measure(seconds, known.size, known.stored)
+            measures[call.id] = Measure(seconds, measure.size, measure.stored)
         else:
             measures[call.id] = Measure(seconds, int(size), size > config.inline_limit)
     return Workload(items, measures)
 
 
-def parsed(plan: Plan, texts: Iterable[str], option: str) -> dict[str, float]:
-    """Read ``5`` and ``step=5``. Raises click.BadParameter for what is neither, and for a step that there is not."""
-    sources = [fan_out.source for fan_out in plan.fan_outs]
-    known = sources if option == "--items" else [call.id for call in plan.calls]
-    found: dict[str, float] = {}
+def read_numbers(plan: Plan, options: EstimateOptions) -> StepNumbers:
+    """Read the numbers of the command line, such as ``5`` and ``step=5``.
+
+    Raises click.BadParameter for what is neither, and for a step that there is not.
+    """
+    sources = [block.source for block in plan.fan_outs]
+    steps = [call.id for call in plan.calls]
+    return StepNumbers(
+        _read_each(options.items, _Numbers("--items", sources, "maps over")),
+        _read_each(options.seconds, _Numbers("--seconds", steps)),
+        _read_each(options.sizes, _Numbers("--bytes", steps)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """An option that takes numbers, and the steps for which it may."""
+
+    option: str
+    ids: Sequence[str]
+    noun: str = "steps"
+
+    @property
+    def wants_seconds(self) -> bool:
+        """Whether fractions are allowed."""
+        return self.option == "--seconds"
+
+
+def _read_each(texts: Iterable[str], numbers: _Numbers) -> dict[str, float]:
+    values: dict[str, float] = {}
+    ids, option = numbers.ids, numbers.option
     for text in texts:
         name, equals, number = text.rpartition("=")
-        if (equals or name) and name not in known:
-            what = "maps over" if option == "--items" else "steps"
-            raise click.BadParameter(f"there is no {name!r} (there are {what}: {', '.join(known)}).", param_hint=option)
+        if (equals or name) and name not in ids:
+            hint = f"there is no {name!r} (there are {numbers.noun}: {', '.join(ids)})."
+            raise click.BadParameter(hint, param_hint=option)
         try:
             value = float(number.replace("_", ""))
         except ValueError:
             value = -1.0
-        if not math.isfinite(value) or value < 0 or (option != "--seconds" and not value.is_integer()):
-            wanted = "seconds" if option == "--seconds" else "a whole number"
-            raise click.BadParameter(f"{text!r}: give {wanted}, such as {known[0]}=5.", param_hint=option)
-        found[name] = value
-    return found
+        if not math.isfinite(value) or value < 0 or not (numbers.wants_seconds or value.is_integer()):
+            noun = "seconds" if numbers.wants_seconds else "a whole number"
+            raise click.BadParameter(f"{text!r}: give {noun}, such as {ids[0]}=5.", param_hint=option)
+        values[name] = value
+    return values
 
 
-def report(
-    plan: Plan,
-    workload: Workload,
-    before: Measured | None,
-    found: Estimate,
-    limits: Sequence[Problem],
-    cheaper: Sequence[Saving],
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What an estimate finds: the cost, limits that are met, what would cost less."""
+
+    cost: Estimate
+    limits: Sequence[Problem]
+    cheaper: Sequence[Saving]
+
+
+def report(plan: Plan, workload: Workload, latest: Measured | None, findings: Findings) -> str:
     """Write an estimate as text.
 
     It says what is assumed, then maps, the bill, time, limits and what would cost less.
     """
-    source = f"measured in {before.run_id}, or as given" if before is not None else "as given, or 1 s"
+    cost, limits = findings.cost, findings.limits
+    source = f"measured in {latest.run_id}, or as given" if latest is not None else "as given, or 1 s"
     lines = [f"{plan.flow}, each step {source}:"]
     lines += [
         f"  {call.id}: {_seconds(workload.measure(call).seconds)}, {workload.measure(call).size:,} bytes"
         f"{', in S3' if workload.measure(call).stored else ''}"
         for call in plan.calls
     ]
-    for each in found.maps:
-        kind = "EXPRESS" if each.express else "STANDARD"
+    for block in cost.maps:
+        kind = "EXPRESS" if block.express else "STANDARD"
         lines.append(
-            f"  map over {each.id}: {each.items:,} items, {each.children:,} {kind} children of {each.batch}, "
-            f"started in {duration(each.dispatch)}, {each.at_once:,} at one time"
+            f"  map over {block.id}: {block.items:,} items, {block.children:,} {kind} children of {block.batch}, "
+            f"started in {duration(block.dispatch)}, {block.at_once:,} at one time"
         )
-    lines += ["", *_bill(found), "", f"time: at least {duration(found.seconds)}"]
+    lines += ["", *_bill(cost), "", f"time: at least {duration(cost.seconds)}"]
     for limit in limits:
         word = "breaks" if limit.breaks else "waits"
         lines.append(f"{word}: {limit.text}; the limit is {limit.limit.value:,} {limit.limit.unit}")
         lines.append(f"  to avoid it: {limit.advice}")
-    return "\n".join([*lines, *([] if limits else ["no limit is met"]), *map(saving_text, cheaper), "", *_NOTES])
+    lines += [*([] if limits else ["no limit is met"]), *map(saving_text, findings.cheaper)]
+    return "\n".join([*lines, "", *_NOTES])
 
 
 def saving_text(saving: Saving) -> str:
@@ -191,12 +245,12 @@ def saving_text(saving: Saving) -> str:
     return "\n".join(lines)
 
 
-def _bill(found: Estimate) -> list[str]:
+def _bill(cost: Estimate) -> list[str]:
     rows = [(line.price.unit, f"{line.quantity:,.6g}" if isinstance(line.quantity, float) else f"{line.quantity:,}",
-             dollars(line.dollars)) for line in found.lines if line.quantity]  # fmt: skip
-    rows.append(("total", "", dollars(found.dollars)))
+             dollars(line.dollars)) for line in cost.lines if line.quantity]  # fmt: skip
+    rows.append(("total", "", dollars(cost.dollars)))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [f"{unit:<{widths[0]}}  {count:>{widths[1]}}  {cost:>{widths[2]}}" for unit, count, cost in rows]
+    return [f"{unit:<{widths[0]}}  {count:>{widths[1]}}  {amount:>{widths[2]}}" for unit, count, amount in rows]
 
 
 def dollars(amount: float) -> str:
@@ -212,12 +266,3 @@ def dollars(amount: float) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.4g} s"
-
-
-def _sizes(plan: Plan, options: Mapping[str, object]) -> dict[str, float]:
-    return parsed(plan, _texts(options["sizes"]), "--bytes")
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    assert isinstance(value, tuple)
-    return value

@@ -11,8 +11,8 @@ import click
 
 from lokki.base.item_path import ItemPath, item_name
 from lokki.builder.names import function_id
-from lokki.cli.account import Account, env_option, find_account, stack_options
-from lokki.cli.options import DONE, item_option
+from lokki.cli.account import Account, find_account
+from lokki.cli.options import DONE, env_option, item_option, stack_options
 from lokki.errors import RunFolderError
 from lokki.graph import FlowGraph
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
@@ -50,17 +50,19 @@ def logs_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
 
 
 def since_milliseconds(text: str, now: datetime) -> int:
-    """Return a time in milliseconds since 1970: so long ago, or ISO 8601 (of this machine's zone if it names none).
+    """Return a time in milliseconds since 1970.
+
+    ``text``: how long ago, or a time in ISO 8601, of this machine's zone if it names none.
 
     >>> since_milliseconds("10m", datetime(1970, 1, 1, 1, tzinfo=UTC)), since_milliseconds("1970-01-01T00:01:00Z", None)
     (3000000, 60000)
 
     Raises ValueError for anything else.
     """
-    found = re.fullmatch(r"(\d+)([smhd])", text)
+    duration = re.fullmatch(r"(\d+)([smhd])", text)
     moment = (
-        now - timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-        if found is not None
+        now - timedelta(seconds=int(duration[1]) * _UNITS[duration[2]])
+        if duration is not None
         else datetime.fromisoformat(text).astimezone()
     )
     return int(moment.timestamp() * 1000)
@@ -76,10 +78,10 @@ def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 
 
 def _latest(account: Account) -> str:
-    found = account.runs.recent(1)
-    if not found:
+    runs = account.runs.recent(1)
+    if not runs:
         raise RunFolderError(f"there is no run of {account.deployed.flow}. Start one first: invoke")
-    return found[0].id
+    return runs[0].id
 
 
 def _groups(account: Account, step: str | None) -> list[str]:
@@ -96,8 +98,8 @@ def _groups(account: Account, step: str | None) -> list[str]:
 
 def _lines(account: Account, run_id: str, groups: list[str], since: int, *, follow: bool) -> Iterator[LogLine]:
     runs = account.runs
-    found = runs.execution(run_id)
-    window = LogWindow.of(found["startDate"], found.get("stopDate"))
+    execution = runs.execution(run_id)
+    window = LogWindow.of(execution["startDate"], execution.get("stopDate"))
     if not follow:
         return run_lines(runs.cloudwatch, groups, run_id, window, since)
 

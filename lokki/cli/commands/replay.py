@@ -8,8 +8,10 @@ import click
 
 from lokki.base.item_path import ItemPath, format_item
 from lokki.cli.commands.runs import ROOT
-from lokki.cli.options import DONE, FAILED, Called, from_here, item_option
-from lokki.cli.output import shown
+from lokki.cli.options import DONE, FAILED, SETTINGS, item_option
+from lokki.cli.output import result_text
+from lokki.cli.program import CommandLine
+from lokki.cli.text import from_here
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import DamagedError, RunFolderError, StoreError
 from lokki.graph import FlowGraph
@@ -21,7 +23,10 @@ from lokki.results.replay import debug, fetch
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What to replay: a step of a run, on an item if it is inside of a map block; ``debugger``: at its failure."""
+    """What to replay: a step of a run, on an item if a map runs it.
+
+    ``debugger``: open one where the step fails.
+    """
 
     run_id: str
     step: str
@@ -30,7 +35,10 @@ class ReplayRequest:
 
 
 def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
-    """Make the command that replays a step of a run, here or on AWS; it is called as ``<program> replay [<flow>]``."""
+    """Make the command that replays a step of a run, here or on AWS.
+
+    It is called as ``<program> replay [<flow>]``.
+    """
 
     def callback(run_id: str, step: str, item: ItemPath, debugger: bool, deployed: bool, **values: object) -> int:
         request = ReplayRequest(run_id, step, item, debugger)
@@ -41,7 +49,7 @@ def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
         try:
             return replay(graph, local(graph.name, ROOT, file=file_of(graph)), request)
         except DamagedError as error:
-            called = f"{Called(program, 'run', flow)} {error.command.removeprefix('run ')}"
+            called = f"{CommandLine(program, 'run', flow)} {error.command.removeprefix('run ')}"
             raise StoreError(str(error).replace(error.command, called)) from error
         except RunFolderError as error:
             raise RunFolderError(f"{str(error).rstrip('.')}. For a run on AWS, add --deployed.") from None
@@ -61,12 +69,12 @@ def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
         help="Run one step of a run again, here and once, on exactly the input that it had. "
         f"See: {program} runs, {program} show",
         callback=callback,
-        context_settings={"max_content_width": 100},
+        context_settings=SETTINGS,
     )
 
 
 def replay(graph: FlowGraph, results: FlowResults, request: ReplayRequest) -> int:
-    """Replay a step of one of these runs; print its result, or its traceback; return the exit code.
+    """Replay a step of a run and print its result or traceback; return the exit code.
 
     Raises LokkiError for a run, a step or an item that there is not.
     """
@@ -75,16 +83,16 @@ def replay(graph: FlowGraph, results: FlowResults, request: ReplayRequest) -> in
         click.echo(line, err=True)
 
     try:
-        found = fetch(lower(graph), results.run(request.run_id), request.step, request.item, tell)
+        call = fetch(lower(graph), results.run(request.run_id), request.step, request.item, tell)
         where = f" on item {format_item(request.item)}" if request.item else ""
         tell(f"{request.step}() runs again{where} as in {request.run_id}")
-        result = found.run()
+        result = call.run()
     except StepFailedError as error:
         tell(f"{error.failure.traceback}error: {from_here(str(error.failure))}")
         if request.debugger and error.__cause__ is not None:
             debug(error.__cause__)
         return FAILED
-    text = shown(result)
+    text = result_text(result)
     if text is not None:
         click.echo(text)
     return DONE

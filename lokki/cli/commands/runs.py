@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from lokki.cli.options import from_here
 from lokki.cli.run_details import run_details
+from lokki.cli.text import aligned, counted, from_here
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
@@ -45,7 +44,7 @@ def runs_command(flow: str | None) -> click.Group:
     @click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the latest runs to keep.")
     def clean(keep: int) -> None:
         removed = clean_runs(Runs(ROOT), flow, keep)
-        click.echo(f"removed {len(removed)} {'run' if len(removed) == 1 else 'runs'}")
+        click.echo(f"removed {counted(len(removed), 'run')}")
 
     return runs
 
@@ -128,9 +127,3 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the rows of a table as lines, its columns aligned."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

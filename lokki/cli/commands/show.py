@@ -8,15 +8,17 @@ from dataclasses import replace
 import click
 
 from lokki.base.item_path import item_name
-from lokki.cli.account import Account, env_option, find_account, stack_options
-from lokki.cli.commands.runs import aligned
-from lokki.cli.options import DONE
+from lokki.cli.account import Account, find_account
+from lokki.cli.options import DONE, env_option, stack_options
+from lokki.cli.text import aligned, from_here
+from lokki.engine.causes import RunTranslator
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
-from lokki.engine.report import OpReport, RunReport, fold
+from lokki.engine.report import OpReport, RunReport, failure_in
 from lokki.graph import FlowGraph
+from lokki.loading import file_of, package_locator
 from lokki.operate.following import begin, look
 from lokki.operate.machine import Machine, console_link
-from lokki.plan import MAP
+from lokki.plan import MAP, lower
 from lokki.progress.displays import seconds
 from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys
@@ -27,7 +29,7 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
 
     def show(run_id: str | None, limit: int, failed: int, **values: object) -> int:
         account = find_account(graph, program, flow, values)
-        lines = runs_table(account, limit) if run_id is None else described(account, run_id, failed)
+        lines = runs_table(account, limit) if run_id is None else run_lines(account, run_id, failed)
         click.echo("\n".join(lines))
         return DONE
 
@@ -47,29 +49,29 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
 
 def runs_table(account: Account, limit: int) -> list[str]:
     """Return the runs that were started last as a table."""
-    found = account.runs.recent(limit)
-    if not found:
+    runs = account.runs.recent(limit)
+    if not runs:
         return [f"no runs of {account.deployed.flow} yet; start one: {account.command('invoke').strip()}"]
     rows: list[tuple[str, ...]] = [("RUN", "STATUS", "STARTED", "TIME", "ITEMS", "FAILED")]
-    return aligned([*rows, *(_row(account, info) for info in found)])
+    return aligned([*rows, *(_row(account, info) for info in runs)])
 
 
 def _row(account: Account, info: RunInfo) -> tuple[str, ...]:
-    counts = [each["itemCounts"] for each in account.runs.map_runs(info.id)]
-    total = sum(each["total"] for each in counts)
-    failed = sum(each["failed"] + each["timedOut"] for each in counts)
+    counts = [run["itemCounts"] for run in account.runs.map_runs(info.id)]
+    total = sum(count["total"] for count in counts)
+    failed = sum(count["failed"] + count["timedOut"] for count in counts)
     items = (f"{total:,}", f"{failed:,}") if counts else ("", "")
     took = "" if info.seconds is None else seconds(info.seconds)
     return info.id, info.status, f"{info.started.astimezone():%Y-%m-%d %H:%M:%S}", took, *items
 
 
-def described(account: Account, run_id: str, failed: int) -> list[str]:
+def run_lines(account: Account, run_id: str, failed: int) -> list[str]:
     """Return all that is known of a run, as lines."""
     info = account.runs.describe(run_id)
-    watch, told = look(account.runs, replace(begin(account.runs, run_id), most=max(failed, 1)))
-    report = RunReport()
-    for event in told:
-        report = fold(report, event)
+    watch, events = look(account.runs, replace(begin(account.runs, run_id), most=max(failed, 1)))
+    translator = RunTranslator(lower(account.graph), package_locator(file_of(account.graph)))
+    events = [translator.translate(event) for event in events]
+    report = translator.report
     took = f" in {seconds(info.seconds)}" if info.seconds is not None else ""
     params = ", ".join(f"{name}={short(value)}" for name, value in info.params.items()) or "none"
     lines = [
@@ -79,10 +81,11 @@ def described(account: Account, run_id: str, failed: int) -> list[str]:
         "",
         *aligned([("STATE", "STATUS", "TIME", "ITEMS", "FAILED"), *_states(watch.machine, report)]),
     ]
-    lines += _failed_items(told, failed)
+    lines += _failed_items(events, failed)
     if info.error:
-        trace = report.failure.traceback if report.failure is not None else ""
-        lines += ["", f"{trace}error: {report.failure or info.error}"]
+        message = report.message or info.error
+        failure = failure_in(report, message)
+        lines += ["", f"{failure.traceback if failure is not None else ''}error: {from_here(message)}"]
     data = f"s3://{account.deployed.bucket}/{Keys(account.deployed.prefix + run_id).prefix}/"
     return [*lines, "", f"data: {data}", f"console: {console_link(account.runs.arn(run_id))}"]
 
@@ -102,16 +105,16 @@ def _state(op: OpReport) -> tuple[str, ...]:
     return op.status, took, "" if op.items is None else f"{op.items:,}", ""
 
 
-def _failed_items(told: Iterable[Event], most: int) -> list[str]:
-    failed = [event for event in told if isinstance(event, ItemFailed)]
-    others = sum(event.count for event in told if isinstance(event, ItemsFailed))
+def _failed_items(events: Iterable[Event], most: int) -> list[str]:
+    failed = [event for event in events if isinstance(event, ItemFailed)]
+    others = sum(event.count for event in events if isinstance(event, ItemsFailed))
     if not failed or not most:
         return []
     lines = []
     for event in failed[:most]:
         failure = event.failure
-        at = f" at {failure.where}" if failure.where else ""
-        lines.append(f"  {item_name(failure.step, event.item)}: {failure.summary}{at}")
+        place = f" at {from_here(failure.where)}" if failure.where else ""
+        lines.append(f"  {item_name(failure.step, event.item)}: {failure.summary}{place}")
     left = len(failed) - len(lines) + others
     more = [f"  ({left} more: --failed {len(lines) + left})"] if left else []
     return ["", "failed items:", *lines, *more]

@@ -1,4 +1,4 @@
-"""How this program was started, as the user typed it: what hints such as "resume with: …" begin with."""
+"""How this program was started, as the user typed it, for hints such as "resume with: python flow.py run …"."""
 
 from __future__ import annotations
 
@@ -8,31 +8,50 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 UV_STARTED = "UV_RUN_RECURSION_DEPTH"
 """The variable that ``uv run`` sets for what it starts."""
 
 
-def called_as() -> str:
-    """Return how to call this program again: ``python flow.py``, ``uv run flow.py``, ``.venv/bin/lokki``."""
-    return shlex.join(_by_uv() or _as_typed())
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """How a command is called: ``<program> <name> [<flow>]``."""
+
+    program: str
+    name: str
+    flow: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.name} {shlex.quote(self.flow)}" if self.flow else f"{self.program} {self.name}"
 
 
-def _by_uv() -> list[str]:
-    """Return the words before this program's own arguments where ``uv run`` started it; none where it did not."""
+def program_words() -> str:
+    """Return how to call this program again.
+
+    That is such as ``python flow.py``, ``uv run flow.py``, ``.venv/bin/lokki``.
+    """
+    return shlex.join(_words_of_uv() or _words_typed())
+
+
+def _words_of_uv() -> list[str]:
+    """Return the words before the program's own arguments under ``uv run``.
+
+    There are none where uv did not start it.
+    """
     if UV_STARTED not in os.environ:
         return []
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:  # macOS shows no process its parent's words: the variable alone has to do
-        return ["uv", "run", *_as_typed()[1:]]
+        return ["uv", "run", *_words_typed()[1:]]
     if not words or PurePath(words[0]).name != "uv":
         return []
     return ["uv", *without_arguments(words, sys.argv[1:])[1:]]
 
 
-def _as_typed() -> list[str]:
+def _words_typed() -> list[str]:
     words = without_arguments(sys.orig_argv, sys.argv[1:])
     program = Path(sys.argv[0])
     if "-c" in words or program.name in ("", "-c"):
@@ -46,7 +65,7 @@ def _as_typed() -> list[str]:
 
 
 def without_arguments(words: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """Leave out a program's own arguments, which a command line ends with, if it does.
+    """Return a command line without the program's own arguments.
 
     >>> without_arguments(["uv", "run", "flow.py", "run", "--quiet"], ["run", "--quiet"])
     ['uv', 'run', 'flow.py']
@@ -56,9 +75,12 @@ def without_arguments(words: Sequence[str], arguments: Sequence[str]) -> list[st
 
 
 def command_name(program: Path) -> str:
-    """Return how to name a program: alone where the shell finds it so, else from here where it is below."""
-    alone = shutil.which(program.name)
-    if str(program) == program.name or (alone is not None and Path(alone) == program):
+    """Return the shortest name by which the shell finds a program here.
+
+    That is its bare name where PATH leads to it, else its path from the current directory where it is below.
+    """
+    path = shutil.which(program.name)
+    if str(program) == program.name or (path is not None and Path(path) == program):
         return program.name
     with suppress(ValueError, OSError):  # it is not below; or there is no folder "here" any more
         return str(program.relative_to(Path.cwd()))

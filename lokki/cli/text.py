@@ -1,0 +1,42 @@
+"""How commands write for people: paths, sizes, tables, counts, and what a misspelt word may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def from_here(text: str) -> str:
+    """Shorten the paths in a text that are below the current directory."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # a step has removed it
+        return text
+    return text if here == "/" else text.replace(f"{here}/", "")
+
+
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """Say which of some names a word may have meant, or else which there are.
+
+    >>> suggestion("bild", ["build", "run"]), suggestion("x", ["build", "run"]), suggestion("x", [])
+    ("Did you mean 'build'?", 'There are: build, run.', 'There are: none.')
+    """
+    names = list(names)
+    close = difflib.get_close_matches(word, names, 1)
+    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names) or 'none'}."
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> counted(1, "run"), counted(0, "run"), counted(1200, "item")
+    ('1 run', '0 runs', '1,200 items')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows of a table as lines, its columns aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
