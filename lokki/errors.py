@@ -1,14 +1,22 @@
-"""Every error that lokki raises on purpose: what happened, where in the user's code, what to do next."""
+"""Every error that lokki raises on purpose.
+
+Each says what happened, where in the user's code, and what to do next.
+"""
 
 from __future__ import annotations
 
 
 class LokkiError(Exception):
-    """The base of all errors that lokki raises; its text is one sentence that a user can act on."""
+    """The base of all errors that lokki raises.
+
+    Its text is one sentence that a user can act on.
+    """
 
 
 class FlowError(LokkiError, ValueError):
-    """A flow is drawn in a way that could not run: an open map block, a lost chain, types that do not fit.
+    """A flow is drawn in a way that could not run.
+
+    Such as an open map block, a lost chain, or types that do not fit.
 
     ``place``: file and line that it is about, where that is known. The text of some begins with it.
     """
@@ -17,15 +25,23 @@ class FlowError(LokkiError, ValueError):
 
 
 class ParameterError(LokkiError, ValueError):
-    """A flow was given parameters that it does not have, lacks ones it needs, or values of the wrong type."""
+    """A flow was run with wrong parameters.
+
+    They are unknown, missing, or of the wrong type.
+    """
 
 
 class ConfigError(LokkiError, ValueError):
-    """lokki.yml or the environment holds settings that lokki does not know or cannot read."""
+    """lokki.yml or the environment holds wrong settings.
+
+    lokki does not know them, or cannot read them.
+    """
 
 
 class StoreError(LokkiError):
-    """An object cannot be read or written: it is missing, foreign, truncated, corrupt or too large.
+    """An object cannot be read or written.
+
+    It is missing, foreign, truncated, corrupt or too large.
 
     ``damage``: what is wrong, without advice, where the object is gone or its bytes are not those that lokki wrote.
     """
@@ -44,26 +60,40 @@ class DamagedError(StoreError):
 
 
 def damaged(problem: str, advice: str = "") -> StoreError:
-    """Return the error for bytes that are not those that lokki wrote, or are not there any more."""
+    """Return the error for bytes that are not what lokki wrote.
+
+    Also for bytes that are not there any more.
+    """
     error = StoreError(f"{problem}. {advice}".rstrip())
     error.damage = problem
     return error
 
 
 class ResultError(LokkiError, TypeError):
-    """A step returned something that cannot travel to the next step (it does not pickle, or cannot be iterated)."""
+    """A step returned what cannot travel to the next step.
+
+    It does not pickle, or cannot be iterated.
+    """
 
 
 class StepTimeoutError(LokkiError, TimeoutError):
-    """A step ran longer than its ``timeout``; reported deployed as ``States.Timeout``."""
+    """A step ran longer than its ``timeout``.
+
+    Deployed, it is reported as ``States.Timeout``.
+    """
 
 
 class WorkerError(LokkiError):
-    """A worker process died while it ran a step; reported deployed as ``Runtime.ExitError``."""
+    """A worker process died while it ran a step.
+
+    Deployed, it is reported as ``Runtime.ExitError``.
+    """
 
 
 class RunError(LokkiError):
-    """A run ended without a result: a step failed, too many items failed, or the run's time was up.
+    """A run ended without a result.
+
+    A step failed, too many items failed, or the run's time was up.
 
     ``run_id``: the run, where it was started from Python.
     """
@@ -72,11 +102,17 @@ class RunError(LokkiError):
 
 
 class RunFolderError(LokkiError):
-    """A run's folder cannot be used: it does not exist, belongs to another flow, or is in use."""
+    """A run's folder cannot be used.
+
+    It does not exist, belongs to another flow, or is in use.
+    """
 
 
 class EventError(LokkiError):
-    """A Lambda handler was invoked with something that lokki's state machines do not send."""
+    """A Lambda handler was invoked by no state machine of lokki.
+
+    Its event has a form that they do not send.
+    """
 
 
 class TooManyFailuresError(LokkiError):
@@ -84,16 +120,25 @@ class TooManyFailuresError(LokkiError):
 
 
 class BatchTimeoutError(LokkiError):
-    """A batch has too many items for the time that the Lambda function has."""
+    """A batch has more items than the function's time allows."""
 
 
 class AwsError(LokkiError):
-    """AWS refused or failed a call: no credentials, a missing permission, a stack that cannot be updated."""
+    """AWS refused or failed a call.
+
+    Such as for lack of credentials or a permission, or a stack that cannot be updated.
+    """
 
 
 class EmulatorError(LokkiError):
-    """The emulator was given something that it does not do as AWS would: a field, a resource, a platform."""
+    """The emulator does not do this as AWS would.
+
+    A field, a resource or a platform is not supported.
+    """
 
 
 class StopSignal(BaseException):
-    """Ends a step from outside: no failure of the step, and no ``except Exception`` of the step's catches it."""
+    """Ends a step from outside.
+
+    It is no failure of the step, and no ``except Exception`` of the step's catches it.
+    """

@@ -1,4 +1,4 @@
-"""Python values in S3 by URL, in the form in which lokki keeps results: for a notebook, a script or another flow."""
+"""Python values in S3 by URL, in the form in which lokki keeps results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from lokki.store.s3 import S3Store, parse_url
 
 
 def write(bucket: str, key: str, obj: object) -> str:
-    """Write a value as one object; return its URL, ``s3://<bucket>/<key>``.
+    """Write a value as one object and return its URL.
+
+    The URL is ``s3://<bucket>/<key>``.
 
     Raises ResultError if the value does not pickle, StoreError if S3 does not take it.
     """
@@ -16,7 +18,9 @@ def write(bucket: str, key: str, obj: object) -> str:
 
 
 def read(url: str) -> object:
-    """Return the value that `write` or a step wrote to an ``s3://<bucket>/<key>`` URL.
+    """Return the value that `write` or a step wrote to a URL.
+
+    The URL is ``s3://<bucket>/<key>``.
 
     Reading unpickles, and that runs code which the object names: read only what you or your flows wrote.
 

@@ -1,4 +1,7 @@
-"""Keys of a JSON object that the class which is made of it does not have: dropping them would lose what was meant."""
+"""Keys of a JSON object that its class does not have.
+
+To drop them would lose what was meant.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def unknown_key(value: Json, annotation: object) -> str | None:
-    """Describe a key that the annotation does not know, on any level; None when there is none.
+    """Describe the first key that an annotation does not know.
+
+    On any level; None when there is no such key.
 
     >>> class Box(typing.TypedDict):
     ...     width: int
@@ -70,7 +75,10 @@ def _members(value: list[Json], kind: object, origin: type) -> Iterable[object]:
 
 
 def _fields(kind: type) -> dict[str, str] | None:
-    """Return the fields of a class by their names in JSON; None for a class of which no JSON object is made."""
+    """Return the fields of a class by their names in JSON.
+
+    None for a class of which no JSON object is made.
+    """
     if typing.is_typeddict(kind):
         return {name: name for name in typing.get_type_hints(kind)}
     if dataclasses.is_dataclass(kind):
@@ -83,7 +91,10 @@ def _fields(kind: type) -> dict[str, str] | None:
 
 
 def _hints(kind: type, arguments: tuple[object, ...]) -> dict[str, object]:
-    """Return the annotations of a class's fields, with what a generic class was given in its variables' places."""
+    """Return the annotations of a class's fields.
+
+    The variables of a generic class are replaced by its arguments.
+    """
     filled = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
     hints = typing.get_type_hints(kind, include_extras=True)
     return {name: _filled(hint, filled) for name, hint in hints.items()}

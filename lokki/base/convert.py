@@ -1,4 +1,4 @@
-"""Arguments and parameters as JSON and back: the same conversion locally, emulated and deployed."""
+"""Arguments and parameters as JSON and back, the same locally, emulated and deployed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ _UNSUPPORTED = (TypeError, NotImplementedError, NameError, AttributeError, Recur
 
 
 class ConversionError(ValueError):
-    """A value is not what its annotation says, or has no form in JSON; the text completes ``… is …``."""
+    """A value does not fit its annotation, or has no form in JSON.
+
+    The text completes ``… is …``.
+    """
 
 
 class ChangeError(ConversionError):
-    """A value is what its annotation says, but would arrive as another one."""
+    """A value fits its annotation, but would arrive as another one."""
 
 
 def to_json(value: object, annotation: object) -> Json:
-    """Return the JSON form of a value: what it is in JSON already, or what msgspec makes of it by its annotation.
+    """Return the JSON form of a value.
+
+    That is what it is in JSON already, or what msgspec makes of it by its annotation.
 
     Dates, enums, dataclasses, UUIDs, decimals, paths and the like need an annotation, by which they are made again;
     their JSON form is taken for them. Raises ConversionError for a value that would not arrive as its annotation says.
@@ -45,15 +50,17 @@ def to_json(value: object, annotation: object) -> Json:
         return _json_for_unsupported(value, annotation, error)
     except Exception as error:  # a class of the user's may raise anything while it is made
         raise _not_made(value, annotation, error) from error
-    made = _encoded(value)
-    arriving = from_json(made, annotation)
+    encoded = _encoded(value)
+    arriving = from_json(encoded, annotation)
     if not is_same(arriving, expected) or not _is_faithful(arriving, value):
         raise ChangeError(_changed(value, arriving))
-    return made
+    return encoded
 
 
 def from_json(value: Json, annotation: object) -> object:
-    """Make a value from its JSON form by its annotation; without one, a copy of the JSON.
+    """Make a value from its JSON form by its annotation.
+
+    Without an annotation it is a copy of the JSON.
 
     By an annotation that msgspec cannot convert by, such as ``Iterable[str]`` or ``str | Path``, JSON stays what it is.
     Raises ConversionError for JSON that the annotation does not describe.
@@ -61,7 +68,7 @@ def from_json(value: Json, annotation: object) -> object:
     if annotation is UNKNOWN or annotation is object:
         return _plain_json(value)
     try:
-        made: object = msgspec.convert(value, annotation, dec_hook=_decode, str_keys=True)
+        converted: object = msgspec.convert(value, annotation, dec_hook=_decode, str_keys=True)
     except msgspec.ValidationError as error:
         raise ConversionError(_mismatch(value, annotation, error)) from None
     except _UNSUPPORTED as error:
@@ -74,26 +81,28 @@ def from_json(value: Json, annotation: object) -> object:
         key = unknown_key(value, annotation)
         if key is not None:
             raise ChangeError(f"{_shown(value)}, with {key}")
-    return made
+    return converted
 
 
 def parameter_json(value: object, annotation: object) -> Json:
-    """Return the JSON form of a flow's parameter, as Step Functions hands it on.
+    """Return a parameter of the flow as Step Functions hands it on.
 
     Raises ConversionError for a value that would not arrive as it is. Without an annotation a number alone counts:
     ``1.0`` arrives as ``1``.
     """
-    made = to_json(value, annotation)
-    handed_on = as_states_hands_on(made)
+    encoded = to_json(value, annotation)
+    handed_on = as_states_hands_on(encoded)
     if annotation is not UNKNOWN and annotation is not object:
         arriving = from_json(handed_on, annotation)
-        if not is_same(arriving, from_json(made, annotation)):
+        if not is_same(arriving, from_json(encoded, annotation)):
             raise ChangeError(f"{_changed(value, arriving)}; annotate its numbers as float")
     return handed_on
 
 
 def as_states_hands_on(value: Json) -> Json:
-    """Return the value as it is after Step Functions handed it on: integral numbers are integers.
+    """Return a value as it is after Step Functions handed it on.
+
+    Integral numbers are integers then.
 
     A double stays what it is, however large. Raises ConversionError for what JSONata, whose numbers are doubles, would
     change: integers above 2**53, and the sign of a zero.
@@ -117,19 +126,22 @@ def as_states_hands_on(value: Json) -> Json:
 
 
 def _json_for_own_kind(value: object, annotation: object, error: msgspec.ValidationError) -> Json:
-    """Return the JSON of a value that msgspec does not take for its own kind, as members of enums of numbers."""
+    """Return the JSON of a value that is a subclass of its kind.
+
+    Such are members of enums of numbers, which msgspec does not take for numbers.
+    """
     try:
-        made = _encoded(value)
-        arriving = from_json(made, annotation)
+        encoded = _encoded(value)
+        arriving = from_json(encoded, annotation)
     except ConversionError:
         raise ConversionError(_mismatch(value, annotation, error)) from None
     if not is_same(arriving, value):
         raise ConversionError(_mismatch(value, annotation, error))
-    return made
+    return encoded
 
 
 def _json_for_unsupported(value: object, annotation: object, error: BaseException) -> Json:
-    """Return the value itself where it is JSON and may be what the annotation says."""
+    """Return the value itself where it is JSON and fits the annotation."""
     try:
         plain = _plain_json(value)
     except ConversionError:
@@ -145,12 +157,12 @@ def _encoded(value: object) -> Json:
     """Return the JSON that msgspec makes of a value."""
     try:
         builtin = msgspec.to_builtins(value, str_keys=True, enc_hook=_encode)
-        made: Json = msgspec.json.decode(msgspec.json.encode(builtin))
+        decoded: Json = msgspec.json.decode(msgspec.json.encode(builtin))
     except (TypeError, ValueError, RecursionError, NotImplementedError) as error:
         raise ConversionError(f"{_kind(value)}, which has no form in JSON ({error})") from None
     if not _is_finite(builtin):
         raise ConversionError(f"{_shown(value)}, a number that JSON does not have")
-    return made
+    return decoded
 
 
 def _plain_json(value: object) -> Json:
@@ -194,7 +206,10 @@ def _not_made(value: object, annotation: object, error: Exception) -> Conversion
 
 
 def is_same(one: object, other: object) -> bool:
-    """Tell whether two values are the same in every respect: types, time zones, signs of zeros, digits of decimals."""
+    """Tell whether two values are the same in every respect.
+
+    That is, in types, time zones, signs of zeros and digits of decimals too.
+    """
     if isinstance(other, enum.Enum) and isinstance(other, str | int) and not isinstance(one, enum.Enum):
         return _equal(one, other)  # it is a string or a number, and is taken for one
     if type(one) is not type(other):
@@ -218,7 +233,9 @@ _NEVER_EQUAL_ENOUGH = (float, decimal.Decimal, datetime.datetime, datetime.time)
 
 
 def _is_faithful(arriving: object, value: object) -> bool:
-    """Tell whether values that are no JSON arrive as they are. JSON may be made into what it stands for.
+    """Tell whether values that are not JSON arrive unchanged.
+
+    JSON may be made into what it stands for.
 
     A tuple for ``list[int]`` would arrive as a list, and a set in some order.
     """
@@ -233,9 +250,12 @@ _JSON_KINDS = (type(None), bool, int, float, str, list, dict)
 
 
 def _fields(kind: type) -> tuple[str, ...]:
-    """Name the fields of a dataclass, an attrs class or a Struct; none of other classes."""
-    found = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__struct_fields__", None)
-    return tuple(found or (attribute.name for attribute in getattr(kind, "__attrs_attrs__", ())))
+    """Name the fields of a dataclass, an attrs class or a Struct.
+
+    Other classes have none.
+    """
+    fields = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__struct_fields__", None)
+    return tuple(fields or (attribute.name for attribute in getattr(kind, "__attrs_attrs__", ())))
 
 
 def _equal(one: object, other: object) -> bool:

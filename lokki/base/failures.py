@@ -1,4 +1,7 @@
-"""Why a step failed, described for people: the user's line, and a traceback without lokki's own frames."""
+"""Why a step failed, for people.
+
+The place is the user's line, and the traceback leaves out lokki's own frames.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ _PACKAGE = __file__.rpartition("/base/")[0] + "/"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a step failed: the error's class name and message, the user's line, and the traceback of the user's code."""
+    """Why a step failed.
+
+    * ``error``, ``message``: the class name of the error, and its text.
+    * ``where``: ``file:line`` of the user's line.
+    * ``traceback``: of the user's code; ``full_traceback``: with lokki's frames.
+    * ``attempts``: how many tries there were.
+    """
 
     step: str
     error: str
@@ -39,7 +48,9 @@ class Failure:
 
 
 def first_line(text: str) -> str:
-    r"""Return the first line of a text that is not empty, and a mark where there are more.
+    r"""Return the first line of a text, with a mark where more follow.
+
+    Empty lines at the beginning are left out.
 
     >>> first_line("bad"), first_line("\nbad:\n1\n2"), first_line("bad\n")
     ('bad', 'bad: …', 'bad')
@@ -49,7 +60,9 @@ def first_line(text: str) -> str:
 
 
 def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: str = "") -> Failure:
-    """Describe an error that a step raised: lokki's own frames are left out of the traceback.
+    """Describe an error that a step raised.
+
+    lokki's own frames are left out of the traceback.
 
     ``defined_at``: ``file:line`` of the step, for errors that come from no line of the user's. A step that calls
     ``sys.exit()`` raises SystemExit, which is described like any other.
@@ -70,7 +83,10 @@ def failure_of(step: str, error: BaseException, attempts: int = 1, defined_at: s
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text of any error; a user's ``__str__`` may raise, and its failure must not hide the first one."""
+    """Return the text of any error.
+
+    A user's ``__str__`` may raise, and that must not hide the error itself.
+    """
     try:
         return _exact(str(error))
     except (KeyboardInterrupt, StopSignal):
@@ -80,7 +96,7 @@ def error_text(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's class, its text, and the user's line that it came from if there is one.
+    """Describe an error by its class, its text and the user's line.
 
     >>> describe_error(ValueError("bad")), describe_error(KeyError())
     ('ValueError: bad', 'KeyError')
@@ -91,7 +107,10 @@ def describe_error(error: BaseException) -> str:
 
 
 def trace_of(error: BaseException) -> TracebackType | None:
-    """Return the traceback of an error, past what a user's class says that it is."""
+    """Return the traceback of an error.
+
+    Read from BaseException, past what a user's class says that it is.
+    """
     trace: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
     return trace
 
@@ -101,17 +120,26 @@ def _class_name(error: BaseException) -> str:
 
 
 def _exact(text: str) -> str:
-    """Return text as no subclass of str, whose methods would be the user's."""
+    """Return text as a plain str.
+
+    The methods of a subclass would be the user's code.
+    """
     return str.__str__(text)
 
 
 def _encodable(text: str) -> str:
-    """Escape halves of surrogate pairs, such as those of bytes that were no UTF-8: no file could hold them."""
+    """Escape halves of surrogate pairs, which no file could hold.
+
+    They come from bytes that were not UTF-8.
+    """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _formatted(error: BaseException, *, without_own: bool) -> str:
-    """Format an error with its causes as Python does; ``without_own``: without lokki's own frames."""
+    """Format an error with its causes as Python does.
+
+    ``without_own``: without lokki's own frames.
+    """
     import traceback  # only here: most starts of a Lambda function end without a failure
 
     formatted = traceback.TracebackException.from_exception(error)
@@ -128,8 +156,9 @@ def is_own_file(filename: str) -> bool:
 
 
 def users_place(trace: TracebackType | None) -> str:
-    """Return ``file:line`` of the user's line that an error came from, or nothing when there is none.
+    """Return ``file:line`` of the user's line that an error came from.
 
+    It is empty where there is none.
     That is the last one outside of Python's library and installed packages; where there is none, the first outside
     lokki.
     """
@@ -138,7 +167,10 @@ def users_place(trace: TracebackType | None) -> str:
 
 
 def place_in_users_files(trace: TracebackType | None) -> str:
-    """Return ``file:line`` of the last line outside of Python's library and installed packages, or nothing."""
+    """Return ``file:line`` of the last line in the user's own files.
+
+    Those are outside of Python's library and installed packages. Nothing where there is none.
+    """
     return (_of_users_files(_places_outside_lokki(trace))[-1:] or [""])[0]
 
 

@@ -1,4 +1,4 @@
-"""How an item of a map block is named: by its path.
+"""How an item of a map block is named.
 
 A path has an index for each map that the item is in, from the outermost to the innermost. People read ``work[3/7]`` and
 write ``--item 3/7``; JSON has the index of an item in one map, and a list of indices of an item further down.
@@ -52,7 +52,9 @@ def parse_item(text: str) -> ItemPath:
 
 
 def item_to_json(path: ItemPath) -> Json:
-    """Return a path as events and logs have it; None outside of map blocks.
+    """Return a path as events and logs have it.
+
+    None outside of map blocks.
 
     >>> item_to_json(()), item_to_json((3,)), item_to_json((3, 7))
     (None, 3, [3, 7])

@@ -1,4 +1,4 @@
-"""Names: of flows, of occurrences of steps, of states and of runs, and which of them AWS can take."""
+"""Names of flows, calls, states and runs, and which of them AWS takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ MAP_SUFFIX = "Map"
 
 
 def flow_name(function_name: str) -> str:
-    """Turn the name of a flow's function into the flow's name, in kebab-case.
+    """Turn the name of a flow's function into the flow's name.
+
+    Flow names are in kebab-case.
 
     >>> flow_name("birds_flow"), flow_name("BirdsFlow"), flow_name("loadS3Files_v2")
     ('birds-flow', 'birds-flow', 'load-s3-files-v2')
@@ -49,7 +51,9 @@ def flow_name(function_name: str) -> str:
 
 
 def check_step_name(name: str) -> None:
-    """Raise FlowError unless a step may have this name: a Python identifier that is short enough for a state.
+    """Raise FlowError unless a step may have this name.
+
+    It must be a Python identifier that is short enough for the name of a state.
 
     It may have letters outside ASCII, which states have too; names of Lambda functions are made from it by the builder.
     """
@@ -69,7 +73,9 @@ def check_step_name(name: str) -> None:
 
 
 def state_name(step_id: str) -> str:
-    """Turn an occurrence's id into the name of its state, in PascalCase.
+    """Turn the id of a call into the name of its state.
+
+    State names are in PascalCase.
 
     >>> state_name("get_birds"), state_name("clean_2"), state_name("parseHTML")
     ('GetBirds', 'Clean2', 'ParseHTML')
@@ -78,7 +84,9 @@ def state_name(step_id: str) -> str:
 
 
 def occurrence_ids(names: Sequence[str]) -> list[str]:
-    """Give each occurrence of a step an id of its own: its name, then its name with ``_2``, ``_3`` …
+    """Give each call of a step an id of its own.
+
+    The first has the step's name, the next ones the name with ``_2``, ``_3`` …
 
     >>> occurrence_ids(["load", "clean", "clean", "save"])
     ['load', 'clean', 'clean_2', 'save']
@@ -102,14 +110,16 @@ def occurrence_ids(names: Sequence[str]) -> list[str]:
 
 
 def check_state_names(states: Iterable[tuple[str, str]]) -> None:
-    """Raise FlowError when two states would have the same name; takes pairs of state name and what it stands for.
+    """Raise FlowError when two states would have the same name.
+
+    Takes pairs of a state's name and what the state stands for.
 
     Names of states must be unique in the whole state machine, over all nesting, and in more than case, since results
     are kept in folders named like them, where case may not count. https://states-language.net/spec.html#states-fields
     """
-    seen: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for state, origin in states:
-        first = seen.setdefault(state.lower(), origin)
+        first = origins.setdefault(state.lower(), origin)
         if first is not origin:
             raise FlowError(
                 f"{first} and {origin} would both be the state {state!r} on AWS (case does not count). "
@@ -118,7 +128,10 @@ def check_state_names(states: Iterable[tuple[str, str]]) -> None:
 
 
 def check_run_id(run_id: str) -> None:
-    """Raise ParameterError unless the id can name an execution: 1 to 80 of ``A-Za-z0-9-_``, a letter or digit first."""
+    """Raise ParameterError unless an id can name an execution.
+
+    It has 1 to 80 of ``A-Za-z0-9-_``, a letter or digit first.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", run_id) or len(run_id) > EXECUTION_NAME_LENGTH:
         raise ParameterError(
             f"{run_id!r} cannot be a run id: give 1 to {EXECUTION_NAME_LENGTH} ASCII letters, digits, '-' and '_', a "

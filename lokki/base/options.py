@@ -1,4 +1,4 @@
-"""What a user may set on steps, map blocks and flows: frozen values, checked when they are made."""
+"""What a user may set on steps, map blocks and flows."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class Retry:
         return isinstance(error, self.on)
 
     def wait(self, failed_attempts: int) -> float:
-        """Return the seconds to wait after so many failed attempts (1 or more).
+        """Return the seconds to wait before the next try.
+
+        ``failed_attempts``: how many tries have failed, 1 or more.
 
         >>> [Retry(delay=1, backoff=3, max_delay=10).wait(n) for n in (1, 2, 3, 4)]
         [1, 3, 9, 10]
@@ -81,7 +83,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """The options of ``@step``; each is described there."""
+    """The options of ``@step``.
+
+    Each is described there, and checked here when the value is made.
+    """
 
     memory: int | None = None
     timeout: float | None = None
@@ -132,7 +137,10 @@ class StepOptions:
 
 @dataclass(frozen=True, slots=True)
 class MapOptions:
-    """The options of ``.map``; each is described there."""
+    """The options of ``.map``.
+
+    Each is described there, and checked here when the value is made.
+    """
 
     concurrency: int | None = None
     batch: int | None = None
@@ -153,7 +161,7 @@ class MapOptions:
             )
 
     def too_many(self, failed: int, total: int) -> bool:
-        """Tell whether more items failed than are tolerated, of so many in all.
+        """Tell whether more items failed than are tolerated.
 
         >>> MapOptions().too_many(1, 100), MapOptions(tolerate=0.05).too_many(5, 100)
         (True, False)
@@ -166,7 +174,10 @@ class MapOptions:
 
 @dataclass(frozen=True, slots=True)
 class FlowOptions:
-    """The options of ``@flow``; each is described there."""
+    """The options of ``@flow``.
+
+    Each is described there, and checked here when the value is made.
+    """
 
     schedule: str | None = None
     timezone: str | None = None

@@ -1,4 +1,4 @@
-"""What annotations say about a chain: whether one step's result fits the next step's first parameter.
+"""Whether one step's result fits the next step's first parameter, by their annotations.
 
 Every answer is on the safe side: a chain is refused only where the annotations leave no doubt, so that whatever mypy
 accepts is accepted here too. What is not annotated fits everything.
@@ -60,7 +60,10 @@ _PROMOTIONS: dict[object, tuple[type, ...]] = {
 
 
 def signature(fn: Callable[..., object]) -> inspect.Signature:
-    """Return how a function can be called; for one that does not tell (some builtins), in any way."""
+    """Return how a function can be called.
+
+    One that does not tell, such as some builtins, can be called in any way.
+    """
     try:
         return inspect.signature(fn)
     except ValueError:
@@ -68,12 +71,17 @@ def signature(fn: Callable[..., object]) -> inspect.Signature:
 
 
 def is_decorated(fn: Callable[..., object]) -> bool:
-    """Tell whether a decorator stands before the annotated function, and so may take and return something else."""
+    """Tell whether a decorator stands before the annotated function.
+
+    It may take and return something else than the annotations say.
+    """
     return hasattr(fn, "__wrapped__")
 
 
 def hints(fn: Callable[..., object]) -> dict[str, object]:
-    """Return the annotations of a function, evaluated; what cannot be evaluated is left out and so fits everything.
+    """Return the evaluated annotations of a function.
+
+    What cannot be evaluated is left out, and so fits everything.
 
     Names that exist for type checkers only (``if TYPE_CHECKING:``) cannot be evaluated. A class is called by the
     parameters of its ``__init__``.
@@ -124,7 +132,9 @@ def describe(annotation: object) -> str:
 
 
 def accepts(target: object, source: object) -> bool:
-    """Tell whether a parameter annotated ``target`` may get a value annotated ``source``; False only when certain.
+    """Tell whether a parameter may get a value of another annotation.
+
+    ``target`` is the parameter's, ``source`` the value's. False only when that is certain.
 
     >>> accepts(float, int), accepts(str, int), accepts(list[str], list[int]), accepts(abc.Iterable[str], list[str])
     (True, False, False, True)
@@ -133,7 +143,9 @@ def accepts(target: object, source: object) -> bool:
 
 
 def element(annotation: object) -> object | None:
-    """Return what iterating a map's source yields by its annotation, or None when a map cannot run over it.
+    """Return what iterating a map's source yields.
+
+    By the source's annotation; None when a map cannot run over it.
 
     ``str``, ``bytes`` and mappings can be iterated in Python but not mapped over: it is never what was meant. In a
     union they are passed over, since the value may be of another kind.
@@ -154,7 +166,9 @@ def element(annotation: object) -> object | None:
 
 
 def is_json(annotation: object) -> bool:
-    """Tell whether values of an annotation are JSON as they are, as far as it says; ``Any`` says nothing.
+    """Tell whether values of an annotation are JSON as they are.
+
+    ``Any`` says nothing, and is taken for JSON.
 
     >>> is_json(dict[str, list[int] | None]), is_json(set[int]), is_json(enum.Enum)
     (True, False, False)
@@ -180,7 +194,9 @@ def _is_json_kind(kind: object, outer: tuple[object, ...]) -> bool:
 
 
 def member(annotation: object) -> object:
-    """Return the annotation of the members of a list, or of the values of a dict; unknown where it does not say.
+    """Return the annotation of a list's members or a dict's values.
+
+    Unknown where the annotation does not say.
 
     >>> member(list[int]), member(dict[str, float]), member(list), member(int | None)
     (<class 'int'>, <class 'float'>, typing.Any, typing.Any)
@@ -200,8 +216,8 @@ def _accepts(target: object, source: object, assumed: frozenset[tuple[int, int]]
         assumed |= {pair}
     targets = parts(target)
     return all(
-        any(_accepts_part(wanted, given, assumed) for wanted in targets) or _accepts_members(targets, given)
-        for given in parts(source)
+        any(_accepts_part(alternative, part, assumed) for alternative in targets) or _accepts_members(targets, part)
+        for part in parts(source)
     )
 
 
@@ -224,14 +240,14 @@ def _accepts_part(target: object, source: object, assumed: frozenset[tuple[int, 
 
 
 def _accepts_members(targets: list[object], source: object) -> bool:
-    """Tell whether all values of a bool or of an Enum are among the target's literals."""
+    """Tell whether all values of an Enum or bool are target literals."""
     if source is bool:
         members: list[object] = [True, False]
     elif isinstance(source, enum.EnumType):
         members = list(source)
     else:
         return False
-    literals = [value for wanted in targets if _is_literal(wanted) for value in typing.get_args(wanted)]
+    literals = [value for target in targets if _is_literal(target) for value in typing.get_args(target)]
     return all(value in literals for value in members)
 
 
@@ -255,21 +271,24 @@ def _accepts_kind(target: type, source: type) -> bool:
 
 
 def _accepts_arguments(target: object, source: object, assumed: frozenset[tuple[int, int]]) -> bool:
-    wanted, given = typing.get_args(target), typing.get_args(source)
+    target_args, source_args = typing.get_args(target), typing.get_args(source)
     kinds = {typing.get_origin(target), typing.get_origin(source)}
-    if not wanted:
+    if not target_args:
         return True
-    if kinds <= _MAPPINGS and len(wanted) == len(given):
-        return all(_accepts(want, give, assumed) for want, give in zip(wanted, given, strict=True))
-    if kinds == {tuple} and not _is_open_ended(wanted) and not _is_open_ended(given):
-        return len(wanted) == len(given) and all(
-            _accepts(want, give, assumed) for want, give in zip(wanted, given, strict=True)
+    if kinds <= _MAPPINGS and len(target_args) == len(source_args):
+        return all(_accepts(want, give, assumed) for want, give in zip(target_args, source_args, strict=True))
+    if kinds == {tuple} and not _is_open_ended(target_args) and not _is_open_ended(source_args):
+        return len(target_args) == len(source_args) and all(
+            _accepts(want, give, assumed) for want, give in zip(target_args, source_args, strict=True)
         )
     return _accepts(_element_of(target), _element_of(source), assumed)
 
 
 def _element_of(annotation: object) -> object:
-    """Return what iterating a value of one kind yields; unknown unless the kind's first argument is that."""
+    """Return what iterating a value of one kind yields.
+
+    Unknown unless the kind's first argument is that.
+    """
     if isinstance(annotation, type) and annotation in _ELEMENTS:
         return _ELEMENTS[annotation]
     arguments, kind = typing.get_args(annotation), typing.get_origin(annotation)
@@ -283,7 +302,10 @@ def _element_of(annotation: object) -> object:
 
 
 def parts(annotation: object) -> list[object]:
-    """Return the alternatives of a union, each value of a Literal alone, or the annotation itself, unwrapped."""
+    """Return the alternatives that an annotation stands for.
+
+    These are the members of a union, each value of a Literal alone, or the annotation itself, unwrapped.
+    """
     annotation = _plain(annotation)
     if _is_union(annotation):
         return [part for argument in typing.get_args(annotation) for part in parts(argument)]
@@ -307,7 +329,10 @@ def _plain(annotation: object) -> object:
 
 
 def _is_open(annotation: object) -> bool:
-    """Tell whether an annotation says nothing that could be checked: Any, Never, a name, a type variable."""
+    """Tell whether an annotation says nothing that can be checked.
+
+    Such are Any, Never, a name in quotes and a type variable.
+    """
     if annotation is typing.Any or annotation is typing.Never or annotation is typing.NoReturn:
         return True
     kind = typing.get_origin(annotation) or annotation
@@ -315,17 +340,26 @@ def _is_open(annotation: object) -> bool:
 
 
 def _is_open_class(kind: type) -> bool:
-    """Tell whether a class says of itself that it may be anything: ``class Untyped(Any)``."""
+    """Tell whether a class says of itself that it may be anything.
+
+    It does so as ``class Untyped(Any)``.
+    """
     return typing.Any in kind.__mro__
 
 
 def _is_elastic(kind: type) -> bool:
-    """Tell whether type checkers know more of a kind than Python does: ``TextIO``, and metaclasses of ``type[X]``."""
+    """Tell whether type checkers know more of a kind than Python does.
+
+    They do of ``TextIO``, and of the metaclasses of ``type[X]``.
+    """
     return kind.__module__ == "typing" or kind is type or _is_open_class(kind)
 
 
 def _is_open_ended(arguments: tuple[object, ...]) -> bool:
-    """Tell whether a tuple's arguments leave its length open: ``...``, or another tuple unpacked."""
+    """Tell whether a tuple's arguments leave its length open.
+
+    With ``...``, or with another tuple unpacked.
+    """
     return any(
         argument is ... or typing.get_origin(argument) is typing.Unpack or getattr(argument, "__unpacked__", False)
         for argument in arguments

@@ -1,9 +1,9 @@
-"""What travels between steps: JSON values, and references to values that are inline or in a store."""
+"""What travels between steps, which is JSON and references to values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeIs
+from typing import TYPE_CHECKING, TypeGuard, TypeIs
 
 import msgspec
 
@@ -30,14 +30,19 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A value that travels inside the state itself: ``{"result": <json>}``."""
+    """A value that travels inside the state itself.
+
+    Its JSON is ``{"result": <json>}``.
+    """
 
     result: Json
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A value in a store: ``{"result_url": …}``.
+    """A value in a store.
+
+    Its JSON is ``{"result_url": …}``, with the fields below where they are known.
 
     * ``range``: offset and length, for a value in a packed object.
     * ``crc32``: the checksum of the value's pickle, where it is known; it tells the value from others.
@@ -110,6 +115,11 @@ def inline_json(value: object, limit: int) -> bytes | None:
     except UnicodeEncodeError:
         return None
     return text if len(text) <= limit else None
+
+
+def is_inline(value: object, limit: int) -> TypeGuard[Json]:
+    """Tell whether a value may travel inline, as `inline_json` has it."""
+    return inline_json(value, limit) is not None
 
 
 def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:

@@ -1,1 +1,12 @@
-"""What every engine shares: the local run, Lambda and the emulator."""
+"""What every engine shares: the local run, Lambda and the emulator.
+
+* `invocation` calls a step: it binds arguments, retries and limits time. All engines go through `invocation.run`, so
+  that a step gets the same everywhere; `limits` has the clocks and `context` says at which step and item a thread is.
+* `events` is what happens in a run, as frozen values. The local run emits them, and histories of AWS and of the
+  emulator are translated into them.
+* `report` folds events into what is known of a run. Progress, summaries and endings are drawn from it.
+* `causes` reads what Lambda and Step Functions say of a failure; `drawing` draws a plan as text.
+
+What must never happen: that two engines treat the same failure or retry in two ways. What is decided here is decided
+from values; clocks and threads are in `limits` and `context` alone. Start reading at `invocation.run` and `events`.
+"""

@@ -24,7 +24,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class CodeChanged:
-    """A run goes on with results that this step gave before its code was changed.
+    """A run goes on with results of a step whose code has changed.
 
     ``items``: how many, of a map block that is not finished and whose other items the changed code will run; else None.
     """
@@ -42,14 +42,17 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepSkipped:
-    """A step, or a whole map block, has its result from before the run was resumed."""
+    """A step or a map block has its result from before the resume."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """A step that runs once has its result in the store. ``items``: how many, when it is the source of a map block."""
+    """A step that runs once has its result in the store.
+
+    ``items``: how many there are, when it is the source of a map block.
+    """
 
     id: str
     seconds: float
@@ -81,7 +84,11 @@ class StepFailed:
 
 @dataclass(frozen=True, slots=True)
 class MapStarted:
-    """A map block began over so many items, of which ``finished`` have results from before the run was resumed."""
+    """A map block began.
+
+    * ``items``: how many there are; ``finished``: how many have results from before the run was resumed.
+    * ``workers``: how many run items at the same time.
+    """
 
     id: str
     steps: tuple[str, ...]
@@ -92,7 +99,10 @@ class MapStarted:
 
 @dataclass(frozen=True, slots=True)
 class ItemsFinished:
-    """So many items of a map block have their results in the store; ``seconds``: spent on them by one worker."""
+    """Items of a map block have their results in the store.
+
+    ``count``: how many; ``seconds``: what one worker spent on them.
+    """
 
     id: str
     count: int
@@ -110,7 +120,10 @@ class ItemFailed:
 
 @dataclass(frozen=True, slots=True)
 class ItemsFailed:
-    """So many further items of a map block failed for good, of which no more is known here."""
+    """Further items of a map block failed for good.
+
+    ``count``: how many; no more is known of them here.
+    """
 
     id: str
     count: int
@@ -118,7 +131,10 @@ class ItemsFailed:
 
 @dataclass(frozen=True, slots=True)
 class MapFinished:
-    """All items of a map block were run; ``failed`` of them failed and were tolerated."""
+    """All items of a map block were run.
+
+    ``failed`` of them failed and were tolerated.
+    """
 
     id: str
     succeeded: int
@@ -148,7 +164,10 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
-    """The run ended without a result; it can be resumed."""
+    """The run ended without a result.
+
+    It can be resumed.
+    """
 
     seconds: float
     message: str
@@ -156,7 +175,10 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunInterrupted:
-    """The run was stopped by the user; it can be resumed."""
+    """The run was stopped by the user.
+
+    It can be resumed.
+    """
 
     seconds: float
 

@@ -1,4 +1,7 @@
-"""Calling a step: the same binding of arguments and the same retries in the local runner and in the Lambda handler."""
+"""Calling a step, in the local runner and in the Lambda handler alike.
+
+Both bind arguments, retry and limit time with this code.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,17 @@ _IMMUTABLE = (
 
 
 class StoppedError(StopSignal):
-    """The run ended while a step ran or waited for its next try: the step has not failed, and is not tried again."""
+    """The run ended while a step ran or waited for its next try.
+
+    The step has not failed, and is not tried again.
+    """
 
 
 class StepFailedError(Exception):
-    """A step failed for good; ``failure`` says why. The step's own exception is the cause."""
+    """A step failed for good.
+
+    ``failure`` says why; the step's own exception is the cause.
+    """
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))
@@ -46,7 +55,9 @@ class StepFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A call with the arguments of one run; ``make_arguments`` makes them anew where a step could change them.
+    """A call with the arguments of one run.
+
+    ``make_arguments`` makes them anew where a step could change them.
 
     ``defined_at``: ``file:line`` of the step's function. ``sets_decimals``: the flow's file has used decimal's context.
     """
@@ -62,7 +73,9 @@ class Invocation:
     sets_decimals: bool = False
 
     def __call__(self, value: object) -> object:
-        """Call the step once; ``value`` is what comes down the chain, unused by a first step.
+        """Call the step once.
+
+        ``value`` is what comes down the chain; a first step does not use it.
 
         Each call has a context of its own (`contextvars`, decimal's context, numpy's error handling): it begins as it
         was when the flow's file had been imported, and what the step changes in it ends with the call. So no result
@@ -78,7 +91,10 @@ class Invocation:
 
 
 def copy_decimals() -> None:
-    """Give the current context a decimal context of its own: copies of a context share it, and it can be changed."""
+    """Give the current context a decimal context of its own.
+
+    Copies of a context share the decimal context, which can be changed.
+    """
     decimal.setcontext(decimal.getcontext().copy())
 
 
@@ -88,7 +104,10 @@ def _has_decimals() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What trying a step again needs from outside: sleeping, limiting its time, telling of a retry."""
+    """What retrying a step needs from outside.
+
+    That is to sleep, to limit the step's time, and to report a retry.
+    """
 
     sleep: Callable[[float], None]
     limit: Limit
@@ -96,7 +115,9 @@ class Attempts:
 
 
 def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation:
-    """Fill the parameters of a run into a call and convert them by the step's annotations.
+    """Fill the parameters of a run into a call.
+
+    They are converted by the annotations of the step.
 
     Raises ParameterError for a value that the step's annotation does not describe.
     """
@@ -111,13 +132,13 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
         kwargs: dict[str, object] = {}
         for argument, value, annotation in filled:
             try:
-                made = from_json(value, annotation)
+                converted = from_json(value, annotation)
             except ConversionError as error:
                 raise ParameterError(f"the argument {argument.parameter!r} of {step.name}() is {error}.") from None
             if argument.keyword is None:
-                args.append(made)
+                args.append(converted)
             else:
-                kwargs[argument.keyword] = made
+                kwargs[argument.keyword] = converted
         return args, kwargs
 
     once = make()
@@ -143,12 +164,14 @@ def run(
     value: object,
     attempts: Attempts,
     tried: int = 0,
-    again: Callable[[], object] | None = None,
+    fresh_value: Callable[[], object] | None = None,
 ) -> object:
     """Call a step with its retries and its timeout.
 
-    ``tried``: how many of its tries were used up before. ``again``: gives the value anew for each further try, since
-    one that failed may have changed it; by default they share it.
+    * ``tried``: how many of its tries were used up before.
+    * ``fresh_value``: gives the value anew for each further try, since one that failed may have changed it; by default
+      they share it.
+
     Raises StepFailedError when it failed for good, and what stops the run: KeyboardInterrupt, StoppedError.
     """
     attempt = tried + 1
@@ -169,8 +192,8 @@ def run(
             attempts.retried(invocation.id, attempt, wait, failure)
         attempts.sleep(wait)
         attempt += 1
-        if again is not None:
-            value = again()
+        if fresh_value is not None:
+            value = fresh_value()
 
 
 def definition_place(fn: Callable[..., object]) -> str:

@@ -1,4 +1,7 @@
-"""The report of a run: a fold over its events. Progress bars, lines and summaries show it."""
+"""The report of a run, which is a fold over its events.
+
+Progress bars, lines and summaries show it.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,18 @@ type Status = Literal["running", "finished", "failed", "interrupted", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class OpReport:
-    """What is known of one operation: a step that runs once, or a map block (with ``items``).
+    """What is known of one operation of a run.
 
-    ``before``: items that were finished before the run was resumed; ``finished`` counts them too.
+    That is a step that runs once, or a map block, which has ``items``.
+
+    ``restored``: items that were finished before the run was resumed; ``finished`` counts them too.
     """
 
     id: str
     steps: tuple[str, ...]
     status: Status = "running"
     items: int | None = None
-    before: int = 0
+    restored: int = 0
     finished: int = 0
     failed: int = 0
     retried: int = 0
@@ -51,13 +56,19 @@ class OpReport:
 
     @property
     def title(self) -> str:
-        """The names of its steps: ``flap_bird`` or ``flap_bird → weigh_bird``."""
+        """The names of its steps, joined by arrows.
+
+        ``flap_bird`` or ``flap_bird → weigh_bird``.
+        """
         return " → ".join(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What is known of a run: its operations in the order in which they began, by id; a map block's is ``<id>.map``."""
+    """What is known of a run.
+
+    ``ops``: its operations by id, in the order in which they began; a map block's id is ``<id>.map``.
+    """
 
     flow: str = ""
     run_id: str = ""
@@ -95,7 +106,10 @@ def map_failure(
 
 
 def fold(report: RunReport, event: Event) -> RunReport:
-    """Return the report after one more event; the one given is left as it is. Takes events in any order."""
+    """Return the report after one more event.
+
+    Events may come in any order.
+    """
     match event:
         case RunStarted():
             return RunReport(event.flow, event.run_id, event.folder, event.resumed)
@@ -133,7 +147,7 @@ def _fold_map(report: RunReport, event: Event) -> RunReport:
                 f"{event.id}{MAP}",
                 event.steps,
                 items=event.items,
-                before=event.finished,
+                restored=event.finished,
                 finished=event.finished,
                 workers=event.workers,
             )
@@ -172,5 +186,8 @@ def _op(report: RunReport, op_id: str) -> OpReport:
 
 
 def _op_of(report: RunReport, step_id: str) -> OpReport:
-    """Return the operation that a step belongs to: itself, or the map block that it is an inner step of."""
+    """Return the operation that a step belongs to.
+
+    That is the step itself, or the map block that it is an inner step of.
+    """
     return next((op for op in reversed(report.ops.values()) if step_id in op.steps), None) or _op(report, step_id)

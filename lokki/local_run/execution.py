@@ -303,7 +303,7 @@ class LocalExecution:
         self._emit(finished)
 
     def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
-        result = run(invocation, self._input(call), self._attempts(), again=lambda: self._input(call))
+        result = run(invocation, self._input(call), self._attempts(), fresh_value=lambda: self._input(call))
         self._check_folder()
         ref = save(self._store, self._folder.keys.output(call.id), result, self._setup.inline_limit, checked=True)
         text = msgspec.json.encode(ref_to_json(ref))
@@ -321,7 +321,7 @@ class LocalExecution:
             return self._write_items(call, invocation.fn(*args, **kwargs))
 
         writing = replace(invocation, fn=guarded(make_items))
-        outcome = run(writing, self._input(call), self._attempts(), again=lambda: self._input(call))
+        outcome = run(writing, self._input(call), self._attempts(), fresh_value=lambda: self._input(call))
         if isinstance(outcome, Exception):
             raise outcome
         assert isinstance(outcome, WrittenItems)

@@ -313,7 +313,7 @@ def facts(op: OpReport, elapsed: float) -> tuple[Fact, ...]:
         said.append(Fact(f"{op.failed:,} failed", 1))
     if op.retried:
         said.append(Fact(f"{op.retried:,} retried", 3))
-    rate = (done - op.before) / elapsed if elapsed > 0 else 0.0
+    rate = (done - op.restored) / elapsed if elapsed > 0 else 0.0
     if rate:
         said.append(Fact(f"{rate:,.1f} items/s" if rate < 100 else f"{rate:,.0f} items/s", 2))
     return tuple(said)
@@ -326,6 +326,6 @@ def counts(op: OpReport, elapsed: float) -> str:
 
 def state(op: OpReport, elapsed: float) -> str:
     """Say how far a map block is and how long it will take: `counts` and the seconds left."""
-    done = op.finished + op.failed - op.before
+    done = op.finished + op.failed - op.restored
     left = ((op.items or 0) - op.finished - op.failed) * elapsed / done if done else None
     return f"{op.title}: {counts(op, elapsed)}" + (f", {seconds(left)} left" if left else "")

@@ -1,4 +1,6 @@
-"""What a function does anew whenever Lambda restores it from the snapshot that all its environments share.
+"""What a function does anew after Lambda restores it from its snapshot.
+
+All environments of the function share the snapshot.
 
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
@@ -14,7 +16,9 @@ from snapshot_restore_py import get_after_restore, register_after_restore
 
 
 def call_after_restore(*hooks: Callable[[], object]) -> None:
-    """Have Lambda's runtime call these after each restore, in this order, before the hooks of the step's modules.
+    """Have Lambda's runtime call functions after each restore.
+
+    In this order, and before the hooks of the step's modules.
 
     The step's modules are imported first, so their hooks are there already. They may draw random numbers.
     """
@@ -25,7 +29,10 @@ def call_after_restore(*hooks: Callable[[], object]) -> None:
 
 
 def reseed() -> None:
-    """Give the generators that modules share new seeds, or all environments would draw the same numbers."""
+    """Give the random generators that modules share new seeds.
+
+    Without that, all environments would draw the same numbers.
+    """
     random.seed()
     # What is imported later has a seed of its own.
     if numpy_random := sys.modules.get("numpy.random"):

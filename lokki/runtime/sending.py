@@ -1,4 +1,4 @@
-"""Writing the items of a map block from Lambda: pack and manifest are uploaded while the items are made.
+"""Writing the items of a map block from Lambda, while they are made.
 
 A function has 512 MB of memory and of ``/tmp``; neither would hold the manifest of ten million items.
 """
@@ -19,7 +19,9 @@ _AHEAD = 2**24
 
 
 def send_items(store: Store, keys: Keys, step_id: str, items: Iterable[object], inline_limit: int) -> int:
-    """Write pack and manifest of a map block from one pass over its items, in bounded memory; return how many.
+    """Write pack and manifest of a map block from its items.
+
+    In one pass and in bounded memory; returns how many items there are.
 
     The items are made in the thread of the caller. The manifest becomes visible last, so that where there is a
     manifest there is a whole pack; if anything fails, neither is written.
@@ -61,7 +63,10 @@ class _Upload:
         self._written.add_done_callback(lambda _: self._end())
 
     def send(self, chunk: bytes) -> None:
-        """Hand on some of the content; waits while too much is under way. Raises StoreError when the upload failed."""
+        """Hand on some of the content.
+
+        Waits while too much is in progress. Raises StoreError when the upload failed.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._ended or not self._held or self._held + len(chunk) <= _AHEAD)
             if not self._ended:
@@ -72,12 +77,15 @@ class _Upload:
         self._written.result()  # only an upload that failed ends before it is told to
 
     def finish(self) -> None:
-        """Wait until all is written. Raises StoreError when it cannot be."""
+        """Wait until all is written.
+
+        Raises StoreError when it cannot be.
+        """
         self._end()
         self._written.result()
 
     def cancel(self) -> None:
-        """Have the upload end with nothing written, unless it is finished."""
+        """End the upload with nothing written, unless it is finished."""
         self._cancelled = True
         self._end()
 

@@ -1,11 +1,11 @@
-"""One invocation of one call: what the handler does between the event and the reply."""
+"""One invocation of one call, between the event and the reply."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol
 
 import msgspec
 
@@ -50,7 +50,10 @@ class Context(Protocol):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What a function knows from its environment. ``inline_limit``: bytes up to which values travel inline."""
+    """What a function knows from its environment.
+
+    ``inline_limit``: bytes up to which values travel inline.
+    """
 
     flow: str
     inline_limit: int
@@ -59,7 +62,10 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """One invocation of one call. ``flow_params``: what the first call checks the run's parameters against."""
+    """One invocation of one call.
+
+    ``flow_params``: what the first call checks the run's parameters against.
+    """
 
     step: AnyStep
     request: Request
@@ -70,7 +76,10 @@ class Work(msgspec.Struct, frozen=True):
     log: Log
 
     def reply(self) -> Reply:
-        """Do what was asked for and return the answer. Raises StepFailedError when the step failed, or LokkiErrors."""
+        """Do what the event asks for and return the reply.
+
+        Raises StepFailedError when the step failed, or LokkiErrors.
+        """
         call, params = self.request.call, self.request.params
         if self.handled.first:
             params = bind_parameters(self.flow_params, started_by_aws(self.flow_params, params))
@@ -96,7 +105,10 @@ class Work(msgspec.Struct, frozen=True):
         return load_results(self.settings.store, source, self.handled.tolerate)
 
     def _once(self, call: Call, invocation: Invocation, value: object) -> Reply:
-        """Run a step that is outside of map blocks; write its result, or its items where it is a map block's source."""
+        """Run a step outside of map blocks and write its result.
+
+        The source of a map block writes its items instead.
+        """
         result = self._run_once(invocation, value)
         store, keys, limit = self.settings.store, self._keys, self.settings.inline_limit
         if not call.fans_out:
@@ -115,7 +127,10 @@ class Work(msgspec.Struct, frozen=True):
         return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
 
     def _item(self, invocation: Invocation, entry: Entry) -> Reply:
-        """Run a step on one item of a map block; Step Functions tries again when it fails."""
+        """Run a step on one item of a map block.
+
+        Step Functions tries again when it fails.
+        """
         if entry.failed is not None:
             raise EventError(f"item {entry.index} failed before; only batches hand on items that failed.")
         result = self._run_once(invocation, load(self.settings.store, entry.ref))
@@ -123,11 +138,16 @@ class Work(msgspec.Struct, frozen=True):
         return {"index": entry.index, **ref_to_json(save(self.settings.store, key, result, self.settings.inline_limit))}
 
     def _run_once(self, invocation: Invocation, value: object) -> object:
-        """Call the step; its retries and its timeout are Step Functions' and Lambda's."""
+        """Call the step without its retries and its timeout.
+
+        Those are Step Functions' and Lambda's.
+        """
         return run(replace(invocation, retry=None, timeout=None), value, self._attempts())
 
     def _batch(self, invocation: Invocation, entries: list[Entry], room: int) -> Reply:
-        """Run a step on the items of a batch, each with the step's own retries; write large results as one object.
+        """Run a step on the items of a batch.
+
+        Each has the step's own retries; large results are written as one object.
 
         ``room``: the bytes that the reply may have.
         """
@@ -161,15 +181,19 @@ class Work(msgspec.Struct, frozen=True):
         return {"items": self._small(replies, folder, room)}
 
     def _try(self, invocation: Invocation, keeping: Invocation, entry: Entry) -> dict[str, Json]:
-        """Run the step on an item, with retries; return its failure where the map tolerates some, else raise it.
+        """Run the step on an item, with retries.
+
+        Returns the item's failure where the map tolerates some, else raises it.
 
         A result that does not pickle, and an item that cannot be read, are failures of the item that are not tried
         again, as they are locally.
         """
         try:
-            read = reader(self.settings.store, entry.ref)
-            result = run(invocation, read(), self._attempts((entry.index,)), again=read)
-            return ref_to_json(cast("Ref", run(keeping, result, self._attempts())))
+            load_item = reader(self.settings.store, entry.ref)
+            result = run(invocation, load_item(), self._attempts((entry.index,)), fresh_value=load_item)
+            ref = run(keeping, result, self._attempts())
+            assert isinstance(ref, Inline | Stored)  # it is what `keep` returned
+            return ref_to_json(ref)
         except StepFailedError as error:
             raised: Exception = error
             failure = error.failure
@@ -184,7 +208,10 @@ class Work(msgspec.Struct, frozen=True):
         return {"failed": {"step": failure.step, "error": failure.error, "message": message}}
 
     def _small(self, replies: list[Json], folder: str, room: int) -> list[Json]:
-        """Return the entries of a batch, or where they are when they are too large for a state."""
+        """Return the entries of a batch, or where they are.
+
+        They are in an object of their own when they are too large for a state.
+        """
         text = msgspec.json.encode(replies)
         if len(text) <= room:
             return replies
@@ -206,7 +233,10 @@ class Work(msgspec.Struct, frozen=True):
             raise StoreError(f"{spilled.url} is not what lokki writes for a large batch: {error}.") from None
 
     def _check_time(self, longest: float, done: int, items: int) -> None:
-        """Stop before an item that would most likely be cut off in the middle, with an error that says what to do."""
+        """Stop before an item that would most likely be cut off.
+
+        The error says what to do.
+        """
         left = self._seconds_left()
         if done and left < longest + BATCH_MARGIN:
             raise BatchTimeoutError(
@@ -228,8 +258,8 @@ class Work(msgspec.Struct, frozen=True):
 
     def _attempts(self, item: ItemPath = ()) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
-            about = self.log.about(item=item_to_json(item), attempt=attempt)
-            about.write("WARNING", "retry", wait=wait, error=failure.error, where=failure.where)
+            log = self.log.about(item=item_to_json(item), attempt=attempt)
+            log.write("WARNING", "retry", wait=wait, error=failure.error, where=failure.where)
 
         return Attempts(self._sleep, _limited, retried)
 
@@ -239,14 +269,20 @@ class Work(msgspec.Struct, frozen=True):
 
 
 def _room(batch: Batch) -> int:
-    """Return the bytes that the reply for a batch may have: all that there are, or a part's share of them."""
+    """Return the bytes that the reply for a batch may have.
+
+    All that there are, or a part's share of them.
+    """
     if len(batch.entries) == batch.of:
         return MOST_REPLY
     return (MOST_REPLY - PARTS_OF_BATCH * _LONGEST_PLACE) * len(batch.entries) // batch.of
 
 
 class _Items:
-    """The items that a step returned; remembers the error that making them ended with, to tell it from lokki's."""
+    """The items that a step returned.
+
+    Remembers the error that making them ended with, to tell it from lokki's.
+    """
 
     def __init__(self, items: Iterable[object]) -> None:
         self._items = items

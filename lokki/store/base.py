@@ -1,20 +1,25 @@
-"""Where values are kept between steps: what every store can do, and values saved to and loaded from one."""
+"""Where values are kept between steps.
+
+What every store can do, and how values are saved to and loaded from one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol
 
 import msgspec
 
-from lokki.base.values import Inline, Json, Ref, Stored, inline_json
+from lokki.base.values import Inline, Ref, Stored, is_inline
 from lokki.store import codec
 from lokki.store.keys import describe_place
 
 
 class Store(Protocol):
-    """A place for named bytes. Every method raises a StoreError that names the URL if it cannot do its work.
+    """A place for named bytes.
+
+    Every method raises a StoreError that names the URL if it cannot do its work.
 
     Keys are parts joined by ``/``, as `lokki.store.keys.check_key` has them. A store reads only URLs of its own.
     """
@@ -23,24 +28,32 @@ class Store(Protocol):
         """Return the URL that the object of this key has or would have."""
 
     def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
-        """Write one object from chunks as they come; it appears whole or, if anything fails, not at all."""
+        """Write one object from chunks as they come.
+
+        The object appears whole or, if anything fails, not at all.
+        """
 
     def read(self, place: Stored) -> Buffer:
-        """Return the bytes of an object, or of the range of it that is asked for."""
+        """Return the bytes of an object, or of a range of it."""
 
     def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
-        """Yield what `read` returns for each place, in order, reading some way ahead in bounded memory."""
+        """Yield what `read` returns for each place, in order.
+
+        It reads some way ahead, in bounded memory.
+        """
 
 
 def save(store: Store, key: str, value: object, inline_limit: int, *, checked: bool = False) -> Ref:
-    """Return a reference to a value, after writing it under `key` unless it may travel inline.
+    """Return a reference to a value, and write it if it is large.
+
+    It is written under `key` unless it may travel inline.
 
     `checked`: the reference has the value's checksum, so that whatever else is there later is refused. Not for steps
     that may run twice at once: then the value of either counts.
     Raises ResultError if the value does not pickle, StoreError if the store cannot write.
     """
-    if inline_json(value, inline_limit) is not None:
-        return Inline(cast("Json", value))
+    if is_inline(value, inline_limit):
+        return Inline(value)
     chunks = codec.encode(value)
     place = store.write(key, chunks)
     return replace(place, crc32=codec.checksum(chunks)) if checked else place
@@ -57,7 +70,10 @@ def load(store: Store, ref: Ref) -> object:
 
 
 def reader(store: Store, ref: Ref) -> Callable[[], object]:
-    """Return a function that gives the value that a reference stands for, a new copy each time. Raises as `load`."""
+    """Return a function that loads a value, a new copy each time.
+
+    It raises as `load` does.
+    """
     if not isinstance(ref, Inline):
         return lambda: load(store, ref)
     text = msgspec.json.encode(ref.result)
@@ -65,7 +81,10 @@ def reader(store: Store, ref: Ref) -> Callable[[], object]:
 
 
 def load_many(store: Store, refs: Sequence[Ref]) -> Iterator[object]:
-    """Yield the values that references stand for, in order; as `load`, but reading ahead."""
+    """Yield the values that references stand for, in order.
+
+    As `load`, but reading ahead.
+    """
     contents = store.read_many(ref for ref in refs if isinstance(ref, Stored))
     for ref in refs:
         yield (

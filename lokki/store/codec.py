@@ -1,4 +1,6 @@
-"""Turns values into bytes and back: pickle protocol 5 in one gzip member, compressed by ISA-L, or stored.
+"""Turns values into bytes and back, as pickles in gzip members.
+
+Pickle protocol 5 in one gzip member, compressed by ISA-L, or stored.
 
 Anybody can read what `dumps` writes with ``gzip.open`` and ``pickle.load``. The same value gives the same bytes: the
 gzip header holds no time and no name.
@@ -53,7 +55,7 @@ _SPEAKING = (pickle.PicklingError, AttributeError, TypeError)
 
 
 def dumps(value: object) -> bytes:
-    """Return a value as one gzip member around its pickle (protocol 5).
+    """Return a value as one gzip member around its pickle.
 
     What compression would not make at least an eighth smaller is stored in the member as it is, at 5 bytes more per
     64 KiB. Large buffers, such as the data of an array, are copied once, into the result.
@@ -64,7 +66,9 @@ def dumps(value: object) -> bytes:
 
 
 def encode(value: object) -> list[Buffer]:
-    """Return what `dumps` does in pieces, to write one after the other: large buffers, stored, are not copied at all.
+    """Return what `dumps` does, in pieces to write one by one.
+
+    Large buffers that are stored are not copied at all.
 
     Some pieces are the value's own memory, so write them before anything can change the value. Raises as `dumps`.
     """
@@ -78,7 +82,10 @@ def encode(value: object) -> list[Buffer]:
 
 
 def checksum(member: Sequence[Buffer]) -> int:
-    """Return the CRC-32 of the pickle in a gzip member, made by `dumps` or `encode`, as its last bytes have it."""
+    """Return the CRC-32 of the pickle in a gzip member.
+
+    It stands in the last bytes of what `dumps` or `encode` made.
+    """
     return member_checksum(bytes(memoryview(member[-1])[-_TRAILER.size :]))
 
 
@@ -95,7 +102,9 @@ def loads(
     modules: Mapping[str, str] | None = None,
     crc32: int | None = None,
 ) -> object:
-    """Return the value of one gzip member around a pickle, as `dumps` or ``gzip`` writes it.
+    """Return the value of one gzip member around a pickle.
+
+    `dumps` or ``gzip`` wrote it.
 
     Nothing is unpickled before the whole member is unpacked and its checksum is right; unpacking stops when the pickle
     exceeds `limit` bytes. `url` names the data in messages. `modules`: where to look for what modules of these names
@@ -153,7 +162,10 @@ def _not_unpickled(name: str, error: BaseException) -> StoreError:
 
 
 def is_whole(member: Buffer, crc32: int | None = None) -> bool:
-    """Tell whether a gzip member is whole, and of a pickle with this checksum where one is given; unpickles nothing."""
+    """Tell whether a gzip member is whole, without unpickling it.
+
+    ``crc32``: that of the pickle that it must hold, where that is known.
+    """
     view = memoryview(member)
     try:
         pieces = _stored_pieces(view) or _inflated_pieces(view, MAX_BYTES, "")
@@ -164,7 +176,9 @@ def is_whole(member: Buffer, crc32: int | None = None) -> bool:
 
 @dataclass(slots=True)
 class Pack:
-    """Lays several values one after the other in one object, each a gzip member of its own.
+    """Lays several values one after the other in one object.
+
+    Each is a gzip member of its own.
 
     The caller writes the members where it likes, in the order they are made, and reads one back with `loads` on the
     bytes of its range. `size` is the number of bytes so far; start with the size of a file to append to it.
@@ -173,7 +187,9 @@ class Pack:
     size: int = 0
 
     def add(self, value: object) -> tuple[bytes, tuple[int, int]]:
-        """Return the member to write next, and its range: offset and length in bytes.
+        """Return the member to write next, and its range.
+
+        The range is an offset and a length in bytes.
 
         Raises ResultError if the value does not pickle; the pack is then as it was.
         """
@@ -184,7 +200,7 @@ class Pack:
 
 
 class _Chunks:
-    """A file to pickle into that keeps what is written, large buffers without a copy."""
+    """A file to pickle into that does not copy large buffers."""
 
     __slots__ = ("views",)
 
@@ -196,7 +212,10 @@ class _Chunks:
 
 
 class _Pieces:
-    """A file to unpickle from, over pieces of memory: large buffers are copied straight into the object."""
+    """A file to unpickle from, over pieces of memory.
+
+    Large buffers are copied straight into the object.
+    """
 
     __slots__ = ("_pieces", "_rest")
 
@@ -267,7 +286,10 @@ def _is_shrunk(packed: int, size: int) -> bool:
 
 
 def _shrinks(chunks: list[memoryview], size: int) -> bool:
-    """Tell from samples, spread evenly over the chunks, whether compression makes them an eighth smaller."""
+    """Tell from samples whether compression saves an eighth.
+
+    The samples are spread evenly over the chunks.
+    """
     step = size // _SAMPLES
     samples: list[memoryview] = []
     position = 0
@@ -301,7 +323,9 @@ def _stored(chunks: list[memoryview], size: int) -> list[Buffer]:
 
 
 def _stored_pieces(member: memoryview) -> list[memoryview]:
-    """Return what a member holds if it is whole and all of its blocks are stored ones, else nothing.
+    """Return what a member holds if all of its blocks are stored.
+
+    Nothing for a member that is not whole, or has a compressed block.
 
     ISA-L can unpack such a member too, but into a copy; pickle then copies a second time.
     """

@@ -1,4 +1,6 @@
-"""The keys of a role from an endpoint that the environment names, as Lambda gives them to functions with SnapStart.
+"""The keys of a role from an endpoint that the environment names.
+
+Lambda gives functions with SnapStart such an endpoint.
 
 Such a function has no keys in its environment, since they would expire before the snapshot is restored:
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
@@ -29,7 +31,10 @@ _PASSING = (OSError, HTTPException, msgspec.MsgspecError)
 
 
 class RoleKeys(msgspec.Struct, frozen=True, rename="pascal"):
-    """The keys of a role, as the endpoint writes them. ``expiration``: until when they are valid."""
+    """The keys of a role, as the endpoint writes them.
+
+    ``expiration``: until when they are valid.
+    """
 
     access_key_id: str
     secret_access_key: str
@@ -38,7 +43,10 @@ class RoleKeys(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def check_endpoint(environ: Mapping[str, str]) -> None:
-    """Raise ConfigError for an endpoint whose keys anybody on the network could read."""
+    """Refuse an endpoint whose keys others on the network could read.
+
+    Raises ConfigError.
+    """
     address = _address(environ)
     if address.scheme == "https" or (address.scheme == "http" and address.hostname in _PLAIN_HTTP):
         return
@@ -48,7 +56,10 @@ def check_endpoint(environ: Mapping[str, str]) -> None:
 
 
 def fetch_role_keys(environ: Mapping[str, str]) -> RoleKeys:
-    """Ask the endpoint for keys, three times at most. Raises OSError, HTTPException or MsgspecError of the last try."""
+    """Ask the endpoint for keys, three times at most.
+
+    Raises OSError, HTTPException or MsgspecError of the last try.
+    """
     for pause in _PAUSES:
         with suppress(*_PASSING):
             return _answer(environ)

@@ -1,4 +1,4 @@
-"""Writing the items of a map block: one packed object and one manifest, however many items there are."""
+"""Writing the items of a map block as one pack and one manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True, slots=True)
 class WrittenItems:
-    """How many items were written, how large both objects are, and the checksum of the manifest."""
+    """What was written of a map block's items.
+
+    * ``count``: how many items.
+    * ``pack_bytes``, ``manifest_bytes``: how large both objects are.
+    * ``manifest_crc32``: the checksum of the manifest.
+    """
 
     count: int
     pack_bytes: int
@@ -28,7 +33,9 @@ class WrittenItems:
 def write_items(
     store: Store, keys: Keys, step_id: str, items: Iterable[object], inline_limit: int, spool: BinaryIO
 ) -> WrittenItems:
-    """Write items as they come, in bounded memory; return what was written.
+    """Write the items of a map block as they come.
+
+    In bounded memory; returns what was written.
 
     ``spool``: an empty file to keep the manifest in while the pack is written. The manifest is written last, so that
     where there is a manifest there is a whole pack.

@@ -1,4 +1,4 @@
-"""The names of what lokki keeps: the keys of a run's objects, and the rule that every key follows."""
+"""The names of what lokki keeps, and the rule that every key follows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _LONGEST_KEY = 1024
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one run's objects; `prefix` is ``lokki/<flow>/<run_id>`` on S3 and ``<run_id>`` locally.
+    """The keys of one run's objects.
+
+    `prefix` is ``lokki/<flow>/<run_id>`` on S3 and ``<run_id>`` locally.
 
     Ids are those of the plan: one for each occurrence of a step in the flow.
     """
@@ -29,22 +31,22 @@ class Keys:
         return f"{self.prefix}/{id}/{format_item(item)}/output.pkl.gz"
 
     def batch_output(self, id: str, first: int, last: int) -> str:  # noqa: A002
-        """Return the key of a step's packed results for a batch of items.
+        """Return the key of a step's packed results for a batch.
 
         ``first`` and ``last``: the indexes of the batch's items in the manifest of their map.
         """
         return f"{self.prefix}/{id}/{first}-{last}/output.pkl.gz"
 
     def items(self, id: str) -> str:  # noqa: A002
-        """Return the key of the packed items of the map over a step's result."""
+        """Return the key of the packed items of a map."""
         return f"{self.prefix}/{id}/items.pkl.gz"
 
     def map_manifest(self, id: str) -> str:  # noqa: A002
-        """Return the key of the list of items of the map over a step's result."""
+        """Return the key of the list of items of a map."""
         return f"{self.prefix}/{id}/map_manifest.json"
 
     def map_results(self, id: str) -> str:  # noqa: A002
-        """Return the prefix, with its ``/``, under which a map's results are."""
+        """Return the prefix of a map's results, with its ``/``."""
         return f"{self.prefix}/{id}/map_results/"
 
 
@@ -69,7 +71,10 @@ def check_key(key: str) -> str:
 
 
 def describe_place(place: Stored) -> str:
-    """Return how messages name a stored value: its URL, and where in the object it is."""
+    """Describe where a stored value is, for messages.
+
+    Its URL, and where in the object it is.
+    """
     if place.range is None:
         return place.result_url
     offset, length = place.range
@@ -77,7 +82,9 @@ def describe_place(place: Stored) -> str:
 
 
 def check_range(place: Stored, size: int) -> tuple[int, int]:
-    """Return the offset and length that a place asks for in an object of `size` bytes.
+    """Return the offset and length that a place asks for.
+
+    ``size``: how many bytes the object has.
 
     Raises StoreError if the object does not have these bytes.
     """

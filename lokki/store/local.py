@@ -19,7 +19,9 @@ _SCHEME = "local:///"
 
 
 class LocalStore:
-    """Objects as files under a directory; the URL of one is ``local:///<key>``, so the directory can be moved.
+    """Objects as files under a directory.
+
+    The URL of one is ``local:///<key>``, so that the directory can be moved.
 
     Nothing outside of the directory is read or written, also not through symbolic links. Only their owner may read what
     is written. ``existing``: folders of so many first parts of a key are never made, so that what was removed while
@@ -35,7 +37,9 @@ class LocalStore:
         return _SCHEME + check_key(key)
 
     def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
-        """Write a file beside its place, flush it to the disk and rename it; an older one is replaced.
+        """Write a file, and replace an older one in one step.
+
+        It is written beside its place, flushed to the disk and renamed.
 
         An error from the chunks is handed on as it is.
         """
@@ -66,7 +70,10 @@ class LocalStore:
         return content
 
     def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
-        """Yield the bytes of each place, one by one; a file is opened once for all its ranges in a row."""
+        """Yield the bytes of each place, one by one.
+
+        A file is opened once for all its ranges in a row.
+        """
         for url, same in groupby(places, key=lambda place: place.result_url):
             with self._translating(url, "read"), self._opened(url) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -109,7 +116,10 @@ def _read(file: BinaryIO, place: Stored, size: int) -> bytes:
 
 
 def make_directory(path: Path, existing: Path | None = None) -> None:
-    """Make a directory and its parents, down from one that must exist, so that they outlive a power cut."""
+    """Make a directory and its parents so that they stay.
+
+    They are made down from one that must exist, and outlive a power cut.
+    """
     if path.is_dir():
         return
     if path == existing:
@@ -120,7 +130,10 @@ def make_directory(path: Path, existing: Path | None = None) -> None:
 
 
 def open_to_append(path: Path) -> int:
-    """Open a file to append to, and return its descriptor; one that is made may be read by its owner alone."""
+    """Open a file to append to, and return its descriptor.
+
+    A new file may be read by its owner alone.
+    """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 

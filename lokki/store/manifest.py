@@ -1,4 +1,6 @@
-"""The items of a fan-out: one packed object and one JSON manifest, made and read as a stream.
+"""The items of a fan-out as one packed object and one JSON manifest.
+
+Both are made and read as a stream.
 
 The manifest is a JSON array with one item on each line, so that it can be read by parts: ``{"index": 0, "item":
 <json>}`` or ``{"index": 1, "result_url": …, "range": [offset, length], "crc32": …}``.
@@ -37,7 +39,10 @@ class ManifestEntry(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> Ref:
-        """Where the item is. Raises StoreError for a line that has no item."""
+        """Where the item is.
+
+        Raises StoreError for a line that has no item.
+        """
         if isinstance(self.result_url, msgspec.UnsetType):
             if isinstance(self.item, msgspec.UnsetType):
                 raise damaged(f"the list of items is damaged: item {self.index} is not there")
@@ -50,7 +55,10 @@ _DECODER = msgspec.json.Decoder(list[ManifestEntry])
 
 @dataclass(slots=True)
 class ManifestWriter:
-    """Turns items into what goes into the pack and what goes into the manifest; holds one group of items at a time."""
+    """Turns items into what goes into the pack and the manifest.
+
+    It holds one group of items at a time.
+    """
 
     url: str
     inline_limit: int
@@ -58,7 +66,9 @@ class ManifestWriter:
     count: int = 0
 
     def parts(self, items: Iterable[object]) -> Iterator[tuple[list[bytes], bytes]]:
-        """Yield pairs of packed members and manifest text, in groups of up to 1024 items or about 1 MiB.
+        """Yield pairs of packed members and manifest text.
+
+        They come in groups of up to 1024 items or about 1 MiB.
 
         Raises ResultError for an item that cannot travel, naming its index.
         """
@@ -110,7 +120,10 @@ def entries(lines: Iterable[bytes]) -> list[ManifestEntry]:
 
 
 def item_lines(manifest: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a manifest that hold items, each without its comma; the n-th is the item of index n."""
+    """Yield the lines of a manifest that hold items.
+
+    Each comes without its comma; the n-th is the item of index n.
+    """
     for line in manifest:
         stripped = line.rstrip(b",\n")
         if stripped not in (b"[", b"]", b""):

@@ -1,4 +1,6 @@
-"""What a map's results look like in a store: a manifest, and the files of results that it lists.
+"""What the results of a map look like in a store.
+
+They are a manifest and the files that it lists.
 
 Step Functions' ResultWriter writes them, with ``OutputType`` JSON and ``Transformation`` FLATTEN: a file of succeeded
 children is one array of what they replied, and a file of failed ones an array of AWS's records of them. A batch whose
@@ -73,7 +75,10 @@ class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
 
 
 class FailedChild(msgspec.Struct, frozen=True):
-    """AWS's record of a child execution that failed, timed out or was stopped."""
+    """AWS's record of a child execution that did not succeed.
+
+    It failed, timed out or was stopped.
+    """
 
     Input: str
     Error: str = "States.TaskFailed"
@@ -85,7 +90,10 @@ class _ChildItem(msgspec.Struct, frozen=True):
 
 
 class _ChildInput(msgspec.Struct, frozen=True):
-    """The input of a child execution, as `lokki.builder.state_machine` makes it: an item, or a batch of them."""
+    """The input of a child execution.
+
+    `lokki.builder.state_machine` makes it from an item, or from a batch of them.
+    """
 
     item: _ChildItem | None = None
     Items: list[_ChildItem] = []
@@ -146,7 +154,10 @@ def child_items(text: str) -> list[int]:
 
 
 def _all_entries(store: Store, files: ResultFiles) -> Iterator[ItemResult]:
-    """Yield the entries of all files, those in objects of their own last."""
+    """Yield the entries of all files.
+
+    Those in objects of their own come last.
+    """
     spilled: list[str] = []
     for entry in _entries(store, [store.url(file.Key) for file in files.SUCCEEDED]):
         if isinstance(entry.entries_url, str):

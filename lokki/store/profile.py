@@ -1,4 +1,6 @@
-"""The settings of an AWS profile, which obstore does not read: those of ``aws configure``.
+"""The settings of an AWS profile, which obstore does not read.
+
+``aws configure`` writes them.
 
 Source: https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
 """
@@ -22,7 +24,9 @@ _VARIABLES = {
 
 
 def with_profile(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment with what the profile says about keys and region, where the environment itself is silent.
+    """Return the environment with what the profile adds to it.
+
+    It adds keys and region where the environment itself is silent.
 
     The profile is ``AWS_PROFILE``, or else ``default``; the files are ``AWS_SHARED_CREDENTIALS_FILE`` and
     ``AWS_CONFIG_FILE``, or else those in ``~/.aws``. Profiles without keys of their own (SSO, assumed roles) give only
@@ -32,15 +36,15 @@ def with_profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     if "AWS_ACCESS_KEY_ID" in environ and ("AWS_REGION" in environ or "AWS_DEFAULT_REGION" in environ):
         return environ
     name = environ.get("AWS_PROFILE") or "default"
-    found = {
+    settings = {
         **_section(environ, "AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}"),
         **_section(environ, "AWS_SHARED_CREDENTIALS_FILE", "credentials", name),
     }
     if "AWS_ACCESS_KEY_ID" in environ or any(name in environ for name in _OTHER_SOURCES):
-        found = {key: value for key, value in found.items() if key == "region"}
+        settings = {key: value for key, value in settings.items() if key == "region"}
     if "AWS_DEFAULT_REGION" in environ:
-        found.pop("region", None)
-    return {**{_VARIABLES[key]: value for key, value in found.items()}, **environ}
+        settings.pop("region", None)
+    return {**{_VARIABLES[key]: value for key, value in settings.items()}, **environ}
 
 
 def _section(environ: Mapping[str, str], variable: str, file: str, name: str) -> dict[str, str]:

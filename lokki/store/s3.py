@@ -1,4 +1,7 @@
-"""A store in an S3 bucket, through obstore: starts ten times as fast as a boto3 client and reads in parallel."""
+"""A store in an S3 bucket, through obstore.
+
+It starts ten times as fast as a boto3 client, and reads in parallel.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintExceptio
 
 
 class S3Store:
-    """Objects of one bucket whose keys begin with a prefix, such as ``lokki/birds-flow/``; all others are refused.
+    """Objects of one bucket whose keys begin with a prefix.
+
+    Such as ``lokki/birds-flow/``; all others are refused.
 
     The prefix ends at a ``/``, given or not; with "" the whole bucket is one store. From the environment come, as for
     the AWS SDKs, ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` (plain http on this machine only), ``AWS_REGION`` or
@@ -72,13 +77,18 @@ class S3Store:
         self._client = _client(bucket, environ)
 
     def url(self, key: str) -> str:
-        """Return the URL of a key: ``s3://<bucket>/<key>``."""
+        """Return the URL of a key.
+
+        It is ``s3://<bucket>/<key>``.
+        """
         url = f"s3://{self._bucket}/{check_key(key)}"
         self._key(url)
         return url
 
     def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
-        """Upload one object, in parallel parts where it is large; an older one is replaced.
+        """Upload one object; an older one is replaced.
+
+        A large one is uploaded in parallel parts.
 
         An error from the chunks is handed on as it is, and the parts that were uploaded are removed.
         """
@@ -104,12 +114,18 @@ class S3Store:
         return Stored(url)
 
     def read(self, place: Stored) -> Buffer:
-        """Return the bytes of an object, or of a range of it; large ones are read in parallel parts."""
+        """Return the bytes of an object, or of a range of it.
+
+        Large ones are read in parallel parts.
+        """
         [content] = self._answer(next(_requests([(self._key(place.result_url), place)])))
         return content
 
     def read_many(self, places: Iterable[Stored]) -> Iterator[Buffer]:
-        """Yield the bytes of each place, in order, up to 32 requests ahead; neighbouring ranges are one request."""
+        """Yield the bytes of each place, in order.
+
+        Up to 32 requests are ahead; neighbouring ranges are one request.
+        """
         # Only here: a Lambda function that reads one value starts faster without threads, logging and queues.
         from concurrent.futures import ThreadPoolExecutor
 
@@ -140,7 +156,7 @@ class S3Store:
         return check_key(url.removeprefix(f"s3://{self._bucket}/"))
 
     def _answer(self, request: _Request) -> list[Buffer]:
-        """Make one request; return the bytes of each of its places."""
+        """Return the bytes of each place of one request."""
         first = request.places[0]
         try:
             if first.range is None:
@@ -160,19 +176,22 @@ class S3Store:
         return answers
 
     def _whole(self, key: str) -> Buffer:
-        found = obstore.get(self._client, key)
-        size = found.meta["size"]
-        return found.bytes() if size < _LARGE else self._parts(key, 0, size)
+        response = obstore.get(self._client, key)
+        size = response.meta["size"]
+        return response.bytes() if size < _LARGE else self._parts(key, 0, size)
 
     def _parts(self, key: str, start: int, end: int) -> bytes:
         starts = range(start, end, _PART)
-        ends = [min(each + _PART, end) for each in starts]
+        ends = [min(offset + _PART, end) for offset in starts]
         return b"".join(obstore.get_ranges(self._client, key, starts=starts, ends=ends, coalesce=0))
 
 
 @dataclass(slots=True)
 class _Request:
-    """A read of one object: whole, or from `start` to `end`, which holds the ranges of all its places."""
+    """A read of one object, whole or a part of it.
+
+    The part is from `start` to `end`, and holds the ranges of all its places.
+    """
 
     key: str
     start: int
@@ -180,7 +199,10 @@ class _Request:
     places: list[Stored]
 
     def takes(self, key: str, place: Stored) -> bool:
-        """Tell whether a place is read along best: it begins where, or soon after where, the last one ends."""
+        """Tell whether a place is best read along with the last one.
+
+        It begins where the last one ends, or soon after.
+        """
         if place.range is None or self.places[-1].range is None or key != self.key:
             return False
         offset, length = place.range
@@ -188,7 +210,10 @@ class _Request:
 
 
 class _Source:
-    """The chunks of an upload; remembers the error that they ended with, to tell it from the upload's own."""
+    """The chunks of an upload.
+
+    It remembers the error that they ended with, to tell it from the upload's own.
+    """
 
     def __init__(self, chunks: Iterable[Buffer]) -> None:
         self._chunks = iter(chunks)
@@ -208,7 +233,9 @@ class _Source:
 
 
 def parse_url(url: str) -> tuple[str, str]:
-    """Return the bucket and the key of an ``s3://<bucket>/<key>`` URL.
+    """Return the bucket and the key of an S3 URL.
+
+    The URL is ``s3://<bucket>/<key>``.
 
     Raises StoreError if it is anything else.
     """
@@ -238,7 +265,10 @@ def _requests(places: Iterable[tuple[str, Stored]]) -> Iterator[_Request]:
 
 
 def _window(largest: int) -> int:
-    """Return how many requests may be under way or waiting to be yielded, given the largest answer so far, in bytes."""
+    """Return how many requests may be in progress or unread.
+
+    ``largest``: the largest answer so far, in bytes.
+    """
     return max(1, min(_REQUESTS, _AHEAD // largest)) if largest else _FIRST_REQUESTS
 
 
@@ -273,7 +303,10 @@ def _client(bucket: str, environ: Mapping[str, str]) -> Client:
 
 
 def _role_keys(environ: Mapping[str, str]) -> S3CredentialProvider | None:
-    """Return what asks for keys, whenever they are about to expire, where Lambda names an endpoint for that."""
+    """Return what asks for a role's keys before they expire.
+
+    Where Lambda names an endpoint for that; else None.
+    """
     if not environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") or any(environ.get(name) for name in _OWN_KEYS):
         return None
     # Only here: it needs http, and where there is an endpoint, a snapshot has that imported.
@@ -294,8 +327,8 @@ def _role_keys(environ: Mapping[str, str]) -> S3CredentialProvider | None:
 
 def _translated(error: BaseException, place: Stored, action: str) -> StoreError:
     """Return what a failure of obstore means to the user."""
-    found = _CODE.search(str(error))
-    code = found[1] if found else ""
+    match = _CODE.search(str(error))
+    code = match[1] if match else ""
     url = place.result_url
     if code == "InvalidRange":
         return truncation_error(place, "the object ends before it")

@@ -92,7 +92,7 @@ def test_each_further_try_gets_the_value_anew() -> None:
 
     tries: list[list[int]] = []
     retry = Retry(attempts=3, on=(OSError,))
-    assert run(invocation(take_all, retry), [1, 2], Outside().attempts, again=lambda: [1, 2]) == [2, 1]
+    assert run(invocation(take_all, retry), [1, 2], Outside().attempts, fresh_value=lambda: [1, 2]) == [2, 1]
     assert tries == [[2, 1]] * 3
 
 

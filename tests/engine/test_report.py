@@ -88,7 +88,7 @@ def test_the_counts_of_a_map_block_are_those_of_its_events(before: int, during: 
         "a.map",
         ("work",),
         items=100,
-        before=before,
+        restored=before,
         finished=before + sum(event.count for event in during if isinstance(event, ItemsFinished)),
         failed=sum(isinstance(event, ItemFailed) for event in during),
         retried=sum(isinstance(event, StepRetried) for event in during),
