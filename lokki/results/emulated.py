@@ -1,4 +1,4 @@
-"""Emulated runs as results are read: Step Functions' part from the history that they keep, S3's from files.
+"""Emulated runs as results are read.
 
 Nothing of the emulator's extra is needed.
 """
@@ -27,7 +27,10 @@ _SCHEME = "s3://"
 
 
 def emulated_run(runs: Runs, flow: str, record: RunRecord, file: Path | None) -> RemoteRun:
-    """Return what an emulated run of a flow keeps; ``file``: the flow's, for values of classes that are its own."""
+    """Return what an emulated run of a flow keeps.
+
+    ``file``: the flow's, for values of classes that it defines.
+    """
     folder = runs.folder / record.run_id
     modules = PackagedModule(file) if file is not None else None
     checksums = read_checksums(folder, record.seal)
@@ -36,7 +39,10 @@ def emulated_run(runs: Runs, flow: str, record: RunRecord, file: Path | None) ->
 
 
 class KeptObjects:
-    """A store of what was in S3, which is there by key: the one bucket that there was, whatever its name."""
+    """A store of what was in S3 in a run, by key.
+
+    It holds the one bucket that there was, whatever its name.
+    """
 
     def __init__(self, folder: Path, checksums: Checksums) -> None:
         self._folder = folder
@@ -48,11 +54,11 @@ class KeptObjects:
         return f"{_SCHEME}{OBJECTS}/{key}"
 
     def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
-        """Refuse: a run that was is not changed."""
+        """Refuse to change a run that has ended."""
         raise StoreError(f"{key} cannot be written: the objects of an emulated run are only read.")
 
     def read(self, place: Stored) -> Buffer:
-        """Return the bytes of an object, or of the range of it that is asked for."""
+        """Return the bytes of an object, or of a range of it."""
         bucket, _, key = place.result_url.removeprefix(_SCHEME).partition("/")
         if not (place.result_url.startswith(_SCHEME) and bucket and key):
             raise StoreError(f"{place.result_url} is no URL of an object in S3.")
@@ -70,7 +76,10 @@ class KeptObjects:
 
 
 class _Event(msgspec.Struct, frozen=True):
-    """What counts here of a history event, as `HistoryEvent.to_json` writes it."""
+    """What counts here of a history event.
+
+    `HistoryEvent.to_json` writes it.
+    """
 
     type: str
     state: str
@@ -91,13 +100,15 @@ class KeptHistory:
         try:
             content = (self._folder / DEFINITION).read_bytes()
             self._checksums.check(DEFINITION, content)
-            found: Json = msgspec.json.decode(content)
+            definition: Json = msgspec.json.decode(content)
         except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise StoreError(f"the run {run_id} keeps no state machine that can be read: {error}.") from None
-        return found
+        return definition
 
     def output(self, run_id: str, state: str) -> Json:
-        """Return the output of a state of the run itself, not of a map's child; None when it has none.
+        """Return the output of a state of the run itself.
+
+        None when it has none. States of a map's children are not looked at.
 
         For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
         """
@@ -111,8 +122,8 @@ class KeptHistory:
                 last = event.type
                 map_run = event.map_run or map_run
         if output is not None:
-            found: Json = msgspec.json.decode(output)
-            return found
+            content: Json = msgspec.json.decode(output)
+            return content
         return self._written(run_id, map_run.rpartition(":")[2]) if map_run else None
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
@@ -120,14 +131,20 @@ class KeptHistory:
         return log_lines(self._folder)
 
     def _written(self, run_id: str, map_run: str) -> Json:
-        """Return where the results are that a Map Run wrote: one that fails does so too, one that is stopped not."""
+        """Return where the results are that a Map Run wrote.
+
+        One that fails writes them too, one that is stopped does not.
+        """
         objects = self._folder / OBJECTS
         for path in objects.glob(f"lokki/*/{run_id}/*/map_results/{map_run}/manifest.json"):
             return {"results_manifest_key": path.relative_to(objects).as_posix()}
         return None
 
     def _events(self) -> Iterator[_Event]:
-        """Yield the events, but for one that was being written when the run was killed."""
+        """Yield the events of the run.
+
+        One that was being written when the run was killed is left out.
+        """
         decode = msgspec.json.Decoder(_Event).decode
         try:
             content = (self._folder / HISTORY).read_bytes()

@@ -1,4 +1,4 @@
-"""Results of runs, in Python and in notebooks: ``local("birds-flow").latest().result()``; the same for deployed runs.
+"""Results of runs, in Python and in notebooks.
 
 Nothing is loaded before it is touched. Loading unpickles, and that runs code which the values name: read only what you
 or your flows wrote.
@@ -23,7 +23,9 @@ _ENDED_WELL = ("finished", "succeeded")
 
 
 def local(flow: str, root: Path | str = ".lokki", *, file: Path | str | None = None) -> FlowResults:
-    """Return the runs of a flow on this machine, emulated ones too; ``flow``: its name, such as ``"birds-flow"``.
+    """Return the runs of a flow on this machine, emulated ones too.
+
+    ``flow``: its name, such as ``"birds-flow"``.
 
     ``file``: the flow's file, for values of classes that it defines itself: what is run by ``python flow.py run`` is
     ``__main__`` there, and something else here. Default: the file that the run names, if it names one.
@@ -43,15 +45,21 @@ class FlowResults:
         return RunTable(Run(info, self._catalog.kept(info.id)) for info in self._catalog.list())
 
     def run(self, run_id: str) -> Run:
-        """Return one run. Raises RunFolderError for an id that no run of this flow has."""
+        """Return one run.
+
+        Raises RunFolderError for an id that no run of this flow has.
+        """
         return Run(self._catalog.info(run_id), self._catalog.kept(run_id))
 
     def latest(self) -> Run:
-        """Return the run that was started last. Raises RunFolderError when there is none."""
-        found = self._catalog.list()
-        if not found:
+        """Return the run that was started last.
+
+        Raises RunFolderError when there is none.
+        """
+        runs = self._catalog.list()
+        if not runs:
             raise RunFolderError(f"there is no run of {self.flow}. Start one first.")
-        return self.run(found[0].id)
+        return self.run(runs[0].id)
 
     def __repr__(self) -> str:
         return f"<results of {self.flow}>"
@@ -61,7 +69,10 @@ class FlowResults:
 
 
 class Run:
-    """One run, as it was when it was asked for. ``params``: the JSON of all its parameters, defaults included."""
+    """One run, as it was when it was asked for.
+
+    ``params``: the JSON of all its parameters, defaults included.
+    """
 
     def __init__(self, info: RunInfo, data: Kept) -> None:
         self.info = info
@@ -69,12 +80,15 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's id: on AWS, the name of the execution."""
+        """The run's id; on AWS, the name of the execution."""
         return self.info.id
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``running`` …; of a deployed run what Step Functions says, in small letters."""
+        """``finished``, ``failed``, ``running`` and so on.
+
+        Of a deployed run it is what Step Functions says, in small letters.
+        """
         return self.info.status
 
     @property
@@ -89,7 +103,10 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while that is not known."""
+        """How many seconds it took.
+
+        None while that is not known.
+        """
         return self.info.seconds
 
     @property
@@ -114,7 +131,9 @@ class Run:
         return self.kept.output(self.steps[-1])
 
     def step(self, step_id: str) -> Any:
-        """Return what a step returned: its value where it ran once, a sequence of `Items` where it ran on items.
+        """Return what a step returned.
+
+        That is its value where it ran once, and a sequence of `Items` where it ran on items.
 
         The source of a map block gives its items, as such a sequence too. Raises ParameterError for a step that the
         run does not have, StoreError for one that has no result.
@@ -125,14 +144,20 @@ class Run:
         return Items(self.kept.items(step_id)) if place.fans_out else self.kept.output(step_id)
 
     def place(self, step_id: str) -> Place:
-        """Return where a step stands in the flow. Raises ParameterError for a step that the run does not have."""
-        found = self.kept.places()
-        if step_id not in found:
-            raise ParameterError(f"the run {self.id} has no step {step_id!r}; it has {', '.join(found)}.")
-        return found[step_id]
+        """Return where a step stands in the flow.
+
+        Raises ParameterError for a step that the run does not have.
+        """
+        places = self.kept.places()
+        if step_id not in places:
+            raise ParameterError(f"the run {self.id} has no step {step_id!r}; it has {', '.join(places)}.")
+        return places[step_id]
 
     def logs(self) -> list[LogLine]:
-        """Return what its steps printed and logged, and what failed, in order of time."""
+        """Return what its steps printed and logged, in order of time.
+
+        What failed has lines too.
+        """
         return list(self.kept.log())
 
     def __repr__(self) -> str:

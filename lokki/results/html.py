@@ -1,4 +1,4 @@
-"""Small HTML tables for notebooks; everything is escaped."""
+"""Small HTML tables for notebooks, in which everything is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a run, loaded when they are touched: what every kind of run keeps, and the items of a map block."""
+"""Values of a run, loaded when they are touched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _SHOWN_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What is known of a run without reading its values. ``seconds``: how long it took, None while it goes on.
+    """What is known of a run without reading its values.
+
+    ``seconds``: how long it took, None while it goes on.
 
     ``emulated``: it ran on this machine as AWS would run it.
     """
@@ -42,7 +44,9 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a step stands in its flow: ``inner`` has the steps of its map block, and ``source`` the one it maps over.
+    """Where a step stands in its flow.
+
+    ``inner`` has the steps of its map block, and ``source`` the one it maps over.
 
     A step that runs once has no ``source``; it ``fans_out`` when a map block runs over its result.
     """
@@ -79,29 +83,41 @@ class ItemSource(Protocol):
     """Values by index, each loaded when it is asked for."""
 
     def __len__(self) -> int:
-        """Return how many items there are, failed ones and those without a result included."""
+        """Return how many items there are.
+
+        Failed ones and those without a result count.
+        """
 
     def value(self, index: int) -> object:
-        """Return one value. Raises RunError for an item that failed, StoreError for a value that is not there."""
+        """Return one value.
+
+        Raises RunError for an item that failed, StoreError for a value that is not there.
+        """
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed, with why."""
 
 
 class Kept(Protocol):
-    """What one run keeps, wherever it is. All methods raise StoreError for what is not there or cannot be read."""
+    """What one run keeps, wherever it is.
+
+    All methods raise StoreError for what is not there or cannot be read.
+    """
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
 
     def output(self, step_id: str) -> object:
-        """Return the result of a step that runs once and over whose result no map block runs."""
+        """Return the result of a step that runs once.
+
+        No map block may run over it.
+        """
 
     def items(self, step_id: str) -> ItemSource:
         """Return the items that the source of a map block gave."""
 
     def results(self, place: Place) -> ItemSource:
-        """Return what an inner step of a map block returned for each item."""
+        """Return what a map block's step returned for each item."""
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, in order of time."""
@@ -114,14 +130,19 @@ class Catalog(Protocol):
         """Return all runs, the latest first."""
 
     def info(self, run_id: str) -> RunInfo:
-        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        """Return what is known of a run.
+
+        Raises RunFolderError for an id that no run of the flow has.
+        """
 
     def kept(self, run_id: str) -> Kept:
         """Return what a run keeps."""
 
 
 class Items(Sequence[object]):
-    """The values of a map block's items in their order: a sequence that loads each value when it is touched.
+    """The values of a map block's items, in their order.
+
+    It is a sequence that loads each value when it is touched.
 
     Touching an item that failed raises RunError with its failure, and one that has no result StoreError; `failures`
     lists the failed ones, `succeeded` leaves them out. A slice is such a sequence too, and loads nothing.
@@ -148,11 +169,17 @@ class Items(Sequence[object]):
         return self._source.value(item)
 
     def failures(self) -> dict[int, Failure]:
-        """Return the items that failed, by their index in the map block, with why."""
+        """Return the items that failed, with why.
+
+        By their index in the map block.
+        """
         return {index: failure for index, failure in sorted(self._source.failures().items()) if index in self._indexes}
 
     def succeeded(self) -> Iterator[object]:
-        """Yield the values of the items that did not fail, in order, as the step after the map block gets them."""
+        """Yield the values of the items that did not fail, in order.
+
+        The step after the map block gets the same.
+        """
         failed = self._source.failures()
         for index in self._indexes:
             if index not in failed:
@@ -173,7 +200,10 @@ class Items(Sequence[object]):
 
 
 class ManifestItems:
-    """The items of a map block's manifest: ``content`` has one on each line."""
+    """The items of a map block's manifest.
+
+    ``content`` has one on each line.
+    """
 
     def __init__(self, content: bytes | mmap, load: Load) -> None:
         self._content = content
@@ -194,7 +224,7 @@ class ManifestItems:
         return self._load(entry.ref)
 
     def failures(self) -> Mapping[int, Failure]:
-        """Return nothing: what a source gave has not failed."""
+        """Return nothing, as what a source gave has not failed."""
         return {}
 
 
@@ -213,7 +243,10 @@ def short(value: object) -> str:
 
 
 def _line_starts(content: bytes | mmap) -> array[int]:
-    """Return where the lines begin that hold items: all but the brackets around them."""
+    """Return where the lines begin that hold items.
+
+    Those are all but the brackets around them.
+    """
     starts = array("q")
     start = 0
     while start < len(content):

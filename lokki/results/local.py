@@ -1,4 +1,7 @@
-"""The runs on this machine as `lokki.results.flow_results` reads them: nothing is written, locked or forced to disk."""
+"""Local runs as results are read.
+
+Nothing is written, locked or forced to disk.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ _STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 
 
 class LocalCatalog:
-    """The runs of a flow in a directory, emulated ones too; ``file``: the flow's, for values of classes of its own."""
+    """The runs of a flow in a directory, emulated ones too.
+
+    ``file``: the flow's, for values of classes that it defines.
+    """
 
     def __init__(self, flow: str, root: Path, file: Path | None = None) -> None:
         self._flow = flow
@@ -40,7 +46,10 @@ class LocalCatalog:
         return [_info(record, self._flow) for record in self._runs.list() if self._is_own(record)]
 
     def info(self, run_id: str) -> RunInfo:
-        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        """Return what is known of a run.
+
+        Raises RunFolderError for an id that no run of the flow has.
+        """
         return _info(self._record(run_id), self._flow)
 
     def kept(self, run_id: str) -> Kept:
@@ -58,7 +67,10 @@ class LocalCatalog:
         return record
 
     def _file_of(self, record: RunRecord) -> Path | None:
-        """Return the flow's file as the run's record has it, if it is still there."""
+        """Return the flow's file that a run names.
+
+        None when the file is not there any more.
+        """
         file = self._runs.folder.parent.absolute().parent / record.file
         return file if record.file and file.is_file() else None
 
@@ -83,7 +95,10 @@ class LocalRun:
         return places(self._record.plan)
 
     def output(self, step_id: str) -> object:
-        """Return the result of a step that runs once and over whose result no map block runs."""
+        """Return the result of a step that runs once.
+
+        No map block may run over it.
+        """
         with self._folder.reading(step_id):
             self._check_ended(step_id)
             return self._folder.result(step_id, self._values.load)
@@ -99,7 +114,7 @@ class LocalRun:
         return CheckedItems(items, self._folder, step_id)
 
     def results(self, place: Place) -> JournalItems:
-        """Return what an inner step of a map block returned for each item."""
+        """Return what a map block's step returned for each item."""
         source = str(place.source)
         with self._folder.reading(source):
             self._check_ended(source)
@@ -107,7 +122,10 @@ class LocalRun:
         return JournalItems(self._folder, items, place, self._record, self._values)
 
     def log(self) -> Iterator[LogLine]:
-        """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
+        """Yield what was printed and logged, and what failed.
+
+        Nothing for a run that kept no log.
+        """
         return log_lines(self._folder.path)
 
     def _check_ended(self, step_id: str) -> None:
@@ -121,7 +139,10 @@ class LocalRun:
 
 
 class ValueReader:
-    """Loads values of a run; where a class is missing, the error says how to name the flow's file."""
+    """Loads values of a run.
+
+    Where a class is missing, the error says how to name the flow's file.
+    """
 
     def __init__(self, folder: RunFolder, record: RunRecord, file: Path | None) -> None:
         self.modules = MainModule(file) if file is not None else None
@@ -145,7 +166,10 @@ class ValueReader:
             raise StoreError(f"{error}{hint}") from error
 
     def _hint(self, problem: str) -> str:
-        """Say how to name the flow's file, where a class may be missing because it is not known here."""
+        """Say how to name the flow's file where that may help.
+
+        It may where a class is not known here.
+        """
         if self._file is not None:
             return "" if self._file.is_file() else f" (there is no file {self._file})"
         if MISSING not in problem and not any(name in problem for name in MAINS):
@@ -156,7 +180,10 @@ class ValueReader:
 
 
 class CheckedItems:
-    """The items of a map block; an error about a damaged one says how to get it again."""
+    """The items of a map block.
+
+    An error about a damaged one says how to get it again.
+    """
 
     def __init__(self, items: ManifestItems, folder: RunFolder, step_id: str) -> None:
         self._items = items
@@ -172,12 +199,15 @@ class CheckedItems:
             return self._items.value(index)
 
     def failures(self) -> Mapping[int, Failure]:
-        """Return nothing: what a source gave has not failed."""
+        """Return nothing, as what a source gave has not failed."""
         return {}
 
 
 class JournalItems:
-    """What an inner step returned for each item, read from the journals when it is first asked for."""
+    """What a map block's step returned for each item.
+
+    It is read from the journals when it is first asked for.
+    """
 
     def __init__(self, folder: RunFolder, items: int, place: Place, record: RunRecord, values: ValueReader) -> None:
         self._folder = folder
@@ -200,7 +230,7 @@ class JournalItems:
                 return results.value(index, self._values.modules)
 
     def failures(self) -> Mapping[int, Failure]:
-        """Return the items that failed at this step or before it, with why."""
+        """Return the items that failed at this step or before, with why."""
         with self._reading():
             failures = self._scanned().failures
         own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
@@ -226,7 +256,10 @@ class JournalItems:
         )
 
     def _scanned(self) -> StepResults:
-        """Read where all results are, once. Raises StoreError when a map block that has ended lacks any."""
+        """Read where all results are, once.
+
+        Raises StoreError when a map block that has ended lacks any.
+        """
         if self._results is None:
             source, parts = str(self._place.source), self._folder.parts(str(self._place.source))
             results = StepResults(parts, self._items, None if self._place.is_last else self._place.id)

@@ -14,7 +14,10 @@ from lokki.results.items import LogLine
 
 
 def log_lines(folder: Path) -> Iterator[LogLine]:
-    """Yield what was printed and logged, and what failed; nothing for a run that kept no log."""
+    """Yield what was printed and logged, and what failed.
+
+    Nothing for a run that kept no log.
+    """
     path = folder / LOG
     try:
         with path.open("rb") as lines:
@@ -26,7 +29,10 @@ def log_lines(folder: Path) -> Iterator[LogLine]:
 
 
 def _event(line: bytes) -> dict[str, object]:
-    """Read a line; one that is damaged, or was being written when the run was killed, is an event that says nothing."""
+    """Read a line of the log as an event.
+
+    One that is damaged, or was being written when the run was killed, says nothing.
+    """
     try:
         event: object = msgspec.json.decode(line)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors

@@ -1,4 +1,7 @@
-"""Under which name the flow's file is imported here: values name its classes by the name that it had elsewhere."""
+"""Under which name the flow's file is imported here.
+
+Values name its classes by the name that it had elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from lokki.store.codec import MAINS
 
 
 class MainModule(Mapping[str, str]):
-    """Says under which name the flow's file is imported here, whatever it was called where it ran.
+    """Names the module of the flow's file as it is imported here.
+
+    Whatever it was called where it ran.
 
     That is ``__main__``, ``__mp_main__`` in a worker process, or the name by which others import it. Imports it when
     asked.
@@ -35,7 +40,10 @@ class MainModule(Mapping[str, str]):
 
 
 class PackagedModule(Mapping[str, str]):
-    """The same for the flow's file as functions import it from a package, where it never is ``__main__``."""
+    """The same for the flow's file in a function's package.
+
+    It never is ``__main__`` there.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -54,27 +62,29 @@ class PackagedModule(Mapping[str, str]):
 
 
 def module_of(file: Path) -> str:
-    """Return the name of the module that a flow's file is, after importing it unless it is there.
+    """Return the name of the module that a flow's file is.
+
+    The file is imported unless it is there already.
 
     Raises FlowError for a file that is not there, and whatever it raises when it is imported.
     """
-    found = _loaded(file)
-    if found is None:
+    module = _loaded(file)
+    if module is None:
         problem: FlowError | None = None
         try:
             load_flow(str(file))
         except FlowError as error:  # a file of several flows is imported all the same
             problem = error
-        found = _loaded(file)
-        if found is None:
+        module = _loaded(file)
+        if module is None:
             raise problem or FlowError(f"{file} cannot be imported.")
-    return found
+    return module
 
 
 def _loaded(file: Path) -> str | None:
-    wanted = file.resolve()
+    resolved = file.resolve()
     for name, module in [*sys.modules.items()]:
         path = getattr(module, "__file__", None)
-        if isinstance(path, str) and Path(path).name == file.name and Path(path).resolve() == wanted:
+        if isinstance(path, str) and Path(path).name == file.name and Path(path).resolve() == resolved:
             return name
     return None

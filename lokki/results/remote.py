@@ -1,4 +1,7 @@
-"""Deployed and emulated runs as results are read: values from S3, the rest from Step Functions."""
+"""Deployed runs as results are read, with values from S3.
+
+The rest is from Step Functions. Emulated runs are read so too.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,18 @@ from lokki.store.map_results import (
 
 
 class History(Protocol):
-    """What Step Functions and CloudWatch know of what happened in a run, whose id is the name of its execution."""
+    """What Step Functions and CloudWatch know of a run.
+
+    The run's id is the name of its execution.
+    """
 
     def definition(self, run_id: str) -> Json:
         """Return the state machine's definition as the run has it."""
 
     def output(self, run_id: str, state: str) -> Json:
-        """Return the output of a state of the run itself, not of a map's child; None when it has none.
+        """Return the output of a state of the run itself.
+
+        None when it has none. States of a map's children are not looked at.
 
         For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
         """
@@ -46,14 +54,22 @@ class Executions(History, Protocol):
     """The same, and which runs of one flow there are."""
 
     def list(self) -> list[RunInfo]:
-        """Return all runs, the latest first. Their status is that of the execution, in small letters."""
+        """Return all runs, the latest first.
+
+        Their status is that of the execution, in small letters.
+        """
 
     def describe(self, run_id: str) -> RunInfo:
-        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        """Return what is known of a run.
+
+        Raises RunFolderError for an id that no run of the flow has.
+        """
 
 
 class RemoteCatalog:
-    """The runs of a deployed flow; ``store``: reads what is under the flow's prefix in its bucket.
+    """The runs of a deployed flow.
+
+    ``store``: reads what is under the flow's prefix in its bucket.
 
     ``modules``: where to look here for what modules of these names have there.
     """
@@ -71,7 +87,10 @@ class RemoteCatalog:
         return self._executions.list()
 
     def info(self, run_id: str) -> RunInfo:
-        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
+        """Return what is known of a run.
+
+        Raises RunFolderError for an id that no run of the flow has.
+        """
         return self._executions.describe(run_id)
 
     def kept(self, run_id: str) -> RemoteRun:
@@ -80,7 +99,9 @@ class RemoteCatalog:
 
 
 class RemoteRun:
-    """What a deployed run keeps: small results in the states, others, and all of a map's results, in S3.
+    """What a deployed run keeps.
+
+    Small results are in its states; others, and all of a map's results, in S3.
 
     ``modules``: where to look here for what modules of these names have there.
     """
@@ -99,13 +120,16 @@ class RemoteRun:
         return places(self._history.definition(self._run_id))
 
     def output(self, step_id: str) -> object:
-        """Return the result of a step that runs once and over whose result no map block runs."""
-        given = self._history.output(self._run_id, state_name(step_id))
-        if given is None:
+        """Return the result of a step that runs once.
+
+        No map block may run over it.
+        """
+        output = self._history.output(self._run_id, state_name(step_id))
+        if output is None:
             raise StoreError(
                 f"the run {self._run_id} has no result of {step_id}(): it did not get that far, or failed."
             )
-        return self._load(ref_from_json(given))
+        return self._load(ref_from_json(output))
 
     def items(self, step_id: str) -> ManifestItems:
         """Return the items that the source of a map block gave."""
@@ -113,17 +137,17 @@ class RemoteRun:
         return ManifestItems(bytes(self._store.read(Stored(url))), self._load)
 
     def results(self, place: Place) -> RemoteItems:
-        """Return what an inner step of a map block returned for each item."""
+        """Return what a map block's step returned for each item."""
         source = str(place.source)
         count = len(self.items(source))
-        given = self._history.output(self._run_id, state_name(source) + MAP_SUFFIX)
-        key = given.get("results_manifest_key") if isinstance(given, dict) else None
-        found = read_results(self._store, key if isinstance(key, str) else None, place.inner, count)
+        output = self._history.output(self._run_id, state_name(source) + MAP_SUFFIX)
+        key = output.get("results_manifest_key") if isinstance(output, dict) else None
+        outcomes = read_results(self._store, key if isinstance(key, str) else None, place.inner, count)
 
         def own(index: int) -> Ref:
             return Stored(self._store.url(self._keys.item_output(place.id, (index,))))
 
-        return RemoteItems(self._load, own, place, count, found)
+        return RemoteItems(self._load, own, place, count, outcomes)
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, in order of time."""
@@ -136,44 +160,52 @@ class RemoteRun:
 
 
 class RemoteItems:
-    """What an inner step returned for each item, as ResultWriter's files and the step's own objects have it.
+    """What a map block's step returned for each item.
+
+    ResultWriter's files and the step's own objects have it.
 
     ``own``: says where the step's own object for an item is, if there is one.
     """
 
     def __init__(
-        self, load: Load, own: Callable[[int], Ref], place: Place, count: int, found: Mapping[int, Ref | Failure]
+        self, load: Load, own: Callable[[int], Ref], place: Place, count: int, outcomes: Mapping[int, Ref | Failure]
     ) -> None:
         self._load = load
         self._own = own
         self._place = place
         self._count = count
-        self._found = found
+        self._outcomes = outcomes
 
     def __len__(self) -> int:
         return self._count
 
     def value(self, index: int) -> object:
         """Load what the step returned for an item."""
-        found = self._found.get(index)
+        outcome = self._outcomes.get(index)
         if not self._place.is_last:
-            return self._inner_value(index, found)
-        if isinstance(found, Failure):
-            raise failed_item((index,), found)
-        if found is None:
+            return self._inner_value(index, outcome)
+        if isinstance(outcome, Failure):
+            raise failed_item((index,), outcome)
+        if outcome is None:
             raise StoreError(f"item {index} of {self._place.source}() has no result: the run did not finish it.")
-        return self._load(found)
+        return self._load(outcome)
 
     def failures(self) -> Mapping[int, Failure]:
-        """Return the items that failed, with why: at whichever inner step, where the step is not known."""
-        failed = {index: found for index, found in self._found.items() if isinstance(found, Failure)}
+        """Return the items that failed, with why.
+
+        At whichever inner step, where the step is not known.
+        """
+        failed = {index: outcome for index, outcome in self._outcomes.items() if isinstance(outcome, Failure)}
         own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
         return {i: failure for i, failure in failed.items() if self._place.is_last or failure.step in own}
 
-    def _inner_value(self, index: int, found: Ref | Failure | None) -> object:
-        """Load an object of its own; what travelled inside the child execution, or in a batch's pack, is not found."""
-        if isinstance(found, Failure) and index in self.failures():
-            raise failed_item((index,), found)
+    def _inner_value(self, index: int, outcome: Ref | Failure | None) -> object:
+        """Load an object of the step's own for an item.
+
+        What travelled inside the child execution, or in a batch's pack, has none.
+        """
+        if isinstance(outcome, Failure) and index in self.failures():
+            raise failed_item((index,), outcome)
         step = self._place.id
         try:
             return self._load(self._own(index))

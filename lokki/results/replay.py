@@ -22,7 +22,10 @@ from lokki.store.manifest import check_items
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One call of a run with all that it needs: ``value`` is what comes down the chain, None for a first step."""
+    """One call of a run with all that it needs.
+
+    ``value`` is what comes down the chain, None for a first step.
+    """
 
     call: Call
     invocation: Invocation
@@ -30,7 +33,9 @@ class Replay:
     item: ItemPath = ()
 
     def run(self) -> object:
-        """Run the step once, without its retries and its timeout, and return its result: a source's items as a list.
+        """Run the step once and return its result.
+
+        Without its retries and its timeout; a source's items come as a list.
 
         The result must pickle, as in a run. Raises StepFailedError, whose cause is what the step raised.
         """
@@ -38,7 +43,9 @@ class Replay:
 
 
 def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str], None]) -> Replay:
-    """Fetch the input that a step had in a run; ``item``: the path of the item, for a step inside of a map block.
+    """Fetch the input that a step had in a run.
+
+    ``item``: the path of the item, for a step inside of a map block.
 
     Where the run does not keep what an earlier step of the map block returned for the item, that step is run again,
     and ``tell`` is told. Raises ParameterError for a step or an item that there is not, RunError for an item that did
@@ -48,7 +55,7 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str
     names = {param.name for param in plan.params}
     params = bind_parameters(plan.params, {name: value for name, value in of.params.items() if name in names})
     invocations = {
-        each.id: prepare(each, plan.steps[each.step], params) for each in (block.calls if block else (call,))
+        step.id: prepare(step, plan.steps[step.step], params) for step in (block.calls if block else (call,))
     }
     if block is None:
         if item:
@@ -59,14 +66,20 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str
 
 
 def debug(error: BaseException, stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:
-    """Open Python's debugger where an error was raised, at the user's own line that led to it."""
+    """Open Python's debugger where an error was raised.
+
+    It begins at the user's own line that led to it.
+    """
     debugger = _Debugger(error, stdin, stdout)
     debugger.reset()
     debugger.interaction(None, error)
 
 
 class _Debugger(pdb.Pdb):
-    """Begins at the last frame of the user's, from which ``down`` leads into libraries and ``up`` to lokki."""
+    """Begins at the last frame of the user's.
+
+    From there ``down`` leads into libraries and ``up`` to lokki.
+    """
 
     def __init__(self, error: BaseException, stdin: TextIO | None, stdout: TextIO | None) -> None:
         super().__init__(stdin=stdin, stdout=stdout)
@@ -86,8 +99,8 @@ def _find(plan: Plan, step_id: str, of: Run) -> tuple[Call, FanOut | None]:
         for call in calls_in((op,)):
             if call.id == step_id:
                 return call, op if isinstance(op, FanOut) else None
-    known = ", ".join(call.id for call in plan.calls)
-    raise ParameterError(f"the flow has no step {step_id!r} any more; it has {known}.")
+    steps = ", ".join(call.id for call in plan.calls)
+    raise ParameterError(f"the flow has no step {step_id!r} any more; it has {steps}.")
 
 
 def _input(plan: Plan, of: Run, call: Call) -> object:
@@ -121,7 +134,10 @@ def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
 def _item_input(
     of: Run, block: FanOut, call: Call, invocations: dict[str, Invocation], item: int, tell: Callable[[str], None]
 ) -> object:
-    """Return what an inner step got for an item: the latest that is kept, and from there what steps return now."""
+    """Return what a map block's step got for an item.
+
+    The latest value that is kept, and from there what steps return now.
+    """
     earlier = block.calls[: block.calls.index(call)]
     if isinstance(call.reads, Item):
         return of.kept.items(block.source).value(item)
@@ -142,7 +158,10 @@ def _check_reached(of: Run, earlier: Sequence[Call], call: Call, item: int) -> N
 
 
 def _latest_kept(of: Run, block: FanOut, earlier: Sequence[Call], item: int) -> tuple[object, Sequence[Call]]:
-    """Return the latest value of an item that is kept, and the steps that made what the step got from it."""
+    """Return the latest value of an item, and the steps after it.
+
+    Those made what the step got from it.
+    """
     for number in reversed(range(len(earlier))):
         try:
             return of.kept.results(of.place(earlier[number].id)).value(item), earlier[number + 1 :]
