@@ -53,7 +53,7 @@ def make_handler(
     """
     single: Mapping[str, Json] = {step.name: {"first": flow is not None}}
     if environ is os.environ:
-        _put_programs_on_path(os.environ)
+        _prepare_for_programs(os.environ)
     handled = parse_calls(step.name, calls if calls is not None else single)
     function = _Function(step, flow.params if flow is not None else (), handled, environ)
     function.start()  # while Lambda starts the function, it has a full CPU
@@ -70,14 +70,20 @@ def make_handler(
     return lambda_handler
 
 
-def _put_programs_on_path(environ: MutableMapping[str, str]) -> None:
+def _prepare_for_programs(environ: MutableMapping[str, str]) -> None:
     """Let steps start programs of packages by their names, as they can in an environment that is active here."""
+    root = environ.get("LAMBDA_TASK_ROOT", "")
     # What installs packages into a folder puts their programs into bin/ there, where Lambda does not look.
-    folder = f"{environ['LAMBDA_TASK_ROOT']}/bin" if environ.get("LAMBDA_TASK_ROOT") else ""
+    folder = f"{root}/bin" if root else ""
     before = environ.get("PATH", os.defpath)
     # Not Path.is_dir(): a cold start need not import pathlib.
     if folder and os.path.isdir(folder) and folder not in before.split(os.pathsep):  # noqa: PTH112
         environ["PATH"] = f"{before}{os.pathsep}{folder}"
+    # Where the runtime imports packages from, programs in Python do not look by themselves: neither those in bin/, nor
+    # `python -m` in another directory.
+    others = environ.get("PYTHONPATH", "")
+    if root and root not in others.split(os.pathsep):
+        environ["PYTHONPATH"] = f"{root}{os.pathsep}{others}".rstrip(os.pathsep)
 
 
 class _Function:

@@ -127,6 +127,32 @@ print(run.fn(), os.environ["PATH"].count("bin"), end="")
 """
 
 
+STARTING_PYTHON = """
+import os, subprocess, sys
+from lokki import step
+from lokki.runtime.handler import make_handler
+
+@step
+def run() -> str:
+    commands = [["lokki-test-tool"], [sys.executable, "-m", "honk"]]
+    return "".join(subprocess.run(command, cwd="/", capture_output=True, text=True).stdout for command in commands)
+
+handler = make_handler(run, calls={"run": {"first": True}})
+print(run.fn(), end="")
+"""
+
+
+def test_programs_in_python_import_what_the_package_has_in_any_directory(tmp_path: Path) -> None:
+    (tmp_path / "honk.py").write_text("print('honk')")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "lokki-test-tool").write_text(f"#!{sys.executable}\nimport honk")
+    (tmp_path / "bin" / "lokki-test-tool").chmod(0o755)
+    environ = {**os.environ, "LAMBDA_TASK_ROOT": str(tmp_path)}
+    command = [sys.executable, "-c", STARTING_PYTHON]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "honk\nhonk\n", done.stderr
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_steps_find_the_programs_of_packages_behind_all_others(tmp_path: Path, again: bool) -> None:
     (tmp_path / "bin").mkdir()
