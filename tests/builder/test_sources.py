@@ -498,23 +498,126 @@ def test_files_that_code_names_and_no_package_has_are_notes(project: Project) ->
     assert project.collect("my_flow.py", config={"include": ["a.csv", "top"]})["notes"] == []
 
 
-def test_modules_that_code_imports_by_computed_names_and_no_package_has_are_notes(project: Project) -> None:
-    loads = ["import_module(f'plugins.{1}')", "import_module('more.deep.' + 'a')", "import_module(name)"]
-    project.write(
-        {
-            "my_flow.py": flow("from importlib import import_module", f"def f(name):\n    {'; '.join(loads)}"),
-            "plugins/a.py": "",
-            "plugins/b.py": "",
-            "more/deep/a.py": "",
-        }
+# Imports by names that code computes
+
+
+def collected(project: Project, files: Mapping[str, str], *lines: str, **config: object) -> list[str]:
+    """Return the files beyond the flow's that a flow with some lines in a function comes to."""
+    body = "\n    ".join(lines)
+    project.write({"my_flow.py": flow("import importlib, pkgutil, runpy", f"def f(name):\n    {body}"), **files})
+    found = project.collect("my_flow.py", config=config)
+    assert found["notes"] == []
+    return [path for path in found["files"] if path != "my_flow.py"]  # type: ignore[attr-defined]
+
+
+BIRDS = {"birds/__init__.py": "", "birds/duck.py": "import pond", "birds/data/goose.txt": "", "pond.py": ""}
+DEEP = {"birds/wild/__init__.py": "", "birds/wild/crane.py": "", "geese/grey.py": ""}
+ALL_BIRDS = [
+    "birds/__init__.py", "birds/data/goose.txt", "birds/duck.py", "birds/wild/__init__.py", "birds/wild/crane.py",
+    "pond.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "importlib.import_module(f'birds.{name}')",
+        "importlib.import_module('birds.' + name)",
+        "__import__('birds.%s' % name)",
+        "pkgutil.resolve_name('birds.{}:honk'.format(name))",
+        "runpy.run_module(f'birds.{name}')",
+        "import birds; importlib.import_module(name)",
+        "import birds; map(importlib.import_module, name)",
+        "import birds; [one.name for one in pkgutil.walk_packages(birds.__path__, 'birds.')]",
+        "from pathlib import Path; sorted((Path(__file__).parent / 'birds').glob('*.py'))",
+        "from importlib.util import spec_from_file_location as load; spec_from_file_location(name, f'birds/{name}.py')",
+        "table = {'duck': 'birds.wild'}; importlib.import_module(table[name]), 'birds'",
+    ],
+)
+def test_a_package_is_whole_where_code_may_import_any_of_its_modules(project: Project, line: str) -> None:
+    assert collected(project, {**BIRDS, **DEEP}, line) == ALL_BIRDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import importlib\ndef __getattr__(name): return importlib.import_module(f'.{name}', __name__)",
+        "from importlib import import_module as get\ndef load(name): return get('.' + NAMES[name], __package__)",
+        "import pkgutil\nfor one in pkgutil.iter_modules(__path__): __import__(f'{__name__}.{one.name}')",
+        "import os\nNAMES = [name[:-3] for name in os.listdir(os.path.dirname(__file__)) if name.endswith('.py')]",
+        "import lazy_loader as lazy\n__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)",
+    ],
+)
+def test_a_package_that_imports_its_own_modules_by_computed_names_is_whole(project: Project, text: str) -> None:
+    assert collected(project, {**BIRDS, **DEEP, "birds/__init__.py": text}, "import birds") == ALL_BIRDS
+
+
+def test_modules_that_texts_name_are_packed(project: Project) -> None:
+    files = {
+        **BIRDS,
+        **DEEP,
+        "handlers.py": "",
+        "unused.py": "",
+        "config/__init__.py": "",
+        "config/loaded.toml": "runs = 'jobs.daily:run'",
+        "jobs/daily.py": "",
+        "jobs/weekly.py": "",
+    }
+    lines = (
+        "config = {'class': 'birds.wild.crane.Loud', 'hook': 'handlers:run'}",
+        "import config",
+        "'unused', 'geese.csv'",
     )
-    note = (
-        "my_flow.py:5 imports modules of {} by names that it computes, and not all of them are packed; to pack them, "
-        "include {}/*.py"
-    )
-    some = project.collect("my_flow.py", config={"include": ["plugins/a.py"]})
-    assert some["notes"] == [note.format("plugins", "plugins"), note.format("more.deep", "more/deep")]
-    assert project.collect("my_flow.py", config={"include": ["plugins/*.py", "more/deep/*.py"]})["notes"] == []
+    assert collected(project, files, *lines) == [
+        "birds/__init__.py", "birds/data/goose.txt", "birds/wild/__init__.py", "birds/wild/crane.py",
+        "config/__init__.py", "config/loaded.toml", "handlers.py", "jobs/daily.py",
+    ]  # fmt: skip
+
+
+def test_a_star_imports_the_modules_that_all_names(project: Project) -> None:
+    files = {**BIRDS, **DEEP, "birds/__init__.py": "__all__ = ['duck']", "nest.py": "from birds import *"}
+    assert "birds/duck.py" in collected(project, files, "import nest")
+    assert "birds/duck.py" not in collected(project, files, "import birds")
+
+
+def test_what_code_cannot_import_is_left_out_of_whole_packages(project: Project) -> None:
+    files = {
+        **BIRDS,
+        "birds/tests/test_duck.py": "",
+        "birds/template.py": "def {{ name }}():",
+        "birds/old.py": "import gone",
+    }
+    line = "importlib.import_module(f'birds.{name}')"
+    whole = ["birds/__init__.py", "birds/data/goose.txt", "birds/duck.py", "pond.py"]
+    assert collected(project, files, line, exclude=["old.py"]) == whole
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "importlib.import_module('birds')",
+        "import birds; importlib.import_module(f'geese.{name}')",
+        "import birds; importlib.import_module(__name__)",
+        "import birds; sorted(name.glob('*.csv')); name.attach('birds.duck'); importlib.util.find_spec(name)",
+    ],
+)
+def test_a_package_is_not_whole_where_code_imports_by_other_names(project: Project, line: str) -> None:
+    assert "birds/wild/crane.py" not in collected(project, {**BIRDS, **DEEP}, line)
+
+
+def test_entry_points_of_the_project_are_packed_where_code_asks_for_some(project: Project, tmp_path: Path) -> None:
+    site = "site-packages/birds-1.dist-info"
+    url = {"url": f"file://{project.folder}", "dir_info": {"editable": True}}
+    files = {
+        f"{site}/direct_url.json": json.dumps(url),
+        f"{site}/entry_points.txt": "[sounds]\nquack = birds.duck:quack\n",
+    }
+    line = "import sys; from importlib.metadata import entry_points; entry_points(group='sounds')"
+    on_path = "import sys; sys.path.append('site-packages')"
+    project.write({"my_flow.py": flow(on_path, f"def f():\n    {line}"), **BIRDS, **DEEP, **files})
+    assert "birds/duck.py" in project.collect("my_flow.py")["files"]  # type: ignore[operator]
+    project.write({"my_flow.py": flow(on_path)})
+    assert project.collect("my_flow.py")["files"] == ["my_flow.py"]
 
 
 # Names of Python's modules

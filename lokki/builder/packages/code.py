@@ -78,6 +78,21 @@ def last_name(expression: ast.expr) -> str:
     return expression.id if isinstance(expression, ast.Name) else ""
 
 
+def texts_of(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the texts among nodes, outer ones first.
+
+    Those that stand by themselves, such as docstrings, say nothing.
+    """
+    descriptions: set[ast.expr] = set()
+    for node in nodes:
+        match node:
+            # Nodes come outer ones first, so a statement is here before the text that it consists of.
+            case ast.Expr(value=value):
+                descriptions.add(value)
+            case ast.Constant(value=str(text)) if node not in descriptions:
+                yield text
+
+
 def lokki_names(tree: ast.Module) -> LokkiNames:
     """Return what a module imports of lokki and binds to nothing else.
 

@@ -66,7 +66,7 @@ class Selection:
     def notes(self) -> tuple[str, ...]:
         """Notes for the user, a line each."""
         packed = dict.fromkeys(self.packed)  # a link to a folder is noted with each file behind it
-        return (*packed, *first_notes(self.left_out, "more files are not packed, for such reasons"))
+        return (*packed, *first_notes([*dict.fromkeys(self.left_out)], "more files are not packed, for such reasons"))
 
     def read(self, limit: int) -> dict[str, bytes]:
         """Read the files, except for those with a private key.
@@ -177,6 +177,21 @@ class FileChoice:
                         chosen.left_out.append(_not_packed(entry.path, reason))
                     else:
                         chosen.files[entry.path] = entry.file
+
+    def modules_of(self, package: str, folders: Iterable[Path]) -> Iterator[TreeEntry]:
+        """Yield the modules in a package, at any depth.
+
+        Those that only ``include`` can name are not among them.
+        """
+
+        def enters(path: str, _: Path) -> bool:
+            return not path_matches(path, self.exclude)
+
+        tree = Tree(self.roots, self.skipped, frozenset(), enters)
+        for folder in folders:
+            for entry in tree.walk(folder, f"{package}/"):
+                if entry.path.endswith(".py") and not entry.obstacle:
+                    yield entry
 
 
 def first_notes(notes: Sequence[str], of_others: str) -> list[str]:

@@ -13,7 +13,7 @@ import ast
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec
 from pathlib import Path, PurePosixPath
@@ -98,6 +98,7 @@ class Walk:
     _seen: set[str] = field(default_factory=set)
     _waiting: list[str] = field(default_factory=list)
     _tops: dict[str, list[Path]] = field(default_factory=dict)
+    _own: dict[str, list[Path]] = field(default_factory=dict)
 
     def follow(self, names: Iterable[str]) -> None:
         """Add the modules of these names, and all that they import.
@@ -146,6 +147,17 @@ class Walk:
         self.files[path], self.sources[path], self.trees[path] = source, file, tree
         self.imports[path] = read_imports(tree, path)
         self._waiting.extend(name for statement in self.imports[path] for name in statement.names)
+
+    def has(self, name: str) -> bool:
+        """Tell whether a module, or a folder of modules, is the project's."""
+        top, *rest = name.split(".")
+        places = self._own_places(top)
+        for part in (top, *rest):
+            module = _module_in(places, part)
+            if module is None:
+                return False
+            places = module[1]
+        return True
 
     def foreign(self, starts: Iterable[str]) -> dict[str, str]:
         """Return the modules of others that these always import.
@@ -197,19 +209,22 @@ class Walk:
 
     def _own_places(self, name: str) -> list[Path]:
         """Return the folders of a top-level module, if they are the project's."""
-        if name == "lokki":
-            return []
+        if name not in self._own:
+            self._own[name] = [*self._find_own(name)] if name != "lokki" else []
+        return self._own[name]
+
+    def _find_own(self, name: str) -> Iterator[Path]:
         try:
             # Only top-level names are asked for: to find a submodule, Python imports the package above.
             spec = self.find(name)
         except (ImportError, ValueError):  # a finder that fails, or a module without a spec
-            return []
+            return
         if spec is None:
-            return []
+            return
         places = [_plain(place).parent for place in spec.submodule_search_locations or ()]
         if not places and spec.has_location and spec.origin:
             places = [_plain(spec.origin).parent]
-        return [place for place in places if name in self.folders.copies or self.folders.is_own(place)]
+        yield from (place for place in places if name in self.folders.copies or self.folders.is_own(place))
 
     def _check_shadow(self, name: str, own: list[Path]) -> None:
         """Refuse a module that is named like one of Python's.

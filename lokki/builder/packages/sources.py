@@ -22,11 +22,11 @@ from types import ModuleType
 from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.lambda_pkg import Importable
 from lokki.builder.package_types import BuildError
-from lokki.builder.packages.code import module_name, parse
-from lokki.builder.packages.data_files import FileChoice, Selection, first_notes, read_file
+from lokki.builder.packages.data_files import FileChoice, Selection, first_notes
 from lokki.builder.packages.imports import ModuleImport
+from lokki.builder.packages.lazy_walk import LazyWalk
 from lokki.builder.packages.modules import Walk, code_folders
-from lokki.builder.packages.unpacked import unpacked_files, unpacked_modules
+from lokki.builder.packages.unpacked import unpacked_files
 from lokki.chain import AnyStep, StepNode
 from lokki.config import LokkiConfig
 from lokki.decorators import Flow
@@ -134,16 +134,7 @@ def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> 
     chosen = Selection()
     if config.include:
         choice.include(config.include, walk.bases(), chosen)
-    for path, file in chosen.files.items():
-        # What is no Python, such as a template for code, is data.
-        if (
-            path.endswith(".py")
-            and all(part.isidentifier() for part in module_name(path).split("."))
-            and parse(read_file(file)) is not None
-        ):
-            walk.add(module_name(path), file)
-            walk.follow([module_name(path)])
-    choice.data_of(walk.packages, chosen)
+    LazyWalk(walk, choice, chosen).complete()
     return chosen
 
 
@@ -152,7 +143,6 @@ def _notes(walk: Walk, chosen: Selection, files: Mapping[str, bytes]) -> Iterato
     yield from walk.links()
     yield from chosen.notes
     yield from first_notes([*unpacked_files(walk.trees, walk.sources, files)], "more files are named and not packed")
-    yield from unpacked_modules(walk.trees, walk.sources, files)
 
 
 def lokki_files() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What the project's code names and no package has: a ``birds.csv`` beside the flow, plugins by a computed name."""
+"""What the project's code names and no package has, such as a ``birds.csv`` beside the flow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from lokki.builder.packages.code import last_name
 from lokki.builder.packages.data_files import printable
 from lokki.builder.packages.sensitive import is_named_like_secret
 
@@ -37,43 +36,6 @@ def unpacked_files(
                     noted.add(place)
                     remedy = f"if the flow reads it, include {printable(place)}"
                     yield f"{path}:{line} names {printable(name)}, which no package has; {remedy}"
-
-
-def unpacked_modules(
-    trees: Mapping[str, ast.Module], sources: Mapping[str, Path], packed: Iterable[str]
-) -> Iterator[str]:
-    """Yield a note on each import by a computed name of what is not packed.
-
-    Such as ``import_module(f"plugins.{name}")``. Arguments are those of `unpacked_files`.
-    """
-    packed_paths = {*packed}
-    for path, tree in sorted(trees.items()):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and last_name(node.func) in ("import_module", "__import__") and node.args:
-                package = _computed_below(node.args[0])
-                place = package.replace(".", "/")
-                folder = _top(path, sources[path]) / place
-                if package and any(f"{place}/{file.name}" not in packed_paths for file in folder.glob("*.py")):
-                    yield (
-                        f"{path}:{node.lineno} imports modules of {package} by names that it computes, and not all of "
-                        f"them are packed; to pack them, include {place}/*.py"
-                    )
-
-
-def _computed_below(name: ast.expr) -> str:
-    """Return the package that a computed name of a module is in.
-
-    It is "plugins" for ``f"plugins.{name}"`` and ``"plugins." + name``, "" of anything else.
-    """
-    match name:
-        case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
-            start = text
-        case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Add()):
-            start = text
-        case _:
-            return ""
-    package, dot, _ = start.rpartition(".")
-    return package if dot and all(part.isidentifier() for part in package.split(".")) else ""
 
 
 def _top(path: str, source: Path) -> Path:

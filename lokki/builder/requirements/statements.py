@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
 
+from lokki.builder.packages.code import texts_of
+
 WORD: Final = re.compile(r"[A-Za-z_][\w.-]*\w|[A-Za-z_]")
 """A word of a text that may be the name of a module, a package or a program."""
 
@@ -81,7 +83,7 @@ def _read(statement: ast.stmt) -> Statement:
         frozenset(module for _, node in imports for module in _imported(node)),
         any(alias.name == "*" for _, node in imports for alias in node.names),
         tuple((depth, *alias) for depth, node in imports for alias in _aliases(node)),
-        frozenset(_words([node for _, node in nodes])),
+        frozenset(word for text in texts_of(node for _, node in nodes) for word in WORD.findall(text)),
         tuple(place for call in calls for place in _computed(call)),
         _uses([node for _, node in nodes]),
     )
@@ -112,21 +114,6 @@ def _aliases(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
             yield (alias.asname, alias.name) if alias.asname else (top, top)
     elif not node.level:
         yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
-
-
-def _words(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Yield the words of texts.
-
-    Texts that stand by themselves, such as docstrings, say nothing.
-    """
-    descriptions: set[ast.expr] = set()
-    for node in nodes:
-        match node:
-            # Nodes come outer ones first, so a statement is here before the text that it consists of.
-            case ast.Expr(value=value):
-                descriptions.add(value)
-            case ast.Constant(value=str(text)) if node not in descriptions:
-                yield from WORD.findall(text)
 
 
 def _computed(call: ast.Call) -> Iterator[tuple[int, str]]:
