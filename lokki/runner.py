@@ -1,4 +1,7 @@
-"""Running a flow on this machine, as it would run deployed: the same plan, binding, conversion, codec and retries."""
+"""Runs a flow on this machine as it would run deployed.
+
+Plan, binding, conversion, codec and retries are the same.
+"""
 
 from __future__ import annotations
 

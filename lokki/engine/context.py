@@ -1,4 +1,7 @@
-"""Which step, and which item of a map block, the current thread is at: what printed lines are told apart by."""
+"""Which step, and which item of a map block, the current thread is at.
+
+That is how lines that steps print are told apart.
+"""
 
 from __future__ import annotations
 

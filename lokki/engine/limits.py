@@ -1,4 +1,7 @@
-"""Time limits of steps and of runs. No Python thread can be stopped from outside: a late step is left behind."""
+"""Time limits of steps and of runs.
+
+No Python thread can be stopped from outside, so a late step that does not end by itself is left behind.
+"""
 
 from __future__ import annotations
 

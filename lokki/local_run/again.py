@@ -1,4 +1,7 @@
-"""What of a run is to run again although its results are there: decided from the plan, before anything is removed."""
+"""What of a resumed run is to run again, although its results are there.
+
+It is decided from the plan, before anything is removed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file descriptors of this process: what stands at a number, and how C writes to it.
+"""What stands at a file descriptor's number in this process, and how C writes to it.
 
 Why: programs that a step starts, and C code that it calls, write to the descriptors 1 and 2 past Python's streams; and
 a child that a step forks has a copy of every descriptor of the run. No file object of Python's reaches either: only

@@ -1,4 +1,4 @@
-"""One local run: executes the operations of a plan in order, each unless its result is there already."""
+"""Executes the operations of a plan in order, each unless its result is there already."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Setup:
 
 
 class _SourceError(Exception):
-    """Wraps what the user's generator raised, so that it is not ours."""
+    """Carries an error of the user's generator past our own handlers."""
 
     def __init__(self, raised: Exception) -> None:
         super().__init__()
@@ -272,7 +272,10 @@ class LocalExecution:
         )
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
-        """Note, if it is so, that other code makes the results from this part on."""
+        """Record from which part on other code makes a map block's results.
+
+        Nothing is recorded where the code is the same.
+        """
         code = {name: self._code[name] for name in _names([op])}
         noted = self._record.changed_code.get(op.source, [])
         latest = noted[-1].code if noted else {name: self._record.code[name] for name in code}
@@ -495,7 +498,7 @@ def _names(ops: Sequence[Op]) -> list[str]:
 
 
 def _guarded(items: Iterable[object]) -> Iterator[object]:
-    """Yield the items of the user's iterable, and mark its errors as such."""
+    """Yield the user's items, and mark errors of their making as the user's."""
     try:
         yield from items
     except (LokkiError, OSError) as error:

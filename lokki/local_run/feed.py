@@ -1,4 +1,4 @@
-"""Handing out the items of a map block to its workers, in chunks whose size follows how long items take.
+"""Hands out the items of a map block, in chunks whose size follows how long items take.
 
 What a kill can cost each worker is so bounded: the items that it finished in the last 50 ms (`CHUNK_SECONDS`), whose
 results it has not written yet, and the one that it is at. Of that one, inner steps that took longer than 50 ms are
@@ -103,9 +103,9 @@ class Feed:
         return self._chunk(lines, indexes)
 
     def give_back(self, chunk: Chunk, *, without: Container[int], retry: PendingRetry | None = None) -> None:
-        """Take back the items of a worker that ended, but those ``without``.
+        """Take back the items that a worker has not done which ended.
 
-        Each comes out again alone.
+        ``without``: the indexes of those that it has done. Each of the others comes out again alone.
         """
         for line, index in zip(chunk.lines, chunk.indexes, strict=True):
             if index not in without:

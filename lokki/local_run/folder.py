@@ -1,4 +1,4 @@
-"""The files in the folder of one run: the name of each, and that it is what lokki wrote there when it is read.
+"""The files in the folder of one run, each checked when it is read.
 
 Every name in a run's folder is decided here, or in `lokki.store.keys` where the object has the same name on S3. In the
 order in which they are written: the record, the lock, the log; for each step its result or its items, then its outcome,
@@ -47,7 +47,7 @@ type StepOutcome = dict[str, Json]
 
 
 class MapOutcome(msgspec.Struct, frozen=True):
-    """How many items a map block had that has ended, and what became of them."""
+    """What became of the items of a map block that has ended."""
 
     items: int
     succeeded: int
@@ -77,7 +77,7 @@ class RunFolder:
         return self.path / source_id / _MAP_OUTCOME
 
     def outcome(self, step_id: str) -> StepOutcome | None:
-        """Return the outcome of a step that runs once, or None while it runs."""
+        """Return the outcome of a step that runs once, or None until it has ended."""
         return self._read(f"{step_id}/{_OUTCOME}")
 
     def write_outcome(self, step_id: str, outcome: bytes) -> None:
@@ -98,7 +98,7 @@ class RunFolder:
         self.write_outcome(step_id, msgspec.json.encode(outcome))
 
     def output(self, step_id: str) -> Path:
-        """Return where a result is that is too large for its step's outcome."""
+        """Return where the result of a step is that has a file of its own."""
         return self.path.parent / self.keys.output(step_id)
 
     def result(self, step_id: str, load: Callable[[Ref], object] | None = None) -> object:
@@ -109,7 +109,7 @@ class RunFolder:
         return (load or self.load)(ref_from_json(self._existing_outcome(step_id)))
 
     def map_outcome(self, source_id: str) -> MapOutcome | None:
-        """Return the outcome of a map block, or None while it runs."""
+        """Return the outcome of a map block, or None until it has ended."""
         key = f"{source_id}/{_MAP_OUTCOME}"
         outcome = self._read(key)
         try:
@@ -118,7 +118,7 @@ class RunFolder:
             raise damaged(f"{self.path / key} is damaged: {error}", _AGAIN) from None
 
     def failed_items(self, source_id: str) -> int:
-        """Return how many items of a map block failed, 0 while it runs."""
+        """Return how many items of a map block failed, 0 until it has ended."""
         outcome = self.map_outcome(source_id)
         return 0 if outcome is None else outcome.failed
 

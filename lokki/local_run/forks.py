@@ -1,4 +1,4 @@
-"""What processes that a step forks must let go of: asked of Python at every fork while a run is in progress.
+"""What a process that a step forks must let go of, at every fork while a run is in progress.
 
 ``multiprocessing``, ``os.fork`` and ``subprocess`` with ``preexec_fn`` give the child a copy of everything that the run
 holds. A lock that another thread held stays locked for ever, an open lock file keeps the run from being resumed, and a
@@ -109,7 +109,7 @@ def _let_go() -> None:
 
 
 def _leave(error: BaseException | None) -> NoReturn:
-    """End a forked child, but not as Python ends a program.
+    """End a forked child without the exit handlers of the program.
 
     What is registered to happen at the program's end is the parent's.
     """

@@ -102,9 +102,9 @@ def interruptible(numbers: Sequence[signal.Signals] = _ENDING) -> Iterator[None]
 
 @contextmanager
 def given_up_by(give_up: Callable[[], object]) -> Iterator[None]:
-    """Call a function when what is done meanwhile goes on long after a signal.
+    """Call a function if what runs meanwhile has not ended after a signal.
 
-    It is called on a thread of its own.
+    It is called on a thread of its own, `GIVE_UP_SECONDS` after the signal.
     """
     if not _interrupts.handlers or _interrupts.wake is not None:
         yield

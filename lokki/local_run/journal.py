@@ -1,4 +1,4 @@
-"""Checkpoints of a map block: the files that workers write, which no kill and no power cut can spoil.
+"""The checkpoints of a map block, which no kill and no power cut can spoil.
 
 Every worker owns one *part*, two files: ``part-0001.jsonl``, the journal, and ``part-0001.pkl.gz``, a pack of the
 results that do not travel inline. A journal line is a checksum and a JSON array of records, written after the pack's
@@ -163,7 +163,7 @@ class PartWriter:
 
 
 def part_number(path: Path) -> int:
-    """Return the number of a part, which workers in one place share.
+    """Return the number of a part.
 
     It is 1 for ``part-0001.jsonl``, and for ``part-0001-1.jsonl`` of the worker in the place of one that died.
     """

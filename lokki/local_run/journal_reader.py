@@ -1,4 +1,4 @@
-"""Reads the journals of a map block: the one reader, whoever asks.
+"""Reads the journals of a map block, whoever asks.
 
 Resuming a run, the step after the block, `lokki.local` and ``runs show`` all read through it, so that they agree on
 what counts: of an item's results the first; of what an inner step returned for it the last, which the item went on

@@ -1,4 +1,7 @@
-"""Which log records of a run are shown: those of the user's own code from one level on, of libraries from another."""
+"""Which log records of a run are shown.
+
+Those of the user's own code are shown from one level on, those of libraries from another.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def is_of_project(module: ModuleType, root: str) -> bool:
 
 
 def libraries(module: ModuleType, root: str, modules: Mapping[str, ModuleType]) -> list[str]:
-    """Return the libraries that a module has imported, in order.
+    """Return the installed libraries that a module imports, in order.
 
     Those that the project's modules have imported that it uses are among them, with all modules of theirs that are
     imported (``modules`` is `sys.modules`). What only lokki uses is not.
@@ -139,7 +139,7 @@ class Generators:
 
 
 def _seed_numpy(numpy_random: ModuleType) -> None:
-    """Seed numpy's generators again that the system seeded.
+    """Seed numpy's generators anew, where the system seeded them.
 
     That is the one that all share, and those whose entropy has 128 bits, as the system's has.
     """

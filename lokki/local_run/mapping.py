@@ -1,4 +1,4 @@
-"""One run of a map block over its items: what its workers share, whichever executor they are on."""
+"""What the workers of a map block share, whichever executor they are on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class MapDispatcher:
             return self._feed.take(last.seconds / done if last is not None and done else None)
 
     def give_back(self, chunk: Chunk, *, without: Container[int], retry: PendingRetry | None = None) -> None:
-        """Take back the items of a worker that ended, but those ``without``."""
+        """Take back the items that a worker has not done which ended.
+
+        ``without``: the indexes of those that it has done.
+        """
         with self._lock:
             self._feed.give_back(chunk, without=without, retry=retry)
 

@@ -1,4 +1,4 @@
-"""What steps print and log: taken line by line, with the step and the item that it came from."""
+"""Takes what steps print and log, line by line, with the step and the item that it came from."""
 
 from __future__ import annotations
 

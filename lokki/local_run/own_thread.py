@@ -27,7 +27,7 @@ class _Called(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Call it."""
+        """Call the function."""
         run_in_context, function = self._call
         try:
             self.result = run_in_context(function)

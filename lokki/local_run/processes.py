@@ -1,4 +1,4 @@
-"""The executor that runs items in worker processes, for steps that keep a CPU busy: starting and ending them.
+"""Starts and ends worker processes, the executor for steps that keep a CPU busy.
 
 A worker is forked from a process that has imported the flow's libraries (`lokki.local_run.worker_server`) and imports
 the flow's own code itself, as a Lambda sandbox does, whatever this process has made of it meanwhile.

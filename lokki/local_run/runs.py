@@ -1,4 +1,4 @@
-"""The runs in a directory: the record of each, and the lock that keeps everybody else from a run in progress."""
+"""The runs in a directory, each with its record and the lock that keeps everybody else from it."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Runs:
 
     @contextmanager
     def locked(self, run_id: str, patience: float = 2.0) -> Iterator[int]:
-        """Keep everybody else from this run.
+        """Hold the lock of a run, so that nobody else can use it.
 
         Yields the descriptor of its lock. Worker processes share it, so that those of a run that was killed have ended
         before it is resumed; they do so within ``patience`` seconds. Raises RunFolderError when somebody else still has
@@ -201,9 +201,9 @@ class Runs:
             lock.close()
 
     def identity(self, run_id: str) -> tuple[int, int] | None:
-        """Return what tells a run's folder from any other in its place.
+        """Return the identity of a run's folder, or None when it is gone.
 
-        It is the inode of its lock, which no other file can have while the lock is open; None when it is gone.
+        It is the inode of its lock, which no other file can have while the lock is open.
         """
         try:
             lock = (self._absolute / run_id / LOCK).stat()
@@ -245,7 +245,10 @@ def _text(record: RunRecord) -> bytes:
 
 
 def _record(run_id: str, text: bytes) -> RunRecord:
-    """Read a run's record. Raises StoreError when it is damaged."""
+    """Read a run's record.
+
+    Raises StoreError when it is damaged.
+    """
     has_format = b'"format"' in text  # the first lokki wrote neither this nor a checksum
     content = Seal(run_id, required=has_format).open(RECORD, text, RECORD)
     try:
@@ -358,7 +361,7 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def changes(record: RunRecord, plan: list[str], params: dict[str, Json]) -> list[str]:
-    """Return in words what differs between a run and how it is to be resumed.
+    """Return the differences between a run and how it is to be resumed.
 
     Lines begin with ``-`` for what it was, with ``+`` for what it is now.
     """

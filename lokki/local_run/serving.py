@@ -1,4 +1,7 @@
-"""A map block on worker processes, seen from the parent: it feeds them, and takes over what dead ones leave."""
+"""Feeds worker processes the items of a map block, and takes over what dead ones leave.
+
+This is the parent's side; `lokki.local_run.worker_process` is the worker's.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +66,9 @@ class Death:
 
     @property
     def by_signal_to_all(self) -> bool:
-        """Whether a signal killed it that is often sent to the whole group.
+        """Whether it died of a signal that is often sent to a whole group.
 
-        This process is in that process group.
+        This process is in that process group, too.
         """
         return not self.error and -os.waitstatus_to_exitcode(self.status) in (signal.SIGTERM, signal.SIGHUP)
 
@@ -106,9 +109,9 @@ class WorkerProcess:
 
     @property
     def at(self) -> tuple[int, int, int]:
-        """The item, the position of the inner step, and the number of the try.
+        """The item, the inner step's position and the try that it is at.
 
-        That is what it runs or ran last.
+        Or was at when it died.
         """
         index, position, attempt = MARKS.unpack(self._marks)
         return index, position, attempt
@@ -337,7 +340,7 @@ class MapServer:
         return self._mapping.stop.is_set() or is_interrupted()
 
     def _blame(self, index: int, position: int, attempt: int, death: Death) -> PendingRetry | None:
-        """Say how an item whose worker died is tried again.
+        """Return how an item whose worker died is tried again.
 
         None when it failed for good.
         """

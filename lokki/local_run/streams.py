@@ -1,4 +1,7 @@
-"""Stdout and stderr of a process that runs a flow: what reaches them past Python is shown as a line of the run, too."""
+"""Stdout and stderr of a process that runs a flow.
+
+What reaches them past Python is shown as a line of the run, too.
+"""
 
 from __future__ import annotations
 

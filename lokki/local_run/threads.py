@@ -1,4 +1,4 @@
-"""The executors that run items in this process: on threads, or inline, one item after another."""
+"""The executors that run items in this process, on threads or one after another."""
 
 from __future__ import annotations
 

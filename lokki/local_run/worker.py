@@ -1,4 +1,7 @@
-"""What a worker does, on whichever executor: take items, run the inner steps on each, write results to its part."""
+"""What a worker does, on whichever executor.
+
+It takes items, runs the inner steps on each, and writes results to a part of its own.
+"""
 
 from __future__ import annotations
 
@@ -190,7 +193,7 @@ class Worker:
             at_item("", ())
 
     def _mark_at(self, retry: PendingRetry | None) -> int:
-        """Mark what this worker is at, should its process die.
+        """Record what this worker is at, in case its process dies.
 
         Returns how many tries the step has used up.
         """
@@ -281,9 +284,9 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _copies(value: object, step_id: str, index: int) -> Callable[[], object]:
-    """Return what makes copies of a value, one for each try of the next step.
+    """Return a function that makes copies of a value.
 
-    As deployed, where steps share no memory.
+    The next step gets one for each try: deployed, steps share no memory.
     """
     if type(value) in _SCALARS:
         return lambda: value

@@ -1,4 +1,4 @@
-"""The executor that runs items in worker processes: the worker's side, and the messages between the two."""
+"""The worker's side of the executor with processes, and the messages between the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that worker processes are forked from: a Python of its own, which has imported libraries alone.
+"""The process that workers are forked from, a Python that has imported libraries alone.
 
 Why: a fork of the run's own process would copy what the flow's file made when it was imported, a process started anew
 for each worker would import numpy again. So the run starts one Python, which imports what `lokki.local_run.libraries`
@@ -137,7 +137,7 @@ class Inheritance:
         return start_python(f"Inheritance{fields!r}.work()", b"", descriptors, os.environ).pid
 
     def work(self, generators: Generators | None = None) -> NoReturn:
-        """Be the worker.
+        """Run as the worker until its parent is gone.
 
         ``generators``: those that the libraries made in the process that it was forked from.
         """
