@@ -22,8 +22,8 @@ from lokki.builder.names import (
 )
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, Code, ImageCode, ZipCode
 from lokki.builder.permissions import (
-    Mapped,
     RoleSettings,
+    TemplatePart,
     attribute,
     lambda_role,
     ref,
@@ -51,17 +51,17 @@ HANDLER = "handler.lambda_handler"
 LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
 
-_KEPT: Mapped = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
+_KEPT: TemplatePart = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
 """Of versions: they outlive their place in the template, unless the deployment that made them fails.
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-deletionpolicy.html"""
 
 
 def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code]) -> dict[str, Json]:
-    """Return the template of a flow; ``packages`` says for each step where its code is.
+    """Return the template of a flow.
 
-    The state machine's definition is in it as text, the same as ``statemachine.json``, so that the template is whole
-    and a change set shows every change. Raises FlowError for a flow that no stack can hold, ConfigError for settings
-    that AWS does not take.
+    ``packages`` says for each step where its code is. The state machine's definition is in it as text, the same as
+    ``statemachine.json``, so that the template is whole and a change set shows every change. Raises FlowError for a
+    flow that no stack can hold, ConfigError for settings that AWS does not take.
     """
     return template_of(compile_flow(graph, config), packages)
 
@@ -72,7 +72,7 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
     Raises what `build_template` raises.
     """
     plan, config, suffixes = compiled.plan, compiled.config, compiled.suffixes
-    resources: Mapped = {}
+    resources: TemplatePart = {}
     versions: dict[str, str] = {}
     for function in compiled.functions:
         code = packages[function.step.name]
@@ -104,11 +104,11 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
     }
 
 
-def _parameters(compiled: Compiled, packages: Mapping[str, Code]) -> Mapped:
+def _parameters(compiled: Compiled, packages: Mapping[str, Code]) -> TemplatePart:
     config = compiled.config
     images = [code for code in packages.values() if isinstance(code, ImageCode)]
     room = FUNCTION_NAME_LENGTH - len("-") - max(len(suffix) for suffix in compiled.suffixes.values())
-    parameters: Mapped = {
+    parameters: TemplatePart = {
         FLOW_PARAMETER: {
             "Type": "String",
             "Description": "The name of the state machine; the names of all else begin with it.",
@@ -135,18 +135,18 @@ def _parameters(compiled: Compiled, packages: Mapping[str, Code]) -> Mapped:
     return parameters
 
 
-def _parameter(description: str, default: str) -> Mapped:
-    parameter: Mapped = {"Type": "String", "Description": description}
+def _parameter(description: str, default: str) -> TemplatePart:
+    parameter: TemplatePart = {"Type": "String", "Description": description}
     return parameter | ({"Default": default} if default else {"MinLength": 1})
 
 
-def _function_properties(compiled: Compiled, function: DeployedFunction, suffix: str, code: Code) -> Mapped:
+def _function_properties(compiled: Compiled, function: DeployedFunction, suffix: str, code: Code) -> TemplatePart:
     """Return the properties of a function.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html
     """
     step, config = function.step, compiled.config
-    properties: Mapped = {
+    properties: TemplatePart = {
         "FunctionName": sub(f"${{FlowName}}-{suffix}"),
         "Description": sub(f"The step {step.name} of ${{FlowName}}{', with more memory' if function.larger else ''}"),
         **_code(code),
@@ -169,9 +169,10 @@ def _function_properties(compiled: Compiled, function: DeployedFunction, suffix:
     return properties
 
 
-def _snap_start(step: str, disk: int) -> Mapped:
-    """Return when snapshots are taken. Raises FlowError for a step with more /tmp than a snapshot may have.
+def _snap_start(step: str, disk: int) -> TemplatePart:
+    """Return when snapshots are taken.
 
+    Raises FlowError for a step with more /tmp than a snapshot may have.
     https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes
     """
     if disk > LEAST_DISK:
@@ -199,7 +200,7 @@ def _memory(compiled: Compiled, function: DeployedFunction) -> int:
     return largest
 
 
-def _content(properties: Mapped, code: Code, config: LokkiConfig) -> str:
+def _content(properties: TemplatePart, code: Code, config: LokkiConfig) -> str:
     """Return as text all that a version of a function is made of."""
     # Lambda makes no version where only tags have changed, so a new id for it would fail the deployment.
     content = {name: value for name, value in properties.items() if name != "Tags"}
@@ -209,33 +210,34 @@ def _content(properties: Mapped, code: Code, config: LokkiConfig) -> str:
     return json.dumps([content, parameters])
 
 
-def _version(step: str) -> Mapped:
-    """Make a version of a function. It stays when the function has a newer one, since runs may still use it.
+def _version(step: str) -> TemplatePart:
+    """Return a version of a function.
 
-    It goes with its function: https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunction.html
+    It stays when the function has a newer one, since runs may still use it, and goes with its function:
+    https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunction.html
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-version.html
     """
     return {"Type": "AWS::Lambda::Version", **_KEPT, "Properties": {"FunctionName": ref(function_id(step))}}
 
 
-def _code(code: Code) -> Mapped:
+def _code(code: Code) -> TemplatePart:
     match code:
         case ZipCode(key):
-            place: Mapped = {"S3Bucket": ref("S3Bucket"), "S3Key": key}
+            place: TemplatePart = {"S3Bucket": ref("S3Bucket"), "S3Key": key}
             return {"PackageType": "Zip", "Code": place, "Runtime": RUNTIME, "Handler": HANDLER}
         case ImageCode(repository, tag):
             uri = f"${{ECRRepoPrefix}}/{repository}:{tag or '${ImageTag}'}"
             return {"PackageType": "Image", "Code": {"ImageUri": sub(uri)}, "ImageConfig": {"Command": [HANDLER]}}
 
 
-def _roles(compiled: Compiled) -> Mapped:
+def _roles(compiled: Compiled) -> TemplatePart:
     """Return the roles that the settings do not name.
 
     A role that they name for the state machine starts scheduled runs, too.
     """
     config = compiled.config
     settings = RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
-    roles: Mapped = {}
+    roles: TemplatePart = {}
     if not config.roles.lambda_:
         roles |= lambda_role("LambdaExecutionRole", [log_group_id(step.name) for step in compiled.steps], settings)
     if not config.roles.pipeline:
@@ -246,7 +248,7 @@ def _roles(compiled: Compiled) -> Mapped:
     return roles
 
 
-def _log_group(name: str, config: LokkiConfig) -> Mapped:
+def _log_group(name: str, config: LokkiConfig) -> TemplatePart:
     return {
         "Type": "AWS::Logs::LogGroup",
         # A log group that outlived its stack would be in the way of the next one of the same name.
@@ -256,7 +258,7 @@ def _log_group(name: str, config: LokkiConfig) -> Mapped:
     }
 
 
-def _state_machine(compiled: Compiled, versions: Mapping[str, str]) -> Mapped:
+def _state_machine(compiled: Compiled, versions: Mapping[str, str]) -> TemplatePart:
     """Return the state machine, which invokes versions of functions.
 
     So a run in progress keeps its code.
@@ -267,8 +269,8 @@ def _state_machine(compiled: Compiled, versions: Mapping[str, str]) -> Mapped:
     """
     config = compiled.config
     functions = {name: f"${{{version}}}" for name, version in versions.items()}
-    destination: Mapped = {"CloudWatchLogsLogGroup": {"LogGroupArn": attribute("StateMachineLogs")}}
-    properties: Mapped = {
+    destination: TemplatePart = {"CloudWatchLogsLogGroup": {"LogGroupArn": attribute("StateMachineLogs")}}
+    properties: TemplatePart = {
         "StateMachineName": ref("FlowName"),
         "StateMachineType": "STANDARD",
         "RoleArn": config.roles.pipeline or attribute("StepFunctionsExecutionRole"),
@@ -291,18 +293,18 @@ def _resolved(text: str) -> Json:
     return sub(text) if "${" in text else text
 
 
-def _live() -> Mapped:
-    """Make a version of the state machine, and the alias through which runs are started, which points at it.
+def _live() -> TemplatePart:
+    """Return a version of the state machine and the alias of new runs.
 
-    Older versions stay, for `rollback`, and go with the state machine:
+    The alias points at the version. Older versions stay, for `rollback`, and go with the state machine:
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_DeleteStateMachine.html
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachineversion.html
     """
-    version: Mapped = {
+    version: TemplatePart = {
         "StateMachineArn": ref("StateMachine"),
         "StateMachineRevisionId": attribute("StateMachine", "StateMachineRevisionId"),
     }
-    alias: Mapped = {
+    alias: TemplatePart = {
         "Name": LIVE,
         "RoutingConfiguration": [{"StateMachineVersionArn": ref("StateMachineVersion"), "Weight": 100}],
     }
@@ -312,8 +314,12 @@ def _live() -> Mapped:
     }
 
 
-def _schedule(plan: Plan, config: LokkiConfig) -> Mapped:
-    """https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-scheduler-schedule.html"""
+def _schedule(plan: Plan, config: LokkiConfig) -> TemplatePart:
+    """Return the schedule that starts runs.
+
+    Raises FlowError for a flow whose parameters do not all have defaults.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-scheduler-schedule.html
+    """
     try:
         defaults = bind_parameters(plan.params, {})
     except ParameterError as error:
@@ -336,11 +342,11 @@ def _schedule(plan: Plan, config: LokkiConfig) -> Mapped:
 
 
 def _tags(config: LokkiConfig) -> list[Json]:
-    tags: Mapped = {**dict(sorted(config.tags.items())), "lokki:flow": ref("FlowName")}
+    tags: TemplatePart = {**dict(sorted(config.tags.items())), "lokki:flow": ref("FlowName")}
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def _outputs() -> Mapped:
+def _outputs() -> TemplatePart:
     return {
         "StateMachineArn": {"Description": "The state machine.", "Value": ref("StateMachine")},
         "LiveArn": {"Description": "The version of it that is in use; start executions of this.", "Value": ref("Live")},

@@ -8,13 +8,13 @@ from __future__ import annotations
 from lokki.base.options import variables_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES
 from lokki.base.values import INLINE_LIMIT
-from lokki.builder.permissions import Mapped, ref
+from lokki.builder.permissions import TemplatePart, ref
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 
 
-def function_environment(step: AnyStep, config: LokkiConfig) -> Mapped:
+def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
     """Return the variables of a step's function, sorted.
 
     They are lokki's own, those of ``lambda_env`` and the step's. Raises ConfigError for variables that Lambda does not
@@ -33,5 +33,5 @@ def function_environment(step: AnyStep, config: LokkiConfig) -> Mapped:
             f"lambda_env and env of {step.name}() have {size} bytes together; Lambda takes {ENVIRONMENT_BYTES}. "
             "Keep large settings in a file of the project."
         )
-    variables: Mapped = {**texts, "LOKKI_ARTIFACT_BUCKET": ref("S3Bucket"), "LOKKI_FLOW_NAME": ref("FlowName")}
+    variables: TemplatePart = {**texts, "LOKKI_ARTIFACT_BUCKET": ref("S3Bucket"), "LOKKI_FLOW_NAME": ref("FlowName")}
     return dict(sorted(variables.items()))

@@ -25,9 +25,10 @@ _LONGEST_FLOW = FUNCTION_NAME_LENGTH - len("-") - _HASH_LENGTH
 
 
 def deployed_name(flow: str, config: LokkiConfig) -> str:
-    """Return the name that a flow has on AWS: ``flow_name`` of the settings, else its own.
+    """Return the name that a flow has on AWS.
 
-    Raises ConfigError or FlowError for a name that leaves no room for the names of functions, or that AWS cannot take.
+    It is ``flow_name`` of the settings, else the flow's own. Raises ConfigError or FlowError for a name that leaves no
+    room for the names of functions, or that AWS cannot take.
     """
     name = config.flow_name or flow
     problem = ""
@@ -43,7 +44,7 @@ def deployed_name(flow: str, config: LokkiConfig) -> str:
 
 
 def function_suffixes(flow: str, steps: Iterable[str]) -> dict[str, str]:
-    """Return what follows the flow's name and ``-`` in the name of each step's function.
+    """Return what follows the flow's name in the name of each function.
 
     >>> function_suffixes("birds-flow", ["get_birds", "flap_" * 12])["get_birds"]
     'get_birds'
@@ -63,7 +64,9 @@ def function_suffixes(flow: str, steps: Iterable[str]) -> dict[str, str]:
 
 
 def shortened(name: str, longest: int) -> str:
-    """Return a name as it is if it fits and is ASCII, else the beginning of what is, ``_`` and a hash of all of it.
+    """Return a name in ASCII of limited length.
+
+    A name that fits stays as it is, of others the beginning, ``_`` and a hash of all of it.
 
     >>> shortened("flap", 64), shortened("größe", 64)
     ('flap', 'groe_d353a267')
@@ -71,18 +74,21 @@ def shortened(name: str, longest: int) -> str:
     if len(name) <= longest and name.isascii():
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
-    kept = longest - _HASH_LENGTH - len("_")
-    beginning = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[: max(kept, 0)].rstrip("_")
+    room = longest - _HASH_LENGTH - len("_")
+    beginning = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[: max(room, 0)].rstrip("_")
     return f"{beginning}_{digest}" if beginning else digest
 
 
 def map_label(source_id: str) -> str:
-    """Return the label of a map, which is part of the ARNs of its runs; ids are unique, and so are labels."""
+    """Return the label of a map, which is part of the ARNs of its runs.
+
+    Ids are unique, and so are labels.
+    """
     return shortened(source_id, LABEL_LENGTH)
 
 
 def function_id(step: str) -> str:
-    """Return the logical id of a step's function in the template: ``FlapBirdFunction``.
+    """Return the logical id of a function, such as ``FlapBirdFunction``.
 
     No other resource's id ends in ``Function`` or ``LogGroup``, so no step's name can collide with one.
     """
@@ -90,30 +96,35 @@ def function_id(step: str) -> str:
 
 
 def log_group_id(step: str) -> str:
-    """Return the logical id of the log group of a step's function: ``FlapBirdLogGroup``."""
+    """Return the logical id of a log group, such as ``FlapBirdLogGroup``."""
     return f"{state_name(shortened(step, _LONGEST_ID))}LogGroup"
 
 
 def version_id(step: str, content: str) -> str:
-    """Return the logical id of a version of a step's function: ``FlapBirdVersion`` and a hash of what is in it.
+    """Return the logical id of a version of a function.
 
-    What changes a function changes the id, and so CloudFormation makes a version and leaves the last one as it is.
-    Hashes all have the same length, and no other resource's id ends in one, so no two steps' versions share an id.
+    It is ``FlapBirdVersion`` and a hash of ``content``. What changes a function changes the id, and so CloudFormation
+    makes a version and leaves the last one as it is. Hashes all have the same length, and no other resource's id ends
+    in one, so no two steps' versions share an id.
     """
     digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
     return f"{state_name(shortened(step, _LONGEST_ID))}Version{digest}"
 
 
 def tolerated_placeholder(source_id: str) -> str:
-    """Return the name under which the definition asks how many items of a map may fail: ``GetBirdsTolerated``."""
+    """Return the placeholder of how many items of a map may fail.
+
+    It is such as ``GetBirdsTolerated``.
+    """
     return f"{state_name(shortened(source_id, _LONGEST_ID))}Tolerated"
 
 
 @dataclass(frozen=True, slots=True)
 class DeployedFunction:
-    """A function of a step: its only one, or the larger one for calls that ran out of memory in the other.
+    """A Lambda function of a step.
 
-    ``name``: the step's, or one that no step has, from which all names of the function are made.
+    - ``name``: the step's, or one that no step has, from which all names of the function are made
+    - ``larger``: whether it is the one for calls that ran out of memory in the other
     """
 
     name: str
@@ -123,10 +134,10 @@ class DeployedFunction:
 
 def deployed_functions(steps: Iterable[AnyStep]) -> list[DeployedFunction]:
     """Return the functions of all steps, a larger one behind its step's own."""
-    known = list(steps)
-    taken = {state_name(step.name) for step in known}
+    listed = list(steps)
+    taken = {state_name(step.name) for step in listed}
     functions: list[DeployedFunction] = []
-    for step in known:
+    for step in listed:
         functions.append(DeployedFunction(step.name, step))
         if step.options.memory_max is not None:
             name = f"{step.name}_xl"
@@ -138,5 +149,8 @@ def deployed_functions(steps: Iterable[AnyStep]) -> list[DeployedFunction]:
 
 
 def function_placeholder(step: str) -> str:
-    """Return the name under which the state machine's definition asks for a function's ARN: ``FlapBirdFunctionArn``."""
+    """Return the placeholder of a function's ARN.
+
+    It is such as ``FlapBirdFunctionArn``.
+    """
     return f"{function_id(step)}Arn"

@@ -11,12 +11,14 @@ from lokki.errors import LokkiError
 
 
 def lambda_python(here: tuple[int, int]) -> tuple[int, int]:
-    """Return the Python that functions get: the one that builds, if Lambda has it, else the newest of Lambda's below.
+    """Return the version of Python that functions get.
+
+    It is the one that builds, if Lambda has it, else the newest of Lambda's below.
 
     >>> lambda_python((3, 14)), lambda_python((3, 16))
     ((3, 14), (3, 15))
     """
-    return max((each for each in PYTHONS if each <= here), default=PYTHONS[0])
+    return max((version for version in PYTHONS if version <= here), default=PYTHONS[0])
 
 
 LAMBDA_PYTHON: Final = lambda_python(sys.version_info[:2])
@@ -24,19 +26,29 @@ LAMBDA_PYTHON_TEXT: Final = ".".join(map(str, LAMBDA_PYTHON))
 
 
 class BuildError(LokkiError):
-    """A package cannot be built: a tool is missing, a requirement has no wheel for Lambda, the package is too large."""
+    """A package cannot be built.
+
+    A tool is missing, a requirement has no wheel for Lambda, the package is too large.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ZipCode:
-    """A zip file in the artifact bucket; the key holds a hash of its content, so changed code has another key."""
+    """A zip file in the artifact bucket.
+
+    The key holds a hash of its content, so changed code has another key.
+    """
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCode:
-    """An image: the repository's name after the registry's prefix, and a tag that is a hash of the image's input."""
+    """An image in the registry.
+
+    - ``repository``: its name after the registry's prefix
+    - ``tag``: a hash of the image's input, or "" for the tag of the settings
+    """
 
     repository: str
     tag: str

@@ -10,34 +10,38 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from lokki.base.quotas import FUNCTION_NAME_LENGTH, INLINE_POLICY_CHARACTERS, MANAGED_POLICY_CHARACTERS
 from lokki.base.values import Json
 
-type Mapped = dict[str, Json]
+type TemplatePart = dict[str, Json]
+"""A resource of a template, or a part of one, as JSON."""
 
 FLOW_OBJECTS = "arn:${AWS::Partition}:s3:::${S3Bucket}/lokki/${FlowName}/"
 
 
-def sub(text: str) -> Mapped:
+def sub(text: str) -> TemplatePart:
     """Return ``Fn::Sub`` of a text."""
     return {"Fn::Sub": text}
 
 
-def ref(name: str) -> Mapped:
+def ref(name: str) -> TemplatePart:
     """Return ``Ref`` to a parameter or a resource."""
     return {"Ref": name}
 
 
-def attribute(resource: str, name: str = "Arn") -> Mapped:
+def attribute(resource: str, name: str = "Arn") -> TemplatePart:
     """Return ``Fn::GetAtt`` of a resource."""
     return {"Fn::GetAtt": [resource, name]}
 
 
 @dataclass(frozen=True, slots=True)
 class RoleSettings:
-    """What the settings say of all roles: whether runs are traced, the bucket's own key and the boundary, or ""."""
+    """What the settings say of all roles.
+
+    - ``tracing``: whether runs are traced
+    - ``kms_key``, ``permissions_boundary``: ARNs, or ""
+    """
 
     tracing: bool = True
     kms_key: str = ""
@@ -45,13 +49,14 @@ class RoleSettings:
     tags: tuple[Json, ...] = ()
 
 
-def lambda_role(name: str, log_groups: Sequence[str], settings: RoleSettings) -> Mapped:
-    """Return the role of the functions: their log groups, and the objects under the flow's prefix.
+def lambda_role(name: str, log_groups: Sequence[str], settings: RoleSettings) -> TemplatePart:
+    """Return the role of the functions.
 
-    With ListBucket, a missing object is 404 and not 403:
+    It is for their log groups and the objects under the flow's prefix. With ListBucket, a missing object is 404 and not
+    403:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html#API_GetObject_Permissions
     """
-    statements: list[Json] = [
+    statements: list[TemplatePart] = [
         _allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], [attribute(group) for group in log_groups]),
         # Large objects are written in parts, and a write that fails is aborted:
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
@@ -72,12 +77,13 @@ def lambda_role(name: str, log_groups: Sequence[str], settings: RoleSettings) ->
     return _role(name, "The functions of ${FlowName}", trust, statements, settings)
 
 
-def step_functions_role(name: str, functions: Sequence[str], settings: RoleSettings, *, maps: bool) -> Mapped:
-    """Return the role of the state machine: its functions, its logs, and with maps its own child executions and files.
+def step_functions_role(name: str, functions: Sequence[str], settings: RoleSettings, *, maps: bool) -> TemplatePart:
+    """Return the role of the state machine.
 
+    It is for its functions and logs, and with maps for its own child executions and their files.
     https://docs.aws.amazon.com/step-functions/latest/dg/iam-policies-eg-dist-map.html
     """
-    statements: list[Json] = [
+    statements: list[TemplatePart] = [
         # Versions only, each by its qualified ARN:
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html#versioning-permissions
         _allow("InvokeSteps", ["lambda:InvokeFunction"], [sub(f"${{{function}.Arn}}:*") for function in functions]),
@@ -109,7 +115,7 @@ def step_functions_role(name: str, functions: Sequence[str], settings: RoleSetti
     return _role(name, "The state machine of ${FlowName}", trust, statements, settings)
 
 
-def schedule_role(name: str, settings: RoleSettings) -> Mapped:
+def schedule_role(name: str, settings: RoleSettings) -> TemplatePart:
     """Return the role with which EventBridge Scheduler starts runs.
 
     It starts them through the alias, which is authorized by the ARN of the state machine:
@@ -122,7 +128,7 @@ def schedule_role(name: str, settings: RoleSettings) -> Mapped:
     return _role(name, "The schedule of ${FlowName}", trust, [start], settings)
 
 
-def _map_statements() -> list[Json]:
+def _map_statements() -> list[TemplatePart]:
     # Whichever version runs, starting is authorized by the ARN of the state machine:
     # https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
     # Child executions are execution:<state machine>/<label>:<id>, as redriving names them:
@@ -145,13 +151,13 @@ def _map_statements() -> list[Json]:
     ]
 
 
-def _allow(sid: str, actions: Sequence[str], resource: Json, condition: Json = None) -> Mapped:
-    statement: Mapped = {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": resource}
+def _allow(sid: str, actions: Sequence[str], resource: Json, condition: Json = None) -> TemplatePart:
+    statement: TemplatePart = {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": resource}
     return statement if condition is None else statement | {"Condition": condition}
 
 
-def _ours(service: str, resource: str) -> Mapped:
-    """Return the condition that a service takes the role for a resource of this account.
+def _ours(service: str, resource: str) -> TemplatePart:
+    """Return the condition that a role is used for this account only.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html#prevent-cross-service-confused-deputy
     """
@@ -163,7 +169,7 @@ def _ours(service: str, resource: str) -> Mapped:
     }
 
 
-def _use_key(key: str) -> Mapped:
+def _use_key(key: str) -> TemplatePart:
     """Allow what S3 asks of a key for reading, and for writing also in parts.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
@@ -172,54 +178,65 @@ def _use_key(key: str) -> Mapped:
     return _allow("UseKey", ["kms:Decrypt", "kms:GenerateDataKey"], key, through_s3)
 
 
-def _trust(service: str, condition: Json = None) -> Mapped:
-    trust: Mapped = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+def _trust(service: str, condition: Json = None) -> TemplatePart:
+    trust: TemplatePart = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     return trust if condition is None else trust | {"Condition": condition}
 
 
-def _role(name: str, description: str, trust: Mapped, statements: list[Json], settings: RoleSettings) -> Mapped:
-    """Return a role, and the managed policies for what its inline policy has no room for, by logical id."""
+def _role(
+    name: str, description: str, trust: TemplatePart, statements: list[TemplatePart], settings: RoleSettings
+) -> TemplatePart:
+    """Return a role and its managed policies, by logical id.
+
+    These are for what the inline policy has no room for.
+    """
     inline, overflow = _divided(statements)
-    policies = {f"{name}Policy{number}": _policy(description, each) for number, each in enumerate(overflow, 1)}
-    properties: Mapped = {
+    policies = {
+        f"{name}Policy{number}": _policy(description, statement) for number, statement in enumerate(overflow, 1)
+    }
+    properties: TemplatePart = {
         "Description": sub(description),
         "AssumeRolePolicyDocument": _document([trust]),
         "Policies": [{"PolicyName": "run", "PolicyDocument": _document(inline)}],
     }
     if policies:
-        properties["ManagedPolicyArns"] = [ref(each) for each in policies]
+        properties["ManagedPolicyArns"] = [ref(policy) for policy in policies]
     if settings.permissions_boundary:
         properties["PermissionsBoundary"] = settings.permissions_boundary
     properties["Tags"] = list(settings.tags)
     return {name: {"Type": "AWS::IAM::Role", "Properties": properties}, **policies}
 
 
-def _policy(description: str, statement: Json) -> Mapped:
-    properties: Mapped = {"Description": sub(description), "PolicyDocument": _document([statement])}
+def _policy(description: str, statement: TemplatePart) -> TemplatePart:
+    properties: TemplatePart = {"Description": sub(description), "PolicyDocument": _document([statement])}
     return {"Type": "AWS::IAM::ManagedPolicy", "Properties": properties}
 
 
-def _document(statements: list[Json]) -> Mapped:
-    return {"Version": "2012-10-17", "Statement": statements}
+def _document(statements: list[TemplatePart]) -> TemplatePart:
+    return {"Version": "2012-10-17", "Statement": [*statements]}
 
 
-def _divided(statements: list[Json]) -> tuple[list[Json], list[Json]]:
-    """Divide statements into those of the inline policy and those that need a managed policy each.
+def _divided(statements: list[TemplatePart]) -> tuple[list[TemplatePart], list[TemplatePart]]:
+    """Divide statements between the inline policy and managed ones.
 
+    Each of the second list needs a managed policy of its own.
     The statements that name a resource for each step are the ones that grow; each is cut into as many as it needs.
     """
     inline = list(statements)
-    overflow: list[Json] = []
+    overflow: list[TemplatePart] = []
     while characters(_document(inline)) > INLINE_POLICY_CHARACTERS:
         largest = max(inline, key=characters)
         inline.remove(largest)
-        overflow += _cut(cast("Mapped", largest))
+        overflow += _cut(largest)
     return inline, overflow
 
 
-def _cut(statement: Mapped) -> Iterator[Mapped]:
-    """Cut a statement by its resources into statements that each fit a managed policy."""
-    resources = cast("list[Json]", statement["Resource"])
+def _cut(statement: TemplatePart) -> Iterator[TemplatePart]:
+    """Cut a statement by its resources, so that each fits a managed policy."""
+    resources = statement["Resource"]
+    if not isinstance(resources, list):  # one resource, which no number of steps makes longer
+        yield statement
+        return
     rest = characters(_document([statement | {"Resource": []}]))
     part: list[Json] = []
     size = rest
@@ -247,7 +264,9 @@ _LONGEST_ARN = "arn:aws-us-gov:lambda:ap-southeast-99:123456789012:log-group:/aw
 
 
 def characters(value: Json) -> int:
-    """Return how many characters a part of a policy has at most when CloudFormation has filled it in.
+    """Return how many characters a part of a policy has at most.
+
+    Counted is what it has when CloudFormation has filled it in.
 
     >>> characters(["logs:PutLogEvents", {"Fn::Sub": "arn:${AWS::Partition}:s3:::a"}])
     45
@@ -258,13 +277,13 @@ def characters(value: Json) -> int:
 def _filled(value: Json) -> Json:
     match value:
         case {"Fn::Sub": str(text)}:
-            return re.sub(r"\$\{([\w:.]+)\}", lambda found: _LONGEST.get(found[1], _LONGEST_ARN), text)
+            return re.sub(r"\$\{([\w:.]+)\}", lambda reference: _LONGEST.get(reference[1], _LONGEST_ARN), text)
         case {"Fn::GetAtt": _}:
             return f"{_LONGEST_ARN}:*"
         case {"Ref": _}:
             return _LONGEST_ARN
         case dict():
-            return {name: _filled(each) for name, each in value.items()}
+            return {name: _filled(member) for name, member in value.items()}
         case list():
-            return [_filled(each) for each in value]
+            return [_filled(member) for member in value]
     return value

@@ -78,10 +78,11 @@ def exact_share(tolerate: float) -> Fraction:
 
 
 def _tolerated_counts(maps: tuple[FanOut, ...]) -> dict[str, str]:
-    """Return how many items of a map may fail where no whole percentage says it.
+    """Return how many items of each map may fail, as expressions.
 
-    The count is computed from the number of items, since AWS takes whole percentages only. The expression is no part
-    of the definition itself, whose fields of numbers cfn-lint wants to be numbers or placeholders.
+    These are the maps for which no whole percentage says it. The count is computed from the number of items, since AWS
+    takes whole percentages only. The expression is no part of the definition itself, whose fields of numbers cfn-lint
+    wants to be numbers or placeholders.
     """
     counts: dict[str, str] = {}
     for fan_out in maps:

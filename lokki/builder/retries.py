@@ -55,7 +55,11 @@ THROTTLING_RESERVE = 60
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """One entry of a task's ``Retry``; ``interval`` and ``max_delay`` in seconds, ``retries`` without the first try."""
+    """One entry of a task's ``Retry``.
+
+    - ``interval``, ``max_delay``: seconds
+    - ``retries``: how many, without the first try
+    """
 
     errors: tuple[str, ...]
     interval: int
@@ -89,7 +93,7 @@ class RetryRule:
 
 
 def step_rule(retry: Retry | None) -> RetryRule | None:
-    """Return the rule for a step's own errors; None when there is one try only.
+    """Return the rule for a step's own errors, None for a single try.
 
     Step Functions waits whole seconds, at least one, so delays are rounded up; MaxDelaySeconds must be above
     IntervalSeconds, so a delay that cannot grow has neither it nor a backoff.
@@ -104,12 +108,15 @@ def step_rule(retry: Retry | None) -> RetryRule | None:
 
 
 def without_deaths(rule: RetryRule) -> RetryRule:
-    """Return a rule for a function that has a larger one for what it dies of: there, a death ends its tries."""
+    """Return a rule in which a death of the function ends its tries.
+
+    It is for a function with a larger one, which then runs what it died of.
+    """
     return replace(rule, errors=tuple(error for error in rule.errors if error not in DEATHS))
 
 
 def error_names(kinds: tuple[type[Exception], ...]) -> tuple[str, ...]:
-    """Return the names under which Step Functions sees errors that are instances of these classes.
+    """Return the names that Step Functions has for errors of these classes.
 
     The handler raises an instance of a subclass under the name of the class here. A timeout and the death of a worker
     are no exceptions of Python's there, and have Lambda's and Step Functions' own names.
@@ -128,9 +135,10 @@ def service_rule() -> RetryRule:
 
 
 def throttling_rule(*, express: bool) -> RetryRule:
-    """Return the rule for an account that runs as many functions as it may: it ends no sooner than its execution.
+    """Return the rule for an account that runs as many functions as it may.
 
-    With jitter, so that invocations that were refused together do not return together.
+    It ends no sooner than its execution. It has jitter, so that invocations that were refused together do not return
+    together.
     """
     return RetryRule(
         THROTTLING_ERRORS, 1, _THROTTLED_RETRIES, 2.0, max_delay=_EXPRESS_DELAY if express else 60, jitter=True
@@ -138,9 +146,10 @@ def throttling_rule(*, express: bool) -> RetryRule:
 
 
 def map_rules() -> list[RetryRule]:
-    """Return the rules of a map's state: S3 failed while items were read or results written.
+    """Return the rules of a map's state.
 
-    A map whose results could not be written runs anew, so that is tried less often.
+    They are for failures of S3 while items are read or results are written. A map whose results could not be written
+    runs anew, so that is tried less often.
     https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html#error-handling-error-representation
     """
     return [

@@ -39,7 +39,10 @@ _TAG_VALUE_IS = "the value of a tag has at most 256 letters, digits, spaces and 
 
 
 def check_settings(config: LokkiConfig) -> None:
-    """Raise ConfigError with the line to add to lokki.yml for a setting that a build needs, or with all wrong texts."""
+    """Raise ConfigError for settings with which nothing can be built.
+
+    It has the line to add to lokki.yml for a setting that is missing, or a line for each wrong text.
+    """
     if not config.artifact_bucket:
         raise ConfigError(
             "artifact_bucket is not set: a deployed flow needs an S3 bucket for its code and for what steps hand on. "
@@ -66,7 +69,10 @@ def check_settings(config: LokkiConfig) -> None:
 
 
 def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:
-    """Yield each text with the name of its setting, the pattern of its form, and the form in words."""
+    """Yield the texts of the settings and what form each must have.
+
+    Each is the name of the setting, the text, the pattern of its form and the form in words.
+    """
     yield "artifact_bucket", config.artifact_bucket, _BUCKET, _BUCKET_IS
     if config.packages == "image":
         yield "ecr_repo_prefix", config.ecr_repo_prefix, _REGISTRY, _REGISTRY_IS

@@ -125,7 +125,7 @@ def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assig
 def _tries(
     compiled: Compiled, task: Task, call: Call, then: AslState, *, batch: bool, express: bool
 ) -> dict[str, Json]:
-    """Return the states of a call: its task, and its task in a larger function.
+    """Return the task of a call, and its task in a larger function.
 
     The larger one gets what ran out of memory. It has the same input, and what follows takes its result alike.
     """
@@ -147,7 +147,7 @@ def _tries(
 
 
 def _params(calls: Iterable[Call]) -> AslState:
-    """Return the parameters that calls use, read from the first task's variable."""
+    """Return the parameters of calls, read from the first task's variable."""
     return {name: f"{{% $params.{name} %}}" for name in sorted({name for call in calls for name in call.params})}
 
 

@@ -227,7 +227,7 @@ def child_transitions(op: FanOut, block: MapEstimate) -> int:
 
 
 def children_cost(op: FanOut, block: MapEstimate) -> float:
-    """Return the dollars that the children of a map cost beside their functions."""
+    """Return the dollars of a map's children, without their functions."""
     cost = prices.TRANSITIONS.of(child_transitions(op, block))
     if block.express:
         cost += prices.EXPRESS_REQUESTS.of(block.children) + prices.EXPRESS_DURATION.of(_express_hours(block))

@@ -21,7 +21,11 @@ _RECORD = 40
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the run of this id tells: the items of each map and a measure of each step, by id, as far as it has them."""
+    """What a run tells of its steps, as far as it has them.
+
+    - ``items``: how many each map has, by its source's id
+    - ``measures``: a measure of each step, by the id of its call
+    """
 
     run_id: str
     items: dict[str, int]
@@ -46,7 +50,7 @@ class _Outcome(msgspec.Struct, frozen=True):
 
 
 def measured(plan: Plan, root: Path) -> Measured | None:
-    """Read the latest finished run of a flow that was run by the command line; None when there is none.
+    """Measure the latest finished run of a flow; None when there is none.
 
     Of a map block the run knows what all inner steps together took, which is divided among them evenly.
     """
@@ -72,9 +76,9 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
     for op in plan.ops:
         if isinstance(op, FanOut):
             if done[op.source]:
-                each = spent[op.source] / done[op.source] / len(op.calls)
+                seconds_of_one = spent[op.source] / done[op.source] / len(op.calls)
                 size, stored = _result_size(folder.parts(op.source).paths(), done[op.source])
-                measures.update({call.id: Measure(each, size, stored) for call in op.calls})
+                measures.update({call.id: Measure(seconds_of_one, size, stored) for call in op.calls})
             continue
         outcome = _outcome(folder.outcome_path(op.id))
         if op.id in seconds and outcome is not None:
@@ -94,7 +98,7 @@ def _measure(call: Call, folder: RunFolder, seconds: float, outcome: _Outcome) -
 
 
 def _result_size(journals: list[Path], items: int) -> tuple[int, bool]:
-    """Return the bytes of an item's result, on average, and whether results are stored."""
+    """Return the average bytes of a result, and whether it is stored."""
     packs = sum(_size(pack_path(path)) for path in journals)
     if packs:
         return packs // items, True

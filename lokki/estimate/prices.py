@@ -26,7 +26,9 @@ _LAMBDA_QUOTAS = "https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-li
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars for each unit. ``tiers``: from which number of units on in a month another price holds, and which.
+    """Dollars for a number of units.
+
+    ``tiers``: from which number of units on in a month another price holds, and which.
 
     >>> Price("transitions", 0.025, 1000, "").of(2_000_000)
     50.0
