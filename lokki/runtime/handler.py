@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, MutableMapping
+from importlib import import_module
 from typing import NoReturn
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from lokki.base.options import Retry
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json
-from lokki.chain import AnyStep
+from lokki.chain import AnyStep, StepNode
 from lokki.decorators import Flow
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import ConfigError
@@ -29,6 +30,48 @@ MOST_INLINE = STATE_BYTES // 2
 """Bytes up to which a value can travel inline, whatever LOKKI_INLINE_LIMIT says: a state holds more than the value."""
 
 type Handler = Callable[[object, Context], Reply]
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a step or a flow is to be imported from."""
+
+    name: str
+    module: str
+    attribute: str
+
+    def load(self) -> object:
+        """Import it."""
+        return getattr(import_module(self.module), self.attribute)
+
+
+class _PackagedStep(msgspec.Struct, frozen=True):
+    """What ``step.json`` says; docs/contract.md has its fields."""
+
+    flow: _Place
+    step: _Place
+    calls: msgspec.Raw
+
+
+def packaged_handler(handler_file: str) -> Handler:
+    """Make the handler of the step that ``step.json`` beside a file describes.
+
+    Every package has the same ``handler.py``, which hands over its own path. The two are packed together with this very
+    lokki, so there is one format. Raises ConfigError for a ``step.json`` that no build wrote.
+    """
+    # No paths of pathlib, which a cold start need not import.
+    path = os.path.join(os.path.dirname(handler_file), "step.json")  # noqa: PTH118, PTH120
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            packaged = msgspec.json.decode(file.read(), type=_PackagedStep)
+        calls: dict[str, Json] = msgspec.json.decode(packaged.calls)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Build the flow again.") from None
+    step, flow = packaged.step.load(), packaged.flow.load()
+    if not isinstance(step, StepNode) or not isinstance(flow, Flow):
+        raise ConfigError(
+            f"{path} names {packaged.step} and {packaged.flow}, which are no step and no flow. Build again."
+        )
+    return make_handler(step, flow=flow, calls=calls)
 
 
 def make_handler(

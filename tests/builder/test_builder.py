@@ -242,7 +242,7 @@ def folder_digest(folder: Path) -> str:
 
 def test_a_bundle_names_every_file_and_its_template_the_packages(installed: Installation) -> None:
     bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
-    own = ["birds_flow_example.py", "handler.py", "requirements.txt"]
+    own = ["birds_flow_example.py", "handler.py", "requirements.txt", "step.json"]
     assert sorted(bundle.files) == sorted(
         ["statemachine.json", "template.yaml"]
         + [f"lambdas/{step}/{name}" for step in ("get_birds", "flap_bird", "join_birds") for name in own]

@@ -296,10 +296,10 @@ def test_a_file_that_python_cannot_import_is_refused(project: Project, name: str
     assert re.fullmatch(r"FlowError: \S+ cannot be imported as '\S+'\. Rename it to letters, digits and '_'\.", error)
 
 
-@pytest.mark.parametrize("name", ["handler.py", "requirements.txt", "requirements-2.txt"])
+@pytest.mark.parametrize("name", ["handler.py", "step.json", "requirements.txt", "requirements-2.txt"])
 def test_a_file_of_a_name_that_lokki_needs_is_refused(project: Project, name: str) -> None:
     project.write({"my_flow.py": flow("import handler" if name == "handler.py" else ""), name: ""})
-    config = {} if name == "handler.py" else {"include": ["*.txt"]}
+    config = {} if name == "handler.py" else {"include": [f"*{Path(name).suffix}"]}
     assert project.collect("my_flow.py", config=config)["error"] == (
         f"BuildError: {name} has a name that lokki needs in every package. Rename it or exclude it in lokki.yml."
     )

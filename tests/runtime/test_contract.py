@@ -13,7 +13,7 @@ import pytest
 from aws.moto_server import Aws
 from support.lambda_function import FLOW, RUN, Context
 
-from lokki.builder.lambda_pkg import Importable, StepCode, describe_calls, handler
+from lokki.builder.lambda_pkg import HANDLER_SOURCE, Importable, StepCode, describe_calls, step_json
 from lokki.plan import lower
 from lokki.runtime.handler import Handler, make_handler
 
@@ -67,7 +67,7 @@ def test_every_example_is_what_the_handler_does(aws: Aws, handlers: dict[str, Ha
     checked = []
     for language, told, text in BLOCKS:
         kind, _, name = told.partition(" ")
-        if language != "json" or kind == "log":
+        if language != "json" or kind in ("log", "step.json"):
             continue
         value, key = json.loads(text), f"lokki/{FLOW}/{RUN}/{name}"
         if kind == "event":
@@ -91,9 +91,10 @@ def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:
 
 def test_the_generated_handler_is_what_build_writes(birds: ModuleType) -> None:
     calls = describe_calls(lower(birds.birds_flow()))
-    for name, text in blocks("python", "handler.py"):
-        code = StepCode(FLOW, name, Importable("birds", "birds_flow"), Importable("birds", name), calls[name], {}, {})
-        assert handler(code) == text
+    assert blocks("python", "handler.py") == [("", HANDLER_SOURCE)]
+    [(name, text)] = blocks("json", "step.json")
+    code = StepCode(FLOW, name, Importable("birds", "birds_flow"), Importable("birds", name), calls[name], {}, {})
+    assert json.loads(step_json(code)) == json.loads(text)
 
 
 def test_the_log_lines_are_those_of_the_handler(

@@ -10,7 +10,7 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import iglob
 from importlib.machinery import ModuleSpec
@@ -33,7 +33,7 @@ from lokki.decorators import Flow
 from lokki.errors import FlowError
 from lokki.graph import FlowGraph
 
-RESERVED = re.compile(r"Dockerfile|handler\.py|requirements(-\d+)?\.txt|lokki/.*")
+RESERVED = re.compile(r"Dockerfile|handler\.py|step\.json|requirements(-\d+)?\.txt|lokki/.*")
 """Files that lokki puts into a package's folder."""
 
 _ON_LAMBDA = re.compile(r"(__init__|chain|decorators|errors|graph|plan|s3)\.py|(base|engine|runtime|store)/.*")
@@ -78,51 +78,39 @@ def collect(
     - ``find``: finds a module by name, as Python does
     - ``zip_bytes``: most bytes of a zip, unzipped
     """
-    flow, module, file = _flow_of(graph)
-    steps = {step.name: _importable(step, module) for step in graph.steps}
-    modules = [importable.module for importable in steps.values()]
-    # Up from the file by as many folders as its name has packages: where Python's path begins.
-    folder = file.parents[flow.module.count(".") + (file.name == "__init__.py")]
-    walk = Walk(code_folders(file, folder), find, config.exclude)
-    walk.add(flow.module, file)
-    walk.follow([flow.module.rpartition(".")[0] or flow.module, *modules])
-    chosen = _choose_files(walk, config, skipped)
-    most = zip_bytes if config.packages == "zip" else IMAGE_BYTES
-    files = {**chosen.read(most), **walk.files}
-    _check_names(files)
-    return Project(
-        file,
-        flow,
-        steps,
-        dict(sorted(files.items())),
-        walk.foreign([flow.module, *modules]),
-        walk.imports,
-        walk.trees,
-        tuple(_notes(walk, chosen, files)),
-    )
-
-
-def _flow_of(graph: FlowGraph) -> tuple[Importable, ModuleType, Path]:
-    """Return from where to import a flow, its module, and the file.
-
-    Raises FlowError for one that Lambda could not import.
-    """
     flow = graph.origin
     if not isinstance(flow, Flow):
         raise FlowError(f"the flow {graph.name!r} is not made by a function with @flow, so Lambda cannot import it.")
     module, file = _module_of(flow)
-    name = next((name for name, value in sorted(vars(module).items()) if value is flow), None)
-    if name is None:
+    flow_name = next((name for name, value in sorted(vars(module).items()) if value is flow), None)
+    if flow_name is None:
         raise FlowError(_not_importable(f"the flow {flow.__name__}()", flow.fn.__code__.co_filename))
-    return Importable(_import_name(module, file), name), module, file
-
-
-def _check_names(paths: Iterable[str]) -> None:
-    for path in paths:
+    name = _import_name(module, file)
+    # Up from the file by as many folders as its name has packages: where Python's path begins.
+    folder = file.parents[name.count(".") + (file.name == "__init__.py")]
+    steps = {step.name: _importable(step, module) for step in graph.steps}
+    walk = Walk(code_folders(file, folder), find, config.exclude)
+    walk.add(name, file)
+    walk.follow([name.rpartition(".")[0] or name, *(importable.module for importable in steps.values())])
+    chosen = _choose_files(walk, config, skipped)
+    most = zip_bytes if config.packages == "zip" else IMAGE_BYTES
+    data = {path: content for path, content in chosen.read(most).items() if path not in walk.files}
+    files = {**walk.files, **data}
+    for path in files:
         if RESERVED.fullmatch(path):
             raise BuildError(
                 f"{path} has a name that lokki needs in every package. Rename it or exclude it in lokki.yml."
             )
+    return Project(
+        file,
+        Importable(name, flow_name),
+        steps,
+        dict(sorted(files.items())),
+        walk.foreign({name, *(importable.module for importable in steps.values())}),
+        walk.imports,
+        walk.trees,
+        tuple(_notes(walk, chosen, files)),
+    )
 
 
 def _choose_files(walk: Walk, config: LokkiConfig, skipped: frozenset[Path]) -> Selection:
