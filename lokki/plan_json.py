@@ -16,6 +16,8 @@ what they would make of the rest might be wrong.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
@@ -27,6 +29,7 @@ from lokki.base.values import Json
 from lokki.errors import LokkiError, StoreError
 from lokki.graph import FlowParameter
 from lokki.plan import (
+    MAP,
     Argument,
     Block,
     Call,
@@ -43,6 +46,9 @@ from lokki.plan import (
 
 PLAN_FORMAT = 1
 """The format in which plans are written; a change that an older reader would misread needs a new one."""
+
+
+_OLD_TEXT = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 
 
 class _Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output", forbid_unknown_fields=True):
@@ -97,7 +103,7 @@ class _Plan(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     flow: str
     ops: tuple[_Call | _Map, ...]
     params: tuple[_Parameter, ...] = ()
-    options: _Options = _Options()
+    options: _Options | None = None
 
 
 def shape(plan: Plan) -> Plan:
@@ -121,7 +127,9 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         for param in shape(plan).params
     )
     options = _Options(plan.options.schedule, plan.options.timezone, plan.options.timeout)
-    written = _Plan(PLAN_FORMAT, plan.flow, _written_block(plan.ops), params, options)
+    written = _Plan(
+        PLAN_FORMAT, plan.flow, _written_block(plan.ops), params, None if options == _Options() else options
+    )
     # Through text, so that it equals what a reader gets, in which there are no tuples.
     document: dict[str, Json] = msgspec.json.decode(msgspec.json.encode(written))
     return document
@@ -140,8 +148,9 @@ def plan_from_json(value: object) -> Plan:
             else FlowParameter(param.name, signatures.UNKNOWN, param.default)
             for param in plan.params
         )
-        options = FlowOptions(plan.options.schedule, plan.options.timezone, plan.options.timeout)
-        return Plan(plan.flow, params, _read_block(plan.ops), options)
+        options = plan.options or _Options()
+        flow_options = FlowOptions(options.schedule, options.timezone, options.timeout)
+        return Plan(plan.flow, params, _read_block(plan.ops), flow_options)
     except (msgspec.ValidationError, LokkiError, TypeError, RecursionError) as error:
         raise StoreError(f"the plan is none that lokki writes: {str(error).removesuffix('.')}.") from None
 
@@ -212,3 +221,151 @@ def _read_reads(reads: _Output | _Item | _Results | None) -> Reads:
             return Results(fan_out_id)
         case None:
             return None
+
+
+# --- beside a state machine ---
+
+
+def outline(plan: Plan) -> Plan:
+    """Return a plan's operations alone: without arguments, parameters and options of the flow."""
+    return Plan(plan.flow, (), tuple(map(_outline_of, plan.ops)), FlowOptions())
+
+
+def plan_comment(plan: Plan) -> str:
+    """Write the comment of a flow's state machine: words for people, and the outline of its plan for readers.
+
+    Arguments may be large, and a definition has at most 1 MiB:
+    https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+    """
+    return f"{plan.flow}, built by lokki. {msgspec.json.encode(plan_to_json(outline(plan))).decode()}"
+
+
+def plan_from_definition(definition: Json) -> Plan:
+    """Read the outline of a plan from the definition of its state machine.
+
+    Raises StoreError for a definition that lokki did not build.
+    """
+    comment = definition.get("Comment") if isinstance(definition, dict) else None
+    _, brace, text = comment.partition("{") if isinstance(comment, str) else ("", "", "")
+    if not brace:
+        return _plan_from_states(definition)
+    try:
+        return plan_from_json(msgspec.json.decode(brace + text))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StoreError(f"the plan in the state machine's comment cannot be read: {error}.") from None
+
+
+def _outline_of(op: Op) -> Op:
+    if isinstance(op, FanOut):
+        return replace(op, body=tuple(map(_outline_of, op.body)))
+    return replace(op, arguments=())
+
+
+# --- as lokki 0.1 left them, which wrote no plans as JSON ---
+
+
+class _OldPayload(msgspec.Struct, frozen=True):
+    call: str
+
+
+class _OldArguments(msgspec.Struct, frozen=True):
+    Payload: _OldPayload
+
+
+class _OldBatcher(msgspec.Struct, frozen=True):
+    MaxItemsPerBatch: int
+
+
+class _OldState(msgspec.Struct, frozen=True):
+    Arguments: _OldArguments | None = None
+    ItemProcessor: _OldMachine | None = None
+    ItemBatcher: _OldBatcher | None = None
+    Next: str | None = None
+
+
+class _OldMachine(msgspec.Struct, frozen=True):
+    StartAt: str
+    States: dict[str, _OldState]
+
+
+class _OldLine:
+    """A flow of lokki 0.1, which was a line of calls and map blocks, put together from its parts."""
+
+    def __init__(self, flow: str) -> None:
+        self._flow = flow
+        self._ops: list[Op] = []
+        self._reads: Reads = None
+
+    def add_call(self, call_id: str, step: str) -> None:
+        """Add a call that runs once."""
+        self._ops.append(Call(call_id, step, (), self._reads))
+        self._reads = Output(call_id)
+
+    def add_map(self, calls: list[tuple[str, str]], options: MapOptions) -> None:
+        """Add a map block over the last call: the ids and steps of its calls. Raises StoreError where there is none."""
+        source = self._ops[-1] if self._ops else None
+        if not isinstance(source, Call) or not calls:
+            raise StoreError("the run's plan cannot be read: it has a map that follows no step. Start a new run.")
+        self._ops[-1] = replace(source, fans_out=True)
+        readings: list[Reads] = [Item(), *(Output(call_id) for call_id, _ in calls)]
+        body = tuple(Call(call_id, step, (), reads) for (call_id, step), reads in zip(calls, readings, strict=False))
+        self._ops.append(FanOut(f"{source.id}{MAP}", source.id, body, options))
+        self._reads = Results(f"{source.id}{MAP}")
+
+    def plan(self) -> Plan:
+        """Return what was put together."""
+        return Plan(self._flow, (), tuple(self._ops), FlowOptions())
+
+
+def plan_from_lines(flow: str, lines: list[str]) -> Plan:
+    """Read the operations of a plan from the lines that lokki 0.1 kept of it in ``run.json``.
+
+    An argument's name with ``->`` in it misleads it, as it did then: lines have no quotes around such names.
+    """
+    line = _OldLine(flow)
+    for text in lines:
+        over, colon, body = text.removeprefix("map over ").partition(": ")
+        if text.startswith("map over ") and colon and over.isidentifier():
+            # Texts among the arguments may hold anything; without them an arrow is an arrow.
+            line.add_map([_old_call(call) for call in _OLD_TEXT.sub("", body).split(" -> ")], MapOptions())
+        else:
+            line.add_call(*_old_call(text))
+    return line.plan()
+
+
+def _old_call(text: str) -> tuple[str, str]:
+    call_id, _, call = text.partition(" = ")
+    return call_id, call.partition("(")[0]
+
+
+def _plan_from_states(definition: Json) -> Plan:
+    """Read the operations of a plan from the states of a machine that lokki 0.1 built.
+
+    The names of steps are not known; the ids of calls stand for them.
+    """
+    line = _OldLine("")
+    try:
+        for state in _in_order(msgspec.convert(definition, _OldMachine)):
+            if state.ItemProcessor is not None:
+                batch = state.ItemBatcher.MaxItemsPerBatch if state.ItemBatcher is not None else None
+                calls = [_called_by(inner) for inner in _in_order(state.ItemProcessor)]
+                line.add_map([(call_id, call_id) for call_id in calls], MapOptions(batch=batch))
+            else:
+                line.add_call(_called_by(state), _called_by(state))
+    except (msgspec.ValidationError, KeyError, LokkiError) as error:
+        raise StoreError(f"the run's state machine is none that lokki builds: {error!r}.") from None
+    return line.plan()
+
+
+def _in_order(machine: _OldMachine) -> Iterator[_OldState]:
+    name: str | None = machine.StartAt
+    while name is not None:
+        state = machine.States[name]
+        yield state
+        name = state.Next
+
+
+def _called_by(state: _OldState) -> str:
+    if state.Arguments is None:
+        raise KeyError("Arguments")
+    return state.Arguments.Payload.call

@@ -28,6 +28,7 @@ from lokki.local_run.execution import Listener, LocalExecution, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import Plan, bind_parameters, lower, plan_lines
+from lokki.plan_json import plan_to_json
 from lokki.store.codec import own_module
 
 if TYPE_CHECKING:  # start-up: see _pool
@@ -150,7 +151,7 @@ class LocalRunner:
             run_id or new_run_id(),
             plan.flow,
             dict(bind_parameters(plan.params, params or {})),
-            plan_lines(plan),
+            dict(plan_to_json(plan)),
             code,
             status="running",
             started=datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -175,7 +176,7 @@ class LocalRunner:
                 f"the run {run_id!r} was started with another flow or other parameters:\n  {listed}\n"
                 "Start a new run, or keep its results all the same with --force."
             )
-        return replace(record, params=dict(bound), plan=plan_lines(plan))
+        return replace(record, params=dict(bound), plan=dict(plan_to_json(plan)))
 
     def _latest(self, flow: str, *, also_finished: bool) -> str:
         records = self.runs.list(flow)

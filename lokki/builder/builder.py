@@ -38,6 +38,7 @@ from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
+from lokki.plan_json import plan_to_json
 
 _DIGEST_LENGTH = 32
 
@@ -68,6 +69,7 @@ def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_B
     template = template_of(compiled, {package.step: package.code for package in packages})
     return Bundle(
         name,
+        plan_to_json(compiled.plan),
         {
             "statemachine.json": dump_state_machine(state_machine_of(compiled)),
             "template.yaml": dump_template(template),

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from itertools import zip_longest
 
-from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX, state_name
+from lokki.base.naming import LARGER_SUFFIX, state_name
 from lokki.base.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
@@ -28,11 +28,13 @@ from lokki.builder.placeholders import (
     exact_share,
 )
 from lokki.builder.retries import map_rules
+from lokki.builder.states import state_of
 from lokki.builder.tasks import BATCH_BYTES, AslState, Task
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import Call, FanOut, Op
+from lokki.plan import Call, FanOut
+from lokki.plan_json import plan_comment
 from lokki.store.keys import Keys
 
 _RUN_ID = "{% $states.context.Execution.Name %}"
@@ -56,17 +58,17 @@ def state_machine_of(compiled: Compiled) -> dict[str, Json]:
     """
     plan = compiled.plan
     machine: dict[str, Json] = {
-        "Comment": f"{plan.flow}, built by lokki",
+        "Comment": plan_comment(plan),
         "QueryLanguage": "JSONata",
-        "StartAt": _state_of(plan.ops[0]),
+        "StartAt": state_of(plan.ops[0]),
     }
     if plan.options.timeout is not None:
         machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
     states: dict[str, Json] = {}
     for op, following in zip_longest(plan.ops, plan.ops[1:]):
-        then = _next(_state_of(following) if following else None)
+        then = _next(state_of(following) if following else None)
         if isinstance(op, FanOut):
-            states[_state_of(op)] = _map_state(compiled, op) | then
+            states[state_of(op)] = _map_state(compiled, op) | then
         else:
             states |= _tries(compiled, _outer_task(compiled, op), op, then, batch=False, express=False)
     machine["States"] = states
@@ -79,10 +81,6 @@ def dump_state_machine(definition: dict[str, Json]) -> bytes:
     It is JSON that people can read, and equal bytes for equal values.
     """
     return (json.dumps(definition, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _state_of(op: Op) -> str:
-    return state_name(op.source) + MAP_SUFFIX if isinstance(op, FanOut) else state_name(op.id)
 
 
 def _next(name: str | None) -> AslState:

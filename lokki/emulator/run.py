@@ -14,6 +14,7 @@ from typing import Self
 import msgspec
 
 from lokki.base.values import Json, Stored, ref_from_json
+from lokki.builder.states import machine_of
 from lokki.emulator.functions.chaos import ChaosFunctions
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, Surroundings
@@ -111,7 +112,7 @@ class Emulation:
             self._history = cleanup.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
             logs = open_to_append(self._folder / FUNCTION_LOGS)
             self._logs = cleanup.enter_context(os.fdopen(logs, "a", 1, encoding="utf-8"))
-            self._translator = EventTranslator(self.built.machine, self.built.calls, self._emit)
+            self._translator = EventTranslator(machine_of(self.built.plan), self._emit)
             functions = self._functions(scratch)
             cleanup.callback(functions.close)
             self._services = self._make_services(functions)

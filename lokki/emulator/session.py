@@ -20,8 +20,9 @@ from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator, path_from
 from lokki.local_run.checksums import take_checksums, write_checksums
-from lokki.local_run.runs import RunRecord, Runs, new_run_id
+from lokki.local_run.runs import RunRecord, Runs, new_run_id, recorded_lines
 from lokki.plan import Plan, bind_parameters, lower, plan_lines
+from lokki.plan_json import plan_to_json
 
 _RESUMABLE = ("failed", "interrupted")
 
@@ -54,7 +55,7 @@ class Session:
             run_id or new_run_id(),
             emulated_name(plan.flow),
             dict(bound),
-            plan_lines(plan),
+            dict(plan_to_json(plan)),
             {},
             "running",
             started,
@@ -76,7 +77,7 @@ class Session:
             raise RunFolderError(
                 f"the run {record.run_id!r} is one of {record.flow} and {record.status}; it cannot be resumed."
             )
-        if record.plan != plan_lines(plan):
+        if recorded_lines(record) != plan_lines(plan):
             raise RunFolderError(f"the run {record.run_id!r} was started with another flow. Start a new run.")
         return self._follow(graph, plan, record, record.params, redriven=True)
 

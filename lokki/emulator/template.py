@@ -26,6 +26,8 @@ from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.fields import Fields
 from lokki.emulator.states.services import ACCOUNT, REGION
 from lokki.errors import EmulatorError
+from lokki.plan import Plan
+from lokki.plan_json import plan_from_definition
 
 _FUNCTION = "AWS::Lambda::Function"
 _VERSION = "AWS::Lambda::Version"
@@ -97,14 +99,14 @@ class Built:
 
     * ``name``, ``bucket``: of its state machine and for its data.
     * ``functions``: with their unpacked packages.
-    * ``calls``: the id of each task's call, by its state.
+    * ``plan``: the operations, without their arguments.
     """
 
     name: str
     bucket: str
     machine: StateMachine
     functions: tuple[FunctionSpec, ...]
-    calls: Mapping[str, str]
+    plan: Plan
 
 
 def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = None) -> Built:
@@ -135,7 +137,7 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
     packages = _Packages(record.packages, folder, code, images or {}, {})
     functions = tuple(_read_function(stack, fields, packages) for fields in stack.of_type(_FUNCTION))
     bucket = str(stack.parameters["S3Bucket"])
-    return Built(name, bucket, read_definition(definition, name), functions, _calls(definition))
+    return Built(name, bucket, read_definition(definition, name), functions, plan_from_definition(definition))
 
 
 class Stack:
@@ -315,17 +317,3 @@ class _Packages:
                 "Set package_type: zip in lokki.yml."
             )
         return self.images[step]
-
-
-def _calls(definition: Json) -> dict[str, str]:
-    """Return the call of each task, as its payload has it."""
-    calls: dict[str, str] = {}
-    match definition:
-        case {"States": dict(states)}:
-            for name, state in states.items():
-                match state:
-                    case {"Type": "Task", "Arguments": {"Payload": {"call": str(call)}}}:
-                        calls[name] = call
-                    case {"ItemProcessor": processor}:
-                        calls |= _calls(processor)
-    return calls

@@ -6,16 +6,15 @@ So it is shown and reported as a local run is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 
 from lokki.base.failures import Failure
-from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX
+from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.values import Json
-from lokki.emulator.states.definition import StateMachine
+from lokki.builder.states import Machine
 from lokki.emulator.states.history import Child, HistoryEvent
-from lokki.emulator.states.map_state import Map
 from lokki.emulator.states.services import Caller
 from lokki.engine.causes import reported_failure
 from lokki.engine.events import (
@@ -70,14 +69,14 @@ class _Source(msgspec.Struct):
 class EventTranslator:
     """Turns history events into lokki's events, on any thread.
 
-    ``calls``: the call's id of each task's state.
+    ``machine`` says what the states are.
     """
 
-    def __init__(self, machine: StateMachine, calls: Mapping[str, str], emit: Callable[[Event], None]) -> None:
-        self._calls = calls
+    def __init__(self, machine: Machine, emit: Callable[[Event], None]) -> None:
+        self._calls = machine.calls
         self._emit = emit
         self._lock = threading.Lock()
-        self._maps = {state.name: state for state in machine.maps}
+        self._maps = machine.maps
         self._entered: dict[str, float] = {}
         self._failed_inside: dict[str, int] = {}
         self._last: dict[str, tuple[str, Failure]] = {}
@@ -137,7 +136,7 @@ class EventTranslator:
                 return [self._map_finished(event)]
             case "ExecutionFailed":  # no step fails when the run itself is out of time
                 if self._current not in self._maps and self._current:
-                    return [StepFailed(self._calls[self._current], self._failure_of(event, self._current))]
+                    return [StepFailed(self._calls[self._current], self._failure_of(event, self._calls[self._current]))]
         return []
 
     def _child(self, event: HistoryEvent, child: Child) -> list[Event]:
@@ -155,10 +154,10 @@ class EventTranslator:
                 return self._finished(event, child)
             case "ExecutionFailed" | "ExecutionTimedOut":
                 last = self._last.pop(event.execution, None)
-                state = last[0] if last is not None else next(iter(self._maps[child.map].processor.by_name))
-                failure = self._failure_of(event, state, last)
+                step_id = self._calls[last[0]] if last is not None else self._maps[child.map].inner[0]
+                failure = self._failure_of(event, step_id, last)
                 return [
-                    ItemFailed(self._map_id(child.map), (index,), failure)
+                    ItemFailed(self._maps[child.map].source, (index,), failure)
                     for index in range(child.index, child.index + child.items)
                 ]
         return []
@@ -168,7 +167,7 @@ class EventTranslator:
 
         In a batch, some may have failed and been tolerated.
         """
-        map_id = self._map_id(child.map)
+        map_id = self._maps[child.map].source
         failed = _tolerated_items(event.details["output"])
         self._failed_inside[child.map] = self._failed_inside.get(child.map, 0) + len(failed)
         events: list[Event] = []
@@ -181,15 +180,15 @@ class EventTranslator:
 
     def _map_started(self, event: HistoryEvent) -> MapStarted:
         self._failed_inside[event.state] = 0
-        steps = tuple(self._calls[name] for name in _chain(self._maps[event.state]))
+        block = self._maps[event.state]
         start = msgspec.convert(event.details, _MapStart)
-        return MapStarted(self._map_id(event.state), steps, start.items, start.finished, start.concurrency)
+        return MapStarted(block.source, block.inner, start.items, start.finished, start.concurrency)
 
     def _map_finished(self, event: HistoryEvent) -> MapFinished:
         inside = self._failed_inside[event.state]
         counts = msgspec.convert(event.details, _MapCounts)
         seconds = event.seconds - self._entered[event.state]
-        return MapFinished(self._map_id(event.state), counts.succeeded - inside, counts.failed + inside, seconds)
+        return MapFinished(self._maps[event.state].source, counts.succeeded - inside, counts.failed + inside, seconds)
 
     def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
         if event.state in self._maps:
@@ -200,31 +199,17 @@ class EventTranslator:
             self._tries[event.state] = retry.attempt
         return [StepRetried(self._calls[event.state], item, retry.attempt, retry.wait, self._failure(event))]
 
-    def _failure_of(self, event: HistoryEvent, state: str, last: tuple[str, Failure] | None = None) -> Failure:
+    def _failure_of(self, event: HistoryEvent, step_id: str, last: tuple[str, Failure] | None = None) -> Failure:
         """Return why an execution failed.
 
         That is its last task's failure if it has the same error.
         """
         last = last or self._last.get(event.execution)
-        failure = _failure(self._calls[state], event)
+        failure = _failure(step_id, event)
         return last[1] if last is not None and last[1].error == failure.error else failure
 
     def _failure(self, event: HistoryEvent) -> Failure:
         return _failure(self._calls.get(event.state, event.state), event)
-
-    def _map_id(self, state: str) -> str:
-        return self._calls.get(state.removesuffix(MAP_SUFFIX), state)
-
-
-def _chain(state: Map) -> list[str]:
-    """Return the names of a map's states in their order."""
-    names: list[str] = []
-    name: str | None = state.processor.start
-    while name is not None:
-        names.append(name)
-        ways = list(state.processor.by_name[name].transitions())
-        name = ways[0].next if len(ways) == 1 else None
-    return names
 
 
 def _items_of_source(output: Json) -> int | None:

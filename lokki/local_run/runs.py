@@ -24,6 +24,8 @@ from lokki.local_run.descriptors import hide
 from lokki.local_run.folder import LOCK, RECORD, RunFolder
 from lokki.local_run.forks import forget, watch
 from lokki.local_run.seal import Seal
+from lokki.plan import Plan, plan_lines
+from lokki.plan_json import plan_from_json, plan_from_lines
 from lokki.store.local import LocalStore, flush_directory, make_directory
 
 FORMAT = 2
@@ -52,7 +54,8 @@ class CodeOfParts:
 class RunRecord:
     """What is known of a run, as its ``run.json`` has it.
 
-    * ``params``, ``plan``: of the flow; they must not change when it is resumed.
+    * ``params``, ``plan``: of the flow; they must not change when it is resumed. The plan is JSON of `lokki.plan_json`,
+      or the lines of a run of lokki 0.1.
     * ``code``: a checksum of each step's source, as it was when the step gave its first result that is there.
     * ``status``: ``running``, ``finished``, ``failed`` or ``interrupted``; one that is ``running`` while nobody has its
       lock reads ``killed``.
@@ -66,7 +69,7 @@ class RunRecord:
     run_id: str
     flow: str
     params: dict[str, JsonField]
-    plan: list[str]
+    plan: dict[str, JsonField] | list[str]
     code: dict[str, str]
     status: str
     started: str
@@ -360,16 +363,26 @@ def new_run_id(now: datetime | None = None) -> str:
     return f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def recorded_plan(record: RunRecord) -> Plan:
+    """Read the plan of a run. Raises StoreError for one that this lokki does not know."""
+    return plan_from_lines(record.flow, record.plan) if isinstance(record.plan, list) else plan_from_json(record.plan)
+
+
+def recorded_lines(record: RunRecord) -> list[str]:
+    """Return the plan of a run as lines that are equal exactly when plans compute the same."""
+    return record.plan if isinstance(record.plan, list) else plan_lines(plan_from_json(record.plan))
+
+
 def changes(record: RunRecord, plan: list[str], params: dict[str, Json]) -> list[str]:
     """Return the differences between a run and how it is to be resumed.
 
     Lines begin with ``-`` for what it was, with ``+`` for what it is now.
     """
-    lines = [f"- {line}" for line in record.plan if line not in plan] + [
-        f"+ {line}" for line in plan if line not in record.plan
-    ]
-    if not lines and plan != record.plan:
-        lines = ["- " + "; ".join(record.plan), "+ " + "; ".join(plan)]
+    recorded = recorded_lines(record)
+    lines = [f"- {line}" for line in recorded if line not in plan]
+    lines += [f"+ {line}" for line in plan if line not in recorded]
+    if not lines and plan != recorded:
+        lines = ["- " + "; ".join(recorded), "+ " + "; ".join(plan)]
     for name in sorted({*record.params, *params}):
         old, new = record.params.get(name), params.get(name)
         if name in record.params and (name not in params or old != new):

@@ -15,12 +15,14 @@ from botocore.exceptions import ClientError
 
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.values import Json
+from lokki.builder.states import machine_of
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.deploy.deployed import Deployed
 from lokki.engine.causes import reported_failure
 from lokki.errors import AwsError, RunFolderError
 from lokki.operate.logs import LogWindow, run_lines
-from lokki.operate.machine import execution_arn, read_machine, results_folder
+from lokki.operate.machine import execution_arn, results_folder
+from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
 from lokki.results.items import LogLine, RunInfo
 from lokki.results.modules import PackagedModule
@@ -242,7 +244,7 @@ class DeployedRuns:
         """Return the manifest that a Map Run wrote that ended without success; None while it goes on."""
         if self.map_run(map_run)["status"] == "RUNNING":
             return None
-        source = read_machine(self.definition(run_id)).maps[state].source
+        source = machine_of(plan_from_definition(self.definition(run_id))).maps[state].source
         folder = Keys(f"{self.deployed.prefix}{run_id}").map_results(source)
         return {"results_manifest_key": f"{folder}{results_folder(map_run)}/manifest.json"}
 

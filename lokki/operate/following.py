@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from lokki.builder.states import machine_of
 from lokki.engine.events import Event
 from lokki.errors import RunFolderError
 from lokki.operate.executions import DeployedRuns
-from lokki.operate.machine import read_machine
 from lokki.operate.watching import Watch, take_history, take_map_run
+from lokki.plan_json import plan_from_definition
 
 FIRST, LONGEST, GROWTH = 1.0, 5.0, 1.25
 """Seconds between two looks at a run. One look is a call of GetExecutionHistory, and one of DescribeMapRun in a map,
@@ -22,7 +23,7 @@ _PATIENCE = 10
 def begin(runs: DeployedRuns, run_id: str) -> Watch:
     """Begin to watch a run. Raises RunFolderError for one that there is not."""
     info = runs.describe(run_id)
-    return Watch(runs.deployed.flow, run_id, info.params, read_machine(runs.definition(run_id)))
+    return Watch(runs.deployed.flow, run_id, info.params, machine_of(plan_from_definition(runs.definition(run_id))))
 
 
 def begin_new(runs: DeployedRuns, run_id: str, sleep: Callable[[float], None]) -> Watch:

@@ -16,6 +16,7 @@ from lokki.base.failures import Failure
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
+from lokki.builder.states import Machine, MapState
 from lokki.engine.causes import reported_failure
 from lokki.engine.events import (
     Event,
@@ -34,7 +35,6 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.operate.machine import Machine, MapState
 from lokki.plan import MAP
 from lokki.results.remote import child_failure
 from lokki.store.map_results import child_items

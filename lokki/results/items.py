@@ -13,6 +13,7 @@ from lokki.base.failures import Failure, describe_error
 from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
+from lokki.plan import Block, Call, FanOut, Plan
 from lokki.results.html import table
 from lokki.store.manifest import entries
 
@@ -60,6 +61,20 @@ class Place:
     def is_last(self) -> bool:
         """Whether what it returns is the result of its item."""
         return self.inner[-1:] == (self.id,)
+
+
+def places_of(plan: Plan) -> dict[str, Place]:
+    """Return where each step of a plan stands, by its id, in order."""
+    return {place.id: place for place in _places(plan.ops, None)}
+
+
+def _places(block: Block, source: str | None) -> Iterator[Place]:
+    inner = () if source is None else tuple(op.id for op in block if isinstance(op, Call))
+    for op in block:
+        if isinstance(op, FanOut):
+            yield from _places(op.body, op.source)
+        else:
+            yield Place(op.id, source, inner, op.fans_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,8 @@ Nothing is written, locked or forced to disk.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from datetime import datetime
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
@@ -20,14 +18,12 @@ from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import PENDING, StepResults
-from lokki.local_run.runs import RunRecord, Runs
+from lokki.local_run.runs import RunRecord, Runs, recorded_plan
 from lokki.results.emulated import emulated_run
-from lokki.results.items import ItemSource, Kept, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.results.items import ItemSource, Kept, LogLine, ManifestItems, Place, RunInfo, failed_item, places_of
 from lokki.results.log import log_lines
 from lokki.results.modules import MainModule
 from lokki.store.codec import MAINS, MISSING
-
-_STRING = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
 
 
 class LocalCatalog:
@@ -92,7 +88,7 @@ class LocalRun:
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
-        return places(self._record.plan)
+        return places_of(recorded_plan(self._record))
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
@@ -270,24 +266,6 @@ class JournalItems:
                 raise damaged(f"{self._folder.map_outcome_path(source)} is not there any more", "Run the map again.")
             self._results = results
         return self._results
-
-
-def places(plan: list[str]) -> dict[str, Place]:
-    """Read the steps of a run, by id, from the lines of its plan, as `lokki.plan.describe` writes them."""
-    found: dict[str, Place] = {}
-    for line in plan:
-        source, colon, inner_calls = line.removeprefix("map over ").partition(": ")
-        if not (line.startswith("map over ") and colon):
-            step_id = line.partition(" = ")[0]
-            found[step_id] = Place(step_id)
-            continue
-        if source not in found:
-            raise StoreError(f"the run's plan cannot be read: {line!r} follows no step. Start a new run.")
-        found[source] = replace(found[source], fans_out=True)
-        # Texts among the arguments may hold anything; without them an arrow is an arrow.
-        inner = tuple(call.partition(" = ")[0] for call in _STRING.sub("", inner_calls).split(" -> "))
-        found.update({step_id: Place(step_id, source, inner) for step_id in inner})
-    return found
 
 
 def _mapped(path: Path) -> bytes | mmap:

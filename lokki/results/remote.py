@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol
 
 from lokki.base.failures import Failure
 from lokki.base.naming import MAP_SUFFIX, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_json
 from lokki.engine.causes import reported_failure
 from lokki.errors import StoreError
-from lokki.results.items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item
+from lokki.plan_json import plan_from_definition
+from lokki.results.items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item, places_of
 from lokki.store import codec
 from lokki.store.base import Store
 from lokki.store.keys import Keys, describe_place
@@ -117,7 +118,7 @@ class RemoteRun:
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
-        return places(self._history.definition(self._run_id))
+        return places_of(plan_from_definition(self._history.definition(self._run_id)))
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
@@ -256,36 +257,3 @@ def _failures(store: Store, url: str, files: ResultFiles, inner: Sequence[str]) 
             raise StoreError(f"{url} lists a failed child execution whose input has no items of a map of lokki.")
         failure = child_failure(inner, child.Error, child.Cause)
         yield from ((index, failure) for index in indexes)
-
-
-def places(definition: Json) -> dict[str, Place]:
-    """Read the steps of a run, by id, from its state machine. Raises StoreError for one that lokki did not build."""
-    found: dict[str, Place] = {}
-    previous = ""
-    try:
-        for state in _in_order(cast("dict[str, Json]", definition)):
-            if state["Type"] == "Map":
-                inner_states = [*_in_order(cast("dict[str, Json]", state["ItemProcessor"]))]
-                inner = tuple(_call(inner_state) for inner_state in inner_states)
-                found[previous] = Place(previous, fans_out=True)
-                found.update({step_id: Place(step_id, previous, inner) for step_id in inner})
-            else:
-                previous = _call(state)
-                found[previous] = Place(previous)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"the run's state machine is none that lokki builds: {error!r}.") from None
-    return found
-
-
-def _in_order(machine: dict[str, Json]) -> Iterator[dict[str, Json]]:
-    states = cast("dict[str, dict[str, Json]]", machine["States"])
-    name: Json = machine["StartAt"]
-    while name is not None:
-        state = states[cast("str", name)]
-        yield state
-        name = state.get("Next")
-
-
-def _call(state: dict[str, Json]) -> str:
-    arguments = cast("dict[str, dict[str, Json]]", state["Arguments"])
-    return str(arguments["Payload"]["call"])

@@ -17,6 +17,7 @@ from lokki.builder.builder import Builder
 from lokki.builder.cloudformation import build_template
 from lokki.builder.compiled import compile_flow
 from lokki.builder.package_types import ZipCode
+from lokki.builder.states import machine_of
 from lokki.builder.timing import fits_express
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.run import EmulationOptions
@@ -29,7 +30,7 @@ from lokki.errors import FlowError
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
 from lokki.local_run.checksums import Checksums
-from lokki.operate.machine import read_machine
+from lokki.plan_json import plan_from_definition
 from lokki.results.emulated import KeptHistory
 
 
@@ -318,7 +319,7 @@ def test_an_error_of_an_item_in_the_search_fails_the_batch_as_any_error_does(s3:
 
 def test_a_deployed_run_tells_of_one_step_that_was_tried_twice(s3: S3Server) -> None:
     deployed = Deployed(growing(), LokkiConfig(), s3)
-    machine = read_machine(deployed.machine)
+    machine = machine_of(plan_from_definition(deployed.machine))
     assert machine.calls["Gather-XL"] == machine.calls["Gather"] == "gather"
     assert machine.order == ("CountUp", "CountUpMap", "Gather", "NameIt")
     assert {each.inner for each in machine.maps.values()} == {("grow",)}

@@ -17,6 +17,7 @@ from aws.moto_server import Aws as Moto
 from support.command import Place
 
 from lokki import flow, step
+from lokki.builder.states import Machine
 from lokki.cli.account import Account
 from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
 from lokki.cli.commands.show import run_lines, runs_table
@@ -43,7 +44,6 @@ from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, begin_new, follow
-from lokki.operate.machine import Machine
 from lokki.operate.watching import Watch, take_history
 
 

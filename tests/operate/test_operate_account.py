@@ -25,7 +25,7 @@ def get_birds(count: int) -> list[int]:
     return list(range(count))
 
 @step
-def wait_for(bird: int, seconds: float) -> int:
+def wait_for(bird: int, seconds: float, **others: object) -> int:
     print(f"waiting for {bird}")
     time.sleep(seconds)
     return bird
@@ -36,7 +36,7 @@ def total(birds: list[int]) -> int:
 
 @flow
 def NAME(count: int = 4, seconds: float = 0.0):
-    return get_birds(count).map(wait_for(seconds=seconds), concurrency=2).agg(total)
+    return get_birds(count).map(wait_for(seconds=seconds, **{"a -> b": "$param"}), concurrency=2).agg(total)
 
 if __name__ == "__main__":
     main(NAME)

@@ -32,10 +32,9 @@ from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
 from lokki.plan import FanOut, lower, plan_lines
+from lokki.plan_json import plan_from_definition, plan_from_json, plan_from_lines, plan_to_json
 from lokki.results.flow_results import FlowResults, Items, local
-from lokki.results.items import LogLine, Place, RunInfo
-from lokki.results.local import places as places_of_lines
-from lokki.results.remote import places as places_of_definition
+from lokki.results.items import LogLine, Place, RunInfo, places_of
 from lokki.runtime.event import ResultsKey
 from lokki.runtime.results import load_results
 from lokki.store.base import save
@@ -385,8 +384,12 @@ def test_a_run_and_a_state_machine_tell_where_each_step_stands(chain: Chain) -> 
         if isinstance(op, FanOut):
             inner = tuple(call.id for call in op.calls)
             expected.update({step_id: Place(step_id, op.source, inner) for step_id in inner})
-    assert places_of_lines(plan_lines(plan)) == expected
-    assert places_of_definition(build_state_machine(graph, LokkiConfig())) == expected
+    definition = build_state_machine(graph, LokkiConfig())
+    assert places_of(plan_from_json(plan_to_json(plan))) == expected
+    assert places_of(plan_from_definition(definition)) == expected
+    # as lokki 0.1 left them
+    assert places_of(plan_from_lines(graph.name, plan_lines(plan))) == expected
+    assert places_of(plan_from_definition({**definition, "Comment": f"{graph.name}, built by lokki"})) == expected
 
 
 @step
@@ -401,12 +404,32 @@ def test_arrows_and_quotes_in_arguments_are_no_steps() -> None:
         head = steps.values("ints", 3).map(odd_arguments(label='" -> e = f(', table=table))
         return head.next(odd_arguments(label="\\", table={})).agg(steps.count)
 
-    assert list(places_of_lines(plan_lines(lower(confusing())))) == [
+    assert list(places_of(plan_from_lines("confusing", plan_lines(lower(confusing()))))) == [
         "values",
         "odd_arguments",
         "odd_arguments_2",
         "count",
     ]
+
+
+@step
+def anything_named(value: object, **others: object) -> object:
+    return [value, others]
+
+
+def test_names_of_arguments_may_hold_arrows_and_brackets(tmp_path: Path, s3: S3Server) -> None:
+    others = {"a -> b": 1, "x) -> y = z(": "map over count: ", "$param": {"$param": "literal"}}
+
+    @flow
+    def odd_names():
+        return steps.values("ints", 2).map(anything_named(**others)).agg(steps.count)
+
+    Local(tmp_path).run(odd_names(), run_id="one")
+    deployed = InProcess(odd_names(), LokkiConfig(), s3)
+    assert deployed.run({}, "odd").status == "SUCCEEDED"
+    for run in (local("odd-names", tmp_path).latest(), emulated(s3, deployed).run("odd")):
+        assert run.steps == ["values", "anything_named", "count"]
+        assert [item[1] for item in items(run.step("anything_named"))] == [others, others]  # type: ignore[index]
 
 
 # --- emulated runs ---

@@ -33,7 +33,7 @@ def get_birds(names: list[str]) -> list[Bird]:
     return [Bird(name) for name in names]
 
 @step
-def feed_bird(bird: Bird) -> Bird:
+def feed_bird(bird: Bird, **extra: int) -> Bird:
     return Bird(bird.name, bird.weight + 1)
 
 @step
@@ -51,7 +51,8 @@ def join_birds(birds: list[str]) -> str:
 
 @flow
 def birds_flow(wings: str, names: list[str] = ["goose", "duck", "swan"]):
-    return get_birds(names).map(feed_bird).next(flap_bird(wings=wings)).agg(join_birds)
+    fed = get_birds(names).map(feed_bird(**{"a -> b": 1, ") -> c = d(": 2}))
+    return fed.next(flap_bird(wings=wings)).agg(join_birds)
 
 if __name__ == "__main__":
     main(birds_flow)

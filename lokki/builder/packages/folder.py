@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from lokki.base.values import Json
 from lokki.builder.package_types import BuildError, Code, ImageCode, ZipCode
 from lokki.builder.packages.archive import Member, bytecode, pack, write_archive
 from lokki.builder.packages.sizes import size_text
@@ -55,11 +56,13 @@ class Package:
 class Bundle:
     """A built flow as a value, before any zip is made.
 
+    - ``plan``: the plan of the flow, as `lokki.plan_json` writes it
     - ``files``: those of its folder, by path
     - ``notes``: what the user should know of it, a line each
     """
 
     flow: str
+    plan: Mapping[str, Json]
     files: Mapping[str, bytes]
     packages: tuple[Package, ...]
     notes: tuple[str, ...] = ()
@@ -89,12 +92,14 @@ class ArchiveEntry(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """What ``build.json`` says of a build.
 
+    - ``plan``: the plan of the flow, as `lokki.plan_json` writes it
     - ``packages``: of each step, where its package is in the folder and on AWS
     - ``files``: the SHA-256 of each file, by path
     - ``archives``: the zips, by path
     """
 
     flow: str = ""
+    plan: dict[str, object] = {}
     packages: dict[str, dict[str, str | int]] = {}
     files: dict[str, str] = {}
     archives: dict[str, ArchiveEntry] = {}
@@ -102,7 +107,7 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def content(self) -> tuple[object, ...]:
         """What identifies a build, which is all but the bytes of its zips."""
-        return self.flow, self.packages, self.files
+        return self.flow, self.plan, self.packages, self.files
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -186,7 +191,7 @@ def _describe(bundle: Bundle) -> Manifest:
             case ImageCode(repository, tag):
                 packages[package.step] = {"folder": f"lambdas/{package.step}", "repository": repository, "tag": tag}
     files = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(bundle.files.items())}
-    return Manifest(bundle.flow, packages, files)
+    return Manifest(bundle.flow, dict(bundle.plan), packages, files)
 
 
 def _unzipped_size(package: Package) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import click
 
 from lokki.base.item_path import item_name
+from lokki.builder.states import Machine
 from lokki.cli.account import Account, find_account
 from lokki.cli.options import DONE, env_option, stack_options
 from lokki.cli.text import aligned, from_here
@@ -17,7 +18,7 @@ from lokki.engine.report import OpReport, RunReport, failure_in
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
 from lokki.operate.following import begin, look
-from lokki.operate.machine import Machine, console_link
+from lokki.operate.machine import console_link
 from lokki.plan import MAP, lower
 from lokki.progress.displays import seconds
 from lokki.results.items import RunInfo, short
