@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 try:
+    from collections.abc import Sequence
+    from typing import TYPE_CHECKING
+
     from lokki.base.options import Retry
     from lokki.chain import MapBlock, StepNode
     from lokki.decorators import Flow, flow, step
@@ -17,9 +19,15 @@ except (ImportError, AttributeError):
     # The user's program may be called as a module of Python that is imported here, which finds the program instead.
     _file = str(getattr(sys.modules.get("__main__"), "__file__", "")).rpartition("/")[2]
     _name = _file.removesuffix(".py")
-    if _name not in sys.stdlib_module_names:
-        raise
-    raise ImportError(f"{_file} hides the module {_name!r} of Python: rename the file.") from None
+    if _name in sys.stdlib_module_names:
+        raise ImportError(f"{_file} hides the module {_name!r} of Python: rename the file.") from None
+    # So may a file beside the program, such as types.py: Python searches the program's folder first.
+    _library = os.__file__.removesuffix("os.py")
+    for _name in sorted(sys.stdlib_module_names & sys.modules.keys()):
+        _file = str(getattr(sys.modules[_name], "__file__", None) or _library)
+        if not _file.startswith(_library):
+            raise ImportError(f"{_file} hides the module {_name!r} of Python: rename the file.") from None
+    raise
 
 if TYPE_CHECKING:
     from lokki.operate import remote

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -181,20 +180,6 @@ def _import_module(name: str) -> ModuleType:
         if error.name is None or (error.name != name and not name.startswith(f"{error.name}.")):
             raise  # a module that the user's own code imports
         raise missing from None
-
-
-def hides_standard_library() -> tuple[str, str] | None:
-    """Return a module of Python's that is another here, and its file.
-
-    None if there is none. Python searches the folder of a script first, so a ``json.py`` beside a flow is what all of
-    lokki gets.
-    """
-    library = Path(os.__file__).parent.resolve()
-    for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and not Path(file).resolve().is_relative_to(library):
-            return name, file
-    return None
 
 
 def file_of(graph: FlowGraph) -> Path | None:

@@ -21,6 +21,7 @@ import click
 
 from lokki.base.failures import error_text, first_line, place_in_users_files, trace_of, users_place
 from lokki.cli.ending import is_called_by_script_alone, leave, owning, owns_process
+from lokki.cli.hidden_modules import hidden_module, is_hidden_from_library
 from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, parameter_line
 from lokki.cli.program import program_words
 from lokki.cli.text import from_here, suggestion
@@ -28,7 +29,7 @@ from lokki.decorators import Flow
 from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.graph import FlowGraph
-from lokki.loading import check_hides_nothing, hides_standard_library, is_importing, load_flow
+from lokki.loading import check_hides_nothing, is_importing, load_flow
 from lokki.plan import lower
 
 
@@ -315,9 +316,9 @@ def _placed(error: LokkiError) -> str:
 
 def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Show what the user's code raised while it was imported or drew the flow; Python calls this at its end."""
-    text = users_traceback(error)
-    if text is None and (hiding := hides_standard_library()):
-        name, file = hiding
+    text = users_traceback(error) if not is_hidden_from_library(error) else None
+    if text is None and (hidden := hidden_module(error)):
+        name, file = hidden
         text = f"error: {from_here(file)} hides Python's own module {name!r}, which lokki needs. Rename it.\n"
     elif text is None:
         sys.__excepthook__(kind, error, trace)

@@ -171,6 +171,25 @@ def test_a_module_of_pythons_that_is_hidden_is_named_in_one_line(tmp_path: Path)
     assert one_line(project) == "error: json.py hides Python's own module 'json', which lokki needs. Rename it."
 
 
+@pytest.mark.parametrize(("command", "name"), [("run", "random"), ("emulate", "queue"), ("emulate", "select")])
+def test_a_hidden_module_that_a_library_needs_is_named_in_one_line(tmp_path: Path, command: str, name: str) -> None:
+    project = Project(tmp_path).write({**base(inside=f"import {name}"), f"{name}.py": "x = 1"})
+    line = f"error: {name}.py hides Python's own module '{name}', which lokki needs. Rename it."
+    assert one_line(project, command) == line
+
+
+def test_a_hidden_module_that_lokki_imports_first_is_named(tmp_path: Path) -> None:
+    project = Project(tmp_path).write({**base(), "token.py": "x = 1"})
+    last = project.start("run").stderr.splitlines()[-1]
+    assert last == f"ImportError: {tmp_path}/token.py hides the module 'token' of Python: rename the file."
+
+
+def test_a_module_that_hides_one_of_pythons_disturbs_no_process_of_the_emulators(tmp_path: Path) -> None:
+    project = Project(tmp_path).write({**base("import calendar"), "calendar.py": "x = 1"})
+    emulated = project.start("emulate")
+    assert (emulated.returncode, emulated.stdout) == (0, "1\n"), emulated.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [

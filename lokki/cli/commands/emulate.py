@@ -14,6 +14,7 @@ import click
 
 from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.builder import Builder
+from lokki.cli.hidden_modules import is_hidden_from_library
 from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
 from lokki.cli.options import (
     RunRequest,
@@ -134,6 +135,8 @@ def _result(
         from lokki.emulator.scratch import Scratch, Secret, temporary_files_in
         from lokki.emulator.session import Session
     except ImportError as error:
+        if is_hidden_from_library(error):
+            raise
         raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
     if output.output is not None:
         check_writable(output.output)

@@ -67,7 +67,7 @@ class S3Server:
             stdout=subprocess.PIPE,
             start_new_session=True,
             # The path by which this process finds lokki and moto; -P keeps the current folder from standing before it.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(_is_for_libraries, sys.path))},
         )
         # Not by its command line, which everybody on this machine can read.
         options = ServerOptions(self.bucket, self._secret.token, self._faults, objects)
@@ -93,6 +93,8 @@ class S3Server:
             assert self._process.stdout is not None
             line = self._process.stdout.readline().strip()
             if not line.isdigit():
+                if (code := self._process.wait()) < 0:
+                    raise EmulatorError(f"the emulated S3 was ended by signal {-code} as it started. Start a new run.")
                 raise EmulatorError("moto's server did not start: install lokki with its extra, lokki[emulator].")
             self._port = int(line)
         return f"http://127.0.0.1:{self._port}"
@@ -162,3 +164,15 @@ class S3Server:
         request = urllib.request.Request(f"{self.endpoint}{LOG_PATH}", headers={TOKEN_HEADER: self._secret.token})
         with urllib.request.urlopen(request) as answer:
             return [tuple(fields) for fields in json.loads(answer.read())]
+
+
+def _is_for_libraries(entry: str) -> bool:
+    """Tell whether the server may search a folder for modules: not one where files hide modules of Python's.
+
+    A ``queue.py`` beside a flow is for that alone. Libraries may have modules of such names, of later Pythons.
+    """
+    if "site-packages" in Path(entry).parts or not Path(entry or ".").is_dir():
+        return True
+    standard = Path(os.__file__).parent
+    names = {file.stem for file in Path(entry or ".").iterdir() if file.suffix == ".py" or file.is_dir()}
+    return Path(entry).is_relative_to(standard) or names.isdisjoint(sys.stdlib_module_names - {"test"})
