@@ -55,10 +55,12 @@ _LATE = {"local": "lokki.results.flow_results", "remote": "lokki.operate"}
 
 
 def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:
-    """Run the command line: ``main(birds_flow)`` under ``if __name__ == "__main__"``, at the end of the flow's file.
+    """Run the command line of a flow.
 
-    With several flows, ``main(birds_flow, geese_flow)``, each command takes a flow's name: ``run birds-flow``.
-    ``argv``: the arguments, such as ``["run", "--limit", "5"]``; default: those of the program.
+    Call ``main(birds_flow)`` under ``if __name__ == "__main__"``, at the end of the flow's file.
+
+    * ``flows``: with several, ``main(birds_flow, geese_flow)``, each command takes a flow's name: ``run birds-flow``.
+    * ``argv``: the arguments, such as ``["run", "--limit", "5"]``; default: those of the program.
 
     Raises SystemExit with the exit code. Does nothing where the file is imported by one of lokki's own worker
     processes, or on Lambda, whose packages have no command line.

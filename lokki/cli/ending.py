@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from lokki.cli.options import INTERRUPTED
 
@@ -44,7 +44,7 @@ def owns_process() -> bool:
 
 @contextmanager
 def owning(owned: bool) -> Iterator[None]:
-    """Note for as long as a command runs whether the process is there for it alone."""
+    """Note, while a command runs, whether the process is there for it alone."""
     token = _owned.set(owned)
     try:
         yield
@@ -53,7 +53,7 @@ def owning(owned: bool) -> Iterator[None]:
 
 
 def is_called_by_script_alone() -> bool:
-    """Tell whether the process has nothing else to do when the current command is done.
+    """Tell whether the process has nothing to do after the current command.
 
     That is so in ``python flow.py``, ``python -m flow`` and the program ``lokki``, unless the script surrounds the call
     by ``try`` or ``with``. Under a debugger, a test runner, a profiler or a notebook, other frames are further out.
@@ -76,7 +76,7 @@ def is_called_by_script_alone() -> bool:
 
 
 def leave(code: int, command: str) -> NoReturn:
-    """End the process, or raise SystemExit where it is not there for the command alone."""
+    """End the process, or raise SystemExit where others are at work in it."""
     if not owns_process():
         sys.exit(code)
     interrupted = code == INTERRUPTED
@@ -103,13 +103,16 @@ def leave(code: int, command: str) -> NoReturn:
 
 
 def _wait_for_others() -> None:
-    """Do what Python does at its end: idle pools of the user's are told to end, threads that are no daemons awaited."""
+    """Do what Python does at its end, before it ends.
+
+    Idle pools of the user's are told to end, and threads that are no daemons are waited for.
+    """
     threading._shutdown()  # type: ignore[attr-defined]  # typeshed leaves it out
     atexit._run_exitfuncs()
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """End the process from any thread, as the main one does not come back from a step."""
+    """End the process from any thread, as the main one is stuck in a step."""
     # Imported here as above.
     from lokki.local_run.output import flush_all
 
@@ -126,7 +129,7 @@ def drop_process(code: int) -> NoReturn:
 
 
 def _is_guarded(frame: FrameType) -> bool:
-    """Tell whether a ``try`` or ``with`` of this frame surrounds the line that it is at."""
+    """Tell whether a ``try`` or ``with`` surrounds a frame's current line."""
     import dis  # only here: a command that does not get as far as its end needs none of it
 
     # https://docs.python.org/3/library/dis.html#dis.Bytecode
@@ -135,19 +138,20 @@ def _is_guarded(frame: FrameType) -> bool:
 
 
 def _spare_the_collector() -> None:
-    """Let Python end without looking for garbage in all modules, which takes a twentieth of a second with pandas.
+    """Let Python end without looking for garbage in all modules.
 
-    That is not for processes in which steps have run: what they left behind in cycles is closed by the collector. What
-    the user's modules left open while they were imported is written here.
+    Looking takes a twentieth of a second with pandas. This is not for processes in which steps have run: what they
+    left behind in cycles is closed by the collector. What the user's modules left open while they were imported is
+    written here.
     """
     _flush_files()
     gc.freeze()
 
 
 def _flush_files() -> None:
-    """Write out what is held back for files that the user's code has left open."""
-    kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
-    files = cast("list[io.IOBase]", [each for each in gc.get_objects() if type(each) in kinds])
-    for file in files:
-        with suppress(OSError, ValueError):  # a full disk, or a file that is closed
-            file.flush()
+    """Write out what is held back for files that user code has left open."""
+    for file in gc.get_objects():
+        # By type(): isinstance() would call the code of objects that pretend to be of another class.
+        if type(file) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            with suppress(OSError, ValueError):  # a full disk, or a file that is closed
+                file.flush()

@@ -39,7 +39,10 @@ class OutputOptions:
     traceback: bool = False
 
     def display(self, stream: TextIO, words: Words | None = None, *, live: bool = True) -> Display:
-        """Return what shows a run's events; bars need a terminal and ``live``."""
+        """Return what shows a run's events.
+
+        That is bars on a terminal where they may be ``live``, else lines.
+        """
         if self.quiet:
             return Nothing()
         if self.log_format == "json":
@@ -50,7 +53,7 @@ class OutputOptions:
 
 
 class Streams(Protocol):
-    """Where results and messages go: stdout and stderr, whatever steps do with both."""
+    """Stdout and stderr as the user sees them, whatever steps do with both."""
 
     stdout: TextIO
     terminal: TextIO
@@ -67,14 +70,16 @@ class StandardStreams:
         self.terminal: TextIO = sys.stderr
 
     def discard(self) -> None:
-        """Drop what is held back for stdout, if it is lokki's: Python would complain at its end."""
-        if owns_process():
+        """Drop what is held back for stdout, if the process is lokki's."""
+        if owns_process():  # else Python would complain at its end
             hide(sys.stdout.fileno())
 
 
 @dataclass(frozen=True, slots=True)
 class NextCommands:
-    """What a user can do after a run; the functions are called when it has ended.
+    """What a user can do after a run.
+
+    The functions are called when it has ended.
 
     * ``resume``: the command that resumes it, empty where it cannot be resumed.
     * ``retrieve``: how to get its result once more.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import click
 
@@ -34,7 +34,7 @@ from lokki.plan import lower
 
 
 def run_command_line(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
-    """Run the command line for one flow or several and end the process; see `lokki.main`.
+    """Run the command line of some flows and end the process.
 
     Returns where the flow's file is only imported: by a worker process, or by ``lokki run``.
     """
@@ -42,7 +42,7 @@ def run_command_line(flows: Sequence[Flow[...]], argv: Sequence[str] | None = No
     if (argv is None and _in_worker_process()) or is_importing():
         return
     arguments = sys.argv[1:] if argv is None else list(argv)
-    again = program_words()
+    program = program_words()
 
     def make() -> click.Command:
         _check_flows(flows)
@@ -51,9 +51,9 @@ def run_command_line(flows: Sequence[Flow[...]], argv: Sequence[str] | None = No
             file = getattr(module, "__file__", None)
             if isinstance(file, str) and getattr(module, flow.__name__, None) is flow:
                 check_hides_nothing(Path(file))
-        return flow_group(flows[0](), again) if len(flows) == 1 else flows_group(flows, again)
+        return flow_group(flows[0](), program) if len(flows) == 1 else flows_group(flows, program)
 
-    _end(make, arguments, again, alone=argv is None and is_called_by_script_alone())
+    _end(make, arguments, program, alone=argv is None and is_called_by_script_alone())
 
 
 def console(argv: Sequence[str] | None = None) -> None:
@@ -84,10 +84,11 @@ type Maker = Callable[[FlowGraph, str, str], click.Command]
 
 @dataclass(frozen=True, slots=True)
 class FlowCommand:
-    """A command that works on a flow, and the module with the function that makes it: ``<name>_command``.
+    """A command that works on a flow, and the module that makes it.
 
-    The module is imported when the command is called, so that the others start without what it needs: the builder, the
-    emulator, boto3. The function takes the graph, and how the command is called: ``<program> <name> [<flow>]``.
+    The module has a function ``<name>_command``, which takes the graph and how the command is called: ``<program>
+    <name> [<flow>]``. It is imported when the command is called, so that the others start without what it needs: the
+    builder, the emulator, boto3.
     """
 
     name: str
@@ -96,12 +97,15 @@ class FlowCommand:
 
     def make(self, graph: FlowGraph, program: str, flow: str) -> click.Command:
         """Make the command."""
-        maker = cast("Maker", getattr(importlib.import_module(self.module), f"{self.name}_command"))
+        maker: Maker = getattr(importlib.import_module(self.module), f"{self.name}_command")
         return maker(graph, program, flow)
 
 
 class SuggestingGroup(click.Group):
-    """A group that says which command an unknown one may have meant, and makes some commands when they are called."""
+    """A group that says which command an unknown one may have meant.
+
+    Some of its commands are made when they are called.
+    """
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(name, help=text, epilog=EPILOG, context_settings=SETTINGS)
@@ -123,19 +127,22 @@ class SuggestingGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def flow_group(graph: FlowGraph, again: str) -> click.Group:
-    """Make the command line of one flow; ``again``: how this command line is called."""
+def flow_group(graph: FlowGraph, program: str) -> click.Group:
+    """Make the command line of one flow.
+
+    ``program``: how this command line is called.
+    """
     group = _versioned(SuggestingGroup(graph.name, _help(graph)))
     for command in FLOW_COMMANDS:
-        group.add_late(command.name, command.text, partial(command.make, graph, again, ""))
+        group.add_late(command.name, command.text, partial(command.make, graph, program, ""))
     group.add_late("runs", _RUNS, partial(_runs_command, graph.name))
     return group
 
 
-def flows_group(flows: Sequence[Flow[...]], again: str) -> click.Group:
-    """Make the command line of a file with several flows: each command takes a flow's name first.
+def flows_group(flows: Sequence[Flow[...]], program: str) -> click.Group:
+    """Make the command line of a file with several flows.
 
-    Only the flow that is named is drawn. ``again``: how this command line is called.
+    Each command takes a flow's name first; only that flow is drawn. ``program``: how this command line is called.
     """
     by_name = {flow.name: flow for flow in flows}
     listed = "\n".join(["Flows:", *(f"  {name}{_summary(flow)}" for name, flow in by_name.items())])
@@ -148,13 +155,16 @@ def flows_group(flows: Sequence[Flow[...]], again: str) -> click.Group:
         return flow
 
     for command in FLOW_COMMANDS:
-        group.add_command(_on_named_flow(command, NamedFlow(again, "FLOW", "|".join(by_name), find)))
+        group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW", "|".join(by_name), find)))
     group.add_late("runs", _RUNS, partial(_runs_command, None))
     return group
 
 
 def lokki_group(program: str) -> click.Group:
-    """Make the command line for any flow: each command takes the flow's file first."""
+    """Make the command line of the program ``lokki``.
+
+    Each command takes the flow's file first.
+    """
     group = _versioned(SuggestingGroup("lokki", "Run data pipelines here and on AWS. COMMAND --help tells more."))
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW.py", "FLOW.py[:NAME]", load_flow)))
@@ -189,9 +199,10 @@ def _runs_command(flow: str | None) -> click.Command:
 
 @dataclass(frozen=True, slots=True)
 class NamedFlow:
-    """How a program's commands name the flow that they work on: by what ``find`` takes.
+    """How a program's commands name the flow that they work on.
 
-    ``word`` stands for it in messages, ``metavar`` in help.
+    * ``word``: stands for the name in messages, and ``metavar`` in help.
+    * ``find``: returns the flow of a name.
     """
 
     program: str
@@ -201,7 +212,7 @@ class NamedFlow:
 
 
 def _on_named_flow(command: FlowCommand, named: NamedFlow) -> click.Command:
-    """Make the command of a program for several flows: it takes the flow first and hands all else on."""
+    """Make a command that takes the flow first and hands all else on."""
     called = f"{named.program} {command.name}"
 
     @click.pass_context
@@ -211,8 +222,8 @@ def _on_named_flow(command: FlowCommand, named: NamedFlow) -> click.Command:
             return 0
         if flow.startswith("-"):
             ctx.fail(f"Name the flow before its options: {called} {named.word} {flow} …")
-        made = command.make(named.find(flow)(), named.program, flow)
-        code: int = made.main(list(options), f"{called} {shlex.quote(flow)}", standalone_mode=False)
+        flow_command = command.make(named.find(flow)(), named.program, flow)
+        code: int = flow_command.main(list(options), f"{called} {shlex.quote(flow)}", standalone_mode=False)
         return code
 
     return click.Command(
@@ -230,7 +241,10 @@ def _on_named_flow(command: FlowCommand, named: NamedFlow) -> click.Command:
 
 
 def _help(graph: FlowGraph) -> str:
-    """Write the help of a flow: its docstring as it is, its parameters, its drawing."""
+    """Write the help of a flow.
+
+    It has the flow's docstring as it is, its parameters and its drawing.
+    """
     paragraphs = (graph.doc or f"The flow {graph.name}.").replace("\f", "").split("\n\n")
     if graph.params:
         paragraphs.append("\n".join(["Parameters:", *(f"  {parameter_line(param)}" for param in graph.params)]))
@@ -260,7 +274,10 @@ FLOW_COMMANDS = (
 
 
 def _in_worker_process() -> bool:
-    """Tell whether this process is a worker, also while Python starts it anew and imports the user's file for that."""
+    """Tell whether this process is a worker of multiprocessing.
+
+    It is one also while Python starts it and imports the user's file for that.
+    """
     # Not imported for this, to start faster: where there is a parent process, it is loaded.
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is None:
@@ -271,7 +288,10 @@ def _in_worker_process() -> bool:
 
 
 def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: str, *, alone: bool) -> NoReturn:
-    """Run a command line and end the process; ``alone``: it is there for nothing else."""
+    """Run a command line and end the process.
+
+    ``alone``: the process is there for nothing else.
+    """
     # In somebody else's process an error of the user's file is raised as it is.
     if alone and "--traceback" not in arguments and sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show_error_of_user
@@ -280,7 +300,10 @@ def _end(make: Callable[[], click.Command], arguments: Sequence[str], program: s
 
 
 def _exit_code(make: Callable[[], click.Command], arguments: Sequence[str], program: str) -> int:
-    """Run a command line and return its exit code; the one place where errors become lines on the terminal."""
+    """Run a command line and return its exit code.
+
+    This is the one place where errors become lines on the terminal.
+    """
     try:
         code = make().main(list(arguments), program, standalone_mode=False)
     except click.ClickException as error:
@@ -309,13 +332,19 @@ def _exit_code(make: Callable[[], click.Command], arguments: Sequence[str], prog
 
 
 def _placed(error: LokkiError) -> str:
-    """Return what an error says, and where in the user's code if it is about a flow."""
+    """Return what an error says, behind the place in the user's code.
+
+    Only errors about a flow have a place.
+    """
     place = place_in_users_files(error.__traceback__) or error.place if isinstance(error, FlowError) else ""
     return str(error) if str(error).startswith(f"{place}:") else f"{place}: {error}".removeprefix(": ")
 
 
 def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show what the user's code raised while it was imported or drew the flow; Python calls this at its end."""
+    """Show what the user's code raised while it was imported or drew the flow.
+
+    Python calls this at its end.
+    """
     text = users_traceback(error) if not is_hidden_from_library(error) else None
     if text is None and (hidden := hidden_module(error)):
         name, file = hidden
@@ -327,23 +356,24 @@ def _show_error_of_user(kind: type[BaseException], error: BaseException, trace: 
 
 
 def users_traceback(error: BaseException) -> str | None:
-    """Format an error as Python does, without frames of lokki and of what called it, and a line that says where.
+    """Format an error of the user's code as Python does, and say where.
 
-    Returns None for an error that comes from no code of the user's.
+    Frames of lokki and of what called it are left out. Returns None for an error that comes from no code of the
+    user's.
     """
-    described = traceback.TracebackException.from_exception(error)
-    current: traceback.TracebackException | None = described
+    report = traceback.TracebackException.from_exception(error)
+    current: traceback.TracebackException | None = report
     while current is not None:
         current.stack = traceback.StackSummary.from_list(_users_frames(current.stack))
         current = current.__cause__ or current.__context__
-    if not described.stack and not isinstance(error, SyntaxError):
+    if not report.stack and not isinstance(error, SyntaxError):
         return None
     where = users_place(trace_of(error))
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
     message = first_line(error_text(error))
     kind = f"{type(error).__name__}{': ' if message else ''}{message}"
-    return f"{''.join(described.format())}error: {from_here(where)}: {kind}\n"
+    return f"{''.join(report.format())}error: {from_here(where)}: {kind}\n"
 
 
 def _users_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:

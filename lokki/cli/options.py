@@ -82,7 +82,7 @@ def parameter_command(
 
 @dataclass(frozen=True, slots=True)
 class _ParameterValues:
-    """The options that set parameters in other ways, and those that decide which parameters a run needs."""
+    """The options that say where parameters come from."""
 
     pairs: tuple[str, ...]
     file: str | None
@@ -91,12 +91,12 @@ class _ParameterValues:
 
 
 def _parameters(graph: FlowGraph, values: Mapping[str, object], by_option: Iterable[str]) -> dict[str, object]:
-    """Return the parameters that the command line sets; a run that is resumed has all of them."""
+    """Return the parameters that the command line sets."""
     own = read_options(values, _ParameterValues)
     if own.run_id is not None:
         check_run_id(own.run_id)
     params = read_parameters(graph.params, parameter_values(values), own.pairs, own.file)
-    if own.resume is None:
+    if own.resume is None:  # a run that is resumed has all of them
         check_required(graph.params, params, by_option)
     return params
 
@@ -115,7 +115,7 @@ def parameter_values(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def parameter_options(graph: FlowGraph, own: Iterable[click.Parameter]) -> dict[str, click.Option]:
-    """Make an option for each parameter whose name none of a command's own options has."""
+    """Make an option for each parameter, but where an own option has its name."""
     taken = {name for option in own for name in (*option.opts, *option.secondary_opts)} | {"--help"}
     return options_for(graph.params, taken)
 
@@ -183,7 +183,10 @@ def output_options() -> list[click.Parameter]:
 
 
 def parameter_line(param: FlowParameter) -> str:
-    """Return a parameter's line in help: ``limit: int (default: 5)``."""
+    """Return a parameter's line in help.
+
+    That is such as ``limit: int (default: 5)``.
+    """
     annotation = effective_annotation(param)
     kind = "" if annotation is signatures.UNKNOWN else f": {signatures.describe(annotation)}"
     return f"{param.name}{kind} ({default_text(param)})"

@@ -19,7 +19,7 @@ from lokki.store.local import flush_directory
 
 
 def result_text(result: object) -> str | None:
-    """Return the text for a result on stdout; None for no result.
+    """Return the text for a result on stdout, or None for no result.
 
     That is text as it is, JSON values as JSON, and ``str()`` of all else. Raises RunError for a result whose own code
     raises meanwhile, or that is nested too deep.

@@ -39,7 +39,10 @@ class ParameterType(click.ParamType[object]):
         self.name = metavar(annotation)
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
-        """Return the JSON; fails with a usage error for text that the annotation does not describe."""
+        """Return the JSON of a text.
+
+        Fails with a usage error for text that the annotation does not describe.
+        """
         if not isinstance(value, str):
             return value
         try:
@@ -49,21 +52,27 @@ class ParameterType(click.ParamType[object]):
 
 
 class _Converted:
-    """JSON that an option was converted to; click leaves it alone, whatever JSON it is."""
+    """JSON that an option was converted to.
+
+    click leaves it alone, whatever JSON it is.
+    """
 
     def __init__(self, json: Json) -> None:
         self.json = json
 
 
 def options_for(params: Sequence[FlowParameter], taken: Iterable[str]) -> dict[str, click.Option]:
-    """Return the options for a flow's parameters, by name; none where another option has that name already."""
-    seen = set(taken)
+    """Return the options for a flow's parameters, by name.
+
+    A parameter has none where one of the ``taken`` options has its name.
+    """
+    flags_in_use = set(taken)
     options = {}
     for param in params:
         option = _option(param)
         flags = {*option.opts, *option.secondary_opts}
-        if not flags & seen:
-            seen |= flags
+        if not flags & flags_in_use:
+            flags_in_use |= flags
             options[param.name] = option
     return options
 
@@ -71,70 +80,74 @@ def options_for(params: Sequence[FlowParameter], taken: Iterable[str]) -> dict[s
 def _option(param: FlowParameter) -> click.Option:
     flag = f"--{param.name.replace('_', '-')}"
     annotation = effective_annotation(param)
-    shown = default_text(param)
+    default = default_text(param)
     name = f"{PREFIX}{param.name}"
     if _without_none(annotation) is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=shown)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=default)
     element = list_element(annotation)
     if element is not None:
         kind = ParameterType(element)
-        text = f"may be given several times; {shown}"
+        text = f"may be given several times; {default}"
         return click.Option([flag, name], type=kind, multiple=True, help=text, metavar=kind.name)
-    return click.Option([flag, name], type=ParameterType(annotation), help=shown, metavar=metavar(annotation))
+    return click.Option([flag, name], type=ParameterType(annotation), help=default, metavar=metavar(annotation))
 
 
 def read_parameters(
     params: Sequence[FlowParameter], options: Mapping[str, object], pairs: Iterable[str], file: str | None
 ) -> dict[str, object]:
-    """Put together what the command line says of the parameters: a file, over it ``-p`` pairs, over these the options.
+    """Put together what the command line says of the parameters.
 
-    Raises click.UsageError for a file that is no JSON object, for a pair that is none and for an unknown parameter; it
-    names the option.
+    ``-p`` pairs win over the file, and options over both. Raises click.UsageError for a file that is no JSON object,
+    for a pair that is none and for an unknown parameter; it names the option.
     """
     by_name = {param.name: param for param in params}
-    given: dict[str, object] = {}
+    values: dict[str, object] = {}
     if file is not None:
         for name, value in _read(file).items():
-            given[name] = _checked(_known(name, by_name, "--params"), value, "--params")
+            values[name] = _checked(_known(name, by_name, "--params"), value, "--params")
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise click.BadParameter(f"{pair!r} is no name=value, such as limit=5.", param_hint="-p")
         param = _known(name, by_name, "-p")
         try:
-            given[name] = _checked(param, from_text(text, effective_annotation(param)), "-p")
+            values[name] = _checked(param, from_text(text, effective_annotation(param)), "-p")
         except ConversionError as error:
             raise click.BadParameter(f"{name}: {text!r} is {error}", param_hint="-p") from None
     for key, value in options.items():
         name = key.removeprefix(PREFIX)
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, _Converted):
-            given[name] = _checked(by_name[name], value.json, option)
+            values[name] = _checked(by_name[name], value.json, option)
         elif isinstance(value, tuple) and value:
-            given[name] = _checked(by_name[name], [member.json for member in value], option)
+            values[name] = _checked(by_name[name], [member.json for member in value], option)
         elif isinstance(value, bool):
-            given[name] = value
-    return given
+            values[name] = value
+    return values
 
 
-def check_required(params: Sequence[FlowParameter], given: Mapping[str, object], options: Iterable[str]) -> None:
-    """Raise click.UsageError that names each parameter that is required and was not given."""
+def check_required(params: Sequence[FlowParameter], values: Mapping[str, object], options: Iterable[str]) -> None:
+    """Raise click.UsageError with the required parameters that have no value.
+
+    ``options``: the names of parameters that have an option of their own.
+    """
     by_option = set(options)
-    missing = [param for param in params if param.required and param.name not in given]
+    missing = [param for param in params if param.required and param.name not in values]
     if missing:
-        shown = (
+        hints = (
             f"--{param.name.replace('_', '-')} {metavar(effective_annotation(param))}"
             if param.name in by_option
             else f"-p {param.name}={metavar(effective_annotation(param))}"
             for param in missing
         )
-        raise click.UsageError(f"Missing: {', '.join(shown)}.")
+        raise click.UsageError(f"Missing: {', '.join(hints)}.")
 
 
 def from_text(text: str, annotation: object) -> Json:
-    """Turn text of the command line into the JSON of a value: as it is for numbers, dates and the like, else as JSON.
+    """Turn text of the command line into the JSON of a value.
 
-    Raises ConversionError for text that the annotation does not describe.
+    Numbers, dates and the like are written as they are, all else as JSON. Raises ConversionError for text that the
+    annotation does not describe.
 
     >>> from_text("5", int), from_text("5", str), from_text("[1, 2]", list[int]), from_text("2026-01-01", datetime.date)
     (5, '5', [1, 2], '2026-01-01')
@@ -174,14 +187,16 @@ def from_text(text: str, annotation: object) -> Json:
 
 
 def effective_annotation(param: FlowParameter) -> object:
-    """Return a parameter's annotation, or the type of its default where it has none."""
+    """Return a parameter's annotation, or else the type of its default."""
     if param.annotation is signatures.UNKNOWN and type(param.default) in _FROM_TEXT:
         return type(param.default)
     return param.annotation
 
 
 def list_element(annotation: object) -> object | None:
-    """Return what a list, set or tuple of any length holds, where each can be given as text; else None.
+    """Return what a list, set or tuple of any length holds.
+
+    That is None for all else, and for elements that have no form as text.
 
     >>> list_element(list[int]), list_element(list[dict[str, int]]), list_element(int)
     (<class 'int'>, None, None)
@@ -200,7 +215,10 @@ def list_element(annotation: object) -> object | None:
 
 
 def metavar(annotation: object) -> str:
-    """Return how ``--help`` shows what a parameter takes: ``INTEGER``, ``DATE``, ``red|green`` …"""
+    """Return how ``--help`` shows what a parameter takes.
+
+    That is such as ``INTEGER``, ``DATE``, ``red|green``.
+    """
     parts = _union_parts(annotation)
     if len(parts) > 1:
         return "|".join(metavar(part) for part in parts)
@@ -226,7 +244,10 @@ def metavar(annotation: object) -> str:
 
 
 def default_text(param: FlowParameter) -> str:
-    """Say what a parameter is when it is not given: ``required``, or ``default: 2026-01-01``."""
+    """Write a parameter's default, or that it is required.
+
+    That is ``required``, or ``default: 2026-01-01``.
+    """
     if param.required:
         return "required"
     value = to_json(param.default, effective_annotation(param))
@@ -263,7 +284,10 @@ def _is_path(kind: object) -> bool:
 
 
 def _from_any(text: str, parts: tuple[object, ...]) -> Json:
-    """Try each type of a union; None first, and last what any text fits."""
+    """Read text as any type of a union.
+
+    None is tried first, and last what any text fits.
+    """
     problems = []
     for part in sorted(parts, key=lambda part: 0 if part is type(None) else 2 if part is str or _is_path(part) else 1):
         try:
@@ -301,7 +325,7 @@ def _known(name: str, by_name: Mapping[str, FlowParameter], option: str) -> Flow
 
 
 def _checked(param: FlowParameter, value: object, option: str) -> object:
-    """Return a value that the parameter can have; raises click.BadParameter for others."""
+    """Return a value that a parameter can have, or raise click.BadParameter."""
     try:
         bind_parameters((param,), {param.name: value})
     except ParameterError as error:
@@ -310,7 +334,8 @@ def _checked(param: FlowParameter, value: object, option: str) -> object:
 
 
 def _decoded(content: bytes) -> str:
-    """Return the text of a file: UTF-8, or UTF-16 as PowerShell writes it, which begins with a mark that says so."""
+    """Return the text of a file in UTF-8, or in PowerShell's UTF-16."""
+    # UTF-16 begins with a mark that says so.
     is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
 

@@ -17,7 +17,7 @@ UV_STARTED = "UV_RUN_RECURSION_DEPTH"
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """How a command is called: ``<program> <name> [<flow>]``."""
+    """How a command is called, as ``<program> <name> [<flow>]``."""
 
     program: str
     name: str

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import groupby, islice
 
 from lokki.base.failures import Failure
+from lokki.cli.text import counted
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import LokkiError
 from lokki.local_run.journal_reader import StepResults
@@ -21,7 +22,10 @@ _RANGES = 12
 
 
 def run_details(runs: Runs, record: RunRecord) -> Iterator[str]:
-    """Yield the lines that tell all of a run; results that cannot be read are told as such."""
+    """Yield the lines that tell all of a run.
+
+    Of results that cannot be read, one says why.
+    """
     started = datetime.fromisoformat(record.started).astimezone()
     yield f"run        {record.run_id}"
     yield f"flow       {record.flow}"
@@ -29,8 +33,8 @@ def run_details(runs: Runs, record: RunRecord) -> Iterator[str]:
     yield f"started    {started:%Y-%m-%d %H:%M:%S}, ran {seconds(record.seconds)}"
     yield from _titled("parameters", (f"{name} = {value!r}" for name, value in record.params.items()))
     flow = record.flow.removesuffix(emulated_name(""))
-    kept = LocalCatalog(flow, runs.folder.parent).kept(record.run_id)
-    yield from _titled("steps", _steps(runs, record, kept))
+    results = LocalCatalog(flow, runs.folder.parent).kept(record.run_id)
+    yield from _titled("steps", _steps(runs, record, results))
 
 
 def _titled(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -40,30 +44,30 @@ def _titled(title: str, lines: Iterable[str]) -> Iterator[str]:
         yield f"  {line}"
 
 
-def _steps(runs: Runs, record: RunRecord, kept: Kept) -> Iterator[str]:
-    for place in kept.places().values():
+def _steps(runs: Runs, record: RunRecord, results: Kept) -> Iterator[str]:
+    for place in results.places().values():
         try:
-            yield f"{place.id}: {_state(kept, place)}"
+            yield f"{place.id}: {_state(results, place)}"
             if place.source is not None and place.is_last:
-                yield from _failures(kept, place)
+                yield from _failures(results, place)
                 yield from _versions(runs, record, place.source, place.inner[0])
         except LokkiError as error:
             yield f"{place.id}: {error}"
 
 
-def _state(kept: Kept, place: Place) -> str:
+def _state(results: Kept, place: Place) -> str:
     if place.source is not None:
-        items = kept.results(place)
+        items = results.results(place)
         failed = len(items.failures())
         return f"{len(items):,} items{f', {failed:,} failed' if failed else ''}"
     if place.fans_out:
-        return f"gave {len(kept.items(place.id)):,} items"
-    kept.output(place.id)
+        return f"gave {len(results.items(place.id)):,} items"
+    results.output(place.id)
     return "done"
 
 
-def _failures(kept: Kept, place: Place) -> Iterator[str]:
-    failures: Mapping[int, Failure] = kept.results(place).failures()
+def _failures(results: Kept, place: Place) -> Iterator[str]:
+    failures: Mapping[int, Failure] = results.results(place).failures()
     for index in islice(sorted(failures), _FAILURES):
         yield f"  item {index}: {failures[index]}"
     if len(failures) > _FAILURES:
@@ -71,15 +75,18 @@ def _failures(kept: Kept, place: Place) -> Iterator[str]:
 
 
 def _versions(runs: Runs, record: RunRecord, source: str, first_step: str) -> Iterator[str]:
-    """Tell which items have results of which code, where the code changed while their map block was not finished."""
+    """Tell which items of a map have results of which code.
+
+    Nothing is told of a map whose code never changed while it was in progress.
+    """
     changes = record.changed_code.get(source, [])
     if not changes:
         return
     folder = runs.folder_of(record)
     with folder.reading(first_step):
         parts = StepResults(folder.parts(source), folder.items(source)).part_numbers()
-    again = f"run --resume {record.run_id} --from {first_step}"
-    yield f"  its items have results of different code; {again} runs all of them again"
+    command = f"run --resume {record.run_id} --from {first_step}"
+    yield f"  its items have results of different code; {command} runs all of them again"
     first = changes[0].first_part
     yield f"  code that it began with: {_items(parts, 1, first)}"
     ends = [*(change.first_part for change in changes[1:]), max(parts, default=0) + 1]
@@ -92,12 +99,14 @@ def _since(change: CodeOfParts) -> str:
 
 
 def _items(parts: array[int], first: int, end: int) -> str:
-    """Name the items whose results are in parts of these numbers: ``items 0–3, 7``."""
+    """Name the items whose results are in some parts.
+
+    That is such as ``4 items (0–2, 7)``.
+    """
     indexes = [index for index, part in enumerate(parts) if first <= part < end]
     ranges = []
     for _, group in groupby(enumerate(indexes), lambda pair: pair[1] - pair[0]):
         members = [index for _, index in group]
         ranges.append(str(members[0]) if len(members) == 1 else f"{members[0]}–{members[-1]}")
     more = f" and {len(ranges) - _RANGES:,} more ranges" if len(ranges) > _RANGES else ""
-    count = f"{len(indexes):,} {'item' if len(indexes) == 1 else 'items'}"
-    return f"{count} ({', '.join(ranges[:_RANGES])}{more})" if ranges else "no items"
+    return f"{counted(len(indexes), 'item')} ({', '.join(ranges[:_RANGES])}{more})" if ranges else "no items"

@@ -50,7 +50,10 @@ https://pkg.go.dev/syscall#Signal"""
 
 
 class _Cause(msgspec.Struct, frozen=True):
-    """The cause of a function's error: https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html."""
+    """The cause of a function's error, as Lambda writes it.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
+    """
 
     errorMessage: str  # noqa: N815 - as Lambda writes it
     stackTrace: list[str] | None = None  # noqa: N815 - as Lambda writes it
@@ -81,7 +84,7 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
 
 
 def _local_words(error: str, message: str) -> tuple[str, str]:
-    """Return the name and text that an error of Lambda's own has in a local run."""
+    """Return the name and text that an error of Lambda has in a local run."""
     late, exited = _LATE.search(message), _EXITED.search(message)
     # The names are those of the classes in lokki.errors that a local run raises.
     if error == "Sandbox.Timedout" and late is not None:
@@ -100,7 +103,7 @@ def _how_ended(exited: re.Match[str]) -> str:
 
 
 def _memory_advice(error: str, exited: re.Match[str] | None) -> str:
-    """Say what to do about a function that died of memory, or by a signal as that of memory is."""
+    """Say what to do about a function that may have died of memory."""
     advice = "out of memory: give the step a larger memory=, or memory_max= for another try)"
     if error == "Runtime.OutOfMemory":
         return f" ({advice}"
@@ -114,7 +117,7 @@ def _entries(trace: str) -> list[str]:
 
 
 class RunTranslator:
-    """Folds the events of a deployed or emulated run, in the words of a local one.
+    """Folds the events of a deployed or emulated run in local words.
 
     * ``report``: of the events so far.
     * ``locate``: returns the path here of a path in a package; what is not here stays as it is.
@@ -128,7 +131,7 @@ class RunTranslator:
         self._definitions = {call.id: definition_place(plan.steps[call.step].fn) for call in plan.calls}
 
     def translate(self, event: Event) -> Event:
-        """Return an event with the paths of this machine and the words of a local run."""
+        """Return an event with the paths and words of a local run."""
         match event:
             case StepRetried() | StepFailed() | ItemFailed():
                 event = replace(event, failure=self._localize(event.failure))
@@ -138,7 +141,10 @@ class RunTranslator:
         return event
 
     def why(self, message: str) -> str:
-        """Say why the run failed; ``message``: the error and the cause that it ended with."""
+        """Say why the run failed.
+
+        ``message``: the error and the cause that it ended with.
+        """
         return why_failed(self.report, self._plan, message)
 
     def _localize(self, failure: Failure) -> Failure:

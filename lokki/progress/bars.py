@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from rich.console import Console
 from rich.progress import ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
@@ -15,7 +13,7 @@ _SPINNER = 2
 
 
 class RowColumn(ProgressColumn):
-    """Draws all of a row but its spinner as one column, whose pieces are fitted to the terminal together."""
+    """Draws all of a row but its spinner, fitted to the terminal."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -24,8 +22,11 @@ class RowColumn(ProgressColumn):
         self._time = TimeRemainingColumn(elapsed_when_finished=True)
 
     def render(self, task: Task) -> Text:
-        """Draw the row of a task; its field ``facts`` has what stands behind the bar."""
-        facts = cast("tuple[Fact, ...]", task.fields["facts"])
+        """Draw the row of a task.
+
+        Its field ``facts`` has what stands behind the bar.
+        """
+        facts: tuple[Fact, ...] = task.fields["facts"]
         time = self._time.render(task)
         self._title_width = max(self._title_width, len(task.description))
         row = fitted(task.description.ljust(self._title_width), facts, time.plain, self._console.width - _SPINNER)

@@ -54,7 +54,7 @@ class Display(Protocol):
     """Shows a run."""
 
     def show(self, event: Event, report: RunReport) -> None:
-        """Show an event; ``report`` has it folded in."""
+        """Show an event, which ``report`` has folded in."""
 
     def close(self) -> None:
         """Leave the terminal in order."""
@@ -71,7 +71,7 @@ class Nothing:
 
 
 class JsonLines:
-    """Writes each event as a line of JSON with its time, for programs that read logs."""
+    """Writes each event and its time as JSON, for programs that read logs."""
 
     def __init__(self, stream: TextIO, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._stream = stream
@@ -92,11 +92,14 @@ class JsonLines:
         self._stream.flush()
 
     def close(self) -> None:
-        """Do nothing: each line is written at once."""
+        """Do nothing, since each line is written at once."""
 
 
 class PlainLines:
-    """Writes a line for each thing that happened, and one every 10 seconds while a map block runs."""
+    """Writes a line for each thing that happened.
+
+    While a map block runs, one every 10 seconds says how far it is.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, words: Words | None = None) -> None:
         self._stream = stream
@@ -117,14 +120,14 @@ class PlainLines:
             self._stream.flush()
 
     def close(self) -> None:
-        """Do nothing: each line is written at once."""
+        """Do nothing, since each line is written at once."""
 
 
 class LiveBars:
-    """Draws a bar for each map block and a line for each step; what steps print passes above them.
+    """Draws a bar for each map block and a line for each step.
 
-    The terminal is drawn ten times a second by a thread of its own, so that no worker waits for it. ``width``: the
-    columns to draw in, default those of the terminal.
+    What steps print passes above them. The terminal is drawn ten times a second by a thread of its own, so that no
+    worker waits for it. ``width``: the columns to draw in, default those of the terminal.
     """
 
     def __init__(self, stream: TextIO, words: Words | None = None, width: int | None = None) -> None:
@@ -155,7 +158,7 @@ class LiveBars:
         self._thread: threading.Thread | None = None
 
     def show(self, event: Event, report: RunReport) -> None:
-        """Move the bars; keep what else there is to see above them for the next drawing."""
+        """Move the bars, and keep lines above them for the next drawing."""
         match event:
             case StepStarted(step_id):
                 self._tasks[step_id] = self._progress.add_task(step_id, total=None, facts=())
@@ -219,24 +222,24 @@ class LiveBars:
         return self._tasks[op_id]
 
     def _move(self, op: OpReport) -> None:
-        ended = op.status in ("failed", "interrupted")
+        is_over = op.status in ("failed", "interrupted")
         if op.items and op.id.endswith(MAP):
             elapsed = op.seconds if op.status == "finished" else time.monotonic() - self._began
-            said = (*facts(op, elapsed), *([Fact(op.status)] if ended else []))
+            said = (*facts(op, elapsed), *([Fact(op.status)] if is_over else []))
             self._progress.update(self._task(op.id), completed=op.finished + op.failed, facts=said)
-        elif ended:
+        elif is_over:
             self._progress.update(self._task(op.id), facts=(Fact(op.status),))
 
 
 class Words:
-    """The lines for events: the same wherever they are shown.
+    """The lines for events, the same wherever they are shown.
 
-    * ``again``: how the command that runs the flow is called, for what can be run again; empty where that is not known.
+    * ``command``: how the command that runs the flow is called, for hints; empty where that is not known.
     * ``lines_per_map``: how many failures of one map block get a line; None for all.
     """
 
-    def __init__(self, again: str = "", lines_per_map: int | None = LINES_PER_MAP) -> None:
-        self._again = again
+    def __init__(self, command: str = "", lines_per_map: int | None = LINES_PER_MAP) -> None:
+        self._command = command
         self._lines_per_map = lines_per_map
         self._shown = 0
 
@@ -286,8 +289,8 @@ class Words:
         text = f"{event.step}: its code has changed since it gave the results that are kept"
         if event.items is not None:
             text += f" of {event.items:,} {'item' if event.items == 1 else 'items'}"
-        command = f"{self._again} --resume {report.run_id} --from {event.step}"
-        return f"{text}; run it again with: {command}" if self._again else text
+        command = f"{self._command} --resume {report.run_id} --from {event.step}"
+        return f"{text}; run it again with: {command}" if self._command else text
 
 
 def seconds(value: float) -> str:
@@ -303,7 +306,10 @@ def seconds(value: float) -> str:
 
 
 def facts(op: OpReport, elapsed: float) -> tuple[Fact, ...]:
-    """Say how far a map block is: ``40/100``, ``6 running``, ``1 failed``, ``2 retried``, ``12.5 items/s``."""
+    """Return the facts of how far a map block is.
+
+    Such as ``40/100``, ``6 running``, ``1 failed``, ``2 retried``, ``12.5 items/s``.
+    """
     done = op.finished + op.failed
     said = [Fact(f"{done:,}/{op.items or 0:,}")]
     running = min(op.workers, (op.items or 0) - done)
@@ -320,12 +326,15 @@ def facts(op: OpReport, elapsed: float) -> tuple[Fact, ...]:
 
 
 def counts(op: OpReport, elapsed: float) -> str:
-    """Say how far a map block is: ``40/100, 6 running, 1 failed, 2 retried, 12.5 items/s``."""
+    """Say how far a map block is.
+
+    Such as ``40/100, 6 running, 1 failed, 2 retried, 12.5 items/s``.
+    """
     return ", ".join(fact.text for fact in facts(op, elapsed))
 
 
 def state(op: OpReport, elapsed: float) -> str:
-    """Say how far a map block is and how long it will take: `counts` and the seconds left."""
+    """Say how far a map block is, and how long it will take."""
     done = op.finished + op.failed - op.restored
     left = ((op.items or 0) - op.finished - op.failed) * elapsed / done if done else None
     return f"{op.title}: {counts(op, elapsed)}" + (f", {seconds(left)} left" if left else "")

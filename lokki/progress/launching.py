@@ -29,7 +29,7 @@ from lokki.runner import LocalRunner, Resume
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """How a flow runs on this machine, beside its parameters; see `Flow.using`."""
+    """How a flow runs on this machine, as `Flow.using` explains."""
 
     executor: Executor = "threads"
     workers: int | None = None
@@ -43,7 +43,9 @@ _OPTIONS = frozenset(field.name for field in fields(LaunchOptions))
 
 
 class Launcher[**P, R]:
-    """A flow with options for its runs on this machine: ``birds_flow.using(workers=2)``.
+    """A flow with options for its runs on this machine.
+
+    ``birds_flow.using(workers=2)`` makes one.
 
     * ``fn``: the flow's function, whose parameters `run` takes.
     * ``draw``: draws the flow.
@@ -57,10 +59,10 @@ class Launcher[**P, R]:
         self._options = options
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the flow with these parameters and return its result; see `Flow.run`."""
+        """Run the flow and return its result, as `Flow.run` explains."""
         if self._options.run_id is not None:
             check_run_id(self._options.run_id)
-        return cast("R", self._execute(_by_name(self._fn, args, kwargs), None))
+        return self._execute(_by_name(self._fn, args, kwargs), None)
 
     def resume(
         self,
@@ -70,11 +72,11 @@ class Launcher[**P, R]:
         from_step: str | None = None,
         retry_failed: bool = False,
     ) -> R:
-        """Go on with a run and return its result; see `Flow.resume`."""
+        """Resume a run and return its result, as `Flow.resume` explains."""
         resume = Resume(run_id or self._options.run_id, force=force, from_step=from_step, retry_failed=retry_failed)
-        return cast("R", self._execute({}, resume))
+        return self._execute({}, resume)
 
-    def _execute(self, params: Mapping[str, object], resume: Resume | None) -> object:
+    def _execute(self, params: Mapping[str, object], resume: Resume | None) -> R:
         if is_importing() and not place()[0]:
             # Each worker process would start the run again.
             raise FlowError(
@@ -94,7 +96,8 @@ class Launcher[**P, R]:
         run_id = options.run_id if resume is None else None
         call = partial(runner.run, self._draw(), params, run_id=run_id, resume=resume)
         try:
-            return _called(call, options.executor)
+            # The flow says what its last step returns; the store gave what it returned.
+            return cast("R", _called(call, options.executor))
         except RunError as error:
             # Without the frames of lokki's own, which tell a user nothing.
             raise self._told(error, recorder.report.run_id).with_traceback(None) from _users_cause(error)
@@ -112,24 +115,28 @@ class Launcher[**P, R]:
 
 
 def _by_name(fn: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
-    """Return arguments by name; unknown and missing names are left to the binding of parameters, which says more."""
+    """Return arguments by name.
+
+    Unknown and missing names are left to the binding of parameters, which says more.
+    """
     signature = inspect.signature(fn)
     for name in kwargs:
         if name not in signature.parameters and name in _OPTIONS:
             hint = f"{fn.__name__}.using({name}=…).run(…)"
             raise ParameterError(f"{name!r} is no parameter of {fn.__name__}() but an option of its runs: {hint}.")
-    known = {name: value for name, value in kwargs.items() if name in signature.parameters}
+    matching = {name: value for name, value in kwargs.items() if name in signature.parameters}
     try:
-        bound = signature.bind_partial(*args, **known).arguments
+        bound = signature.bind_partial(*args, **matching).arguments
     except TypeError as error:
         raise ParameterError(f"{fn.__name__}(): {error}.") from None
     return {**bound, **kwargs}
 
 
 def _called(call: Callable[[], object], executor: Executor) -> object:
-    """Call the runner, where steps may call ``asyncio.run``: not below a loop that is running, as in notebooks.
+    """Call the runner where steps may call ``asyncio.run``.
 
-    The executor ``inline`` stays on the calling thread all the same, for debuggers.
+    That is not below a loop that is running, as in notebooks. The executor ``inline`` stays on the calling thread all
+    the same, for debuggers.
     """
     asyncio = sys.modules.get("asyncio")
     if executor == "inline" or asyncio is None or asyncio._get_running_loop() is None:

@@ -32,7 +32,10 @@ class _Handle(Protocol):
 
 
 def cell_output() -> Callable[[str], None]:
-    """Return what draws text below the current cell, each time in the place of what it drew before."""
+    """Return what draws text below the current cell.
+
+    Each text takes the place of the one before.
+    """
     # Only in a notebook, which has it.
     from IPython.display import DisplayHandle
 
@@ -46,7 +49,7 @@ def cell_output() -> Callable[[str], None]:
 
 
 class NotebookLines:
-    """Shows a line for each thing that happened, and how far the current map block is."""
+    """Shows what happened in lines, and how far the current map block is."""
 
     def __init__(self, draw: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._draw = draw
@@ -76,4 +79,4 @@ class NotebookLines:
         self._draw("\n".join([*self._lines, *more]))
 
     def close(self) -> None:
-        """Do nothing: each line is drawn at once."""
+        """Do nothing, since each line is drawn at once."""

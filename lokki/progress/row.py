@@ -13,7 +13,10 @@ _SHORTEST_TITLE = 6
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A piece of what a row says; ``rank``: 0 for one that always stays, else the higher, the sooner it is left out."""
+    """A piece of what a row says.
+
+    ``rank``: 0 for one that always stays; else the higher it is, the sooner the piece is left out.
+    """
 
     text: str
     rank: int = 0
@@ -21,7 +24,10 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A title, a bar of so many characters, facts and the time left, as they stand beside each other."""
+    """A title, a bar, facts and the time left, beside each other.
+
+    ``bar``: its length in characters.
+    """
 
     title: str
     bar: int
@@ -68,7 +74,10 @@ def fitted(title: str, facts: Sequence[Fact], time: str, width: int) -> Row:
 
 
 def _with_bar(row: Row, width: int) -> Row:
-    """Return the row with the longest bar that leaves room for all else, but never with one too short to be one."""
+    """Return the row with the longest bar that leaves room for all else.
+
+    It is never too short to be a bar.
+    """
     room = row.bar - max(0, row.width - width)
     return replace(row, bar=max(_SHORTEST_BAR, room)) if row.bar else row
 

@@ -20,9 +20,10 @@ from lokki.store.local import open_to_append
 
 
 class Recorder:
-    """Folds events into the report, writes them to the run's log and shows them; may be called from any thread.
+    """Folds events into the report, and writes and shows them.
 
-    ``started`` is called when the run begins: worker processes are forked by then, so that threads may be started.
+    It may be called from any thread. ``started`` is called when the run begins: worker processes are forked by then,
+    so that threads may be started.
     """
 
     def __init__(self, display: Display, started: Callable[[Emit], None]) -> None:
@@ -46,7 +47,8 @@ class Recorder:
                 self._show(event)
 
     def let_go(self) -> None:
-        """Take nothing more in a process that a step forked, where other threads' locks stay locked."""
+        """Take nothing more in a process that a step forked."""
+        # There, locks of other threads stay locked.
         self._lock = threading.RLock()
         self._closed = True
         self._display = self._log = Nothing()
@@ -59,7 +61,10 @@ class Recorder:
             self._take(event)
 
     def close(self) -> None:
-        """End the display and the log; threads that are left behind may go on calling."""
+        """End the display and the log.
+
+        Threads that are left behind may still call.
+        """
         with self._lock:
             self._closed = True
             self._log = Nothing()

@@ -1129,7 +1129,7 @@ def test_runs_are_listed_and_removed_but_never_one_that_goes_on(place: Place, sl
         ["other", "unguarded-flow", "finished"],
     ]
     assert listed[4].split()[1:3] == ["work-flow", "running"]
-    row = r"work-flow +{} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d +\d\.\d\d s +{}\d\.\d KB +count=4 seconds=0"
+    row = r"work-flow +{} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d +\d\.\d\d s +{}\d\.\d KiB +count=4 seconds=0"
     assert re.fullmatch("fine +" + row.format("finished", ""), listed[2])
     assert re.fullmatch("failed +" + row.format("failed", "1 +"), listed[1])
     assert len(place.run("work.py", "runs").out.splitlines()) == 4

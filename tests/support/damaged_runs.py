@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lokki import flow, step
 from lokki.chain import StepNode
-from lokki.cli.commands.runs import table
+from lokki.cli.commands.runs import runs_list
 from lokki.cli.run_details import run_details
 from lokki.decorators import Flow
 from lokki.engine.events import Event, ItemsFinished
@@ -166,7 +166,7 @@ def answers(root: Path, kind: Kind) -> Answers:
             found[door] = error
 
     runs = Runs(root)
-    ask("table", lambda: bool(table(runs, None)))
+    ask("table", lambda: bool(runs_list(runs, None)))
     ask("details", lambda: len(list(run_details(runs, runs.load(kind.name)))) > 3)
     ask("result", lambda: local(kind.flow().name, root).run(kind.name).result())
     ask("logs", lambda: len(local(kind.flow().name, root).run(kind.name).logs()))

@@ -1,1 +1,20 @@
-"""The commands, a module each."""
+"""The commands, a module for each or for a few that belong together.
+
+A module has a function ``<name>_command(graph, program, flow)`` for each of its commands, by which `lokki.cli.main`
+makes the click command when it is called; ``runs`` and ``bootstrap`` need no flow. It holds, in this order:
+
+1. The options, as a frozen dataclass with a field for each: `lokki.cli.options.read_options` fills it from what click
+   read, so that no value of a wrong type goes further.
+2. The function that does it, which takes values and returns an exit code. It prints, and calls what does the work.
+
+==================================  ======================================================
+`run`                               a flow on this machine, by `lokki.runner`
+`emulate`                           what was built, on this machine, by `lokki.emulator`
+`invoke` (also redrive, stop)       a deployed flow, by `lokki.operate`
+`build` `deploy` `doctor`           from the flow to a stack on AWS, and back
+`runs` `show` `logs` `replay`       what runs here or on AWS did
+`estimate`                          what a run would cost
+==================================  ======================================================
+
+A new command is a module here and a line in ``FLOW_COMMANDS`` of `lokki.cli.main`.
+"""

@@ -25,7 +25,7 @@ def bootstrap_command() -> click.Command:
 
 
 def bootstrap_account(region: str | None, yes: bool) -> int:
-    """Make the bucket as the command line says; return the exit code."""
+    """Make the bucket and return the exit code."""
     aws = connect(region)
     bucket = find_own_bucket(aws)
     what = "is there; its settings are made anew" if bucket.exists else "is made"

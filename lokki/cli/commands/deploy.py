@@ -140,7 +140,7 @@ def prune_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comma
 
 
 def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
-    """Build a flow and deploy it as the command line says; return the exit code.
+    """Build a flow, deploy it and return the exit code.
 
     ``invoke``: how to run it when it is deployed.
     """
@@ -167,7 +167,7 @@ def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
 
 
 def rollback_flow(graph: FlowGraph, options: DeployOptions, to: int | None) -> int:
-    """Let new runs use an earlier version; return the exit code."""
+    """Let new runs use an earlier version and return the exit code."""
     config = _settings(options)
     aws = connect(options.region)
     deployed = find_deployed(aws, deployed_name(graph.name, config), options.stack)
@@ -181,7 +181,7 @@ def rollback_flow(graph: FlowGraph, options: DeployOptions, to: int | None) -> i
 
 
 def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -> int:
-    """Remove a flow from AWS; return the exit code."""
+    """Remove a flow from AWS and return the exit code."""
     config = _settings(options)
     aws: Aws = connect(options.region)
     plan = removal.plan_removal(aws, deployed_name(graph.name, config), options.stack, keep_data=keep_data)
@@ -196,7 +196,7 @@ def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -
 
 
 def prune_flow(graph: FlowGraph, options: DeployOptions, keep: int) -> int:
-    """Delete old versions; return the exit code."""
+    """Delete old versions and return the exit code."""
     config = _settings(options)
     aws = connect(options.region)
     deployed = find_deployed(aws, deployed_name(graph.name, config), options.stack)
@@ -224,7 +224,7 @@ def _settings(options: DeployOptions) -> LokkiConfig:
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """Ask whether to go ahead; True if ``--yes`` says so already.
+    """Ask whether to go ahead, unless ``--yes`` says so already.
 
     Raises AwsError where there is no terminal to ask on.
     """

@@ -32,7 +32,7 @@ def doctor_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
 
 
 def examine_account(graph: FlowGraph, environment: str | None, region: str | None) -> int:
-    """Print each check as it is made; return the exit code."""
+    """Print each check as it is made and return the exit code."""
     failed = False
     for check in examine(connect(region), graph, load_config(environment=environment)):
         click.echo(str(check))

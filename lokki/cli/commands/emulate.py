@@ -47,7 +47,7 @@ _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "ar
 
 @dataclass(frozen=True, slots=True)
 class EmulateOptions:
-    """What the command line says, beside the flow's parameters and the output.
+    """What the command line says, beside parameters and output.
 
     ``resume``: the run to resume, empty for the latest; None for a new run.
     """
@@ -99,7 +99,7 @@ def _emulate(request: RunRequest) -> int:
 
 
 def emulate_flow(request: RunRequest, options: EmulateOptions, output: OutputOptions) -> int:
-    """Build and emulate a flow as the command line says; return the exit code.
+    """Build and emulate a flow, and return the exit code.
 
     Raises ParameterError for parameters that do not fit.
     """

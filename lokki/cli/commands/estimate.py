@@ -123,7 +123,10 @@ def _functions_at_once(config: LokkiConfig) -> tuple[int, str]:
 
 @dataclass(frozen=True, slots=True)
 class StepNumbers:
-    """Numbers by the ids of steps; under "" what holds for all others."""
+    """Numbers by the ids of steps.
+
+    Those under "" hold for all other steps.
+    """
 
     items: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -200,7 +203,7 @@ def _read_each(texts: Iterable[str], numbers: _Numbers) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What an estimate finds: the cost, limits that are met, what would cost less."""
+    """The cost of a run, the limits that it meets, and what would cost less."""
 
     cost: Estimate
     limits: Sequence[Problem]
@@ -236,7 +239,7 @@ def report(plan: Plan, workload: Workload, latest: Measured | None, findings: Fi
 
 
 def saving_text(saving: Saving) -> str:
-    """Write what the children of a map cost, and with which setting they cost less."""
+    """Write what the children of a map cost, and what makes them cheaper."""
     children = f"the {saving.children:,} STANDARD children of the map over {saving.id}()"
     lines = [f"cheaper: {children} cost {dollars(saving.dollars)}"]
     for setting, cost in saving.alternatives:

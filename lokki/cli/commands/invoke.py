@@ -143,7 +143,7 @@ def wait_for(
     output: OutputOptions,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Show a run until it ends and say how it did; return the exit code."""
+    """Show a run until it ends, say how it did and return the exit code."""
     run_id = watch.run_id
     if options.no_wait:
         click.echo(run_id)

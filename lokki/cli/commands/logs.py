@@ -85,7 +85,7 @@ def _latest(account: Account) -> str:
 
 
 def _groups(account: Account, step: str | None) -> list[str]:
-    """Return the log groups to read: of one step, or all."""
+    """Return the log groups of one step, or of all."""
     groups = account.deployed.log_groups
     if step is None:
         return sorted(set(groups.values()))

@@ -23,7 +23,7 @@ from lokki.results.replay import debug, fetch
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What to replay: a step of a run, on an item if a map runs it.
+    """A step of a run to replay, on an item if a map runs it.
 
     ``debugger``: open one where the step fails.
     """
@@ -74,9 +74,9 @@ def replay_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
 
 
 def replay(graph: FlowGraph, results: FlowResults, request: ReplayRequest) -> int:
-    """Replay a step of a run and print its result or traceback; return the exit code.
+    """Replay a step of a run and print its result, or its traceback.
 
-    Raises LokkiError for a run, a step or an item that there is not.
+    Returns the exit code. Raises LokkiError for a run, a step or an item that there is not.
     """
 
     def tell(line: str) -> None:

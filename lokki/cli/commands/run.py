@@ -40,7 +40,7 @@ from lokki.runner import LocalRunner, Resume
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line says of a run, beside the flow's parameters and the output.
+    """What the command line says of a run, beside parameters and output.
 
     ``resume``: the run to resume, empty for the latest; None for a new run.
     """
@@ -58,7 +58,7 @@ class RunOptions:
 
     @property
     def resumed(self) -> Resume | None:
-        """Which run is resumed, and how; None for a new run."""
+        """Which run is resumed and how, or None for a new run."""
         if self.resume is None:
             return None
         return Resume(self.resume or None, force=self.force, from_step=self.from_step, retry_failed=self.retry_failed)
@@ -132,22 +132,22 @@ def _log_levels(level: str | None, configured: str) -> LogLevels:
 
 
 class _LocalRun:
-    """A run in this process: its streams, its log and its end.
+    """A run in this process, with its streams, its log and its end.
 
-    ``again``: how to call the command again.
+    ``command``: how to call the command again.
     """
 
-    def __init__(self, graph: FlowGraph, options: RunOptions, output: OutputOptions, again: str) -> None:
+    def __init__(self, graph: FlowGraph, options: RunOptions, output: OutputOptions, command: str) -> None:
         self._graph = graph
         self._options = options
         self._output = output
-        self._again = again
+        self._command = command
         # A debugger gets the terminal as it is.
         self._direct = (
             options.executor == "inline" and output.log_format == "human" and not output.quiet and os.isatty(2)
         )
         self._streams = RedirectedStreams(direct=self._direct) if owns_process() else BorrowedStreams()
-        words = Words(again, None if options.keep_going else LINES_PER_MAP)
+        words = Words(command, None if options.keep_going else LINES_PER_MAP)
         display = output.display(self._streams.terminal, words, live=options.executor != "inline")
         self._recorder = Recorder(display, self._streams.start)
         self._is_gone = False  # the run's folder was removed under it: it cannot be resumed
@@ -201,10 +201,10 @@ class _LocalRun:
 
     def _resume(self) -> str:
         run_id = self._recorder.report.run_id
-        return f"{self._again} --resume {run_id}" if run_id and not self._is_gone else ""
+        return f"{self._command} --resume {run_id}" if run_id and not self._is_gone else ""
 
     def _abandon(self, error: LokkiError) -> None:
-        """End the process from another thread than the main one, which is stuck in a step."""
+        """End the process from another thread, as the main one is stuck in a step."""
         self._recorder.close()
         self._streams.end(self._recorder)
         leave_at_once(self._failed(error))

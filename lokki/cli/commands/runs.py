@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from lokki.builder.packages.sizes import size_text
 from lokki.cli.run_details import run_details
 from lokki.cli.text import aligned, counted, from_here
 from lokki.emulator.run_files import emulated_name
@@ -29,7 +30,7 @@ def runs_command(flow: str | None) -> click.Group:
     @click.pass_context
     def runs(ctx: click.Context) -> None:
         if ctx.invoked_subcommand is None:
-            click.echo(table(Runs(ROOT), flow))
+            click.echo(runs_list(Runs(ROOT), flow))
 
     @runs.command(help="Show all of one run: parameters, steps, items that failed, which code gave which results.")
     @click.argument("run_id", metavar="RUN")
@@ -49,35 +50,41 @@ def runs_command(flow: str | None) -> click.Group:
     return runs
 
 
-def table(runs: Runs, flow: str | None) -> str:
-    """Return the runs as a table."""
-    found = _of(runs, flow)
-    if not found:
+def runs_list(runs: Runs, flow: str | None) -> str:
+    """Return the runs of a flow, or of all flows, as a table."""
+    records = _of(runs, flow)
+    if not records:
         return f"no runs in {runs.folder}"
     rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "FAILED", "SIZE", "PARAMETERS")]
-    rows += [_row(record, runs.size(record.run_id)) for record in found]
+    rows += [_row(record, runs.size(record.run_id)) for record in records]
     return "\n".join(aligned(rows))
 
 
 def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:
-    """Remove all runs that have ended but the latest so many, and what killed runs left; return the ids of the runs."""
-    ended = [record for record in _of(runs, flow) if record.status != "running"]
+    """Remove the runs that have ended but for the latest.
+
+    What killed runs left behind goes, too. Returns the ids. ``keep``: how many of the latest stay.
+    """
+    records = [record for record in _of(runs, flow) if record.status != "running"]
     removed = []
-    for record in ended[keep:]:
+    for record in records[keep:]:
         with suppress(RunFolderError, ParameterError):  # it has been resumed, or removed, just now
             runs.remove(record.run_id)
             removed.append(record.run_id)
-    for record in ended[:keep]:
+    for record in records[:keep]:
         _remove_temporary(runs, record.run_id)
     removals = runs.folder.glob(".removed-*")
-    begun = (path for path in runs.folder.glob(".new-*") if _is_old(path))
-    for half in [*removals, *begun]:
+    starts = (path for path in runs.folder.glob(".new-*") if _is_old(path))
+    for half in [*removals, *starts]:
         shutil.rmtree(half, ignore_errors=True)
     return removed
 
 
 def _of(runs: Runs, flow: str | None) -> list[RunRecord]:
-    """Return the runs of a flow, emulated ones too, or of all flows, the latest first."""
+    """Return the runs of a flow, or of all flows, the latest first.
+
+    Emulated runs are among them.
+    """
     return [record for record in runs.list() if _is_of(record, flow)]
 
 
@@ -93,7 +100,10 @@ def _remove_temporary(runs: Runs, run_id: str) -> None:
 
 
 def _is_old(path: Path) -> bool:
-    """Tell whether a folder that exists for a moment only, while a run begins, was left by a run that was killed."""
+    """Tell whether the folder of a run that begins was left by a killed one.
+
+    Such a folder exists for a moment only.
+    """
     with suppress(FileNotFoundError):
         return time.time() - path.stat().st_mtime > 60
     return False
@@ -109,21 +119,16 @@ def _row(record: RunRecord, size: int) -> tuple[str, ...]:
         f"{started:%Y-%m-%d %H:%M:%S}",
         took,
         f"{record.failed:,}" if record.failed else "",
-        _size(size),
+        size_text(size),
         _parameters(record),
     )
 
 
 def _parameters(record: RunRecord) -> str:
-    """Write the parameters on one line, cut off where the table would grow too wide; `runs show` has all of them."""
+    """Write the parameters on one line, cut off if they are too long.
+
+    `runs show` has all of them.
+    """
     text = " ".join(f"{name}={value}" for name, value in record.params.items())
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return text if len(text) <= _PARAMETERS else f"{text[: _PARAMETERS - 1]}…"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
