@@ -29,7 +29,7 @@ class _Between:
     unit: str
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         return f"a whole number of {self.unit} from {self.low} to {self.high}"
 
     def accept(self, value: object) -> int | None:
@@ -44,7 +44,7 @@ class _NumberOf:
     unit: str
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         return f"a number of {self.unit} out of {', '.join(map(str, self.numbers))}"
 
     def accept(self, value: object) -> int | None:
@@ -53,12 +53,12 @@ class _NumberOf:
 
 @dataclass(frozen=True, slots=True)
 class _OneOf:
-    """One of some words, given in any case, kept in the case that they have here."""
+    """One of some words, whose case is that of this list."""
 
     words: tuple[str, ...]
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         return f"one of {', '.join(word or _quoted(word) for word in self.words)}"
 
     def accept(self, value: object) -> str | None:
@@ -88,13 +88,17 @@ RetentionDays = Annotated[int, _NumberOf(_RETENTIONS, "days")]
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """A section of lokki.yml. A field whose name ends in ``_`` (``lambda_``) has the key without it, and with it."""
+    """A section of lokki.yml.
+
+    A field whose name ends in ``_`` (``lambda_``) has the key without it, and with it.
+    """
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
-        """Check a plain dict, as YAML or JSON gives it, and make the section; absent and None keys get the defaults.
+        """Return the section for a plain dict, such as YAML gives.
 
-        Raises ConfigError with one line for each unknown key, wrong type and value out of its limits.
+        Absent and None keys get the defaults. Raises ConfigError with one line for each unknown key, wrong type and
+        value out of its limits.
         """
         problems: list[str] = []
         values = _checked_section(cls, data, _Place("", (), problems))
@@ -104,7 +108,11 @@ class _Settings:
 
 @dataclass(frozen=True, slots=True)
 class RolesConfig(_Settings):
-    """ARNs of existing IAM roles: ``pipeline`` for the state machine, ``lambda_`` for the functions; "" makes them."""
+    """ARNs of existing IAM roles; "" for one that lokki makes.
+
+    - ``pipeline``: of the state machine
+    - ``lambda_``: of the functions
+    """
 
     pipeline: str = ""
     lambda_: str = ""
@@ -112,9 +120,11 @@ class RolesConfig(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class LambdaDefaultsConfig(_Settings):
-    """What a step's Lambda function gets unless the step says otherwise: seconds and megabytes.
+    """What a function gets unless its step says otherwise.
 
-    ``snap_start``: functions start from snapshots that Lambda takes of them when they are deployed.
+    - ``timeout``: seconds
+    - ``memory``, ``disk``: megabytes
+    - ``snap_start``: whether functions start from snapshots that Lambda takes of them when they are deployed
     """
 
     timeout: TimeoutSeconds = 900
@@ -126,7 +136,10 @@ class LambdaDefaultsConfig(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class LokkiConfig(_Settings):
-    """All settings of a project; docs/configuration.md says what each means. ``inline_limit``: bytes, 0 is off."""
+    """All settings of a project.
+
+    docs/configuration.md says what each means. ``inline_limit``: bytes, 0 is off.
+    """
 
     artifact_bucket: str = ""
     ecr_repo_prefix: str = ""
@@ -158,13 +171,19 @@ class LokkiConfig(_Settings):
 
     @property
     def packages(self) -> str:
-        """How steps are packaged, ``"zip"`` or ``"image"``: as set, else images when there is a registry."""
+        """How steps are packaged: ``"zip"`` or ``"image"``.
+
+        As set, else images when there is a registry.
+        """
         return self.package_type or ("image" if self.ecr_repo_prefix else "zip")
 
 
 @dataclass(frozen=True, slots=True)
 class _ConfigFile(LokkiConfig):
-    """The schema of a whole lokki.yml: the settings, and named environments that each hold settings again."""
+    """The schema of a whole lokki.yml.
+
+    It has the settings, and named environments that each hold settings again.
+    """
 
     environments: Mapping[str, LokkiConfig] = field(default_factory=dict)
 
@@ -185,8 +204,9 @@ def load_config(
     environment: str | None = None,
     home: Path | None = None,
 ) -> LokkiConfig:
-    """Read ``<home>/.lokki/lokki.yml``, ``<directory>/lokki.yml`` and the environment variables; the later wins.
+    """Read the settings of a project.
 
+    They are in ``<home>/.lokki/lokki.yml``, ``<directory>/lokki.yml`` and the environment variables; the later wins.
     Mappings merge key by key, anything else is replaced. The environment named by ``environment``, else by LOKKI_ENV,
     is merged over both files and below the variables. Defaults: the current directory, ``os.environ``, the user's home.
     Raises ConfigError with every problem of every source, one line each. Nothing else in this module does I/O.
@@ -196,11 +216,11 @@ def load_config(
     shared = (home or Path.home()) / ".lokki" / "lokki.yml"
     local = (directory or Path()) / "lokki.yml"
     files: list[dict[str, object] | None] = []
-    for path, shown in (
+    for path, source in (
         (shared, str(shared) if home else "~/.lokki/lokki.yml"),
         (local, str(local) if directory else "./lokki.yml"),
     ):
-        place = _Place(shown, (), problems)
+        place = _Place(source, (), problems)
         try:
             if path.is_fifo():  # which would be waited for for ever
                 raise OSError(EINVAL, "It is a pipe")
@@ -223,9 +243,10 @@ def load_config(
 
 
 def deep_merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
-    """Merge two plain mappings into a new one: mappings key by key, scalars and lists of ``over`` replace ``base``'s.
+    """Merge two plain mappings into a new one.
 
-    Associative as long as no key holds a mapping in one source and something else in another; checked settings do not.
+    Mappings are merged key by key, scalars and lists of ``over`` replace ``base``'s. Associative as long as no key
+    holds a mapping in one source and something else in another; checked settings do not.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -238,7 +259,11 @@ def deep_merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a value stands: its source, the path of its key, and the list that collects the problems."""
+    """Where a value stands, and the list that collects problems.
+
+    - ``source``: the file or variable
+    - ``path``: of its key
+    """
 
     source: str
     path: tuple[str, ...]
@@ -257,7 +282,10 @@ def _refuse(problems: list[str]) -> None:
 
 
 def _checked_file(content: bytes, place: _Place) -> dict[str, object] | None:
-    """Read the settings that a lokki.yml holds, None if it is no YAML at all; report every problem."""
+    """Return the settings in a lokki.yml, None if it is no YAML at all.
+
+    Every problem is reported.
+    """
     import yaml  # here, since it takes longer to import than this module and few runs have a file
 
     try:
@@ -284,13 +312,16 @@ def _checked_file(content: bytes, place: _Place) -> dict[str, object] | None:
     return None
 
 
-def _check_nodes(node: "yaml.Node", place: _Place, seen: set[int]) -> None:
-    """Report keys that stand twice in a mapping, and scalars that are not what their tag says, which become text."""
+def _check_nodes(node: "yaml.Node", place: _Place, visited: set[int]) -> None:
+    """Report keys that stand twice, and scalars that their tag belies.
+
+    The second become text. ``visited``: the ids of nodes.
+    """
     import yaml  # as in _checked_file
 
-    if id(node) in seen:  # an alias; it may even stand inside its own anchor
+    if id(node) in visited:  # an alias; it may even stand inside its own anchor
         return
-    seen.add(id(node))
+    visited.add(id(node))
     if isinstance(node, yaml.MappingNode):
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
@@ -298,16 +329,16 @@ def _check_nodes(node: "yaml.Node", place: _Place, seen: set[int]) -> None:
             if isinstance(key, yaml.ScalarNode):
                 inside = place.inside(key.value)
                 if key.tag != "tag:yaml.org,2002:merge":
-                    _check_nodes(key, inside, seen)
+                    _check_nodes(key, inside, visited)
                 same = (key.tag, key.value)
                 if same in lines:
                     line = key.start_mark.line + 1
                     inside.report(f"is given again in line {line}, first in line {lines[same]}; keep one")
                 lines.setdefault(same, key.start_mark.line + 1)
-            _check_nodes(value, inside, seen)
+            _check_nodes(value, inside, visited)
     elif isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _check_nodes(each, place, seen)
+        for member in node.value:
+            _check_nodes(member, place, visited)
     else:
         try:
             yaml.constructor.SafeConstructor().construct_object(node)
@@ -318,7 +349,10 @@ def _check_nodes(node: "yaml.Node", place: _Place, seen: set[int]) -> None:
 
 
 def _checked_variables(environ: Mapping[str, str], problems: list[str]) -> dict[str, object]:
-    """Take the settings that the environment gives; an empty variable counts as unset, others are ignored."""
+    """Return the settings in the environment variables.
+
+    An empty variable counts as unset, others are ignored.
+    """
     values: dict[str, object] = {}
     first: dict[str, str] = {}
     for variable, key in _VARIABLES:
@@ -337,16 +371,19 @@ def _checked_variables(environ: Mapping[str, str], problems: list[str]) -> dict[
 def _built[Section: _Settings](schema: type[Section], values: Mapping[str, object]) -> Section:
     """Make the section from checked values."""
     kinds = {one.name: one.type for one in fields(schema)}
-    made = dict(values)
+    sections = dict(values)
     for name, value in values.items():
         kind = kinds[name]
         if isinstance(kind, type) and issubclass(kind, _Settings) and isinstance(value, Mapping):
-            made[name] = _built(kind, value)
-    return replace(schema(), **made)
+            sections[name] = _built(kind, value)
+    return replace(schema(), **sections)
 
 
 def _layers(files: list[dict[str, object] | None], chosen: str | None, place: _Place) -> list[Mapping[str, object]]:
-    """List the settings of the files, then those under the chosen environment of each; None is a broken file."""
+    """Return the settings to merge, the weakest first.
+
+    Those of the files come first, then those under the chosen environment of each. None is a broken file.
+    """
     settings: list[Mapping[str, object]] = [{}]
     environments: list[Mapping[str, object]] = []
     for values in files:
@@ -358,8 +395,8 @@ def _layers(files: list[dict[str, object] | None], chosen: str | None, place: _P
         return settings
     names = sorted({name for named in environments for name in named})
     if chosen not in names and None not in files:
-        known = f"known are {', '.join(names)}" if names else "no lokki.yml names any under environments"
-        place.report(f"unknown environment {_quoted(chosen)}{_suggestion(chosen, names) or ';'} {known}")
+        others = f"known are {', '.join(names)}" if names else "no lokki.yml names any under environments"
+        place.report(f"unknown environment {_quoted(chosen)}{_suggestion(chosen, names) or ';'} {others}")
     for named in environments:
         overrides = named.get(chosen)
         if isinstance(overrides, Mapping):
@@ -368,7 +405,7 @@ def _layers(files: list[dict[str, object] | None], chosen: str | None, place: _P
 
 
 def _checked(annotation: object, value: object, place: _Place) -> object | None:
-    """Return the value in the form it is merged in, None if it is absent or was reported."""
+    """Return a value as it is merged, None if it is absent or reported."""
     if isinstance(annotation, type) and issubclass(annotation, _Settings):
         return _checked_section(annotation, value, place)
     if get_origin(annotation) is Mapping:
@@ -380,13 +417,16 @@ def _checked(annotation: object, value: object, place: _Place) -> object | None:
 
 
 def _checked_section(schema: type[_Settings], data: object, place: _Place) -> dict[str, object]:
-    """Return the settings by the names of their fields; report unknown keys and bad values and leave them out."""
+    """Return the settings by the names of their fields.
+
+    Unknown keys and bad values are reported and left out.
+    """
     by_key = {key: one for one in fields(schema) for key in (one.name, one.name.removesuffix("_"))}
     if data is None:
         return {}
     if not isinstance(data, Mapping):
-        known = ", ".join(one.name.removesuffix("_") for one in fields(schema))
-        place.report(f"must be a section with keys such as {known}, not {_kind(data)}")
+        keys = ", ".join(one.name.removesuffix("_") for one in fields(schema))
+        place.report(f"must be a section with keys such as {keys}, not {_kind(data)}")
         return {}
     values: dict[str, object] = {}
     for key, value in data.items():
@@ -404,7 +444,10 @@ def _checked_section(schema: type[_Settings], data: object, place: _Place) -> di
 
 
 def _checked_mapping(annotation: object, data: object, place: _Place) -> dict[str, object]:
-    """Check a section whose keys the user chooses; an empty one stays, so that an environment may change nothing."""
+    """Check a section whose keys the user chooses.
+
+    An empty one stays, so that an environment may change nothing.
+    """
     if data is None:
         return {}
     if not isinstance(data, Mapping):
@@ -423,7 +466,10 @@ def _checked_mapping(annotation: object, data: object, place: _Place) -> dict[st
 
 
 def _checked_list(annotation: object, data: object, place: _Place) -> tuple[object, ...] | None:
-    """Check a list; one that is absent sets nothing, an empty one stays, so that it can take back a list below it."""
+    """Check a list.
+
+    One that is absent sets nothing; an empty one stays, so that it can take back a list below it.
+    """
     if data is None:
         return None
     if not isinstance(data, list | tuple):
@@ -445,17 +491,17 @@ def _checked_scalar(kind: object, limit: _Limit | None, value: object, place: _P
     names = {str: "text", int: "a whole number", bool: "true or false"}
     if not isinstance(kind, type) or kind not in names:
         raise TypeError(f"settings of type {kind} cannot be checked; teach lokki.config._checked")
-    wanted = names[kind] if limit is None else limit.wanted
+    expected = names[kind] if limit is None else limit.expected
     if type(value) is not kind:  # isinstance would take True for a whole number
-        place.report(f"must be {wanted}, not {_kind(value)}{_remedy(kind, limit, value)}")
+        place.report(f"must be {expected}, not {_kind(value)}{_remedy(kind, limit, value)}")
         return None
     if limit is None:
         return value
     accepted = limit.accept(value)
     if accepted is None and isinstance(limit, _OneOf):
-        place.report(f"must be {wanted}, not {_quoted(value)}{_suggestion(_written(value), limit.words)}")
+        place.report(f"must be {expected}, not {_quoted(value)}{_suggestion(_written(value), limit.words)}")
     elif accepted is None:
-        place.report(f"must be {wanted}, not {_written(value)}")
+        place.report(f"must be {expected}, not {_written(value)}")
     return accepted
 
 
@@ -482,7 +528,10 @@ def _kind(value: object) -> str:
 
 
 def _unknown_key(schema: type[_Settings], key: object) -> str:
-    """Say what may have been meant by a key that the section does not have, looking also one section down."""
+    """Say what may have been meant by an unknown key.
+
+    Keys one section down count, too.
+    """
     own = {one.name.removesuffix("_"): one.type for one in fields(schema)}
     spellings = {name: name for name in own}
     for section, kind in own.items():
@@ -493,7 +542,10 @@ def _unknown_key(schema: type[_Settings], key: object) -> str:
 
 
 def _suggestion(word: str, names: Iterable[str]) -> str:
-    """Ask whether a near name was meant, or say nothing; a mapping gives the form in which to show each name."""
+    """Ask whether a near name was meant, or say nothing.
+
+    A mapping gives the form in which to show each name.
+    """
     folded = {name.casefold().replace("-", "_"): names[name] if isinstance(names, Mapping) else name for name in names}
     # At 0.7 memroy finds memory and WARN finds WARNING, but lambda_memory_size does not find lambda_defaults.
     near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.7)
@@ -505,9 +557,9 @@ def _quoted(value: object) -> str:
 
 
 def _written(value: object) -> str:
-    """Write a key or value on one line of reasonable length, whatever it holds."""
+    """Write any key or value on one line of reasonable length."""
     if isinstance(value, int) and abs(value) >= 10**20:  # Python refuses to write more than 4,300 digits
         return "a number of more than 20 digits"
     text = str(value)
-    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:80])
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:80])
     return line if len(text) <= 80 else f"{line}…"
