@@ -79,11 +79,7 @@ PackageType = Annotated[str, _OneOf(("", "zip", "image"))]
 Architecture = Annotated[str, _OneOf(("x86_64", "arm64"))]
 Dependencies = Annotated[str, _OneOf(("imported", "all"))]
 ExecutionType = Annotated[str, _OneOf(("", "STANDARD", "EXPRESS"))]
-# docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
-_RETENTIONS = (
-    (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
-)  # fmt: skip
-RetentionDays = Annotated[int, _NumberOf(_RETENTIONS, "days")]
+RetentionDays = Annotated[int, _NumberOf(quotas.RETENTION_DAYS, "days")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,13 @@ https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.htm
 # --- CloudFormation: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html ---
 
 TEMPLATE_BYTES = 1_048_576
+TEMPLATE_BODY_BYTES = 51_200
+"""A template that a request holds itself; a larger one is read from S3."""
+
 STACK_RESOURCES = 500
+STACK_NAME_LENGTH = 128
+"""https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateStack.html"""
+
 LOGICAL_ID_LENGTH = 255
 """https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resources-section-structure.html"""
 
@@ -111,3 +117,14 @@ ROLE_POLICIES = 10
 
 PUTS_PER_PREFIX = 3_500
 """PUT requests below one prefix of a bucket in a second."""
+
+KEYS_PER_DELETE = 1_000
+"""Objects that one request deletes. https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
+
+# --- CloudWatch Logs ---
+
+RETENTION_DAYS = (
+    (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+)  # fmt: skip
+"""For how many days a log group may keep its events.
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html"""

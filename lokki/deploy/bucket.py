@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from lokki.base.quotas import KEYS_PER_DELETE
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.errors import AwsError
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _AT_ONCE = 4
-_DELETED_AT_ONCE = 1000
-"""https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def remove_all(aws: Aws, bucket: str, prefix: str) -> int:
     """Delete all objects under a prefix, with all their versions; return how many. Raises AwsError."""
     removed = 0
     with aws_errors(f"delete from the bucket {bucket}"):
-        for batch in batched(_versions(aws, bucket, prefix), _DELETED_AT_ONCE, strict=False):
+        for batch in batched(_versions(aws, bucket, prefix), KEYS_PER_DELETE, strict=False):
             doomed = [each for each, _ in batch]
             answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
             removed += len(doomed)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
+from lokki.base.quotas import STACK_NAME_LENGTH
 from lokki.builder.cloudformation import LIVE
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.errors import AwsError
 
 _ARTIFACTS = re.compile(r"s3://([^/]+)/lokki/([^/]+)/")
-_STACK_NAME_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ def stack_name(flow: str) -> str:
 
 def check_stack_name(name: str) -> None:
     """Raise AwsError for what cannot name a stack."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name) or len(name) > _STACK_NAME_LENGTH:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name) or len(name) > STACK_NAME_LENGTH:
         raise AwsError(
-            f"{name!r} cannot name a stack: give at most {_STACK_NAME_LENGTH} ASCII letters, digits and '-', a letter "
+            f"{name!r} cannot name a stack: give at most {STACK_NAME_LENGTH} ASCII letters, digits and '-', a letter "
             "first."
         )
 

@@ -12,7 +12,7 @@ from typing import cast
 import yaml
 from botocore.config import Config
 
-from lokki.base.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
+from lokki.base.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS, TEMPLATE_BODY_BYTES
 from lokki.base.values import Json
 from lokki.builder.package_types import ImageCode, ZipCode
 from lokki.builder.packages.archive import content_digest
@@ -33,7 +33,7 @@ from lokki.deploy.images import (
     registry_of,
 )
 from lokki.deploy.live import live_version, point_live_at
-from lokki.deploy.stack import BODY_LIMIT, ChangeSet, Stacks, StackState, Tell, check_updatable
+from lokki.deploy.stack import ChangeSet, Stacks, StackState, Tell, check_updatable
 from lokki.errors import AwsError
 
 _DIGEST_LENGTH = 32
@@ -237,7 +237,7 @@ def _check_stack(wanted: Wanted, state: StackState | None) -> None:
 def _propose(aws: Aws, stacks: Stacks, wanted: Wanted, *, creates: bool) -> ChangeSet | None:
     text = wanted.bundle.files["template.yaml"]
     url = ""
-    if len(text) > BODY_LIMIT:
+    if len(text) > TEMPLATE_BODY_BYTES:
         digest = hashlib.sha256(text).hexdigest()[:_DIGEST_LENGTH]
         key = f"lokki-packages/{wanted.bundle.flow}/template-{digest}.yaml"
         url = put_text(aws, wanted.config.artifact_bucket, key, text)

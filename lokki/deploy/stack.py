@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 type Tell = Callable[[str], None]
 """Takes a line about what is done, for the user."""
 
-BODY_LIMIT: Final = 51_200
-"""Most bytes of a template that is sent along; larger ones are read from a bucket.
-https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html"""
-
 _PAUSE: Final = 3.0
 """Most seconds between two looks at a stack that changes."""
 
