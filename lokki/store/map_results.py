@@ -99,6 +99,8 @@ class _ChildInput(msgspec.Struct, frozen=True):
     Items: list[_ChildItem] = []
 
 
+_LEAST_BYTES = 1024
+
 _MANIFEST = msgspec.json.Decoder(ResultsManifest)
 _RESULTS = msgspec.json.Decoder(list[ItemResult])
 _CHILDREN = msgspec.json.Decoder(list[FailedChild])
@@ -119,16 +121,19 @@ def item_results(store: Store, url: str, files: ResultFiles, items: int) -> Iter
     ``url``: of the manifest, for errors. ``items``: how many items the map had. Each item comes once, in any order.
     Raises StoreError for files that cannot be read, are not those of lokki's maps, or are those of another map.
     """
-    listed = bytearray()  # a byte for each item; a set of ten million indexes would not fit into a small function
-    for entry in _all_entries(store, files):
-        index = entry.index
-        is_next = len(listed) <= index < items
-        if not is_next and not (0 <= index < len(listed) and not listed[index]):
-            raise StoreError(f"{url} lists results of an item that this map did not have, or of one item twice.")
-        if is_next:
-            listed += bytes(index + 1 - len(listed))
-        listed[index] = True
-        yield entry
+    # A byte for each item: a set of ten million indexes would not fit into a small function.
+    listed = bytearray()
+    for entries in _entries(store, files):
+        for entry in entries:
+            index = entry.index
+            if not 0 <= index < len(listed):
+                if not 0 <= index < items:
+                    raise _foreign(url)
+                listed += bytes(min(items, 2 * index + _LEAST_BYTES) - len(listed))
+            if listed[index]:
+                raise _foreign(url)
+            listed[index] = True
+            yield entry
 
 
 def failed_children(store: Store, files: ResultFiles) -> Iterator[FailedChild]:
@@ -153,26 +158,26 @@ def child_items(text: str) -> list[int]:
     return [item.index for item in ([child.item] if child.item else child.Items)]
 
 
-def _all_entries(store: Store, files: ResultFiles) -> Iterator[ItemResult]:
-    """Yield the entries of all files.
+def _foreign(url: str) -> StoreError:
+    return StoreError(f"{url} lists results of an item that this map did not have, or of one item twice.")
 
-    Those in objects of their own come last.
-    """
+
+def _entries(store: Store, files: ResultFiles) -> Iterator[list[ItemResult]]:
+    """Yield the entries of each file, then of each object of a batch's own."""
     spilled: list[str] = []
-    for entry in _entries(store, [store.url(file.Key) for file in files.SUCCEEDED]):
-        if isinstance(entry.entries_url, str):
-            spilled.append(entry.entries_url)
-        else:
-            yield entry
+    for entries in _decoded(store, [store.url(file.Key) for file in files.SUCCEEDED]):
+        elsewhere = [entry.entries_url for entry in entries if isinstance(entry.entries_url, str)]
+        spilled += elsewhere
+        yield [entry for entry in entries if entry.entries_url is msgspec.UNSET] if elsewhere else entries
     # At the end, so that they are read together. They lead to no further objects: those have no index.
-    yield from _entries(store, spilled)
+    yield from _decoded(store, spilled)
 
 
-def _entries(store: Store, urls: list[str]) -> Iterator[ItemResult]:
+def _decoded(store: Store, urls: list[str]) -> Iterator[list[ItemResult]]:
     for url, content in zip(urls, store.read_many(map(Stored, urls)), strict=True):
         entries = _decode(_RESULTS, content, url)
         _check_fields(entries, url)
-        yield from entries
+        yield entries
 
 
 def _check_fields(entries: Iterable[ItemResult], url: str) -> None:
