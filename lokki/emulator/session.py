@@ -41,13 +41,15 @@ class Session:
     options: EmulationOptions
     root: Path = Path(".lokki")
 
-    def run(self, graph: FlowGraph, params: Mapping[str, object], run_id: str | None = None) -> object:
+    def run(
+        self, graph: FlowGraph, params: Mapping[str, object], run_id: str | None = None, *, plan: Plan | None = None
+    ) -> object:
         """Run a built flow, and return its result.
 
-        Raises ParameterError for parameters that do not fit, EmulatorError for what cannot be emulated, RunError for a
-        run that failed.
+        ``plan``: of the graph, where it was lowered to be built. Raises ParameterError for parameters that do not fit,
+        EmulatorError for what cannot be emulated, RunError for a run that failed.
         """
-        plan = lower(graph)
+        plan = plan or lower(graph)
         bound = bind_parameters(plan.params, params)
         payload = {name: bound[name] for name in params}  # defaults are the first function's to add
         started = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -64,14 +66,14 @@ class Session:
         self._runs.new(record)
         return self._follow(graph, plan, record, payload, redriven=False)
 
-    def resume(self, graph: FlowGraph, run_id: str | None = None) -> object:
+    def resume(self, graph: FlowGraph, run_id: str | None = None, *, plan: Plan | None = None) -> object:
         """Redrive a run that failed or was interrupted.
 
         It is the latest unless ``run_id`` says another. It continues where it stopped, with today's packages; as on
         AWS, the state machine must be the same. Raises what `run` raises, and RunFolderError for a run that cannot be
         resumed.
         """
-        plan = lower(graph)
+        plan = plan or lower(graph)
         record = self._runs.load(run_id or self._latest(plan.flow))
         if record.flow != emulated_name(plan.flow) or record.status not in _RESUMABLE:
             raise RunFolderError(

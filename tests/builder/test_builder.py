@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from build_flows import BUILDS, EXAMPLES
 from click.testing import CliRunner
+from support.lowering import callers_of_lower
 from support.wheels import make_wheel, offline_uv
 
 import lokki
@@ -529,6 +530,18 @@ def test_the_command_builds_and_its_check_finds_nothing(
     )
     assert (ran.return_value, ran.output.splitlines()[-1]) == (0, "0 findings"), ran.output
     assert (tmp_path / "prod" / "build.json").is_file()
+
+
+def test_a_build_lowers_the_flow_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    (tmp_path / "lokki.yml").write_text("artifact_bucket: acme-artifacts\n")
+    with callers_of_lower() as callers:
+        ran = CliRunner().invoke(build_command(BIRDS, "python birds.py"), ["--check"], standalone_mode=False)
+    assert (ran.return_value, callers) == (0, ["compile_flow"]), ran.output
+    with callers_of_lower() as callers:
+        Builder(lambda line: None, cache=cache).build(BIRDS, replace(ZIP, build_dir=str(tmp_path / "other")))
+    assert callers == ["compile_flow"]
 
 
 def test_each_limit_that_a_build_exceeds_is_a_finding(installed: Installation) -> None:

@@ -16,6 +16,7 @@ from aws.loopback_aws import LoopbackAws
 from support.deployed_project import BIRDS, HONK, Project, new_project, told
 from support.golden import compare
 from support.image_program import program
+from support.lowering import callers_of_lower
 
 
 @pytest.fixture
@@ -103,6 +104,14 @@ def test_the_life_of_a_deployed_flow(birds: Project) -> None:
         1,
         f"error: {birds.stack} is not deployed: there is no stack {birds.stack} in us-east-1. Nothing was removed.\n",
     )
+
+
+@pytest.mark.slow
+def test_what_is_deployed_or_emulated_is_lowered_once(birds: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command, *options in (["deploy", "--yes"], ["emulate", "--quiet"]):
+        with callers_of_lower() as callers:
+            ran = birds.here(monkeypatch, command, *options)
+        assert (ran.code, callers) == (0, ["compile_flow"]), ran.err
 
 
 def test_without_a_yes_nothing_changes(honk: Project) -> None:

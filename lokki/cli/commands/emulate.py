@@ -14,6 +14,7 @@ import click
 
 from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
 from lokki.builder.builder import Builder
+from lokki.builder.compiled import compile_flow
 from lokki.cli.hidden_modules import is_hidden_from_library
 from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
 from lokki.cli.options import (
@@ -149,7 +150,8 @@ def _result(
 
     with Scratch(Secret.new()) as scratch, temporary_files_in(scratch.folder):
         most = IMAGE_BYTES if own.packages == "image" else UNZIPPED_BYTES  # a zip stands for an image here
-        Builder(write=report, zip_bytes=most).build(graph, config)
+        compiled = compile_flow(graph, config)
+        Builder(write=report, zip_bytes=most).build_compiled(graph, compiled)
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)
     settings = EmulationOptions(
@@ -157,8 +159,8 @@ def _result(
     )
     session = Session(Path(config.build_dir), recorder, settings)
     if options.resume is not None:
-        return session.resume(graph, options.resume or None)
-    return session.run(graph, params, options.run_id)
+        return session.resume(graph, options.resume or None, plan=compiled.plan)
+    return session.run(graph, params, options.run_id, plan=compiled.plan)
 
 
 def _workers(account_concurrency: int | None) -> int:
