@@ -1,4 +1,4 @@
-"""The deployed flow that a command works on: in which account, and how to call other commands for it."""
+"""The deployed flow that a command works on, in its account."""
 
 from __future__ import annotations
 

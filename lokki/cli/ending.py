@@ -1,4 +1,4 @@
-"""How a command ends its process: where the process is lokki's alone at once, elsewhere as any function does.
+"""How a command ends its process, at once where that is lokki's alone.
 
 Why: a step that ran out of time, or was still running at Ctrl-C, is left behind on a thread. When Python ends while
 such a thread prints or is inside C++ code, it aborts

@@ -13,9 +13,10 @@ _LOKKI: Final = Path(__file__).resolve().parents[1]
 
 
 def hidden_module(error: BaseException) -> tuple[str, str] | None:
-    """Return the module of Python's that an error comes from, since another file hides it, and that file.
+    """Return the module of Python's that a file hides, and that file.
 
-    None if there is none. A ``json.py`` beside a flow is what all of lokki gets, and what libraries get.
+    It is the one that the error is about, else any; None if there is none. A ``json.py`` beside a flow is what all of
+    lokki gets, and what libraries get.
     """
     library = Path(os.__file__).parent.resolve()
     hidden = {
@@ -29,7 +30,10 @@ def hidden_module(error: BaseException) -> tuple[str, str] | None:
 
 
 def is_hidden_from_library(error: BaseException) -> bool:
-    """Tell whether it is a library's code, not the user's, that fails since a module of Python's is hidden."""
+    """Tell whether a library fails since a module of Python's is hidden.
+
+    That is not so where the user's own code fails.
+    """
     if not isinstance(error, ImportError | AttributeError) or (hidden := hidden_module(error)) is None:
         return False
     library = Path(os.__file__).parent.resolve()

@@ -1,4 +1,4 @@
-"""How a run ends on the terminal: the same words for ``run``, ``emulate``, ``invoke`` and ``redrive``.
+"""How a run ends on the terminal, in the same words for every kind of run.
 
 The result goes to stdout or a file. Why there is none goes to stderr: the traceback of the user's step, one line of
 what failed and where, and the command that resumes the run. With ``--log-format json`` each is a line of JSON.

@@ -1,4 +1,4 @@
-"""What commands have in common: their shared options, what click read of them, and exit codes."""
+"""What commands have in common, such as shared options and exit codes."""
 
 from __future__ import annotations
 

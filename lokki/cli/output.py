@@ -1,4 +1,4 @@
-"""The result of a run as text for stdout, or in a file: whole, or not at all."""
+"""The result of a run as text for stdout, or in a file."""
 
 from __future__ import annotations
 

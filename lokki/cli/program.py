@@ -1,4 +1,4 @@
-"""How this program was started, as the user typed it, for hints such as "resume with: python flow.py run …"."""
+"""How the user started this program, for hints that can be typed as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `runs show` tells of one run on this machine: its parameters, its steps, what failed, which code gave what."""
+"""What `runs show` tells of one run on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby, islice
 
 from lokki.base.failures import Failure
-from lokki.cli.text import counted
+from lokki.cli.text import count_text
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import LokkiError
 from lokki.local_run.journal_reader import StepResults
@@ -109,4 +109,4 @@ def _items(parts: array[int], first: int, end: int) -> str:
         members = [index for _, index in group]
         ranges.append(str(members[0]) if len(members) == 1 else f"{members[0]}–{members[-1]}")
     more = f" and {len(ranges) - _RANGES:,} more ranges" if len(ranges) > _RANGES else ""
-    return f"{counted(len(indexes), 'item')} ({', '.join(ranges[:_RANGES])}{more})" if ranges else "no items"
+    return f"{count_text(len(indexes), 'item')} ({', '.join(ranges[:_RANGES])}{more})" if ranges else "no items"

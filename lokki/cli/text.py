@@ -1,4 +1,4 @@
-"""How commands write for people: paths, sizes, tables, counts, and what a misspelt word may have meant."""
+"""How commands write paths, tables, counts and suggestions for people."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def suggestion(word: str, names: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names) or 'none'}."
 
 
-def counted(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
     """Write a number of things.
 
-    >>> counted(1, "run"), counted(0, "run"), counted(1200, "item")
+    >>> count_text(1, "run"), count_text(0, "run"), count_text(1200, "item")
     ('1 run', '0 runs', '1,200 items')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def align_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return the rows of a table as lines, its columns aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

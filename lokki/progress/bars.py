@@ -1,4 +1,7 @@
-"""Rows of progress bars as rich draws them; imported where there is a terminal, since rich takes long to import."""
+"""Rows of progress bars as rich draws them.
+
+This is imported where there is a terminal only, since rich takes long to import.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from rich.console import Console
 from rich.progress import ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from lokki.progress.row import Fact, fitted
+from lokki.progress.row import Fact, fit_row
 
 _SPINNER = 2
 """Characters of the spinner and the space behind it."""
@@ -29,7 +32,7 @@ class RowColumn(ProgressColumn):
         facts: tuple[Fact, ...] = task.fields["facts"]
         time = self._time.render(task)
         self._title_width = max(self._title_width, len(task.description))
-        row = fitted(task.description.ljust(self._title_width), facts, time.plain, self._console.width - _SPINNER)
+        row = fit_row(task.description.ljust(self._title_width), facts, time.plain, self._console.width - _SPINNER)
         filled = row.bar if task.total is None else int(row.bar * min(1.0, task.completed / (task.total or 1)))
         style = "bar.finished" if task.finished else "bar.pulse" if task.total is None else "bar.complete"
         bar = Text.assemble(("━" * filled, style), ("━" * (row.bar - filled), "bar.back"))

@@ -1,4 +1,7 @@
-"""What a run shows on the terminal: live bars, plain lines, or JSON lines. Each gets events and the report so far."""
+"""What a run shows on the terminal, as live bars, plain lines or JSON.
+
+Each display gets events, and the report so far.
+"""
 
 from __future__ import annotations
 

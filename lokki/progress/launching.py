@@ -1,4 +1,4 @@
-"""Local runs from Python: ``birds_flow.run(limit=5)`` in scripts, tests and notebooks."""
+"""Local runs from Python, by ``birds_flow.run(limit=5)`` in scripts, tests and notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows below the cell of a notebook: lines that are drawn anew in their place."""
+"""What a run shows below the cell of a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The row of a progress bar, fitted to the width of the terminal: the count and the time left are the last to go."""
+"""The row of a progress bar, fitted to the width of the terminal.
+
+The count and the time left are the last to go.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +48,13 @@ class Row:
         return sum(len(piece) + 1 for piece in (self.title, "-" * self.bar, self.text, self.time) if piece) - 1
 
 
-def fitted(title: str, facts: Sequence[Fact], time: str, width: int) -> Row:
+def fit_row(title: str, facts: Sequence[Fact], time: str, width: int) -> Row:
     """Return the row that fits into so many characters.
 
     First the bar grows shorter, then facts go, then the bar, then the end of the title; facts of rank 1 go last.
 
     >>> facts = [Fact("40/100"), Fact("6 running", 3), Fact("1 failed", 1)]
-    >>> rows = [fitted("flap → weigh", facts, "0:00:12", width) for width in (80, 60, 40)]
+    >>> rows = [fit_row("flap → weigh", facts, "0:00:12", width) for width in (80, 60, 40)]
     >>> [(row.bar, row.text) for row in rows[:2]]
     [(30, '40/100, 6 running, 1 failed'), (11, '40/100, 6 running, 1 failed')]
     >>> (rows[2].title, rows[2].bar, rows[2].text)

@@ -1,4 +1,4 @@
-"""The log in a run's folder: every event of the run, what steps printed and logged among them."""
+"""The log in a run's folder, of every event and all that steps printed."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from lokki.engine.events import (
 )
 from lokki.engine.report import OpReport, RunReport, fold
 from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
-from lokki.progress.row import fitted
+from lokki.progress.row import fit_row
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3", "Traceback …", "Traceback …", 2)
 
@@ -278,7 +278,7 @@ def test_a_row_fits_its_terminal_and_keeps_the_count_and_the_time_left(
 ) -> None:
     done = items // 2
     op = OpReport("a.map", (title,), items=items, finished=done, failed=failed, retried=retried, workers=workers)
-    row = fitted(title, facts(op, 3.0), "0:00:12", width)
+    row = fit_row(title, facts(op, 3.0), "0:00:12", width)
     assert row.width <= width
     assert row.time == "0:00:12"
     assert row.text.startswith(f"{done + failed:,}/{items:,}")

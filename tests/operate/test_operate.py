@@ -20,7 +20,7 @@ from lokki import flow, step
 from lokki.builder.states import Machine
 from lokki.cli.account import Account
 from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
-from lokki.cli.commands.show import run_lines, runs_table
+from lokki.cli.commands.show import describe_run, runs_table
 from lokki.cli.last_words import OutputOptions
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
@@ -288,7 +288,7 @@ def test_show_lists_runs_and_tells_all_of_one(s3: S3Server) -> None:
     header, row = runs_table(operated.account, 20)
     assert header.split() == ["RUN", "STATUS", "STARTED", "TIME", "ITEMS", "FAILED"]
     assert row.split()[:2] == ["run-7", "failed"]
-    lines = run_lines(operated.account, "run-7", 10)
+    lines = describe_run(operated.account, "run-7", 10)
     assert lines[0] == "strict: run run-7 failed in 2.00 s"
     assert lines[2] == "parameters: count=3"
     assert [line.split()[0] for line in lines[5:8]] == ["numbers", "map", "total"]

@@ -1,10 +1,10 @@
-"""The command ``bootstrap``: a bucket for an account and a region, which every flow without one of its own uses."""
+"""The command ``bootstrap`` makes a bucket that flows without one of their own use."""
 
 from __future__ import annotations
 
 import click
 
-from lokki.cli.commands.deploy import agreed, yes_option
+from lokki.cli.commands.deploy import agrees, yes_option
 from lokki.cli.options import DONE, EPILOG, FAILED, SETTINGS, region_option
 from lokki.deploy.aws import connect
 from lokki.deploy.own_bucket import find_own_bucket, make_bucket
@@ -30,7 +30,7 @@ def bootstrap_account(region: str | None, yes: bool) -> int:
     bucket = find_own_bucket(aws)
     what = "is there; its settings are made anew" if bucket.exists else "is made"
     click.echo(f"account {bucket.account}, {bucket.region}: the bucket {bucket.name} {what}", err=True)
-    if not bucket.exists and not agreed("Make it?", yes=yes):
+    if not bucket.exists and not agrees("Make it?", yes=yes):
         return FAILED
     make_bucket(aws, bucket, lambda line: click.echo(line, err=True))
     click.echo(bucket.name)

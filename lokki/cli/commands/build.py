@@ -1,4 +1,4 @@
-"""The command ``build``: writes what AWS runs."""
+"""The command ``build`` writes what AWS runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lokki.builder.checks import check_build
 from lokki.builder.compiled import compile_flow
 from lokki.cli.options import DONE, FAILED, SETTINGS, env_option
 from lokki.cli.program import CommandLine
-from lokki.cli.text import counted
+from lokki.cli.text import count_text
 from lokki.config import load_config
 from lokki.graph import FlowGraph
 
@@ -33,7 +33,7 @@ def build_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comma
             click.echo(f"note: {note}")
         for finding in findings:
             click.echo(finding)
-        click.echo(counted(len(findings), "finding"))
+        click.echo(count_text(len(findings), "finding"))
         return FAILED if findings else DONE
 
     return click.Command(

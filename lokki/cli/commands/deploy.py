@@ -1,4 +1,4 @@
-"""The commands ``deploy``, ``rollback`` and ``destroy``: what would change is shown, asked for, and done."""
+"""The commands ``deploy``, ``rollback``, ``destroy`` and ``prune`` show a change, ask, and do it."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
             _tell(line)
         if options.dry_run:
             _tell("dry run: nothing was changed")
-        wants = not options.dry_run and (plan.changes_nothing or agreed("Deploy this?", yes=options.yes))
+        wants = not options.dry_run and (plan.changes_nothing or agrees("Deploy this?", yes=options.yes))
     except BaseException:  # Ctrl-C at the question, too
         deployment.discard(aws, plan)
         raise
@@ -173,7 +173,7 @@ def rollback_flow(graph: FlowGraph, options: DeployOptions, to: int | None) -> i
     deployed = find_deployed(aws, deployed_name(graph.name, config), options.stack)
     plan = plan_rollback(aws, deployed.state_machine, to)
     _tell(f"new runs of {deployed.flow} would use {plan.target} in the place of {plan.current}")
-    if not agreed("Roll back?", yes=options.yes):
+    if not agrees("Roll back?", yes=options.yes):
         return FAILED
     point_live_at(aws, deployed.state_machine, plan.target.arn)
     _tell(f"new runs of {deployed.flow} use {plan.target}; the next deploy undoes this")
@@ -188,7 +188,7 @@ def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -
     _tell(f"this goes from {plan.region}, for good:")
     for line in removal.described(plan):
         _tell(f"  {line}")
-    if not agreed("Remove all of this?", yes=options.yes):
+    if not agrees("Remove all of this?", yes=options.yes):
         return FAILED
     removal.remove(aws, plan, _tell)
     _tell(f"{plan.flow} is gone" + ("; what its runs wrote stays" if keep_data and plan.values[0] else ""))
@@ -210,7 +210,7 @@ def prune_flow(graph: FlowGraph, options: DeployOptions, keep: int) -> int:
     if options.dry_run:
         _tell("dry run: nothing was deleted")
         return DONE
-    if not agreed("Delete these?", yes=options.yes):
+    if not agrees("Delete these?", yes=options.yes):
         return FAILED
     prune(aws, plan, _tell)
     return DONE
@@ -223,7 +223,7 @@ def _settings(options: DeployOptions) -> LokkiConfig:
     return replace(config, lambda_defaults=replace(config.lambda_defaults, image_tag=options.image_tag))
 
 
-def agreed(question: str, *, yes: bool) -> bool:
+def agrees(question: str, *, yes: bool) -> bool:
     """Ask whether to go ahead, unless ``--yes`` says so already.
 
     Raises AwsError where there is no terminal to ask on.

@@ -1,4 +1,4 @@
-"""The command ``doctor``: what stands between a flow and its deployment, each with a remedy."""
+"""The command ``doctor`` says what stands between a flow and its deployment."""
 
 from __future__ import annotations
 

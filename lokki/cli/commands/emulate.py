@@ -1,4 +1,4 @@
-"""The command ``emulate``: builds a flow and runs what was built on this machine as AWS would."""
+"""The command ``emulate`` builds a flow and runs what was built here, as AWS would."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _result(
     if output.output is not None:
         check_writable(output.output)
     own = load_config(environment=options.env)
-    config = emulated(own)
+    config = emulator_settings(own)
 
     def report(line: str) -> None:
         if not output.quiet and output.log_format == "human":
@@ -172,7 +172,7 @@ def _workers(account_concurrency: int | None) -> int:
     return cpus if account_concurrency is None else min(account_concurrency, max(cpus, _MOST_PROCESSES))
 
 
-def emulated(config: LokkiConfig) -> LokkiConfig:
+def emulator_settings(config: LokkiConfig) -> LokkiConfig:
     """Return the settings to build with for this machine.
 
     They are the user's, but for what this machine cannot run, and with a bucket's name. Raises EmulatorError for

@@ -1,4 +1,4 @@
-"""The command ``estimate``: what a run would cost on AWS, how long it would take, and which limits it would meet."""
+"""The command ``estimate`` says what a run would cost on AWS, and which limits it would meet."""
 
 from __future__ import annotations
 

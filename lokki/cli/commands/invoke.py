@@ -1,4 +1,4 @@
-"""The commands ``invoke``, ``redrive`` and ``stop``: runs of a deployed flow, with progress as that of local ones."""
+"""The commands ``invoke``, ``redrive`` and ``stop`` work on runs of a deployed flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``logs``: what the functions of a deployed flow printed and logged in a run."""
+"""The command ``logs`` shows what the functions of a deployed flow printed in a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``replay``: one step of a run again, here, with a debugger at its failure if wanted."""
+"""The command ``replay`` runs one step of a run again, with a debugger at its failure if wanted."""
 
 from __future__ import annotations
 

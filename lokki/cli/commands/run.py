@@ -1,4 +1,4 @@
-"""The command ``run``: a flow on this machine, with progress on stderr and nothing but the result on stdout."""
+"""The command ``run`` runs a flow on this machine, with nothing but the result on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``runs``: what local runs there are, and removing old ones."""
+"""The command ``runs`` lists the runs on this machine, and removes old ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from lokki.builder.packages.sizes import size_text
 from lokki.cli.run_details import run_details
-from lokki.cli.text import aligned, counted, from_here
+from lokki.cli.text import align_columns, count_text, from_here
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import ParameterError, RunFolderError
 from lokki.local_run.runs import RunRecord, Runs
@@ -45,7 +45,7 @@ def runs_command(flow: str | None) -> click.Group:
     @click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the latest runs to keep.")
     def clean(keep: int) -> None:
         removed = clean_runs(Runs(ROOT), flow, keep)
-        click.echo(f"removed {counted(len(removed), 'run')}")
+        click.echo(f"removed {count_text(len(removed), 'run')}")
 
     return runs
 
@@ -57,7 +57,7 @@ def runs_list(runs: Runs, flow: str | None) -> str:
         return f"no runs in {runs.folder}"
     rows: list[tuple[str, ...]] = [("RUN", "FLOW", "STATUS", "STARTED", "TIME", "FAILED", "SIZE", "PARAMETERS")]
     rows += [_row(record, runs.size(record.run_id)) for record in records]
-    return "\n".join(aligned(rows))
+    return "\n".join(align_columns(rows))
 
 
 def clean_runs(runs: Runs, flow: str | None, keep: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command ``show``: the runs of a deployed flow, and one run with all that is known of it."""
+"""The command ``show`` lists the runs of a deployed flow, or shows all of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lokki.base.item_path import item_name
 from lokki.builder.states import Machine
 from lokki.cli.account import Account, find_account
 from lokki.cli.options import DONE, env_option, stack_options
-from lokki.cli.text import aligned, from_here
+from lokki.cli.text import align_columns, from_here
 from lokki.engine.causes import RunTranslator
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
 from lokki.engine.report import OpReport, RunReport, failure_in
@@ -30,7 +30,7 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
 
     def show(run_id: str | None, limit: int, failed: int, **values: object) -> int:
         account = find_account(graph, program, flow, values)
-        lines = runs_table(account, limit) if run_id is None else run_lines(account, run_id, failed)
+        lines = runs_table(account, limit) if run_id is None else describe_run(account, run_id, failed)
         click.echo("\n".join(lines))
         return DONE
 
@@ -54,7 +54,7 @@ def runs_table(account: Account, limit: int) -> list[str]:
     if not runs:
         return [f"no runs of {account.deployed.flow} yet; start one: {account.command('invoke').strip()}"]
     rows: list[tuple[str, ...]] = [("RUN", "STATUS", "STARTED", "TIME", "ITEMS", "FAILED")]
-    return aligned([*rows, *(_row(account, info) for info in runs)])
+    return align_columns([*rows, *(_row(account, info) for info in runs)])
 
 
 def _row(account: Account, info: RunInfo) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def _row(account: Account, info: RunInfo) -> tuple[str, ...]:
     return info.id, info.status, f"{info.started.astimezone():%Y-%m-%d %H:%M:%S}", took, *items
 
 
-def run_lines(account: Account, run_id: str, failed: int) -> list[str]:
+def describe_run(account: Account, run_id: str, failed: int) -> list[str]:
     """Return all that is known of a run, as lines."""
     info = account.runs.describe(run_id)
     watch, events = look(account.runs, replace(begin(account.runs, run_id), most=max(failed, 1)))
@@ -80,7 +80,7 @@ def run_lines(account: Account, run_id: str, failed: int) -> list[str]:
         f"started: {info.started.astimezone():%Y-%m-%d %H:%M:%S}",
         f"parameters: {params}",
         "",
-        *aligned([("STATE", "STATUS", "TIME", "ITEMS", "FAILED"), *_states(watch.machine, report)]),
+        *align_columns([("STATE", "STATUS", "TIME", "ITEMS", "FAILED"), *_states(watch.machine, report)]),
     ]
     lines += _failed_items(events, failed)
     if info.error:
