@@ -69,7 +69,9 @@ LOG_IN: Final = "log in anew (aws sso login), or set AWS_ACCESS_KEY_ID and AWS_S
 
 
 class Aws:
-    """An account in a region: a client for each service, whose calls are tried again with jitter when throttled.
+    """Clients for the services of one account in one region.
+
+    Calls that AWS throttles are retried with jitter.
 
     Clients are made when they are first used, which takes a tenth of a second each, and kept.
     """
@@ -119,7 +121,9 @@ class Aws:
         return self.session.client("sts", region_name=self.region, config=_config())
 
     def environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """Return the environment with this session's keys and region in it, for `lokki.store.s3`.
+        """Return the environment with this session's keys and region in it.
+
+        For `lokki.store.s3`.
 
         So whatever boto3 can log in with (SSO, an assumed role) serves for reading results too. Raises AwsError.
         """
@@ -138,7 +142,9 @@ class Aws:
 
 
 def connect(region: str | None = None, environ: Mapping[str, str] = os.environ) -> Aws:
-    """Return the account that the environment, a profile or the machine's role gives; nothing is called yet.
+    """Return the account that the environment names, without any call.
+
+    It is that of the environment's keys, of a profile or of the machine's role.
 
     ``region``: default ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the profile's. ``AWS_ENDPOINT_URL`` is honoured, by
     boto3 itself. Raises AwsError when there is no region or the profile is not there.
@@ -153,7 +159,10 @@ def connect(region: str | None = None, environ: Mapping[str, str] = os.environ) 
 
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
-    """Translate what boto3 raises into AwsError. ``doing``: what was to be done, as in "lokki could not <doing>"."""
+    """Translate what boto3 raises into AwsError.
+
+    ``doing``: what was to be done, as in "lokki could not <doing>".
+    """
     try:
         yield
     except (ClientError, BotoCoreError) as error:
@@ -161,7 +170,7 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 
 def code_of(error: ClientError) -> str:
-    """Return the name that the service has for an error: ``AccessDenied``."""
+    """Return the name that a service gives an error, as `AccessDenied`."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -217,7 +226,10 @@ def _sentence(text: str) -> str:
 
 
 def _config() -> Config:
-    """Return how calls are made; standard retries wait with exponential backoff and jitter, never in a hot loop."""
+    """Return how calls are made and retried.
+
+    Standard retries wait with exponential backoff and jitter, never in a hot loop.
+    """
     return Config(
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         connect_timeout=10,

@@ -33,7 +33,7 @@ class Upload:
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of the file as S3 writes it: in base 64.
+        """The SHA-256 of the file in base 64, as S3 writes it.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
         """
@@ -42,7 +42,9 @@ class Upload:
 
 
 def check_bucket(aws: Aws, bucket: str) -> None:
-    """Raise AwsError, with what to do, for a bucket that is not there, not the account's or in another region.
+    """Refuse a bucket that a deployment cannot use.
+
+    Raises AwsError, with what to do, for one that does not exist, is not the account's or is in another region.
 
     Lambda takes code from buckets in its own region:
     https://docs.aws.amazon.com/lambda/latest/api/API_FunctionCode.html
@@ -73,7 +75,7 @@ def check_bucket(aws: Aws, bucket: str) -> None:
 
 
 def missing(aws: Aws, bucket: str, uploads: Iterable[Upload]) -> list[Upload]:
-    """Return what is not in the bucket yet, or there with other content than it should have."""
+    """Return the files that the bucket lacks or holds with other content."""
 
     def is_there(upload: Upload) -> bool:
         try:
@@ -91,7 +93,9 @@ def missing(aws: Aws, bucket: str, uploads: Iterable[Upload]) -> list[Upload]:
 
 
 def upload(aws: Aws, bucket: str, uploads: Sequence[Upload]) -> None:
-    """Upload files, several at a time; each is there whole or not at all, and S3 keeps its checksum.
+    """Upload files side by side, each whole or not at all.
+
+    S3 keeps the checksum of each.
 
     In one request each, which S3 takes up to 5 GB: of one in parts it would keep a checksum of the parts' checksums.
     """
@@ -117,14 +121,20 @@ def put_text(aws: Aws, bucket: str, key: str, content: bytes) -> str:
 
 
 def stored(aws: Aws, bucket: str, prefix: str) -> tuple[int, int]:
-    """Return how many objects there are under a prefix, and how many bytes they have together; [0, 0] for no bucket."""
+    """Count the objects under a prefix, and their bytes.
+
+    Returns [0, 0] for a bucket that does not exist.
+    """
     with aws_errors(f"look into the bucket {bucket}"):
         sizes = [size for _, size in _versions(aws, bucket, prefix)]
     return len(sizes), sum(sizes)
 
 
 def remove_all(aws: Aws, bucket: str, prefix: str) -> int:
-    """Delete all objects under a prefix, with all their versions; return how many. Raises AwsError."""
+    """Delete all objects under a prefix, with all their versions.
+
+    Returns how many. Raises AwsError.
+    """
     removed = 0
     with aws_errors(f"delete from the bucket {bucket}"):
         for batch in batched(_versions(aws, bucket, prefix), KEYS_PER_DELETE, strict=False):
@@ -139,7 +149,10 @@ def remove_all(aws: Aws, bucket: str, prefix: str) -> int:
 
 
 def _versions(aws: Aws, bucket: str, prefix: str) -> Iterator[tuple[ObjectIdentifierTypeDef, int]]:
-    """Yield every version of every object under a prefix, and its bytes; without versioning, each object once."""
+    """Yield each version of each object under a prefix, and its bytes.
+
+    Without versioning each object has one.
+    """
     try:
         for page in aws.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
             for version in page.get("Versions", []):

@@ -26,7 +26,10 @@ _SHORT = 60
 
 @dataclass(frozen=True, slots=True)
 class ResourceChange:
-    """What CloudFormation would do with one resource. ``properties``: the names of those that it would change."""
+    """What CloudFormation would do with one resource.
+
+    ``properties``: the names of those that it would change.
+    """
 
     resource: str
     type: str
@@ -36,7 +39,10 @@ class ResourceChange:
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """A stack's template as it is, empty for a new stack, and as it would be; and the values of their parameters."""
+    """A stack's template and parameters as they are and as they would be.
+
+    Both are empty for a new stack.
+    """
 
     before: Mapped
     after: Mapped
@@ -45,7 +51,9 @@ class Templates:
 
 
 def in_words(changes: Iterable[ResourceChange], templates: Templates) -> list[str]:
-    """Return a line for each part of the flow that changes: steps in their order, then what they share.
+    """Return a line for each part of the flow that changes.
+
+    Steps come in their order, then what they share.
 
     Of a change in place it says which settings change, from what to what; values of variables are not shown.
     """
@@ -61,7 +69,10 @@ def in_words(changes: Iterable[ResourceChange], templates: Templates) -> list[st
 
 
 def _parts(found: Mapping[str, ResourceChange], templates: Templates) -> dict[str, str]:
-    """Return what each changed resource is called; a log group that comes or goes with its function is left out."""
+    """Return what each changed resource is called for people.
+
+    A log group that comes or goes with its function is left out.
+    """
     known = {**_resources(templates.before), **_resources(templates.after)}
     parts: dict[str, str] = {}
     for name, change in found.items():
@@ -116,7 +127,10 @@ def _one(change: ResourceChange, templates: Templates) -> str:
 
 
 def _substituted(told: set[str], templates: Templates) -> str:
-    """Say what changed the definition's placeholders: the code that it uses, or only the account's parameter."""
+    """Say what changed the placeholders of the definition.
+
+    That is the code that it uses, or only the account's parameter.
+    """
     name = "MapConcurrency"
     by_parameter = templates.parameters_before.get(name) != templates.parameters_after.get(name)
     only = by_parameter and "DefinitionSubstitutions" not in told
@@ -171,7 +185,10 @@ def _definition(old: Json, new: Json) -> str:
 
 
 def _states(text: Json) -> Mapped:
-    """Return all states of a definition by name; a map's without its inner ones, which are there themselves."""
+    """Return all states of a definition by name.
+
+    A map comes without its inner states, which stand beside it.
+    """
     try:
         definition = json.loads(text) if isinstance(text, str) else {}
     except ValueError:

@@ -18,7 +18,12 @@ _ARTIFACTS = re.compile(r"s3://([^/]+)/lokki/([^/]+)/")
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A deployed flow. ``state_machine``: its ARN; ``log_groups``: of its functions, by the function's logical id.
+    """A deployed flow.
+
+    - ``flow``: the name that it is deployed under
+    - ``bucket``: where its values are
+    - ``state_machine``: its ARN
+    - ``log_groups``: those of its functions, by the function's logical id
 
     ``flow``: the name that it is deployed under, ``bucket``: where its values are.
     """
@@ -41,7 +46,9 @@ class Deployed:
 
 
 def stack_name(flow: str) -> str:
-    """Return the name of a flow's stack, unless another is asked for: letters, digits and ``-``.
+    """Return the name of a flow's stack, in letters, digits and `-`.
+
+    Used unless another is asked for.
 
     >>> stack_name("birds-flow"), stack_name("bird_reports")
     ('birds-flow', 'bird-reports')
@@ -61,7 +68,10 @@ def check_stack_name(name: str) -> None:
 
 
 def find_deployed(aws: Aws, flow: str, stack: str | None = None) -> Deployed:
-    """Find a deployed flow by the name of its stack, default the flow's. Raises AwsError when there is none."""
+    """Find a deployed flow by the name of its stack.
+
+    Default: the flow's own. Raises AwsError where there is none.
+    """
     name = stack or stack_name(flow)
     check_stack_name(name)
     with aws_errors(f"read the stack {name}"):

@@ -42,7 +42,9 @@ _HASTY = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be deployed: a build, the settings that it was made with, and the stack, default the flow's.
+    """What is to be deployed, and to which stack.
+
+    A build, the settings that it was made with, and the stack, default the flow's.
 
     ``functions_at_once``: how many functions the account may run at one time, 0 if that is not known.
     """
@@ -84,14 +86,19 @@ class Wanted:
 
     @property
     def assumes_a_new_account(self) -> bool:
-        """Whether maps run as many items at once as a new account runs functions, since nothing else is known."""
+        """Whether maps run as many items at once as a new account allows.
+
+        So it is where nothing else is known.
+        """
         known = self.config.map_concurrency or self.functions_at_once
         return not known and "MapConcurrency" in self.parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A plan: what would be uploaded, built and pushed, changed, and which version runs would use.
+    """The plan of a deployment, which nothing has carried out yet.
+
+    What would be uploaded, built and pushed, changed, and which version runs would use.
 
     ``proposed``: the change set, None where the stack is as it should be. ``repoint``: the version that the alias
     must point at again, "" if it does; it does not after a rollback.
@@ -108,12 +115,17 @@ class Deployment:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether everything is as it should be; packages that are missing nonetheless are restored."""
+        """Whether everything is as it should be.
+
+        Packages that are missing nonetheless are restored.
+        """
         return self.proposed is None and not self.repoint and not self.uploads and not self.images
 
 
 def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Deployment:
-    """Compare a build with what is deployed; a change set is made for that, and nothing else changes.
+    """Compare a build with what is deployed.
+
+    A change set is created for that; nothing else changes.
 
     Raises AwsError, with what to do, for a bucket, a stack or an account that it cannot be deployed to.
     """
@@ -141,7 +153,9 @@ def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> D
 
 
 def functions_at_once(aws: Aws, *, patient: bool = True) -> int:
-    """Ask how many functions the account may run at one time that are not reserved for others; 0 if it may not tell.
+    """Ask how many functions the account may run at one time.
+
+    Those reserved for others do not count; 0 if the account may not be asked.
 
     ``patient``: whether a network that does not answer is waited for.
 
@@ -181,7 +195,10 @@ def described(aws: Aws, plan: Deployment) -> list[str]:
 
 
 def deploy(aws: Aws, plan: Deployment, tell: Tell, environ: Mapping[str, str] = os.environ) -> str:
-    """Do what a plan says, and return the state machine's ARN. Raises AwsError; the stack is then as it was."""
+    """Carry out a plan, and return the ARN of the state machine.
+
+    Raises AwsError; the stack is then as it was.
+    """
     wanted = plan.wanted
     stacks = Stacks(aws)
     try:
@@ -204,7 +221,7 @@ def deploy(aws: Aws, plan: Deployment, tell: Tell, environ: Mapping[str, str] = 
 
 
 def discard(aws: Aws, plan: Deployment) -> None:
-    """Give up a plan: nothing of it is left."""
+    """Give up a plan, so that nothing of it is left."""
     if plan.proposed is not None:
         Stacks(aws).discard(plan.proposed)
 
@@ -245,7 +262,10 @@ def _propose(aws: Aws, stacks: Stacks, wanted: Wanted, *, creates: bool) -> Chan
 
 
 def _rolled_back(aws: Aws, stacks: Stacks, wanted: Wanted, state: StackState) -> str:
-    """Return the ARN of the version that the stack has and that new runs do not use, "" if they do."""
+    """Return the version that the stack has and new runs do not use.
+
+    Its ARN, "" if they do use it.
+    """
     version = stacks.resource(wanted.name, "StateMachineVersion")
     return version if version and live_version(aws, state.outputs["StateMachineArn"]) != version else ""
 

@@ -72,7 +72,7 @@ _ASSUMED: Final = re.compile(r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d+):a
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it is, and what to do where it is not right."""
+    """One line of what was checked, how it is, and the remedy."""
 
     state: State
     text: str
@@ -84,14 +84,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Deployer:
-    """Who deploys: the account, and the ARN of the user, role or session."""
+    """Who deploys.
+
+    The account, and the ARN of the user, role or session.
+    """
 
     account: str
     arn: str
 
     @property
     def policy_source(self) -> str:
-        """The ARN that has the policies: of an assumed role's session, the role."""
+        """The ARN that has the policies, for a session its role."""
         session = _ASSUMED.fullmatch(self.arn)
         if session is None:
             return self.arn
@@ -146,7 +149,10 @@ def _own_bucket(aws: Aws) -> str:
 
 
 def _owner(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> Iterator[Check]:
-    """Check whose the bucket is: in somebody else's, code and results can be read and replaced."""
+    """Check whose the bucket is.
+
+    In somebody else's, code and results can be read and replaced.
+    """
     try:
         aws.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=deployer.account)
     except ClientError as error:
@@ -159,7 +165,9 @@ def _owner(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> It
 
 
 def _encryption(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> Iterator[Check]:
-    """Check the bucket's key: objects under a customer's key can be read by those only who may use it.
+    """Check the bucket's key.
+
+    Only who may use a customer's key can read the objects under it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
     """
@@ -174,7 +182,10 @@ def _encryption(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) 
 
 
 def _lifecycle(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> Iterator[Check]:
-    """Check that parts of unfinished uploads go away, and say where rules delete what runs wrote."""
+    """Check the rules by which the bucket deletes objects.
+
+    Parts of unfinished uploads must go away; rules that delete what runs wrote are named.
+    """
     try:
         rules = aws.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     except ClientError as error:
@@ -244,7 +255,9 @@ def _filled_definition(aws: Aws, compiled: Compiled) -> str:
 
 
 def _permissions(aws: Aws, graph: FlowGraph, config: LokkiConfig, bucket: str, deployer: Deployer) -> Iterator[Check]:
-    """Let IAM say what whoever deploys may do; the root user may do all.
+    """Ask IAM what the deployer may do.
+
+    The root user may do all.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
     """

@@ -48,7 +48,10 @@ https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html"""
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image to build and push. ``repository``: its name in the registry; ``folder``: where its Dockerfile is.
+    """An image to build and push.
+
+    - ``repository``: its name in the registry
+    - ``folder``: where its Dockerfile is
 
     ``content``: a hash of what it is built from, which is a tag of it too.
     """
@@ -62,7 +65,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A registry in ECR: its host, and what the names of the repositories begin with, "" or with ``/`` at its end."""
+    """A registry in ECR.
+
+    Its host, and what the names of its repositories begin with: "" or a text with ``/`` at its end.
+    """
 
     host: str
     account: str
@@ -71,7 +77,9 @@ class Registry:
 
 
 def registry_of(ecr_repo_prefix: str, aws: Aws) -> Registry:
-    """Read ``ecr_repo_prefix``. Raises AwsError for what is not a registry in ECR in the flow's own region.
+    """Read the setting `ecr_repo_prefix`.
+
+    Raises AwsError for what is not a registry in ECR in the flow's own region.
 
     Lambda takes images from ECR in its own region only:
     https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
@@ -119,7 +127,9 @@ def _is_there(aws: Aws, registry: Registry, image: Image) -> bool:
 
 
 def make_repository(aws: Aws, registry: Registry, name: str) -> bool:
-    """Make the repository of a step's images unless it is there: scanned on push, without what nobody uses.
+    """Create the repository of a step's images unless it exists.
+
+    Images are scanned on push, and those that nobody uses expire.
 
     Returns whether it was made.
     """
@@ -139,7 +149,7 @@ def make_repository(aws: Aws, registry: Registry, name: str) -> bool:
 
 
 def remove_repository(aws: Aws, registry: Registry, name: str) -> bool:
-    """Delete a repository with its images; return whether it was there."""
+    """Delete a repository with its images, and return whether it existed."""
     with aws_errors(f"delete the repository {name} in ECR"):
         try:
             aws.ecr.delete_repository(registryId=registry.account, repositoryName=name, force=True)
@@ -151,7 +161,10 @@ def remove_repository(aws: Aws, registry: Registry, name: str) -> bool:
 
 
 def find_builder(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the program that builds images here. Raises AwsError when there is none."""
+    """Return the program that builds images here.
+
+    Raises AwsError where there is none.
+    """
     for name in BUILDERS:
         if shutil.which(name, path=environ.get("PATH")):
             return name
@@ -163,14 +176,19 @@ def find_builder(environ: Mapping[str, str] = os.environ) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageBuilder:
-    """Builds and pushes with one of `BUILDERS`, whose own output goes to stderr."""
+    """Builds and pushes images with one of `BUILDERS`.
+
+    The program's own output goes to stderr.
+    """
 
     program: str
     architecture: str
     environ: Mapping[str, str]
 
     def log_in(self, aws: Aws, registry: Registry) -> None:
-        """Log in to the registry for 12 hours; the token goes through a pipe, so that no process list shows it.
+        """Log in to the registry for 12 hours.
+
+        The token goes through a pipe, so that no process list shows it.
 
         https://docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html
         """
@@ -197,7 +215,9 @@ class ImageBuilder:
         return names
 
     def _secrets(self, dockerfile: Path) -> list[str]:
-        """Return the option that hands a Dockerfile the user's passwords, if it asks for them and there are some.
+        """Return the option that hands a Dockerfile the user's passwords.
+
+        None if it asks for none, or the user has none.
 
         https://docs.docker.com/build/building/secrets/
         """

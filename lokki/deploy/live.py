@@ -18,14 +18,17 @@ from lokki.errors import AwsError
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a state machine: its ARN, which ends in its number, and when it was deployed."""
+    """A version of a state machine, and when it was deployed.
+
+    Its ARN ends in its number.
+    """
 
     arn: str
     made: datetime
 
     @property
     def number(self) -> int:
-        """Its number: later ones are higher."""
+        """Its number, which is higher for later versions."""
         return int(self.arn.rpartition(":")[2])
 
     def __str__(self) -> str:
@@ -41,7 +44,10 @@ class Rollback:
 
 
 def live_version(aws: Aws, state_machine: str) -> str:
-    """Return the ARN of the version that new runs use, "" if there is no alias."""
+    """Return the ARN of the version that new runs use.
+
+    "" if there is no alias.
+    """
     with aws_errors(f"read the alias {LIVE}"):
         try:
             found = aws.states.describe_state_machine_alias(stateMachineAliasArn=f"{state_machine}:{LIVE}")
@@ -79,7 +85,10 @@ def versions(aws: Aws, state_machine: str) -> list[Version]:
 
 
 def plan_rollback(aws: Aws, state_machine: str, to: int | None = None) -> Rollback:
-    """Find the version before the one that new runs use, or the one of a number. Raises AwsError if there is none."""
+    """Find the version that a rollback goes to.
+
+    The one before the version that new runs use, or the one of a number. Raises AwsError if there is none.
+    """
     found = versions(aws, state_machine)
     live = live_version(aws, state_machine)
     current = next((version for version in found if version.arn == live), None)

@@ -54,7 +54,10 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpu-abort-incomplete-mpu-l
 
 @dataclass(frozen=True, slots=True)
 class OwnBucket:
-    """The bucket of an account in a region. ``exists``: whether it is there."""
+    """The bucket of lokki's own in an account and region.
+
+    ``exists``: whether it has been created.
+    """
 
     name: str
     account: str
@@ -77,7 +80,10 @@ def bucket_name(account: str, region: str) -> str:
 
 
 def find_own_bucket(aws: Aws) -> OwnBucket:
-    """Look for the bucket. Raises AwsError for one of that name that belongs to somebody else."""
+    """Look for lokki's own bucket.
+
+    Raises AwsError for one of that name that belongs to somebody else.
+    """
     with aws_errors("ask who you are"):
         account = aws.sts.get_caller_identity()["Account"]
     name = bucket_name(account, aws.region)
@@ -97,7 +103,9 @@ def find_own_bucket(aws: Aws) -> OwnBucket:
 
 
 def with_bucket(aws: Aws, config: LokkiConfig, bootstrap: str = "lokki bootstrap") -> LokkiConfig:
-    """Return settings that name a bucket: their own, else the one that `bootstrap` made.
+    """Return settings that name a bucket.
+
+    Their own, else the one that `bootstrap` created.
 
     Raises AwsError, with both ways to have one, where there is none.
     """
@@ -113,7 +121,9 @@ def with_bucket(aws: Aws, config: LokkiConfig, bootstrap: str = "lokki bootstrap
 
 
 def bucket_key(aws: Aws, bucket: str) -> str:
-    """Return the ARN or the id of the customer's key under which a bucket encrypts, "" where it is S3's own.
+    """Return the customer's key under which a bucket encrypts.
+
+    Its ARN or id, "" where the key is S3's own.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
     """
@@ -129,7 +139,9 @@ def bucket_key(aws: Aws, bucket: str) -> str:
 
 
 def with_key(aws: Aws, config: LokkiConfig, tell: Tell) -> LokkiConfig:
-    """Return settings that name the customer's key of the bucket, which steps must be allowed to use, if it has one.
+    """Return settings that name the customer's key of the bucket.
+
+    Steps must be allowed to use it, if the bucket has one.
 
     A key that policies cannot name (an id, an alias, one that AWS manages) is left to the setting ``kms_key``.
     """
@@ -146,7 +158,10 @@ def with_key(aws: Aws, config: LokkiConfig, tell: Tell) -> LokkiConfig:
 
 
 def make_bucket(aws: Aws, bucket: OwnBucket, tell: Tell) -> None:
-    """Make the bucket if it is not there, and give it its settings: doing it again changes nothing."""
+    """Create the bucket if it does not exist, and set it up.
+
+    Doing it again changes nothing.
+    """
     if not bucket.exists:
         asked: CreateBucketRequestTypeDef = {"Bucket": bucket.name}
         if bucket.has_namespace:

@@ -27,7 +27,10 @@ _FUNCTION_VERSION: Final = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d+:function:[\
 
 @dataclass(frozen=True, slots=True)
 class FunctionVersion:
-    """A version of a function that is to be deleted, and the bytes of its package."""
+    """A version of a function that is to be deleted.
+
+    With the bytes of its package.
+    """
 
     function: str
     number: str
@@ -50,7 +53,9 @@ class Pruning:
 
 
 def plan_pruning(aws: Aws, deployed: Deployed, keep: int, now: datetime | None = None) -> Pruning:
-    """Find the versions that nothing needs: not new runs, not runs in progress, not those that can be redriven.
+    """Find the versions that nothing needs.
+
+    New runs need theirs, runs in progress too, and those that can be redriven.
 
     ``keep``: how many of the latest versions of the state machine stay besides, for a rollback.
     """
@@ -80,7 +85,10 @@ def pruning_in_words(plan: Pruning) -> list[str]:
 
 
 def prune(aws: Aws, plan: Pruning, tell: Tell) -> None:
-    """Delete what the plan says. Raises AwsError; what is deleted by then is gone, and doing it again does the rest."""
+    """Delete the versions that the plan names.
+
+    Raises AwsError; what is deleted by then is gone, and doing it again does the rest.
+    """
     # Those of the state machine first: none is ever there that names a function's version that is not.
     for version in plan.state_machine:
         with aws_errors(f"delete {version} of the state machine"):
@@ -93,7 +101,7 @@ def prune(aws: Aws, plan: Pruning, tell: Tell) -> None:
 
 
 def _of_executions(aws: Aws, state_machine: str, now: datetime) -> Iterator[str]:
-    """Yield the versions of runs in progress, and of those that can be redriven."""
+    """Yield the versions of runs in progress or that can be redriven."""
     pages = aws.states.get_paginator("list_executions")
     for status in ("RUNNING", "PENDING_REDRIVE", "FAILED", "TIMED_OUT", "ABORTED"):
         for page in pages.paginate(stateMachineArn=state_machine, statusFilter=status):
@@ -104,7 +112,7 @@ def _of_executions(aws: Aws, state_machine: str, now: datetime) -> Iterator[str]
 
 
 def _functions_of(aws: Aws, version: Version) -> list[str]:
-    """Return the versions of functions that a version of the state machine invokes."""
+    """Return the function versions that a machine's version invokes."""
     definition = aws.states.describe_state_machine(stateMachineArn=version.arn)["definition"]
     return _FUNCTION_VERSION.findall(definition)
 

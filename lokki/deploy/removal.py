@@ -22,7 +22,11 @@ _IMAGE = re.compile(r"\$\{ECRRepoPrefix\}/([^:]+):")
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a flow has on AWS. ``values``, ``packages``: number and bytes of its objects; ``running``: how many runs."""
+    """What a flow has on AWS.
+
+    - ``values``, ``packages``: number and bytes of its objects
+    - ``running``: how many runs are in progress
+    """
 
     flow: str
     stack: str
@@ -39,7 +43,10 @@ class Removal:
 
 
 def plan_removal(aws: Aws, flow: str, stack: str | None = None, *, keep_data: bool = False) -> Removal:
-    """Find all that a flow has on AWS. Raises AwsError where there is nothing, or something of somebody else's."""
+    """Find all that a flow has on AWS.
+
+    Raises AwsError where there is nothing, or something of somebody else's.
+    """
     name = stack or stack_name(flow)
     check_stack_name(name)
     state = Stacks(aws).find(name)
@@ -88,7 +95,10 @@ def described(plan: Removal) -> list[str]:
 
 
 def remove(aws: Aws, plan: Removal, tell: Tell) -> None:
-    """Remove it. Raises AwsError; what is removed by then is gone, and doing it again removes the rest."""
+    """Remove what the plan names.
+
+    Raises AwsError; what is removed by then is gone, and doing it again removes the rest.
+    """
     Stacks(aws).delete(plan.stack, plan.stack_id, tell)
     if plan.registry is not None:
         for name in plan.repositories:

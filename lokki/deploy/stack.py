@@ -47,7 +47,11 @@ _ADVICE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """A stack as it is. ``template``: what it was made from; ``parameters``, ``outputs``: by name."""
+    """A stack as it is.
+
+    - ``template``: what it was created from
+    - ``parameters``, ``outputs``: by name
+    """
 
     id: str
     status: str
@@ -58,7 +62,10 @@ class StackState:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """What CloudFormation would do; ``creates``: the stack is new."""
+    """What CloudFormation would do.
+
+    ``creates``: whether the stack is new.
+    """
 
     id: str
     stack_id: str
@@ -67,7 +74,10 @@ class ChangeSet:
 
 
 class Stacks:
-    """The stacks of an account. ``sleep``: waits so many seconds between two looks."""
+    """The stacks of an account.
+
+    ``sleep``: waits so many seconds between two looks.
+    """
 
     def __init__(self, aws: Aws, sleep: Callable[[float], None] = time.sleep) -> None:
         self.aws = aws
@@ -75,7 +85,10 @@ class Stacks:
         self._seen: set[str] = set()
 
     def find(self, name: str) -> StackState | None:
-        """Return a stack by its name or id, None when there is none or only what a dry run left."""
+        """Return a stack by its name or id.
+
+        None when it does not exist, or only what a dry run left does.
+        """
         with aws_errors(f"read the stack {name}"):
             try:
                 [found] = self.aws.cloudformation.describe_stacks(StackName=name)["Stacks"]
@@ -97,7 +110,9 @@ class Stacks:
     def propose(
         self, name: str, template: bytes, parameters: Mapping[str, str], *, creates: bool, url: str = ""
     ) -> ChangeSet | None:
-        """Make a change set and return it, None if nothing would change. ``url``: where a large template is.
+        """Create a change set and return it, None if nothing would change.
+
+        ``url``: where a large template is.
 
         https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets.html
         """
@@ -132,14 +147,17 @@ class Stacks:
         return ChangeSet(made["Id"], made["StackId"], creates, tuple(changes))
 
     def discard(self, proposed: ChangeSet) -> None:
-        """Delete a change set that is not wanted, and the empty stack that stands for a new one."""
+        """Delete a change set, and the empty stack that stands for a new one."""
         with aws_errors("discard a change set"):
             self.aws.cloudformation.delete_change_set(ChangeSetName=proposed.id)
             if proposed.creates:
                 self.aws.cloudformation.delete_stack(StackName=proposed.stack_id)
 
     def execute(self, name: str, proposed: ChangeSet, tell: Tell) -> None:
-        """Execute a change set and wait for its end, telling events. Raises AwsError when it failed and was undone."""
+        """Execute a change set and wait for its end, telling events.
+
+        Raises AwsError when it failed and was rolled back.
+        """
         with aws_errors(f"change the stack {name}"):
             self._look_at_events(proposed.stack_id)
             self.aws.cloudformation.execute_change_set(
@@ -152,7 +170,10 @@ class Stacks:
             raise AwsError(_failed(name, status, failures, creates=proposed.creates))
 
     def delete(self, name: str, stack_id: str, tell: Tell) -> None:
-        """Delete a stack and wait until it is gone, telling events. Raises AwsError when it cannot be deleted."""
+        """Delete a stack and wait until it is gone, telling events.
+
+        Raises AwsError when it cannot be deleted.
+        """
         with aws_errors(f"delete the stack {name}"):
             self._look_at_events(stack_id)
             self.aws.cloudformation.delete_stack(StackName=stack_id)
@@ -173,7 +194,10 @@ class Stacks:
         return found["StackResourceDetail"].get("PhysicalResourceId", "")
 
     def _follow(self, stack_id: str, tell: Tell) -> tuple[str, list[StackEventTypeDef]]:
-        """Tell events until the stack is at rest; return its status and the events that failed, the first first."""
+        """Tell events until the stack is at rest.
+
+        Returns its status and the events that failed, in their order.
+        """
         failures: list[StackEventTypeDef] = []
         wait = 0.1
         while True:
@@ -234,7 +258,10 @@ def _change(change: ChangeTypeDef) -> ResourceChange:
 
 
 def _told(event: StackEventTypeDef) -> str:
-    """Return a line for an event, "" for one that only begins something or says again what another said."""
+    """Return a line for an event that says something new, else "".
+
+    One that only begins something, or repeats another, does not.
+    """
     status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
     if status.endswith("FAILED"):
         return f"  {event.get('LogicalResourceId', '')}: {status}: {reason}"
@@ -254,7 +281,10 @@ def _failed(name: str, status: str, failures: list[StackEventTypeDef], *, create
 
 
 def _first(failures: list[StackEventTypeDef]) -> str:
-    """Return the reason of the first failure that is not another one's consequence, "" if there is none."""
+    """Return the reason of the first failure, "" if there is none.
+
+    Failures that follow from another one are passed over.
+    """
     for event in failures:
         reason = " ".join(event.get("ResourceStatusReason", "").split())
         if reason and not any(reason.startswith(words) or words in reason for words in _CONSEQUENCES):
