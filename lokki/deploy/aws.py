@@ -65,7 +65,7 @@ _WHO_MAY_NOT: Final = re.compile(
     r"User: (?P<who>\S+) is not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<what>\S+))?"
 )
 
-LOG_IN: Final = "log in anew (aws sso login), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+LOG_IN: Final = "sign in again (aws sso login), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
 class Aws:
@@ -128,10 +128,10 @@ class Aws:
         So whatever boto3 can log in with (SSO, an assumed role) serves for reading results too. Raises AwsError.
         """
         with aws_errors("log in"):
-            found = self.session.get_credentials()
-            if found is None:
+            credentials = self.session.get_credentials()
+            if credentials is None:
                 raise NoCredentialsError
-            keys = found.get_frozen_credentials()
+            keys = credentials.get_frozen_credentials()
         variables = {
             "AWS_ACCESS_KEY_ID": keys.access_key or "",
             "AWS_SECRET_ACCESS_KEY": keys.secret_key or "",
@@ -189,7 +189,7 @@ def explained(error: ClientError | BotoCoreError, doing: str) -> str:
         case ProfileNotFound():
             return f"{error}. AWS_PROFILE must name a profile of ~/.aws/config."
         case CredentialRetrievalError() | TokenRetrievalError() | SSOError():
-            return f"the AWS credentials cannot be got: {_sentence(str(error))} To go on, {LOG_IN}."
+            return f"the AWS credentials cannot be read: {_sentence(str(error))} To continue, {LOG_IN}."
         case UnreachableError() | HTTPClientError():
             return f"AWS cannot be reached to {doing}: {_sentence(str(error))} Check the network and AWS_ENDPOINT_URL."
         case _:
@@ -212,12 +212,12 @@ def _refused(error: ClientError, doing: str) -> str:
 
 
 def _denied(error: ClientError, doing: str, message: str) -> str:
-    found = _WHO_MAY_NOT.search(message)
-    if found is None:
+    denial = _WHO_MAY_NOT.search(message)
+    if denial is None:
         action = error.operation_name
         return f"access is denied to {doing} ({action}): ask the account's administrator for this permission."
-    on = f" on {found['what'].rstrip('.,')}" if found["what"] else ""
-    return f"{found['who']} may not {found['action']}{on}, to {doing}: ask the account's administrator for it."
+    on = f" on {denial['what'].rstrip('.,')}" if denial["what"] else ""
+    return f"{denial['who']} may not {denial['action']}{on}, to {doing}: ask the account's administrator for it."
 
 
 def _sentence(text: str) -> str:

@@ -87,9 +87,9 @@ def missing(aws: Aws, bucket: str, uploads: Iterable[Upload]) -> list[Upload]:
             raise
 
     client = aws.s3
-    wanted = list(uploads)
+    candidates = list(uploads)
     with aws_errors(f"look for packages in the bucket {bucket}"), ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [upload for upload, found in zip(wanted, pool.map(is_there, wanted), strict=True) if not found]
+        return [upload for upload, exists in zip(candidates, pool.map(is_there, candidates), strict=True) if not exists]
 
 
 def upload(aws: Aws, bucket: str, uploads: Sequence[Upload]) -> None:
@@ -100,10 +100,14 @@ def upload(aws: Aws, bucket: str, uploads: Sequence[Upload]) -> None:
     In one request each, which S3 takes up to 5 GB: of one in parts it would keep a checksum of the parts' checksums.
     """
 
-    def send(each: Upload) -> None:
-        with each.path.open("rb") as file:
+    def send(package: Upload) -> None:
+        with package.path.open("rb") as file:
             client.put_object(
-                Bucket=bucket, Key=each.key, Body=file, ChecksumAlgorithm="SHA256", ChecksumSHA256=each.checksum
+                Bucket=bucket,
+                Key=package.key,
+                Body=file,
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=package.checksum,
             )
 
     client = aws.s3
@@ -138,9 +142,9 @@ def remove_all(aws: Aws, bucket: str, prefix: str) -> int:
     removed = 0
     with aws_errors(f"delete from the bucket {bucket}"):
         for batch in batched(_versions(aws, bucket, prefix), KEYS_PER_DELETE, strict=False):
-            doomed = [each for each, _ in batch]
-            answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
-            removed += len(doomed)
+            versions = [version for version, _ in batch]
+            answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+            removed += len(versions)
             for failed in answer.get("Errors", []):
                 raise AwsError(
                     f"s3://{bucket}/{failed.get('Key')} cannot be deleted: {failed.get('Message')}. Try again."

@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from lokki.base.values import Json
 
-type Mapped = Mapping[str, Json]
+type JsonObject = Mapping[str, Json]
 type Action = Literal["created", "changed", "replaced", "deleted"]
 
 _IMPLIED = {
@@ -44,10 +44,10 @@ class Templates:
     Both are empty for a new stack.
     """
 
-    before: Mapped
-    after: Mapped
-    parameters_before: Mapping[str, str]
-    parameters_after: Mapping[str, str]
+    current: JsonObject
+    proposed: JsonObject
+    current_parameters: Mapping[str, str]
+    proposed_parameters: Mapping[str, str]
 
 
 def in_words(changes: Iterable[ResourceChange], templates: Templates) -> list[str]:
@@ -57,39 +57,39 @@ def in_words(changes: Iterable[ResourceChange], templates: Templates) -> list[st
 
     Of a change in place it says which settings change, from what to what; values of variables are not shown.
     """
-    found = {change.resource: change for change in changes if change.type not in _IMPLIED}
-    order = [*_resources(templates.after), *_resources(templates.before)]
+    by_resource = {change.resource: change for change in changes if change.type not in _IMPLIED}
+    order = [*template_resources(templates.proposed), *template_resources(templates.current)]
     lines = [
-        f"{part}: {_one(found[name], templates)}"
-        for name, part in sorted(_parts(found, templates).items(), key=lambda each: order.index(each[0]))
+        f"{part}: {_one(by_resource[name], templates)}"
+        for name, part in sorted(_parts(by_resource, templates).items(), key=lambda pair: order.index(pair[0]))
     ]
     width = max((line.index(":") for line in lines), default=0)
-    described = [f"{line.partition(':')[0]:<{width}}  {line.partition(': ')[2]}" for line in lines]
-    return [*described, *_parameters(templates)]
+    aligned = [f"{line.partition(':')[0]:<{width}}  {line.partition(': ')[2]}" for line in lines]
+    return [*aligned, *_parameters(templates)]
 
 
-def _parts(found: Mapping[str, ResourceChange], templates: Templates) -> dict[str, str]:
+def _parts(by_resource: Mapping[str, ResourceChange], templates: Templates) -> dict[str, str]:
     """Return what each changed resource is called for people.
 
     A log group that comes or goes with its function is left out.
     """
-    known = {**_resources(templates.before), **_resources(templates.after)}
+    resources = {**template_resources(templates.current), **template_resources(templates.proposed)}
     parts: dict[str, str] = {}
-    for name, change in found.items():
+    for name, change in by_resource.items():
         function = f"{name.removesuffix('LogGroup')}Function"
-        with_function = name.endswith("LogGroup") and function in found
-        if name not in known or (with_function and found[function].action == change.action != "changed"):
+        with_function = name.endswith("LogGroup") and function in by_resource
+        if name not in resources or (with_function and by_resource[function].action == change.action != "changed"):
             continue
-        parts[name] = _part(name, change.type, known)
+        parts[name] = _part(name, change.type, resources)
     return parts
 
 
-def _part(name: str, kind: str, known: Mapping[str, Mapped]) -> str:
+def _part(name: str, kind: str, resources: Mapping[str, JsonObject]) -> str:
     match kind:
         case "AWS::Lambda::Function":
-            return _step(known[name])
+            return _step(resources[name])
         case "AWS::Logs::LogGroup" if name != "StateMachineLogs":
-            function = known.get(f"{name.removesuffix('LogGroup')}Function")
+            function = resources.get(f"{name.removesuffix('LogGroup')}Function")
             return f"logs of {_step(function)}" if function is not None else f"logs {name}"
         case _:
             names = {
@@ -104,78 +104,84 @@ def _part(name: str, kind: str, known: Mapping[str, Mapped]) -> str:
             return names.get(name) or (f"more of the {names[role]}" if role in names else name)
 
 
-def _step(function: Mapped) -> str:
-    described = _properties(function).get("Description")
-    text = described.get("Fn::Sub") if isinstance(described, dict) else described
-    found = _STEP.fullmatch(str(text))
-    return f"{found[1]}{found[2] or ''}" if found else str(text)
+def _step(function: JsonObject) -> str:
+    description = resource_properties(function).get("Description")
+    text = description.get("Fn::Sub") if isinstance(description, dict) else description
+    match = _STEP.fullmatch(str(text))
+    return f"{match[1]}{match[2] or ''}" if match else str(text)
 
 
 def _one(change: ResourceChange, templates: Templates) -> str:
     if change.action in ("created", "deleted"):
         return change.action
-    before = _properties(_resources(templates.before).get(change.resource, {}))
-    after = _properties(_resources(templates.after).get(change.resource, {}))
-    words = [*_differences(before, after)]
-    told = {name for name in {*before, *after} if before.get(name) != after.get(name)}
-    words += sorted(f"{_lower(name)}" for name in change.properties if name not in told)
-    if change.type == "AWS::StepFunctions::StateMachine" and "DefinitionSubstitutions" in {*told, *change.properties}:
+    old = resource_properties(template_resources(templates.current).get(change.resource, {}))
+    new = resource_properties(template_resources(templates.proposed).get(change.resource, {}))
+    words = [*_differences(old, new)]
+    differing = {name for name in {*old, *new} if old.get(name) != new.get(name)}
+    words += sorted(f"{_lower(name)}" for name in change.properties if name not in differing)
+    if change.type == "AWS::StepFunctions::StateMachine" and "DefinitionSubstitutions" in {
+        *differing,
+        *change.properties,
+    }:
         words = [word for word in words if word != "definition substitutions"]
-        words = words or [_substituted(told, templates)]
+        words = words or [_substituted(differing, templates)]
     how = "replaced: " if change.action == "replaced" else ""
     return how + (", ".join(words) or "through what it refers to")
 
 
-def _substituted(told: set[str], templates: Templates) -> str:
+def _substituted(differing: set[str], templates: Templates) -> str:
     """Say what changed the placeholders of the definition.
 
     That is the code that it uses, or only the account's parameter.
     """
     name = "MapConcurrency"
-    by_parameter = templates.parameters_before.get(name) != templates.parameters_after.get(name)
-    only = by_parameter and "DefinitionSubstitutions" not in told
+    by_parameter = templates.current_parameters.get(name) != templates.proposed_parameters.get(name)
+    only = by_parameter and "DefinitionSubstitutions" not in differing
     return "how many items of a map run at once" if only else "uses the new code"
 
 
-def _differences(before: Mapped, after: Mapped) -> Iterator[str]:
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
+def _differences(current: JsonObject, proposed: JsonObject) -> Iterator[str]:
+    for name in sorted({*current, *proposed}):
+        old, new = current.get(name), proposed.get(name)
         if old != new:
             say = _SAID.get(name)
             yield _by_default(name, old, new) if say is None else say(old, new)
 
 
 def _by_default(name: str, old: Json, new: Json) -> str:
-    if all(isinstance(each, str | int | float | bool) for each in (old, new)):
+    if all(isinstance(value, str | int | float | bool) for value in (old, new)):
         return f"{_lower(name)} {_from_to(old, new)}"
     return _lower(name)
 
 
 def _variables(old: Json, new: Json) -> str:
-    def variables(value: Json) -> Mapped:
-        return cast("Mapped", value.get("Variables", {})) if isinstance(value, dict) else {}
+    def variables(value: Json) -> JsonObject:
+        return _object(_object(value).get("Variables"))
 
     return f"variables {_keys(variables(old), variables(new))}"
 
 
-def _keys(old: Mapped, new: Mapped) -> str:
+def _keys(old: JsonObject, new: JsonObject) -> str:
     """Name what was added (+), removed (-) and changed (~)."""
     signs = {name: "+" if name not in old else "-" if name not in new else "~" for name in (*old, *new)}
     return ", ".join(f"{sign}{name}" for name, sign in sorted(signs.items()) if old.get(name) != new.get(name))
 
 
 def _tags(old: Json, new: Json) -> str:
-    def tags(value: Json) -> Mapped:
-        pairs = cast("list[dict[str, Json]]", value) if isinstance(value, list) else []
-        return {str(pair["Key"]): pair["Value"] for pair in pairs}
+    def tags(value: Json) -> JsonObject:
+        return {str(pair["Key"]): pair["Value"] for pair in _objects(value)}
 
     return f"tags {_keys(tags(old), tags(new))}"
 
 
 def _policies(old: Json, new: Json) -> str:
-    def statements(value: Json) -> Mapped:
-        policies = cast("list[dict[str, dict[str, list[dict[str, Json]]]]]", value) if isinstance(value, list) else []
-        return {str(each["Sid"]): each for policy in policies for each in policy["PolicyDocument"]["Statement"]}
+    def statements(value: Json) -> JsonObject:
+        documents = [_object(policy["PolicyDocument"]) for policy in _objects(value)]
+        return {
+            str(statement["Sid"]): dict(statement)
+            for document in documents
+            for statement in _objects(document["Statement"])
+        }
 
     return f"permissions {_keys(statements(old), statements(new))}"
 
@@ -184,7 +190,7 @@ def _definition(old: Json, new: Json) -> str:
     return f"states {_keys(_states(old), _states(new))}" if _states(old) != _states(new) else "definition"
 
 
-def _states(text: Json) -> Mapped:
+def _states(text: Json) -> JsonObject:
     """Return all states of a definition by name.
 
     A map comes without its inner states, which stand beside it.
@@ -193,14 +199,14 @@ def _states(text: Json) -> Mapped:
         definition = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
         return {}
-    found: dict[str, Json] = {}
+    states: dict[str, Json] = {}
     waiting = [definition]
     while waiting:
         for name, state in waiting.pop().get("States", {}).items():
             inner = state.pop("ItemProcessor", None)
-            found[name] = state if inner is None else {**state, "ProcessorConfig": inner.get("ProcessorConfig")}
+            states[name] = state if inner is None else {**state, "ProcessorConfig": inner.get("ProcessorConfig")}
             waiting += [inner] if inner is not None else []
-    return found
+    return states
 
 
 def _from_to(old: Json, new: Json) -> str:
@@ -213,10 +219,10 @@ def _short(value: Json) -> str:
 
 
 def _target(old: Json, new: Json) -> str:
-    def given(value: Json) -> str:
+    def input_of(value: Json) -> str:
         return str(value.get("Input", "")) if isinstance(value, dict) else ""
 
-    return f"parameters {_from_to(given(old), given(new))}" if given(old) != given(new) else "target"
+    return f"parameters {_from_to(input_of(old), input_of(new))}" if input_of(old) != input_of(new) else "target"
 
 
 _SAID: Mapping[str, Callable[[Json, Json], str]] = {
@@ -240,18 +246,28 @@ _SAID: Mapping[str, Callable[[Json, Json], str]] = {
 
 
 def _parameters(templates: Templates) -> Iterator[str]:
-    before, after = templates.parameters_before, templates.parameters_after
-    for name in sorted(before.keys() & after.keys()):
-        if before[name] != after[name]:
-            yield f"parameter {name} {_from_to(before[name], after[name])}"
+    current, proposed = templates.current_parameters, templates.proposed_parameters
+    for name in sorted(current.keys() & proposed.keys()):
+        if current[name] != proposed[name]:
+            yield f"parameter {name} {_from_to(current[name], proposed[name])}"
 
 
-def _resources(template: Mapped) -> dict[str, Mapped]:
-    return cast("dict[str, Mapped]", template.get("Resources", {}))
+def template_resources(template: JsonObject) -> dict[str, JsonObject]:
+    """Return the resources of a template by their logical ids."""
+    return {name: _object(resource) for name, resource in _object(template.get("Resources")).items()}
 
 
-def _properties(resource: Mapped) -> Mapped:
-    return cast("Mapped", resource.get("Properties", {}))
+def resource_properties(resource: JsonObject) -> JsonObject:
+    """Return the properties of a resource."""
+    return _object(resource.get("Properties"))
+
+
+def _object(value: Json) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Json) -> list[JsonObject]:
+    return [_object(member) for member in value] if isinstance(value, list) else []
 
 
 def _lower(name: str) -> str:

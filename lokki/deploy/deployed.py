@@ -76,7 +76,7 @@ def find_deployed(aws: Aws, flow: str, stack: str | None = None) -> Deployed:
     check_stack_name(name)
     with aws_errors(f"read the stack {name}"):
         try:
-            [described] = aws.cloudformation.describe_stacks(StackName=name)["Stacks"]
+            [summary] = aws.cloudformation.describe_stacks(StackName=name)["Stacks"]
         except ClientError as error:
             if code_of(error) == "ValidationError" and "does not exist" in message_of(error):
                 raise AwsError(
@@ -84,24 +84,24 @@ def find_deployed(aws: Aws, flow: str, stack: str | None = None) -> Deployed:
                     "--stack-name or --region."
                 ) from None
             raise
-        outputs = {each["OutputKey"]: each["OutputValue"] for each in described.get("Outputs", [])}
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in summary.get("Outputs", [])}
         groups = _log_groups(aws, name)
-    found = _ARTIFACTS.fullmatch(outputs.get("Artifacts", ""))
-    if found is None or "StateMachineArn" not in outputs:
+    artifacts = _ARTIFACTS.fullmatch(outputs.get("Artifacts", ""))
+    if artifacts is None or "StateMachineArn" not in outputs:
         raise AwsError(
-            f"the stack {name} is {described['StackStatus']} and holds no flow of lokki that could run. Deploy again, "
+            f"the stack {name} is {summary['StackStatus']} and holds no flow of lokki that could run. Deploy again, "
             "or give another --stack-name."
         )
-    if found[2] != flow:
-        raise AwsError(f"the stack {name} holds the flow {found[2]}, not {flow}. Give another --stack-name.")
-    return Deployed(flow, name, outputs["StateMachineArn"], found[1], groups)
+    if artifacts[2] != flow:
+        raise AwsError(f"the stack {name} holds the flow {artifacts[2]}, not {flow}. Give another --stack-name.")
+    return Deployed(flow, name, outputs["StateMachineArn"], artifacts[1], groups)
 
 
 def _log_groups(aws: Aws, stack: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for page in aws.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack):
-        for each in page["StackResourceSummaries"]:
-            name, physical = each["LogicalResourceId"], each.get("PhysicalResourceId", "")
-            if each["ResourceType"] == "AWS::Logs::LogGroup" and name.endswith("LogGroup") and physical:
-                found[f"{name.removesuffix('LogGroup')}Function"] = physical
-    return found
+        for resource in page["StackResourceSummaries"]:
+            name, physical = resource["LogicalResourceId"], resource.get("PhysicalResourceId", "")
+            if resource["ResourceType"] == "AWS::Logs::LogGroup" and name.endswith("LogGroup") and physical:
+                groups[f"{name.removesuffix('LogGroup')}Function"] = physical
+    return groups

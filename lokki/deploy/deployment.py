@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import yaml
 from botocore.config import Config
@@ -33,7 +32,7 @@ from lokki.deploy.images import (
     registry_of,
 )
 from lokki.deploy.live import live_version, point_live_at
-from lokki.deploy.stack import ChangeSet, Stacks, StackState, Tell, check_updatable
+from lokki.deploy.stack import ChangeSet, Notify, Stacks, StackState, check_updatable
 from lokki.errors import AwsError
 
 _DIGEST_LENGTH = 32
@@ -41,7 +40,7 @@ _HASTY = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Target:
     """What is to be deployed, and to which stack.
 
     A build, the settings that it was made with, and the stack, default the flow's.
@@ -62,7 +61,8 @@ class Wanted:
     @property
     def template(self) -> Mapping[str, Json]:
         """The template."""
-        return cast("dict[str, Json]", yaml.safe_load(self.bundle.files["template.yaml"]))
+        template: dict[str, Json] = yaml.safe_load(self.bundle.files["template.yaml"])
+        return template
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Wanted:
     @property
     def parameters(self) -> dict[str, str]:
         """The parameters of the template, all of which the settings give."""
-        given = {
+        values = {
             "FlowName": self.bundle.flow,
             "S3Bucket": self.config.artifact_bucket,
             "ECRRepoPrefix": self.config.ecr_repo_prefix,
@@ -82,7 +82,7 @@ class Wanted:
             ),
         }
         declared = self.template.get("Parameters")
-        return {name: value for name, value in given.items() if isinstance(declared, dict) and name in declared}
+        return {name: value for name, value in values.items() if isinstance(declared, dict) and name in declared}
 
     @property
     def assumes_a_new_account(self) -> bool:
@@ -90,8 +90,8 @@ class Wanted:
 
         So it is where nothing else is known.
         """
-        known = self.config.map_concurrency or self.functions_at_once
-        return not known and "MapConcurrency" in self.parameters
+        at_once = self.config.map_concurrency or self.functions_at_once
+        return not at_once and "MapConcurrency" in self.parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Deployment:
     must point at again, "" if it does; it does not after a rollback.
     """
 
-    wanted: Wanted
+    target: Target
     account: str
     uploads: tuple[Upload, ...]
     images: tuple[Image, ...]
@@ -122,34 +122,34 @@ class Deployment:
         return self.proposed is None and not self.repoint and not self.uploads and not self.images
 
 
-def plan(aws: Aws, wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Deployment:
+def plan(aws: Aws, target: Target, environ: Mapping[str, str] = os.environ) -> Deployment:
     """Compare a build with what is deployed.
 
     A change set is created for that; nothing else changes.
 
     Raises AwsError, with what to do, for a bucket, a stack or an account that it cannot be deployed to.
     """
-    check_stack_name(wanted.name)
+    check_stack_name(target.name)
     with aws_errors("ask who you are"):
         account = aws.sts.get_caller_identity()["Account"]
-    check_bucket(aws, wanted.config.artifact_bucket)
-    if not wanted.config.map_concurrency:
-        wanted = replace(wanted, functions_at_once=functions_at_once(aws))
-    uploads, images = _packages(wanted)
-    registry = registry_of(wanted.config.ecr_repo_prefix, aws) if images else None
+    check_bucket(aws, target.config.artifact_bucket)
+    if not target.config.map_concurrency:
+        target = replace(target, functions_at_once=functions_at_once(aws))
+    uploads, images = _packages(target)
+    registry = registry_of(target.config.ecr_repo_prefix, aws) if images else None
     to_build = missing_images(aws, registry, images) if registry is not None else []
     if to_build:
         find_builder(environ)  # before anything is begun
-    to_upload = missing(aws, wanted.config.artifact_bucket, uploads)
+    to_upload = missing(aws, target.config.artifact_bucket, uploads)
     stacks = Stacks(aws)
-    state = stacks.find(wanted.name)
-    _check_stack(wanted, state)
-    proposed = _propose(aws, stacks, wanted, creates=state is None)
-    before: Mapping[str, Json] = state.template if state is not None else {}
+    state = stacks.find(target.name)
+    _check_stack(target, state)
+    proposed = _propose(aws, stacks, target, creates=state is None)
+    current: Mapping[str, Json] = state.template if state is not None else {}
     parameters = state.parameters if state is not None else {}
-    templates = Templates(before, wanted.template, parameters, wanted.parameters)
-    repoint = _rolled_back(aws, stacks, wanted, state) if state is not None and proposed is None else ""
-    return Deployment(wanted, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint)
+    templates = Templates(current, target.template, parameters, target.parameters)
+    repoint = _rolled_back(aws, stacks, target, state) if state is not None and proposed is None else ""
+    return Deployment(target, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint)
 
 
 def functions_at_once(aws: Aws, *, patient: bool = True) -> int:
@@ -170,19 +170,19 @@ def functions_at_once(aws: Aws, *, patient: bool = True) -> int:
     return limit.get("UnreservedConcurrentExecutions", limit.get("ConcurrentExecutions", 0))
 
 
-def described(aws: Aws, plan: Deployment) -> list[str]:
+def describe_plan(aws: Aws, plan: Deployment) -> list[str]:
     """Return a plan in words."""
-    wanted = plan.wanted
-    lines = [f"{wanted.bundle.flow} → stack {wanted.name} in {aws.region}, account {plan.account}"]
+    target = plan.target
+    lines = [f"{target.bundle.flow} → stack {target.name} in {aws.region}, account {plan.account}"]
     if plan.uploads:
-        size = size_text(sum(each.size for each in plan.uploads))
-        lines.append(f"  upload {_count(len(plan.uploads), 'package')} ({size}) to {wanted.config.artifact_bucket}")
+        size = size_text(sum(package.size for package in plan.uploads))
+        lines.append(f"  upload {_count(len(plan.uploads), 'package')} ({size}) to {target.config.artifact_bucket}")
     if plan.images and plan.registry is not None:
         lines.append(f"  build and push {_count(len(plan.images), 'image')} to {plan.registry.host}")
     if plan.proposed is not None:
         lines += [f"  {line}" for line in in_words(plan.proposed.changes, plan.templates)]
         lines.append("  runs that go on keep their code; new ones use this")
-    if wanted.assumes_a_new_account:
+    if target.assumes_a_new_account:
         lines.append(
             f"  maps run {NEW_ACCOUNT_FUNCTIONS} items at once, as in a new account: this one could not be asked how "
             "many functions it runs (lambda:GetAccountSettings); set map_concurrency in lokki.yml"
@@ -194,16 +194,16 @@ def described(aws: Aws, plan: Deployment) -> list[str]:
     return lines
 
 
-def deploy(aws: Aws, plan: Deployment, tell: Tell, environ: Mapping[str, str] = os.environ) -> str:
+def deploy(aws: Aws, plan: Deployment, tell: Notify, environ: Mapping[str, str] = os.environ) -> str:
     """Carry out a plan, and return the ARN of the state machine.
 
     Raises AwsError; the stack is then as it was.
     """
-    wanted = plan.wanted
+    target = plan.target
     stacks = Stacks(aws)
     try:
         if plan.uploads:
-            upload(aws, wanted.config.artifact_bucket, plan.uploads)
+            upload(aws, target.config.artifact_bucket, plan.uploads)
             tell(f"uploaded {_count(len(plan.uploads), 'package')}")
         if plan.images and plan.registry is not None:
             _push(aws, plan, plan.registry, tell, environ)
@@ -211,11 +211,11 @@ def deploy(aws: Aws, plan: Deployment, tell: Tell, environ: Mapping[str, str] = 
         discard(aws, plan)
         raise
     if plan.proposed is not None:
-        stacks.execute(wanted.name, plan.proposed, tell)
-    state = stacks.find(wanted.name)
+        stacks.execute(target.name, plan.proposed, tell)
+    state = stacks.find(target.name)
     if state is None:
-        raise AwsError(f"the stack {wanted.name} is gone. Deploy again.")
-    if version := _rolled_back(aws, stacks, wanted, state):
+        raise AwsError(f"the stack {target.name} is gone. Deploy again.")
+    if version := _rolled_back(aws, stacks, target, state):
         point_live_at(aws, state.outputs["StateMachineArn"], version)
     return state.outputs["StateMachineArn"]
 
@@ -226,52 +226,52 @@ def discard(aws: Aws, plan: Deployment) -> None:
         Stacks(aws).discard(plan.proposed)
 
 
-def _packages(wanted: Wanted) -> tuple[list[Upload], list[Image]]:
+def _packages(target: Target) -> tuple[list[Upload], list[Image]]:
     uploads: list[Upload] = []
     images: list[Image] = []
-    for package in wanted.bundle.packages:
+    for package in target.bundle.packages:
         match package.code:
             case ZipCode(key):
-                path = wanted.folder / archive_path(package.step)
+                path = target.folder / archive_path(package.step)
                 uploads.append(Upload(key, path, path.stat().st_size))
             case ImageCode(repository, tag):
                 content = content_digest(package.files)[:_DIGEST_LENGTH]
-                tag = tag or wanted.config.lambda_defaults.image_tag
-                images.append(Image(package.step, repository, tag, content, wanted.folder / "lambdas" / package.step))
+                tag = tag or target.config.lambda_defaults.image_tag
+                images.append(Image(package.step, repository, tag, content, target.folder / "lambdas" / package.step))
     return uploads, images
 
 
-def _check_stack(wanted: Wanted, state: StackState | None) -> None:
+def _check_stack(target: Target, state: StackState | None) -> None:
     if state is None:
         return
-    check_updatable(wanted.name, state.status)
+    check_updatable(target.name, state.status)
     other = state.parameters.get("FlowName")
-    if other != wanted.bundle.flow or "Artifacts" not in state.outputs:
+    if other != target.bundle.flow or "Artifacts" not in state.outputs:
         holds = f"the flow {other}" if other else "something that lokki did not deploy"
-        raise AwsError(f"the stack {wanted.name} holds {holds}, not {wanted.bundle.flow}. Give another --stack-name.")
+        raise AwsError(f"the stack {target.name} holds {holds}, not {target.bundle.flow}. Give another --stack-name.")
 
 
-def _propose(aws: Aws, stacks: Stacks, wanted: Wanted, *, creates: bool) -> ChangeSet | None:
-    text = wanted.bundle.files["template.yaml"]
+def _propose(aws: Aws, stacks: Stacks, target: Target, *, creates: bool) -> ChangeSet | None:
+    text = target.bundle.files["template.yaml"]
     url = ""
     if len(text) > TEMPLATE_BODY_BYTES:
         digest = hashlib.sha256(text).hexdigest()[:_DIGEST_LENGTH]
-        key = f"lokki-packages/{wanted.bundle.flow}/template-{digest}.yaml"
-        url = put_text(aws, wanted.config.artifact_bucket, key, text)
-    return stacks.propose(wanted.name, text, wanted.parameters, creates=creates, url=url)
+        key = f"lokki-packages/{target.bundle.flow}/template-{digest}.yaml"
+        url = put_text(aws, target.config.artifact_bucket, key, text)
+    return stacks.propose(target.name, text, target.parameters, creates=creates, url=url)
 
 
-def _rolled_back(aws: Aws, stacks: Stacks, wanted: Wanted, state: StackState) -> str:
+def _rolled_back(aws: Aws, stacks: Stacks, target: Target, state: StackState) -> str:
     """Return the version that the stack has and new runs do not use.
 
     Its ARN, "" if they do use it.
     """
-    version = stacks.resource(wanted.name, "StateMachineVersion")
+    version = stacks.resource(target.name, "StateMachineVersion")
     return version if version and live_version(aws, state.outputs["StateMachineArn"]) != version else ""
 
 
-def _push(aws: Aws, plan: Deployment, registry: Registry, tell: Tell, environ: Mapping[str, str]) -> None:
-    builder = ImageBuilder(find_builder(environ), plan.wanted.config.architecture, environ)
+def _push(aws: Aws, plan: Deployment, registry: Registry, tell: Notify, environ: Mapping[str, str]) -> None:
+    builder = ImageBuilder(find_builder(environ), plan.target.config.architecture, environ)
     builder.log_in(aws, registry)
     for image in plan.images:
         name = registry.prefix + image.repository

@@ -33,7 +33,7 @@ from lokki.deploy.own_bucket import KEY_ARN, bucket_key, find_own_bucket
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
 
-type State = Literal["ok", "warning", "failed"]
+type CheckState = Literal["ok", "warning", "failed"]
 
 NEEDED: Final = {
     "bucket": ("s3:ListBucket",),
@@ -74,7 +74,7 @@ _ASSUMED: Final = re.compile(r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d+):a
 class Check:
     """One line of what was checked, how it is, and the remedy."""
 
-    state: State
+    state: CheckState
     text: str
     remedy: str = ""
 
@@ -234,9 +234,11 @@ def _definition(aws: Aws, graph: FlowGraph, config: LokkiConfig) -> Iterator[Che
     if answer["result"] == "OK":
         yield Check("ok", "state machine: Step Functions takes it")
         return
-    for found in answer["diagnostics"]:
-        where = found.get("location", "")
-        yield Check("failed", f"state machine{where and f' at {where}'}", f"{found['code']}: {found['message']}")
+    for diagnostic in answer["diagnostics"]:
+        where = diagnostic.get("location", "")
+        yield Check(
+            "failed", f"state machine{where and f' at {where}'}", f"{diagnostic['code']}: {diagnostic['message']}"
+        )
 
 
 def _filled_definition(aws: Aws, compiled: Compiled) -> str:

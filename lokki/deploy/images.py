@@ -85,18 +85,18 @@ def registry_of(ecr_repo_prefix: str, aws: Aws) -> Registry:
     https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
     """
     host, _, rest = ecr_repo_prefix.partition("/")
-    found = _REGISTRY.fullmatch(host)
-    if found is None:
+    address = _REGISTRY.fullmatch(host)
+    if address is None:
         raise AwsError(
             f"ecr_repo_prefix: {host} is no registry in ECR, and Lambda takes images from nowhere else. It looks like "
             f"123456789012.dkr.ecr.{aws.region}.amazonaws.com."
         )
-    if found["region"] != aws.region:
+    if address["region"] != aws.region:
         raise AwsError(
-            f"ecr_repo_prefix: {host} is in {found['region']} and the flow goes to {aws.region}; Lambda takes images "
-            f"from its own region only. Give --region {found['region']}, or another registry in lokki.yml."
+            f"ecr_repo_prefix: {host} is in {address['region']} and the flow goes to {aws.region}; Lambda takes images "
+            f"from its own region only. Give --region {address['region']}, or another registry in lokki.yml."
         )
-    return Registry(host, found["account"], found["region"], f"{rest}/" if rest else "")
+    return Registry(host, address["account"], address["region"], f"{rest}/" if rest else "")
 
 
 def missing_images(aws: Aws, registry: Registry, images: Iterable[Image]) -> list[Image]:
@@ -111,14 +111,14 @@ def _is_there(aws: Aws, registry: Registry, image: Image) -> bool:
     name = registry.prefix + image.repository
     with aws_errors(f"look for the image of {image.step}() in ECR"):
         try:
-            [found] = aws.ecr.describe_images(
+            [details] = aws.ecr.describe_images(
                 registryId=registry.account, repositoryName=name, imageIds=[{"imageTag": image.tag}]
             )["imageDetails"]
         except ClientError as error:
             if code_of(error) in ("ImageNotFoundException", "RepositoryNotFoundException"):
                 return False
             raise
-    if image.content not in found.get("imageTags", []):
+    if image.content not in details.get("imageTags", []):
         raise AwsError(
             f"the image {name}:{image.tag} holds other code than {image.step}() has now. Give another --image-tag, or "
             "remove image_tag from lokki.yml: then each image is tagged by its content."
@@ -193,8 +193,8 @@ class ImageBuilder:
         https://docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html
         """
         with aws_errors("get a token for ECR"):
-            [given] = aws.ecr.get_authorization_token(registryIds=[registry.account])["authorizationData"]
-        user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
+            [authorization] = aws.ecr.get_authorization_token(registryIds=[registry.account])["authorizationData"]
+        user, _, password = base64.b64decode(authorization["authorizationToken"]).decode().partition(":")
         self._run(["login", "--username", user, "--password-stdin", registry.host], "log in to ECR", password)
 
     def build(self, image: Image, registry: Registry) -> list[str]:
@@ -229,14 +229,14 @@ class ImageBuilder:
         """Push an image."""
         self._run(["push", name], f"push {name}")
 
-    def _run(self, arguments: Sequence[str], doing: str, given: str | None = None) -> None:
+    def _run(self, arguments: Sequence[str], doing: str, text: str | None = None) -> None:
         try:
             done = subprocess.run(
                 [self.program, *arguments],
                 env=dict(self.environ),
-                input=given,
+                input=text,
                 text=True,
-                stdin=subprocess.DEVNULL if given is None else None,
+                stdin=subprocess.DEVNULL if text is None else None,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 check=False,
@@ -245,5 +245,5 @@ class ImageBuilder:
             raise AwsError(f"{self.program} could not {doing}: {error.strerror}.") from error
         if done.returncode:
             last = [line for line in done.stdout.splitlines() if line.strip()][-15:]
-            told = "".join(f"\n  {line}" for line in last)
-            raise AwsError(f"{self.program} could not {doing}; it said:{told}\nMend that and deploy again.")
+            output = "".join(f"\n  {line}" for line in last)
+            raise AwsError(f"{self.program} could not {doing}; it said:{output}\nFix that and deploy again.")

@@ -24,7 +24,7 @@ class Version:
     """
 
     arn: str
-    made: datetime
+    created: datetime
 
     @property
     def number(self) -> int:
@@ -32,7 +32,7 @@ class Version:
         return int(self.arn.rpartition(":")[2])
 
     def __str__(self) -> str:
-        return f"version {self.number} ({self.made.astimezone():%Y-%m-%d %H:%M:%S})"
+        return f"version {self.number} ({self.created.astimezone():%Y-%m-%d %H:%M:%S})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ def live_version(aws: Aws, state_machine: str) -> str:
     """
     with aws_errors(f"read the alias {LIVE}"):
         try:
-            found = aws.states.describe_state_machine_alias(stateMachineAliasArn=f"{state_machine}:{LIVE}")
+            alias = aws.states.describe_state_machine_alias(stateMachineAliasArn=f"{state_machine}:{LIVE}")
         except ClientError as error:
             if code_of(error) == "ResourceNotFound":
                 return ""
             raise
-    weights = {each["stateMachineVersionArn"]: each["weight"] for each in found["routingConfiguration"]}
+    weights = {route["stateMachineVersionArn"]: route["weight"] for route in alias["routingConfiguration"]}
     return max(weights, key=lambda arn: weights[arn])
 
 
@@ -70,18 +70,19 @@ def point_live_at(aws: Aws, state_machine: str, version: str) -> None:
 
 def versions(aws: Aws, state_machine: str) -> list[Version]:
     """Return all versions, the latest first."""
-    found: list[Version] = []
+    listed: list[Version] = []
     token = ""
     with aws_errors("list the versions of the state machine"):
         while True:
             following = {"nextToken": token} if token else {}
             page = aws.states.list_state_machine_versions(stateMachineArn=state_machine, maxResults=1000, **following)
-            found += [
-                Version(each["stateMachineVersionArn"], each["creationDate"]) for each in page["stateMachineVersions"]
+            listed += [
+                Version(version["stateMachineVersionArn"], version["creationDate"])
+                for version in page["stateMachineVersions"]
             ]
             token = page.get("nextToken", "")
             if not token:
-                return sorted(found, key=lambda version: version.number, reverse=True)
+                return sorted(listed, key=lambda version: version.number, reverse=True)
 
 
 def plan_rollback(aws: Aws, state_machine: str, to: int | None = None) -> Rollback:
@@ -89,17 +90,17 @@ def plan_rollback(aws: Aws, state_machine: str, to: int | None = None) -> Rollba
 
     The one before the version that new runs use, or the one of a number. Raises AwsError if there is none.
     """
-    found = versions(aws, state_machine)
+    listed = versions(aws, state_machine)
     live = live_version(aws, state_machine)
-    current = next((version for version in found if version.arn == live), None)
+    current = next((version for version in listed if version.arn == live), None)
     if current is None:
         raise AwsError(f"the alias {LIVE} points at no version that there is. Deploy again.")
-    earlier = [version for version in found if version.number < current.number]
-    targets = earlier[:1] if to is None else [version for version in found if version.number == to]
-    known = ", ".join(str(version) for version in found[:5])
+    earlier = [version for version in listed if version.number < current.number]
+    targets = earlier[:1] if to is None else [version for version in listed if version.number == to]
+    latest = ", ".join(str(version) for version in listed[:5])
     if not targets:
-        wanted = "no earlier version" if to is None else f"no version {to}"
-        raise AwsError(f"new runs use {current}, and there is {wanted}. There are: {known}.")
+        missing = "no earlier version" if to is None else f"no version {to}"
+        raise AwsError(f"new runs use {current}, and there is {missing}. There are: {latest}.")
     if targets[0] == current:
-        raise AwsError(f"new runs use {current} already. There are: {known}.")
+        raise AwsError(f"new runs use {current} already. There are: {latest}.")
     return Rollback(current, targets[0])

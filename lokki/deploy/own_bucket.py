@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws, aws_errors, code_of
-from lokki.deploy.stack import Tell
+from lokki.deploy.stack import Notify
 from lokki.errors import AwsError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def bucket_key(aws: Aws, bucket: str) -> str:
     return next((default["KMSMasterKeyID"] for default in defaults if "KMSMasterKeyID" in default), "")
 
 
-def with_key(aws: Aws, config: LokkiConfig, tell: Tell) -> LokkiConfig:
+def with_key(aws: Aws, config: LokkiConfig, tell: Notify) -> LokkiConfig:
     """Return settings that name the customer's key of the bucket.
 
     Steps must be allowed to use it, if the bucket has one.
@@ -157,19 +157,19 @@ def with_key(aws: Aws, config: LokkiConfig, tell: Tell) -> LokkiConfig:
     return replace(config, kms_key=key)
 
 
-def make_bucket(aws: Aws, bucket: OwnBucket, tell: Tell) -> None:
+def make_bucket(aws: Aws, bucket: OwnBucket, tell: Notify) -> None:
     """Create the bucket if it does not exist, and set it up.
 
     Doing it again changes nothing.
     """
     if not bucket.exists:
-        asked: CreateBucketRequestTypeDef = {"Bucket": bucket.name}
+        request: CreateBucketRequestTypeDef = {"Bucket": bucket.name}
         if bucket.has_namespace:
-            asked["BucketNamespace"] = "account-regional"
+            request["BucketNamespace"] = "account-regional"
         if aws.region != "us-east-1":  # which has no such constraint: API_CreateBucket
-            asked["CreateBucketConfiguration"] = {"LocationConstraint": aws.region}  # type: ignore[typeddict-item]
+            request["CreateBucketConfiguration"] = {"LocationConstraint": aws.region}  # type: ignore[typeddict-item]
         with aws_errors(f"make the bucket {bucket.name}"):
-            aws.s3.create_bucket(**asked)
+            aws.s3.create_bucket(**request)
         tell(f"made the bucket {bucket.name}")
     owner = bucket.account
     with aws_errors(f"set up the bucket {bucket.name}"):

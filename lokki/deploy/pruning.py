@@ -16,7 +16,7 @@ from lokki.builder.packages.sizes import size_text
 from lokki.deploy.aws import Aws, aws_errors
 from lokki.deploy.deployed import Deployed
 from lokki.deploy.live import Version, live_version, versions
-from lokki.deploy.stack import Tell, stack_resources
+from lokki.deploy.stack import Notify, stack_resources
 
 _REDRIVABLE: Final = timedelta(days=14)
 """How long after its end a run that did not succeed can be redriven.
@@ -44,7 +44,7 @@ class Pruning:
     flow: str
     state_machine: tuple[Version, ...]
     functions: tuple[FunctionVersion, ...]
-    kept: int
+    remaining: int
 
     @property
     def size(self) -> int:
@@ -59,11 +59,11 @@ def plan_pruning(aws: Aws, deployed: Deployed, keep: int, now: datetime | None =
 
     ``keep``: how many of the latest versions of the state machine stay besides, for a rollback.
     """
-    known = versions(aws, deployed.state_machine)
+    listed = versions(aws, deployed.state_machine)
     with aws_errors("look for versions that are still used"):
-        used = {live_version(aws, deployed.state_machine), *(version.arn for version in known[:keep])}
+        used = {live_version(aws, deployed.state_machine), *(version.arn for version in listed[:keep])}
         used |= set(_of_executions(aws, deployed.state_machine, now or datetime.now(UTC)))
-        stays = [version for version in known if version.arn in used]
+        stays = [version for version in listed if version.arn in used]
         functions = _resources(aws, deployed.stack, "AWS::Lambda::Version")
         functions |= {arn for version in stays for arn in _functions_of(aws, version)}
         unused = tuple(
@@ -71,7 +71,7 @@ def plan_pruning(aws: Aws, deployed: Deployed, keep: int, now: datetime | None =
             for function in sorted(_resources(aws, deployed.stack, "AWS::Lambda::Function"))
             for version in _unused_versions(aws, function, functions)
         )
-    goes = tuple(version for version in known if version.arn not in used)
+    goes = tuple(version for version in listed if version.arn not in used)
     return Pruning(deployed.flow, goes, unused, len(stays))
 
 
@@ -79,12 +79,12 @@ def pruning_in_words(plan: Pruning) -> list[str]:
     """Say what would go."""
     machines, functions = len(plan.state_machine), len(plan.functions)
     return [
-        f"{machines} {'version' if machines == 1 else 'versions'} of the state machine, of {machines + plan.kept}",
+        f"{machines} {'version' if machines == 1 else 'versions'} of the state machine, of {machines + plan.remaining}",
         f"{functions} {'version' if functions == 1 else 'versions'} of functions ({size_text(plan.size)} of code)",
     ]
 
 
-def prune(aws: Aws, plan: Pruning, tell: Tell) -> None:
+def prune(aws: Aws, plan: Pruning, tell: Notify) -> None:
     """Delete the versions that the plan names.
 
     Raises AwsError; what is deleted by then is gone, and doing it again does the rest.
@@ -106,8 +106,8 @@ def _of_executions(aws: Aws, state_machine: str, now: datetime) -> Iterator[str]
     for status in ("RUNNING", "PENDING_REDRIVE", "FAILED", "TIMED_OUT", "ABORTED"):
         for page in pages.paginate(stateMachineArn=state_machine, statusFilter=status):
             for execution in page["executions"]:
-                ended = execution.get("stopDate")
-                if ended is None or now - ended < _REDRIVABLE:
+                stop = execution.get("stopDate")
+                if stop is None or now - stop < _REDRIVABLE:
                     yield execution.get("stateMachineVersionArn", "")
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import cast
 
 from botocore.exceptions import ClientError
 
 from lokki.builder.packages.sizes import size_text
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.deploy.bucket import remove_all, stored
-from lokki.deploy.changes import Mapped
+from lokki.deploy.changes import JsonObject, resource_properties, template_resources
 from lokki.deploy.deployed import check_stack_name, stack_name
 from lokki.deploy.images import Registry, registry_of, remove_repository
-from lokki.deploy.stack import Stacks, StackState, Tell, stack_resources
+from lokki.deploy.stack import Notify, Stacks, StackState, stack_resources
 from lokki.errors import AwsError
 
 _IMAGE = re.compile(r"\$\{ECRRepoPrefix\}/([^:]+):")
@@ -74,7 +73,7 @@ def plan_removal(aws: Aws, flow: str, stack: str | None = None, *, keep_data: bo
     )
 
 
-def described(plan: Removal) -> list[str]:
+def describe_removal(plan: Removal) -> list[str]:
     """Say what would go."""
     kinds = [kind.rpartition("::")[2] for _, kind in plan.resources]
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -85,8 +84,8 @@ def described(plan: Removal) -> list[str]:
         names = ", ".join(plan.registry.prefix + name for name in plan.repositories)
         lines.append(f"repositories with all their images: {names}")
     if plan.values[0]:
-        kept = " stay (--keep-data)" if plan.keep_data else ", the results of all runs"
-        lines.append(f"s3://{plan.bucket}/lokki/{plan.flow}/: {_objects(plan.values)}{kept}")
+        results = " stay (--keep-data)" if plan.keep_data else ", the results of all runs"
+        lines.append(f"s3://{plan.bucket}/lokki/{plan.flow}/: {_objects(plan.values)}{results}")
     if plan.running:
         lines.append(
             f"{plan.running} {'run that goes on, and fails' if plan.running == 1 else 'runs that go on, and fail'}"
@@ -94,7 +93,7 @@ def described(plan: Removal) -> list[str]:
     return lines
 
 
-def remove(aws: Aws, plan: Removal, tell: Tell) -> None:
+def remove(aws: Aws, plan: Removal, tell: Notify) -> None:
     """Remove what the plan names.
 
     Raises AwsError; what is removed by then is gone, and doing it again removes the rest.
@@ -110,14 +109,14 @@ def remove(aws: Aws, plan: Removal, tell: Tell) -> None:
             tell(f"  s3://{plan.bucket}/{prefix}: {count} objects deleted")
 
 
-def _repositories(template: Mapped) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for resource in cast("dict[str, dict[str, Mapped]]", template.get("Resources", {})).values():
-        code = resource.get("Properties", {}).get("Code")
+def _repositories(template: JsonObject) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for resource in template_resources(template).values():
+        code = resource_properties(resource).get("Code")
         uri = code.get("ImageUri") if isinstance(code, dict) else None
         if isinstance(uri, dict) and (image := _IMAGE.match(str(uri.get("Fn::Sub")))):
-            found[image[1]] = None
-    return tuple(found)
+            names[image[1]] = None
+    return tuple(names)
 
 
 def _running(aws: Aws, state: StackState) -> int:
@@ -136,6 +135,6 @@ def _running(aws: Aws, state: StackState) -> int:
             raise
 
 
-def _objects(found: tuple[int, int]) -> str:
-    count, size = found
+def _objects(objects: tuple[int, int]) -> str:
+    count, size = objects
     return f"{count:,} {'object' if count == 1 else 'objects'} ({size_text(size)})"

@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import yaml
 from botocore.exceptions import ClientError
 
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
-from lokki.deploy.changes import Action, Mapped, ResourceChange
+from lokki.deploy.changes import Action, JsonObject, ResourceChange
 from lokki.errors import AwsError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import ChangeTypeDef, CreateChangeSetInputTypeDef, StackEventTypeDef
 
-type Tell = Callable[[str], None]
+type Notify = Callable[[str], None]
 """Takes a line about what is done, for the user."""
 
 _PAUSE: Final = 3.0
@@ -55,7 +55,7 @@ class StackState:
 
     id: str
     status: str
-    template: Mapped
+    template: JsonObject
     parameters: Mapping[str, str]
     outputs: Mapping[str, str]
 
@@ -91,20 +91,21 @@ class Stacks:
         """
         with aws_errors(f"read the stack {name}"):
             try:
-                [found] = self.aws.cloudformation.describe_stacks(StackName=name)["Stacks"]
+                [description] = self.aws.cloudformation.describe_stacks(StackName=name)["Stacks"]
             except ClientError as error:
                 if code_of(error) == "ValidationError" and "does not exist" in message_of(error):
                     return None
                 raise
-            if found["StackStatus"] in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE"):
+            if description["StackStatus"] in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE"):
                 return None
             text = self.aws.cloudformation.get_template(StackName=name, TemplateStage="Original")["TemplateBody"]
+            template: JsonObject = yaml.safe_load(str(text))  # a text, where the template was given as one
             return StackState(
-                found["StackId"],
-                found["StackStatus"],
-                cast("Mapped", yaml.safe_load(cast("str", text))),
-                {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])},
-                {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])},
+                description["StackId"],
+                description["StackStatus"],
+                template,
+                {pair["ParameterKey"]: pair["ParameterValue"] for pair in description.get("Parameters", [])},
+                {pair["OutputKey"]: pair["OutputValue"] for pair in description.get("Outputs", [])},
             )
 
     def propose(
@@ -116,7 +117,7 @@ class Stacks:
 
         https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets.html
         """
-        asked: CreateChangeSetInputTypeDef = {
+        request: CreateChangeSetInputTypeDef = {
             "StackName": name,
             "ChangeSetName": f"lokki-{secrets.token_hex(6)}",
             "ChangeSetType": "CREATE" if creates else "UPDATE",
@@ -124,27 +125,29 @@ class Stacks:
             "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         }
         if creates:
-            asked["OnStackFailure"] = "DELETE"  # one whose creation failed could not be deployed again
+            request["OnStackFailure"] = "DELETE"  # one whose creation failed could not be deployed again
         if url:
-            asked["TemplateURL"] = url
+            request["TemplateURL"] = url
         else:
-            asked["TemplateBody"] = template.decode()
+            request["TemplateBody"] = template.decode()
         with aws_errors(f"plan the stack {name}"):
-            made = self.aws.cloudformation.create_change_set(**asked)
-            while (found := self.aws.cloudformation.describe_change_set(ChangeSetName=made["Id"]))["Status"] in (
+            created = self.aws.cloudformation.create_change_set(**request)
+            while (description := self.aws.cloudformation.describe_change_set(ChangeSetName=created["Id"]))[
+                "Status"
+            ] in (
                 "CREATE_PENDING",
                 "CREATE_IN_PROGRESS",
             ):
                 self._sleep(0.5)
-            if found["Status"] != "CREATE_COMPLETE":
-                reason = found.get("StatusReason", "")
-                self.discard(ChangeSet(made["Id"], made["StackId"], creates, ()))
+            if description["Status"] != "CREATE_COMPLETE":
+                reason = description.get("StatusReason", "")
+                self.discard(ChangeSet(created["Id"], created["StackId"], creates, ()))
                 if any(words in reason for words in _NOTHING):
                     return None
                 raise AwsError(f"CloudFormation refuses the template of {name}: {reason}")
-            pages = self.aws.cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=made["Id"])
-            changes = [_change(each) for page in pages for each in page.get("Changes", [])]
-        return ChangeSet(made["Id"], made["StackId"], creates, tuple(changes))
+            pages = self.aws.cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=created["Id"])
+            changes = [_change(change) for page in pages for change in page.get("Changes", [])]
+        return ChangeSet(created["Id"], created["StackId"], creates, tuple(changes))
 
     def discard(self, proposed: ChangeSet) -> None:
         """Delete a change set, and the empty stack that stands for a new one."""
@@ -153,7 +156,7 @@ class Stacks:
             if proposed.creates:
                 self.aws.cloudformation.delete_stack(StackName=proposed.stack_id)
 
-    def execute(self, name: str, proposed: ChangeSet, tell: Tell) -> None:
+    def execute(self, name: str, proposed: ChangeSet, tell: Notify) -> None:
         """Execute a change set and wait for its end, telling events.
 
         Raises AwsError when it failed and was rolled back.
@@ -169,7 +172,7 @@ class Stacks:
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise AwsError(_failed(name, status, failures, creates=proposed.creates))
 
-    def delete(self, name: str, stack_id: str, tell: Tell) -> None:
+    def delete(self, name: str, stack_id: str, tell: Notify) -> None:
         """Delete a stack and wait until it is gone, telling events.
 
         Raises AwsError when it cannot be deleted.
@@ -180,20 +183,20 @@ class Stacks:
             status, failures = self._follow(stack_id, tell)
         if status != "DELETE_COMPLETE":
             reason = _first(failures)
-            raise AwsError(f"the stack {name} could not be deleted, it is {status}. {reason} Mend that and try again.")
+            raise AwsError(f"the stack {name} could not be deleted, it is {status}. {reason} Fix that and try again.")
 
     def resource(self, name: str, logical_id: str) -> str:
         """Return the physical id of a resource of a stack, "" when it has none."""
         with aws_errors(f"read the stack {name}"):
             try:
-                found = self.aws.cloudformation.describe_stack_resource(StackName=name, LogicalResourceId=logical_id)
+                details = self.aws.cloudformation.describe_stack_resource(StackName=name, LogicalResourceId=logical_id)
             except ClientError as error:
                 if code_of(error) == "ValidationError":
                     return ""
                 raise
-        return found["StackResourceDetail"].get("PhysicalResourceId", "")
+        return details["StackResourceDetail"].get("PhysicalResourceId", "")
 
-    def _follow(self, stack_id: str, tell: Tell) -> tuple[str, list[StackEventTypeDef]]:
+    def _follow(self, stack_id: str, tell: Notify) -> tuple[str, list[StackEventTypeDef]]:
         """Tell events until the stack is at rest.
 
         Returns its status and the events that failed, in their order.
@@ -202,14 +205,14 @@ class Stacks:
         wait = 0.1
         while True:
             # In this order: an event that comes before the last status is told.
-            [found] = self.aws.cloudformation.describe_stacks(StackName=stack_id)["Stacks"]
+            [description] = self.aws.cloudformation.describe_stacks(StackName=stack_id)["Stacks"]
             for event in self._look_at_events(stack_id):
                 if event.get("ResourceStatus", "").endswith("FAILED"):
                     failures.append(event)
                 if line := _told(event):
                     tell(line)
-            if not found["StackStatus"].endswith("_IN_PROGRESS"):
-                return found["StackStatus"], failures
+            if not description["StackStatus"].endswith("_IN_PROGRESS"):
+                return description["StackStatus"], failures
             self._sleep(min(wait, _PAUSE))
             wait *= 1.5
 
@@ -229,31 +232,31 @@ def check_updatable(name: str, status: str) -> None:
     """
     if status in _CANNOT_BE_UPDATED:
         raise AwsError(
-            f"the stack {name} is {status}: what was begun there failed, and such a stack cannot be updated. Remove it "
-            "by destroy, and deploy again."
+            f"the stack {name} is {status}: what was started there failed, and such a stack cannot be updated. "
+            "Remove it by destroy, and deploy again."
         )
     if status == "UPDATE_ROLLBACK_FAILED":
         raise AwsError(
-            f"the stack {name} is {status}: an update failed, and so did undoing it. Mend what its events in the "
-            f"console say, and go on with: aws cloudformation continue-update-rollback --stack-name {name}"
+            f"the stack {name} is {status}: an update failed, and so did its rollback. Fix what its events in the "
+            f"console say, and continue with: aws cloudformation continue-update-rollback --stack-name {name}"
         )
     if status.endswith("_IN_PROGRESS"):
         raise AwsError(f"the stack {name} is being changed ({status}). Wait until that has ended, and try again.")
 
 
 def _change(change: ChangeTypeDef) -> ResourceChange:
-    found = change.get("ResourceChange", {})
-    action = _ACTIONS.get(found.get("Action", ""), "changed")
-    if action == "changed" and found.get("Replacement") == "True":
+    details = change.get("ResourceChange", {})
+    action = _ACTIONS.get(details.get("Action", ""), "changed")
+    if action == "changed" and details.get("Replacement") == "True":
         action = "replaced"
-    targets = [detail.get("Target", {}) for detail in found.get("Details", [])]
+    targets = [detail.get("Target", {}) for detail in details.get("Details", [])]
     names = {
         target.get("Name") or target.get("Attribute", "")
         for target in targets
         if target.get("Attribute") in ("Properties", "Tags")
     }
     return ResourceChange(
-        found.get("LogicalResourceId", ""), found.get("ResourceType", ""), action, tuple(sorted(names - {""}))
+        details.get("LogicalResourceId", ""), details.get("ResourceType", ""), action, tuple(sorted(names - {""}))
     )
 
 
@@ -266,7 +269,7 @@ def _told(event: StackEventTypeDef) -> str:
     if status.endswith("FAILED"):
         return f"  {event.get('LogicalResourceId', '')}: {status}: {reason}"
     if event.get("ResourceType") == "AWS::CloudFormation::Stack" and "ROLLBACK_IN_PROGRESS" in status:
-        return "  it failed, and is undone"
+        return "  it failed, and is rolled back"
     if status.endswith("_COMPLETE") and event.get("ResourceType") != "AWS::CloudFormation::Stack":
         return f"  {event.get('LogicalResourceId', '')}: {status.removesuffix('_COMPLETE').lower().replace('_', ' ')}d"
     return ""
@@ -274,10 +277,10 @@ def _told(event: StackEventTypeDef) -> str:
 
 def _failed(name: str, status: str, failures: list[StackEventTypeDef], *, creates: bool) -> str:
     reason = _first(failures) or f"CloudFormation says no more than {status}."
-    undone = "Nothing of it is left." if creates else "All is as it was before."
+    outcome = "Nothing of it is left." if creates else "All is as it was before."
     if status.endswith("ROLLBACK_FAILED") or status == "DELETE_FAILED":
-        undone = f"The stack is {status}; its events in the console say more."
-    return f"the stack {name} could not be {'created' if creates else 'updated'}: {reason} {undone} {_advice(reason)}"
+        outcome = f"The stack is {status}; its events in the console say more."
+    return f"the stack {name} could not be {'created' if creates else 'updated'}: {reason} {outcome} {_advice(reason)}"
 
 
 def _first(failures: list[StackEventTypeDef]) -> str:
@@ -293,12 +296,12 @@ def _first(failures: list[StackEventTypeDef]) -> str:
 
 
 def _advice(reason: str) -> str:
-    return next((advice for pattern, advice in _ADVICE if re.search(pattern, reason)), "Mend that and deploy again.")
+    return next((advice for pattern, advice in _ADVICE if re.search(pattern, reason)), "Fix that and deploy again.")
 
 
 def stack_resources(aws: Aws, name: str) -> Iterator[tuple[str, str, str]]:
     """Yield logical id, type and physical id of everything in a stack."""
     for page in aws.cloudformation.get_paginator("list_stack_resources").paginate(StackName=name):
-        for each in page["StackResourceSummaries"]:
-            if each["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED"):  # what is kept is no more of it
-                yield each["LogicalResourceId"], each["ResourceType"], each.get("PhysicalResourceId", "")
+        for resource in page["StackResourceSummaries"]:
+            if resource["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED"):  # what is kept is no more of it
+                yield resource["LogicalResourceId"], resource["ResourceType"], resource.get("PhysicalResourceId", "")

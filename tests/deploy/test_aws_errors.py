@@ -60,7 +60,7 @@ def test_an_error_is_one_line_that_says_what_to_do(update_golden: bool) -> None:
 
 
 def test_without_credentials_the_first_call_says_so(monkeypatch: pytest.MonkeyPatch, clean: None) -> None:
-    with pytest.raises(AwsError, match=r"^there are no AWS credentials: log in anew"), aws_errors("ask who you are"):
+    with pytest.raises(AwsError, match=r"^there are no AWS credentials: sign in again"), aws_errors("ask who you are"):
         connect("us-east-1").sts.get_caller_identity()
     with pytest.raises(AwsError, match=r"^there are no AWS credentials"):
         connect("us-east-1").environ()

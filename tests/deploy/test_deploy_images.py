@@ -165,5 +165,5 @@ def test_what_the_program_said_is_shown_when_it_fails(registry: Registry, tmp_pa
         ImageBuilder("docker", "x86_64", used.environ).build(image(folder=step_folder(tmp_path)), registry)
     assert str(caught.value) == (
         "docker could not build the image of flap_bird(); it said:\n  step 3/9 failed\n  no space left on device\n"
-        "Mend that and deploy again."
+        "Fix that and deploy again."
     )

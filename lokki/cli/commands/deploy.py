@@ -147,9 +147,9 @@ def deploy_flow(graph: FlowGraph, options: DeployOptions, invoke: str) -> int:
     aws = connect(options.region)
     config = with_key(aws, with_bucket(aws, _settings(options)), _tell)
     bundle = Builder(_tell).build(graph, config)
-    plan = deployment.plan(aws, deployment.Wanted(bundle, config, options.stack))
+    plan = deployment.plan(aws, deployment.Target(bundle, config, options.stack))
     try:
-        for line in deployment.described(aws, plan):
+        for line in deployment.describe_plan(aws, plan):
             _tell(line)
         if options.dry_run:
             _tell("dry run: nothing was changed")
@@ -186,7 +186,7 @@ def destroy_flow(graph: FlowGraph, options: DeployOptions, *, keep_data: bool) -
     aws: Aws = connect(options.region)
     plan = removal.plan_removal(aws, deployed_name(graph.name, config), options.stack, keep_data=keep_data)
     _tell(f"this goes from {plan.region}, for good:")
-    for line in removal.described(plan):
+    for line in removal.describe_removal(plan):
         _tell(f"  {line}")
     if not agrees("Remove all of this?", yes=options.yes):
         return FAILED
