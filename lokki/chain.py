@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,10 @@ from lokki.errors import FlowError
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What a step was called with inside a flow: values, or placeholders for the flow's parameters."""
+    """What a step was called with inside a flow.
+
+    These are values, or placeholders for the flow's parameters.
+    """
 
     args: tuple[object, ...] = ()
     kwargs: dict[str, object] = field(default_factory=dict)
@@ -27,7 +31,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Takes[T, U](Protocol):
-    """A step by its function, for type checkers: one that takes a ``T`` and returns a ``U``.
+    """A step that takes a ``T`` and returns a ``U``, for type checkers.
 
     StepNode alone would not do: of ``StepNode[[float], str]`` pyright knows no ``StepNode[[int], str]``.
     """
@@ -38,7 +42,7 @@ class Takes[T, U](Protocol):
 
     @property
     def arguments(self) -> Arguments | None:
-        """What it was called with inside a flow: what neither a flow nor a function has."""
+        """What it was called with, which no flow and no function has."""
 
 
 type AnyStep = StepNode[..., Any]
@@ -47,7 +51,10 @@ type Chain = AnyStep | AnyBlock
 
 
 class NoAttributeError(FlowError, AttributeError):
-    """A chain was asked for an attribute that it does not have, such as a method of the value that it will have."""
+    """A chain was asked for an attribute that it does not have.
+
+    It may be a method of the value that the chain will have.
+    """
 
 
 _PACKAGE = f"{__file__.rpartition('/')[0]}/"
@@ -68,7 +75,10 @@ _USES = {
 
 
 class _Refused:
-    """A method that cannot even be looked up: ``with`` looks up two before it calls one."""
+    """A method that cannot even be looked up.
+
+    ``with`` looks up two methods before it calls one.
+    """
 
     def __init__(self, use: str) -> None:
         self._use = use
@@ -94,7 +104,10 @@ def _refuse_attribute(chain: _NoValue, name: str) -> Never:
 
 
 def _refusing[C: type](kind: C) -> C:
-    """Give a class methods that refuse all operators. Written out they would tell type checkers that there are some."""
+    """Give a class methods that refuse all operators.
+
+    Written out they would tell type checkers that there are some.
+    """
     methods = {name: _refusal(use) for use, names in _USES.items() for name in names.split()}
     entered = {"__enter__": _Refused("with"), "__aenter__": _Refused("async with")}
     for name, method in {**methods, **entered, "__getattr__": _refuse_attribute}.items():
@@ -103,13 +116,19 @@ def _refusing[C: type](kind: C) -> C:
 
 
 @_refusing
-class _NoValue:
-    """What is drawn has no value yet: whatever would look at one raises FlowError."""
+class _NoValue(ABC):
+    """Raises FlowError for all that would look at the value of a chain.
+
+    What is drawn has no value yet.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __eq__(self, other: object) -> bool:
-        """Compare by identity; refuse comparing with a value, which could never be equal."""
+        """Compare by identity, and refuse to compare with a value.
+
+        A value could never be equal.
+        """
         if not isinstance(other, _NoValue) and (_DRAWING.get() is not None or self._is_begun()):
             raise self._no_value("==")
         return self is other
@@ -126,17 +145,17 @@ class _NoValue:
             raise self._no_value("format()")
         return self._text()
 
+    @abstractmethod
     def _text(self) -> str:
         """Write the chain as the user did."""
-        raise NotImplementedError
 
     def _is_begun(self) -> bool:
         """Tell whether this is a chain, and not a step that was only defined."""
         return True
 
+    @abstractmethod
     def _function(self) -> str:
         """Name the function that a test would call instead."""
-        raise NotImplementedError
 
     def _no_value(self, use: str) -> FlowError:
         if _DRAWING.get() is None:
@@ -163,7 +182,7 @@ class _NoValue:
 
 @dataclass(frozen=True, eq=False)
 class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
-    """A step, alone or at the end of a chain: its function, its options, what it was called with, what is upstream.
+    """A step, alone or at the end of a chain.
 
     Steps are values: calling one, or chaining one, makes a new one and changes nothing. ``fn`` is the plain function,
     for unit tests: ``flap_bird.fn("goose")``.
@@ -193,10 +212,11 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         self: StepNode[Concatenate[Any, Q], R_co], *args: Q.args, **kwargs: Q.kwargs
     ) -> StepNode[Concatenate[Any, Q], R_co]: ...
     def __call__(self, *args: object, **kwargs: object) -> StepNode[..., R_co]:
-        """Bind arguments: all of them for a first step, all but the first for a step that gets it from upstream.
+        """Bind arguments to the step, without running it.
 
-        Nothing is run. Arguments are JSON values, placeholders of the flow's parameters, or what the parameter's
-        annotation says (a date, an Enum, a dataclass, a Path …). Raises FlowError for arguments on a chained step.
+        They are all arguments for a first step, and all but the first for a step that gets it from upstream. Each is a
+        JSON value, a placeholder of the flow's parameters, or what the parameter's annotation says (a date, an Enum, a
+        dataclass, a Path …). Raises FlowError for arguments on a chained step.
         """
         if self.upstream is not None:
             raise FlowError(
@@ -209,9 +229,10 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         return _drawn(replace(self, arguments=arguments, where=_caller()), self)
 
     def next[T, U](self: StepNode[P, T], step: Takes[T, U]) -> StepNode[[], U]:
-        """Run ``step`` on this step's result. Raises FlowError when ``step`` is no single step.
+        """Run ``step`` on this step's result.
 
-        A chain takes no more arguments, so all chains to the same result have the same type.
+        A chain takes no more arguments, so all chains to the same result have the same type. Raises FlowError when
+        ``step`` is no single step.
         """
         return _append(self, step, "next")
 
@@ -223,7 +244,9 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         batch: int | None = None,
         tolerate: int | float | None = None,
     ) -> MapBlock[U]:
-        """Open a map block: run ``step`` once for each item of this step's result, which may be a generator.
+        """Open a map block, which runs ``step`` once for each item.
+
+        The items are those of this step's result, which may be a generator.
 
         ``concurrency``: the most items (deployed with ``batch``: batches) that run at one time; default: no bound
         deployed, the executor's workers locally. ``batch``: items that one Lambda invocation handles one after another;
@@ -236,7 +259,10 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         return _drawn(MapBlock(self, (replace(first, where=_caller()),), ("map",), options), self, step)
 
     def agg(self, step: Never) -> NoReturn:
-        """Raise TypeError: only a map block has results to aggregate (so no argument passes a type checker)."""
+        """Raise TypeError, since only a map block has results to aggregate.
+
+        So no argument passes a type checker.
+        """
         raise TypeError(
             f".agg() must be called on the result of .map(); {self} is a step. "
             f"Use {self}.next({_name(step)}) to run {_name(step)} on its result."
@@ -258,9 +284,11 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
 
 @dataclass(frozen=True, eq=False)
 class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
-    """An open map block: the step whose items it runs over, and the chain of steps that each item goes through.
+    """An open map block.
 
-    ``joined`` tells by which method each inner step came: ``map`` or ``next``.
+    * ``source``: the step whose items it runs over.
+    * ``inner_steps``: those that each item goes through.
+    * ``joined``: by which method each of them came, ``map`` or ``next``.
     """
 
     source: AnyStep
@@ -269,7 +297,10 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
     options: MapOptions = field(default_factory=MapOptions)
 
     def next[T, U](self: MapBlock[T], step: Takes[T, U]) -> MapBlock[U]:
-        """Run ``step`` on the result of each item. Raises FlowError when ``step`` is no single step."""
+        """Run ``step`` on the result of each item.
+
+        Raises FlowError when ``step`` is no single step.
+        """
         return _extend(self, step, "next", MapOptions())
 
     def map[T, U](
@@ -280,14 +311,17 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         batch: int | None = None,
         tolerate: int | float | None = None,
     ) -> MapBlock[U]:
-        """Run ``step`` on the result of each item, as ``next`` does; it opens no second map.
+        """Run ``step`` on the result of each item, as ``next`` does.
 
-        Raises FlowError for options, which belong to the ``.map`` that opened the block.
+        It opens no second map. Raises FlowError for options, which belong to the ``.map`` that opened the block.
         """
         return _extend(self, step, "map", MapOptions(concurrency, batch, tolerate))
 
     def agg[T, U](self: MapBlock[T], step: Takes[list[T], U]) -> StepNode[[], U]:
-        """Close the block: ``step`` gets the list of all items' results, in the order of the items."""
+        """Close the block with a step that gets the list of all results.
+
+        They are in the order of the items.
+        """
         return _append(self, step, "agg")
 
     def _function(self) -> str:
@@ -309,13 +343,16 @@ class Drawing:
     """The chains that the body of one flow made, and what went into them."""
 
     flow: str
-    made: list[Chain] = field(default_factory=list)
+    chains: list[Chain] = field(default_factory=list)
     used: list[object] = field(default_factory=list)
 
     def dropped(self, head: object) -> list[Chain]:
-        """Return the chains that were started and lead nowhere, given what the flow returned."""
+        """Return the chains that lead nowhere, of which none is ``head``.
+
+        ``head`` is what the flow returned.
+        """
         used = {id(value) for value in (*self.used, head)}
-        return [chain for chain in self.made if id(chain) not in used]
+        return [chain for chain in self.chains if id(chain) not in used]
 
 
 _DRAWING: ContextVar[Drawing | None] = ContextVar("lokki_drawing", default=None)
@@ -344,13 +381,16 @@ def drawing(flow: str) -> Iterator[Drawing]:
 def _drawn[C: Chain](chain: C, *used: object) -> C:
     current = _DRAWING.get()
     if current is not None:
-        current.made.append(chain)
+        current.chains.append(chain)
         current.used += used
     return chain
 
 
 def _snapshot(value: object, step: str) -> object:
-    """Copy the lists and dicts of an argument, so that a step keeps what it was called with when they change later."""
+    """Copy the lists and dicts of an argument.
+
+    A step keeps what it was called with, though they may change later.
+    """
     if isinstance(value, StepNode | MapBlock):
         raise FlowError(
             f"{step}() was called with {value}, which has no value while the flow is drawn. "
@@ -385,7 +425,10 @@ def _extend[U](block: AnyBlock, step: Takes[Never, U], verb: str, options: MapOp
 
 
 def _single_step(step: object, verb: str, upstream: object) -> AnyStep:
-    """Return ``step``; raises FlowError unless it is one step that is not chained to anything yet."""
+    """Return ``step`` as a step that is not chained to anything yet.
+
+    Raises FlowError for anything else.
+    """
     if isinstance(step, MapBlock):
         raise FlowError(
             f"Nested .map() is not supported: {upstream}.{verb}() takes one step, but {step} is a map block. "
@@ -411,7 +454,10 @@ def _name(value: object) -> str:
 
 
 def _is_called_by_lokki() -> bool:
-    """Tell whether lokki's own code called the method that asks, for the text of an error."""
+    """Tell whether lokki's own code called the method that asks.
+
+    It does so for the text of an error.
+    """
     return sys._getframe(2).f_code.co_filename.startswith(_PACKAGE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from lokki.base import signatures
 from lokki.base.failures import users_place
@@ -47,7 +47,7 @@ def step[**P, R](
     disk: int | None = None,
     memory_max: int | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
-    """Make a function a step of flows; as ``@step`` or ``@step(timeout=60, …)``.
+    """Make a function a step of flows, by ``@step`` or ``@step(timeout=60)``.
 
     * ``memory``: megabytes of the step's Lambda function, 128 to 10240. No local meaning: a local step has what the
       machine has. Default: ``lambda_defaults.memory``.
@@ -97,7 +97,10 @@ def _make_step[**P, R](function: Callable[P, R], options: StepOptions) -> StepNo
 
 
 class Flow[**P, R = Any]:
-    """A flow: calling it draws and checks its graph; arguments become the defaults of its parameters."""
+    """A flow, which is drawn and checked when it is called.
+
+    Arguments of that call become the defaults of its parameters.
+    """
 
     _is_flow = True
 
@@ -113,16 +116,18 @@ class Flow[**P, R = Any]:
         self.__wrapped__ = fn
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
-        """Draw the flow: run its body once, with placeholders for the parameters, and check what it returns.
+        """Draw the flow and check it.
 
-        Raises FlowError for a flow that could not run, and ParameterError for arguments that the flow does not take.
+        Its body runs once, with placeholders for the parameters. Raises FlowError for a flow that could not run, and
+        ParameterError for arguments that the flow does not take.
         """
         try:
-            given = inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments
+            defaults = inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments
         except TypeError as error:
             raise ParameterError(f"{self.fn.__name__}(): {error}.") from None
         params = tuple(
-            FlowParameter(param.name, param.annotation, given.get(param.name, param.default)) for param in self.params
+            FlowParameter(param.name, param.annotation, defaults.get(param.name, param.default))
+            for param in self.params
         )
         try:
             return self._draw(params)
@@ -137,11 +142,11 @@ class Flow[**P, R = Any]:
     @overload
     def run(self, *args: Any, executor: Executor, **kwargs: Any) -> R: ...
     def run(self, *args: object, **kwargs: object) -> R:
-        """Run the flow on this machine and return its result: ``birds_flow.run(limit=5, executor="inline")``.
+        """Run the flow on this machine and return its result.
 
-        Arguments are the flow's parameters, as its function takes them. ``executor``: see `using`, which has the other
-        options; where the flow has a parameter of that name, it is the parameter. The run is kept, for ``resume`` and
-        for ``lokki.local``.
+        For example ``birds_flow.run(limit=5, executor="inline")``. Arguments are the flow's parameters, as its function
+        takes them. ``executor``: see `using`, which has the other options; where the flow has a parameter of that name,
+        it is the parameter. The run is kept, for ``resume`` and for ``lokki.local``.
 
         Raises ParameterError for parameters that do not fit, and RunError when the run failed: the step's own exception
         is its cause, and ``run_id`` says which run to resume.
@@ -149,7 +154,7 @@ class Flow[**P, R = Any]:
         options: dict[str, Any] = {}
         if "executor" in kwargs and not any(param.name == "executor" for param in self.params):
             options["executor"] = kwargs.pop("executor")
-        launcher = cast("Launcher[..., R]", self.using(**options))
+        launcher: Launcher[..., R] = self.using(**options)
         return launcher.run(*args, **kwargs)
 
     def resume(
@@ -160,7 +165,9 @@ class Flow[**P, R = Any]:
         from_step: str | None = None,
         retry_failed: bool = False,
     ) -> R:
-        """Go on with a run that failed, was interrupted or was killed, with its parameters; return its result.
+        """Resume a run and return its result.
+
+        It failed, was interrupted or was killed, and goes on with its parameters.
 
         * ``run_id``: default the latest run that is not finished.
         * ``force``: go on also when the flow has changed.
@@ -181,7 +188,9 @@ class Flow[**P, R = Any]:
         progress: bool = True,
         keep_going: bool = False,
     ) -> Launcher[P, R]:
-        """Return the flow with options for its runs on this machine: ``birds_flow.using(root=tmp_path).run(limit=5)``.
+        """Return the flow with options for its runs on this machine.
+
+        For example ``birds_flow.using(root=tmp_path).run(limit=5)``.
 
         * ``executor``: where the items of maps run: ``"threads"``, ``"processes"`` or ``"inline"``.
         * ``workers``: how many items run at one time.
@@ -232,7 +241,9 @@ def flow[**P, R](
     timezone: str | None = None,
     timeout: float | None = None,
 ) -> Flow[P, R] | Callable[[Callable[P, StepNode[..., R]]], Flow[P, R]]:
-    """Make a function a flow: its body chains steps and returns the chain; as ``@flow`` or ``@flow(timeout=3600, …)``.
+    """Make a function a flow, by ``@flow`` or ``@flow(timeout=3600)``.
+
+    Its body chains steps and returns the chain.
 
     * ``schedule``: ``"rate(1 hour)"`` or ``"cron(0 6 * * ? *)"``, when EventBridge Scheduler starts the deployed flow
       with its parameters' defaults; ``timezone``: the cron's time zone, such as ``"Europe/Helsinki"``, default UTC. No
@@ -263,7 +274,10 @@ def _parameters(fn: Callable[..., object]) -> tuple[FlowParameter, ...]:
 
 
 def _call(fn: Callable[..., Chain], placeholders: list[Param]) -> object:
-    """Call the body with its placeholders, by position or by name as each parameter wants it."""
+    """Call the body with its placeholders.
+
+    They are passed by position or by name, as each parameter takes it.
+    """
     kinds = [parameter.kind for parameter in inspect.signature(fn).parameters.values()]
     names = list(inspect.signature(fn).parameters)
     by_name = {

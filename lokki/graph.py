@@ -24,7 +24,7 @@ class TaskEntry:
 
 @dataclass(frozen=True, slots=True)
 class MapOpenEntry:
-    """A map block: its inner steps run once for each item of the source's result."""
+    """A map block, whose steps run once for each item of the source."""
 
     source: AnyStep
     inner_steps: tuple[AnyStep, ...]
@@ -35,7 +35,7 @@ class MapOpenEntry:
 
 @dataclass(frozen=True, slots=True)
 class MapCloseEntry:
-    """The step that closes a map block: it gets the list of the items' results."""
+    """The step that closes a map block and gets the list of its results."""
 
     agg_step: AnyStep
     id: str
@@ -56,7 +56,10 @@ REQUIRED = Required()
 
 @dataclass(frozen=True, slots=True)
 class FlowParameter:
-    """A parameter of a flow: its name, its annotation, its default (``REQUIRED`` for none)."""
+    """A parameter of a flow.
+
+    ``default``: ``REQUIRED`` for a parameter that has none.
+    """
 
     name: str
     annotation: object = signatures.UNKNOWN
@@ -69,7 +72,10 @@ class FlowParameter:
 
 
 class Param:
-    """Stands for a flow's parameter while the flow is drawn; it can be passed to a step and refuses anything else."""
+    """Stands for a flow's parameter while the flow is drawn.
+
+    It can be passed to a step, and refuses anything else.
+    """
 
     __slots__ = ("_annotation", "_name")
 
@@ -156,7 +162,10 @@ class FlowGraph:
         return f"<flow {self.name}: {self.head}>"
 
     def __eq__(self, other: object) -> bool:
-        """Compare by identity; refuse comparing with a value, as in a test that takes calling a flow for running it."""
+        """Compare by identity, and refuse to compare with a value.
+
+        A test that does so takes calling a flow for running it.
+        """
         if not isinstance(other, FlowGraph):
             function = getattr(self.origin, "__name__", "the flow")
             raise FlowError(
@@ -169,7 +178,7 @@ class FlowGraph:
 
     @property
     def steps(self) -> tuple[AnyStep, ...]:
-        """The flow's steps, one occurrence of each name, in the order in which they first run."""
+        """The flow's steps, one of each name, in the order they first run."""
         first: dict[str, AnyStep] = {}
         for step in _steps(self.head):
             first.setdefault(step.name, step)
@@ -227,7 +236,10 @@ def _check_schedule(name: str, params: tuple[FlowParameter, ...], options: FlowO
 
 
 def _check_steps(steps: list[AnyStep]) -> None:
-    """Refuse two steps of one name: the name belongs to one function with one set of options, one Lambda."""
+    """Refuse two different steps of one name.
+
+    A name belongs to one function with one set of options: it is one Lambda function.
+    """
     by_name: dict[str, AnyStep] = {}
     for step in steps:
         first = by_name.setdefault(step.name, step)
@@ -257,12 +269,15 @@ def _check_links(chain: Chain) -> None:
                 f"{signatures.describe(_returns(chain.source))}: it takes a list or another iterable "
                 "(strings, bytes and mappings have no items that could be meant)."
             )
-        upstream, given, returned = chain.source, f"each item of {chain.source.name}()", item
+        upstream, source_text, returned = chain.source, f"each item of {chain.source.name}()", item
         for verb, step in zip(chain.joined, chain.inner_steps, strict=True):
             _check_link(
-                step, given, returned, inner_of=upstream if verb == "map" and upstream is not chain.source else None
+                step,
+                source_text,
+                returned,
+                inner_of=upstream if verb == "map" and upstream is not chain.source else None,
             )
-            upstream, given, returned = step, f"what {step.name}() returns for each item", _returns(step)
+            upstream, source_text, returned = step, f"what {step.name}() returns for each item", _returns(step)
     elif chain.upstream is None:
         _check_arguments(chain, ())
     elif isinstance(chain.upstream, MapBlock):
@@ -274,17 +289,17 @@ def _check_links(chain: Chain) -> None:
         _check_link(chain, f"what {chain.upstream.name}() returns", _returns(chain.upstream))
 
 
-def _check_link(step: AnyStep, given: str, returned: object, inner_of: AnyStep | None = None) -> None:
-    first = _check_arguments(step, (object(),), given)
-    wanted = _hint(step, first)
-    if signatures.accepts(wanted, returned):
+def _check_link(step: AnyStep, source_text: str, returned: object, inner_of: AnyStep | None = None) -> None:
+    first = _check_arguments(step, (object(),), source_text)
+    annotation = _hint(step, first)
+    if signatures.accepts(annotation, returned):
         return
     problem = (
-        f"{step.where}: {step.name}() takes {signatures.describe(wanted)} as {first!r}, "
-        f"but gets {given}: {signatures.describe(returned)}."
+        f"{step.where}: {step.name}() takes {signatures.describe(annotation)} as {first!r}, "
+        f"but gets {source_text}: {signatures.describe(returned)}."
     )
     item = signatures.element(returned)
-    if inner_of is not None and item is not None and signatures.accepts(wanted, item):
+    if inner_of is not None and item is not None and signatures.accepts(annotation, item):
         problem = (
             f"{problem} Nested .map() is not supported: inside a map block .map({step.name}) runs on each item's "
             f"result. Close the block with .agg() before mapping over what {inner_of.name}() returns."
@@ -292,8 +307,11 @@ def _check_link(step: AnyStep, given: str, returned: object, inner_of: AnyStep |
     raise FlowError(problem)
 
 
-def _check_arguments(step: AnyStep, upstream: tuple[object, ...], given: str = "") -> str:
-    """Check that the step can be called as the flow calls it; return the name of the parameter that upstream fills."""
+def _check_arguments(step: AnyStep, upstream: tuple[object, ...], source_text: str = "") -> str:
+    """Check that a step can be called as the flow calls it.
+
+    Returns the name of the parameter that ``upstream`` fills. ``source_text``: says what that is.
+    """
     signature = signatures.signature(step.fn)
     arguments = step.arguments
     args, kwargs = (arguments.args, arguments.kwargs) if arguments else ((), {})
@@ -302,15 +320,15 @@ def _check_arguments(step: AnyStep, upstream: tuple[object, ...], given: str = "
         parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
         for parameter in signature.parameters.values()
     ):
-        raise FlowError(f"{where}{step.name}() takes no argument, but gets {given}. Give it a first parameter.")
+        raise FlowError(f"{where}{step.name}() takes no argument, but gets {source_text}. Give it a first parameter.")
     try:
         bound = signature.bind(*upstream, *args, **kwargs)
     except TypeError as error:
         if signatures.is_decorated(step.fn) and _binds(step.fn, (*upstream, *args), kwargs):
             return ""
-        after = f" Its first argument is {given}." if upstream else ""
+        first = f" Its first argument is {source_text}." if upstream else ""
         raise FlowError(
-            f"{where}{step.name}{signature} cannot be called as the flow calls it: {error}.{after} "
+            f"{where}{step.name}{signature} cannot be called as the flow calls it: {error}.{first} "
             f"Bind what is missing in the flow: {step.name}(…)."
         ) from None
     for name, value in bound.arguments.items():
@@ -321,7 +339,10 @@ def _check_arguments(step: AnyStep, upstream: tuple[object, ...], given: str = "
 
 
 def _binds(fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-    """Tell whether a decorated function takes these arguments, of which its decorator may add and remove some."""
+    """Tell whether a decorated function takes these arguments.
+
+    Its decorator may add some and remove some, so the wrapper's own signature counts.
+    """
     try:
         inspect.signature(fn, follow_wrapped=False).bind(*args, **kwargs)
     except (TypeError, ValueError):
@@ -330,19 +351,22 @@ def _binds(fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str
 
 
 def _check_parameter(step: AnyStep, name: str, placeholder: Param) -> None:
-    wanted, given = _hint(step, name), parameter_annotation(placeholder)
-    if not signatures.accepts(wanted, given):
+    annotation, passed = _hint(step, name), parameter_annotation(placeholder)
+    if not signatures.accepts(annotation, passed):
         raise FlowError(
-            f"{step.where}: {step.name}() takes {signatures.describe(wanted)} as {name!r}, but the flow's parameter "
-            f"{parameter_name(placeholder)!r} is {signatures.describe(given)}."
+            f"{step.where}: {step.name}() takes {signatures.describe(annotation)} as {name!r}, but the flow's "
+            f"parameter {parameter_name(placeholder)!r} is {signatures.describe(passed)}."
         )
 
 
 def _check_is_annotated(step: AnyStep, name: str, placeholder: Param) -> None:
-    """Refuse to hand a date, say, to a parameter without an annotation: the step would get its JSON, a string."""
-    given = parameter_annotation(placeholder)
-    if name not in signatures.hints(step.fn) and not signatures.is_json(given):
-        kind = signatures.describe(given)
+    """Refuse to hand what is no JSON to a parameter without an annotation.
+
+    A step would get the JSON of a date, say, which is a string.
+    """
+    passed = parameter_annotation(placeholder)
+    if name not in signatures.hints(step.fn) and not signatures.is_json(passed):
+        kind = signatures.describe(passed)
         raise FlowError(
             f"{step.where}: {step.name}() takes {name!r} without an annotation, so it would get the JSON of the flow's "
             f"parameter {parameter_name(placeholder)!r} and no {kind}. Annotate it: {name}: {kind}."
@@ -350,7 +374,10 @@ def _check_is_annotated(step: AnyStep, name: str, placeholder: Param) -> None:
 
 
 def _hint(step: AnyStep, name: str) -> object:
-    """Return the annotation that binds a step: none where a decorator may have changed what it takes and returns."""
+    """Return the annotation that binds a step.
+
+    Where a decorator may have changed what the function takes and returns, there is none.
+    """
     if signatures.is_decorated(step.fn):
         return signatures.UNKNOWN
     return signatures.hints(step.fn).get(name, signatures.UNKNOWN)

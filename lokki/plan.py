@@ -271,7 +271,10 @@ def fill(template: Template, params: Mapping[str, Json]) -> Json:
 
 
 def template_to_json(template: Template) -> Json:
-    """Write a template: a parameter's place as ``{"$param": name}``, a ``$`` that begins a key doubled."""
+    """Write a template as JSON.
+
+    The place of a parameter is ``{"$param": name}``; in a dict of the user's, a ``$`` that begins a key is doubled.
+    """
     if isinstance(template, ParamRef):
         return {_PARAMETER: template.name}
     if isinstance(template, list):
@@ -282,7 +285,10 @@ def template_to_json(template: Template) -> Json:
 
 
 def template_from_json(value: object) -> Template:
-    """Read what `template_to_json` wrote. Raises TypeError for what is no JSON."""
+    """Read what `template_to_json` wrote.
+
+    Raises TypeError for what is no JSON.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list):
@@ -304,7 +310,10 @@ def _annotation(param: FlowParameter) -> str:
 
 
 def _parameter_json(value: object, param: FlowParameter) -> Json:
-    """Return the parameter's JSON: a value of the annotated type, or JSON that makes one."""
+    """Return the JSON of a value for a parameter.
+
+    The value is of the annotated type, or JSON that makes one.
+    """
     try:
         return parameter_json(value, param.annotation)
     except ChangeError:
@@ -356,7 +365,7 @@ def _arguments(step: AnyStep, reads: Reads) -> tuple[Argument, ...]:
 
 
 def _positional(parameters: list[inspect.Parameter], skipped: int) -> Iterator[tuple[str, bool]]:
-    """Name the parameters of arguments by position, and say which are variadic.
+    """Yield the parameters of arguments by position, and which are variadic.
 
     A decorator may add arguments by position that are for no parameter in particular: they get no name.
     """

@@ -136,7 +136,10 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
 
 
 def plan_from_json(value: object) -> Plan:
-    """Read a plan. Raises StoreError for a format, a kind of operation or a field that this lokki does not know."""
+    """Read a plan.
+
+    Raises StoreError for a format, a kind of operation or a field that this lokki does not know.
+    """
     form = value.get("format") if isinstance(value, dict) else None
     if form != PLAN_FORMAT:
         raise StoreError(f"the plan has the format {form!r}, of which this lokki knows nothing. Install a newer lokki.")
@@ -227,14 +230,18 @@ def _read_reads(reads: _Output | _Item | _Results | None) -> Reads:
 
 
 def outline(plan: Plan) -> Plan:
-    """Return a plan's operations alone: without arguments, parameters and options of the flow."""
+    """Return the operations of a plan and who reads what, without arguments.
+
+    Parameters and options of the flow are left out, too.
+    """
     return Plan(plan.flow, (), tuple(map(_outline_of, plan.ops)), FlowOptions())
 
 
 def plan_comment(plan: Plan) -> str:
-    """Write the comment of a flow's state machine: words for people, and the outline of its plan for readers.
+    """Write the comment of a flow's state machine.
 
-    Arguments may be large, and a definition has at most 1 MiB:
+    It has words for people, and the outline of the plan for `plan_from_definition`. Arguments are left out, since they
+    may be large, and a definition has at most 1 MiB:
     https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
     """
     return f"{plan.flow}, built by lokki. {msgspec.json.encode(plan_to_json(outline(plan))).decode()}"
@@ -289,7 +296,10 @@ class _OldMachine(msgspec.Struct, frozen=True):
 
 
 class _OldLine:
-    """A flow of lokki 0.1, which was a line of calls and map blocks, put together from its parts."""
+    """A flow of lokki 0.1, put together from its parts.
+
+    It was a line of calls and map blocks.
+    """
 
     def __init__(self, flow: str) -> None:
         self._flow = flow
@@ -302,7 +312,10 @@ class _OldLine:
         self._reads = Output(call_id)
 
     def add_map(self, calls: list[tuple[str, str]], options: MapOptions) -> None:
-        """Add a map block over the last call: the ids and steps of its calls. Raises StoreError where there is none."""
+        """Add a map block over the last call, of calls by their ids and steps.
+
+        Raises StoreError where there is no last call.
+        """
         source = self._ops[-1] if self._ops else None
         if not isinstance(source, Call) or not calls:
             raise StoreError("the run's plan cannot be read: it has a map that follows no step. Start a new run.")
@@ -318,9 +331,10 @@ class _OldLine:
 
 
 def plan_from_lines(flow: str, lines: list[str]) -> Plan:
-    """Read the operations of a plan from the lines that lokki 0.1 kept of it in ``run.json``.
+    """Read the operations of a plan from the lines of a ``run.json``.
 
-    An argument's name with ``->`` in it misleads it, as it did then: lines have no quotes around such names.
+    They are of lokki 0.1, which kept no JSON of plans. An argument's name with ``->`` in it misleads the reader, as it did
+    then: lines have no quotes around such names.
     """
     line = _OldLine(flow)
     for text in lines:
@@ -339,9 +353,10 @@ def _old_call(text: str) -> tuple[str, str]:
 
 
 def _plan_from_states(definition: Json) -> Plan:
-    """Read the operations of a plan from the states of a machine that lokki 0.1 built.
+    """Read the operations of a plan from the states of a machine.
 
-    The names of steps are not known; the ids of calls stand for them.
+    It is one that lokki 0.1 built, without JSON of the plan in its comment. The names of steps are not known; the ids of
+    calls stand for them.
     """
     line = _OldLine("")
     try:

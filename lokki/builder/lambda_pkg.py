@@ -82,7 +82,7 @@ def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
     first = next(plan.calls).id
     maps: dict[str, Json] = {op.id: op.options.tolerate for op in plan.fan_outs}
     inner: dict[str, Json] = {call.id: maps[op.id] for op in plan.fan_outs for call in op.calls}
-    described: dict[str, dict[str, Json]] = {}
+    steps: dict[str, dict[str, Json]] = {}
     for call in plan.calls:
         arguments: list[Json] = [
             {
@@ -93,14 +93,14 @@ def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
             }
             for argument in call.arguments
         ]
-        described.setdefault(call.step, {})[call.id] = {
+        steps.setdefault(call.step, {})[call.id] = {
             "reads": _READS[type(call.reads)],
             "arguments": arguments,
             "fans_out": call.fans_out,
             "first": call.id == first,
             "tolerate": maps[call.reads.id] if isinstance(call.reads, Results) else inner.get(call.id),
         }
-    return described
+    return steps
 
 
 def repository(flow_name: str, step_name: str) -> str:

@@ -59,6 +59,9 @@ def machine_of(plan: Plan) -> Machine:
 
 
 def _states_of(call: Call) -> Iterator[str]:
-    """Yield the names of a call's tasks: its own, and those for what its function had no memory for."""
+    """Yield the names of a call's tasks.
+
+    There is its own, and those for what its function had no memory for.
+    """
     for suffix in ("", LARGER_SUFFIX, PART_SUFFIX):
         yield state_of(call) + suffix

@@ -6,7 +6,7 @@ from lokki.plan import Call, FanOut, Plan, arguments_text
 
 
 def draw(plan: Plan) -> str:
-    """Draw a plan from top to bottom; the steps of a map block are set in.
+    """Draw a plan from top to bottom, the steps of map blocks set in.
 
     ::
 

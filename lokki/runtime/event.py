@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import msgspec
 
@@ -24,7 +23,12 @@ _READS: dict[str | None, Reads] = {None: None, "output": Output(""), "item": Ite
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An item of a map block on its way: its index, and where its value is, or why it failed earlier in its batch."""
+    """An item of a map block on its way.
+
+    * ``index``: of the item in its block.
+    * ``ref``: where its value is.
+    * ``failed``: why it failed earlier in its batch.
+    """
 
     index: int
     ref: Ref
@@ -32,13 +36,19 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Spilled(msgspec.Struct, frozen=True):
-    """The entries of a batch in an object of their own, because they are too many bytes for a state."""
+    """The entries of a batch that are too many bytes for a state.
+
+    They are in an object of their own.
+    """
 
     url: str
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The items of a batch, in order. ``of``: the entries of the whole batch, where these are a part of it."""
+    """The items of a batch, in order.
+
+    ``of``: how many entries the whole batch has, where these are a part of it.
+    """
 
     entries: tuple[Entry | Spilled, ...]
     of: int = 0
@@ -55,7 +65,11 @@ type Input = Ref | Entry | Batch | ResultsKey | None
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One invocation: which call of which run, with which parameters, on what. ``attempt`` counts from 1."""
+    """One invocation: which call of which run, on what.
+
+    * ``params``: the flow's parameters that the call uses.
+    * ``attempt``: counts from 1.
+    """
 
     run_id: str
     call: Call
@@ -65,19 +79,24 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class HandledCall(msgspec.Struct, frozen=True):
-    """A call that a function handles, as its package says; ``first``: it validates the parameters of the flow.
+    """A call that a function handles, as its package describes it.
 
-    ``reads_told``: whether the package says what the call reads; where it does not, the event does.
+    * ``first``: whether it validates the parameters of the flow.
+    * ``tolerate``: how many items of its map may fail.
+    * ``reads_known``: whether the package says what the call reads; where it does not, the event does.
     """
 
     call: Call
     first: bool
     tolerate: int | float | None = None
-    reads_told: bool = True
+    reads_known: bool = True
 
 
 def parse_event(event: object, calls: Mapping[str, HandledCall]) -> Request:
-    """Check an event. Raises EventError that names the field that is wrong, and no value of it."""
+    """Check an event.
+
+    Raises EventError that names the field that is wrong, and no value of it.
+    """
     if not isinstance(event, dict):
         raise EventError(f"the event is {_kind(event)}, not an object with run_id, call and params.")
     run_id, params, attempt = event.get("run_id"), event.get("params", {}), event.get("attempt", 0)
@@ -95,23 +114,26 @@ def parse_event(event: object, calls: Mapping[str, HandledCall]) -> Request:
     if type(attempt) is not int or not 0 <= attempt < _MOST:
         raise EventError(f"the event's attempt is {_kind(attempt)}, not the number of retries before it.")
     handled = calls[call_id]
-    call, given = handled.call, _input(event)
-    reads = _read_by(given)
-    if not handled.reads_told:
+    call, payload = handled.call, _input(event)
+    reads = _read_by(payload)
+    if not handled.reads_known:
         call = replace(call, reads=reads)
     elif not _fits(call.reads, reads):
         raise EventError(f"the event has {_described(reads)} for {call_id}(), which reads {_described(call.reads)}.")
     missing = () if handled.first else sorted(set(call.params) - params.keys())
     if missing:
         raise EventError(f"the event's params lack {', '.join(missing)}, which {call_id}() takes.")
-    return Request(run_id, call, params, given, attempt + 1)
+    return Request(run_id, call, params, payload, attempt + 1)
 
 
-def parse_entry(given: Json) -> Entry:
-    """Read an item as manifests, replies of inner steps and batches have it. Raises EventError for anything else."""
-    if not isinstance(given, dict):
-        raise EventError(f"an item is {_kind(given)}, not an object with an index.")
-    fields = {**given}
+def parse_entry(value: Json) -> Entry:
+    """Read an item as manifests, replies of inner steps and batches have it.
+
+    Raises EventError for anything else.
+    """
+    if not isinstance(value, dict):
+        raise EventError(f"an item is {_kind(value)}, not an object with an index.")
+    fields = {**value}
     index = fields.pop("index", None)
     if type(index) is not int or not 0 <= index < _MOST:
         raise EventError("an item has no index.")
@@ -123,7 +145,10 @@ def parse_entry(given: Json) -> Entry:
 
 
 def plain_text(text: str) -> str:
-    """Return a message as it may travel in events and logs: encodable, and of at most 8,000 characters."""
+    """Return a message as it may travel in events and logs.
+
+    It can be encoded, and has at most 8,000 characters.
+    """
     return text[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
@@ -134,76 +159,81 @@ def parse_calls(step_name: str, calls: Mapping[str, Json]) -> dict[str, HandledC
     """
     if not calls:
         raise EventError("the handler has no calls.")
-    return {call_id: _handled_call(step_name, call_id, described) for call_id, described in calls.items()}
+    return {call_id: _handled_call(step_name, call_id, fields) for call_id, fields in calls.items()}
 
 
-def _handled_call(step_name: str, call_id: str, described: Json) -> HandledCall:
-    if not isinstance(described, dict):
-        raise EventError(f"the handler's call {call_id!r} is {_kind(described)}, not an object.")
-    arguments, reads = described.get("arguments", []), described.get("reads")
+def _handled_call(step_name: str, call_id: str, fields: Json) -> HandledCall:
+    if not isinstance(fields, dict):
+        raise EventError(f"the handler's call {call_id!r} is {_kind(fields)}, not an object.")
+    arguments, reads = fields.get("arguments", []), fields.get("reads")
     if not isinstance(arguments, list):
         raise EventError(f"the arguments of the handler's call {call_id!r} are {_kind(arguments)}, not a list.")
     if not isinstance(reads, str | None) or reads not in _READS:
         raise EventError(f"the handler's call {call_id!r} reads what it does not know: output, item or results.")
-    tolerate = cast("int | float | None", described.get("tolerate"))
+    tolerate = fields.get("tolerate")
+    if not isinstance(tolerate, int | float | None):
+        raise EventError(f"the handler's call {call_id!r} tolerates {_kind(tolerate)}, not a number of items.")
     MapOptions(tolerate=tolerate)  # checks it
     call = Call(
-        call_id, step_name, tuple(map(_argument, arguments)), _READS[reads], fans_out=described.get("fans_out") is True
+        call_id, step_name, tuple(map(_argument, arguments)), _READS[reads], fans_out=fields.get("fans_out") is True
     )
-    return HandledCall(call, described.get("first") is True, tolerate, "reads" in described)
+    return HandledCall(call, fields.get("first") is True, tolerate, "reads" in fields)
 
 
-def _argument(described: Json) -> Argument:
-    keyword = described.get("keyword") if isinstance(described, dict) else None
-    name = described.get("parameter") if isinstance(described, dict) else None
-    if not isinstance(described, dict) or not isinstance(name, str) or not isinstance(keyword, str | None):
+def _argument(fields: Json) -> Argument:
+    keyword = fields.get("keyword") if isinstance(fields, dict) else None
+    name = fields.get("parameter") if isinstance(fields, dict) else None
+    if not isinstance(fields, dict) or not isinstance(name, str) or not isinstance(keyword, str | None):
         raise EventError("an argument in the handler has no parameter's name.")
-    return Argument(name, template_from_json(described.get("value")), keyword, described.get("variadic") is True)
+    return Argument(name, template_from_json(fields.get("value")), keyword, fields.get("variadic") is True)
 
 
 def _input(event: dict[str, Json]) -> Input:
-    """Find what the call runs on: one item, a batch of items, the results of a map block, one value, or nothing."""
+    """Find what the call runs on.
+
+    That is one item, a batch of items, the results of a map block, one value, or nothing.
+    """
     names = [name for name in ("item", "items", "input") if event.get(name) is not None]
     if len(names) > 1:
         raise EventError(f"the event has {' and '.join(names)}, of which a call takes one.")
     if not names:
         return None
-    given = event[names[0]]
+    value = event[names[0]]
     if names == ["item"]:
-        return parse_entry(given)
+        return parse_entry(value)
     if names == ["items"]:
-        if not isinstance(given, list):
-            raise EventError(f"the event's items are {_kind(given)}, not a list.")
-        whole = event.get("items_of_batch", len(given))
-        if type(whole) is not int or not len(given) <= whole < _MOST:
+        if not isinstance(value, list):
+            raise EventError(f"the event's items are {_kind(value)}, not a list.")
+        whole = event.get("items_of_batch", len(value))
+        if type(whole) is not int or not len(value) <= whole < _MOST:
             raise EventError("the event's items_of_batch is no number of items, or less than the event has.")
-        return Batch(tuple(map(_entry_of_batch, given)), whole)
-    if isinstance(given, dict) and "results_manifest_key" in given:
-        key, count = given["results_manifest_key"], given.get("items")
+        return Batch(tuple(map(_entry_of_batch, value)), whole)
+    if isinstance(value, dict) and "results_manifest_key" in value:
+        key, count = value["results_manifest_key"], value.get("items")
         if not isinstance(key, str) or type(count) is not int or not 0 <= count < _MOST:
             raise EventError("the event's input has no results_manifest_key and number of items of a map.")
         return ResultsKey(key, count)
-    return _ref(given, "the event's input")
+    return _ref(value, "the event's input")
 
 
-def _entry_of_batch(given: Json) -> Entry | Spilled:
-    if isinstance(given, dict) and given.keys() == {"entries_url"}:
-        url = given["entries_url"]
+def _entry_of_batch(value: Json) -> Entry | Spilled:
+    if isinstance(value, dict) and value.keys() == {"entries_url"}:
+        url = value["entries_url"]
         if isinstance(url, str):
             return Spilled(url)
-    return parse_entry(given)
+    return parse_entry(value)
 
 
-def _failed(given: Json) -> dict[str, Json]:
-    if not isinstance(given, dict) or given.keys() != {"step", "error", "message"}:
-        raise EventError(f"the failure of an item is {_kind(given)}, not one with step, error and message.")
-    if not all(isinstance(text, str) for text in given.values()):
+def _failed(failure: Json) -> dict[str, Json]:
+    if not isinstance(failure, dict) or failure.keys() != {"step", "error", "message"}:
+        raise EventError(f"the failure of an item is {_kind(failure)}, not one with step, error and message.")
+    if not all(isinstance(text, str) for text in failure.values()):
         raise EventError("the failure of an item has a step, error or message that is no string.")
-    return {name: plain_text(str(text)) for name, text in given.items()}
+    return {name: plain_text(str(text)) for name, text in failure.items()}
 
 
-def _read_by(given: Input) -> Reads:
-    match given:
+def _read_by(payload: Input) -> Reads:
+    match payload:
         case None:
             return None
         case Entry() | Batch():
@@ -214,9 +244,12 @@ def _read_by(given: Input) -> Reads:
             return Output("")
 
 
-def _fits(told: Reads, found: Reads) -> bool:
-    """Tell whether an event has what a call reads; inside a map block, the output of a step comes as an item, too."""
-    return type(told) is type(found) or (isinstance(told, Output) and isinstance(found, Item))
+def _fits(declared: Reads, received: Reads) -> bool:
+    """Tell whether an event has what a call reads.
+
+    Inside a map block, the output of a step comes as an item, too.
+    """
+    return type(declared) is type(received) or (isinstance(declared, Output) and isinstance(received, Item))
 
 
 def _described(reads: Reads) -> str:
@@ -231,11 +264,11 @@ def _described(reads: Reads) -> str:
             return "one input"
 
 
-def _ref(given: Json, name: str) -> Ref:
+def _ref(value: Json, name: str) -> Ref:
     try:
-        return ref_from_json(given)
+        return ref_from_json(value)
     except LokkiError:
-        raise EventError(f"{name} is {_kind(given)}, not a reference to a value.") from None
+        raise EventError(f"{name} is {_kind(value)}, not a reference to a value.") from None
 
 
 def _kind(value: object) -> str:

@@ -68,9 +68,7 @@ def packaged_handler(handler_file: str) -> Handler:
         raise ConfigError(f"{path} cannot be read: {error}. Build the flow again.") from None
     step, flow = packaged.step.load(), packaged.flow.load()
     if not isinstance(step, StepNode) or not isinstance(flow, Flow):
-        raise ConfigError(
-            f"{path} names {packaged.step} and {packaged.flow}, which are no step and no flow. Build again."
-        )
+        raise ConfigError(f"{path} names what is no step or no flow. Build the flow again.")
     return make_handler(step, flow=flow, calls=calls)
 
 
@@ -114,14 +112,17 @@ def make_handler(
 
 
 def _prepare_for_programs(environ: MutableMapping[str, str]) -> None:
-    """Let steps start programs of packages by their names, as they can in an environment that is active here."""
+    """Let steps start programs of packages by their names.
+
+    They can do so in an environment that is active here, too.
+    """
     root = environ.get("LAMBDA_TASK_ROOT", "")
     # What installs packages into a folder puts their programs into bin/ there, where Lambda does not look.
     folder = f"{root}/bin" if root else ""
-    before = environ.get("PATH", os.defpath)
+    path = environ.get("PATH", os.defpath)
     # Not Path.is_dir(): a cold start need not import pathlib.
-    if folder and os.path.isdir(folder) and folder not in before.split(os.pathsep):  # noqa: PTH112
-        environ["PATH"] = f"{before}{os.pathsep}{folder}"
+    if folder and os.path.isdir(folder) and folder not in path.split(os.pathsep):  # noqa: PTH112
+        environ["PATH"] = f"{path}{os.pathsep}{folder}"
     # Where the runtime imports packages from, programs in Python do not look by themselves: neither those in bin/, nor
     # `python -m` in another directory.
     others = environ.get("PYTHONPATH", "")
@@ -146,14 +147,20 @@ class _Function:
         self._settings: Settings | None = None
 
     def start(self) -> None:
-        """Read the environment anew, and make a store without connections and keys from before."""
+        """Read the environment anew, and make a new store.
+
+        It has no connections and no keys yet.
+        """
         # After a restore, the clock by which obstore's keys expire may have stood still since the snapshot.
         self._settings = None
         if self._environ.get("LOKKI_ARTIFACT_BUCKET"):
             self.settings()
 
     def settings(self) -> Settings:
-        """Read the environment, once. Raises ConfigError for what is missing or wrong."""
+        """Read the environment, once.
+
+        Raises ConfigError for what is missing or wrong.
+        """
         if self._settings is None:
             bucket, flow = self._environ.get("LOKKI_ARTIFACT_BUCKET"), self._environ.get("LOKKI_FLOW_NAME")
             if not bucket or not flow:
@@ -191,18 +198,21 @@ def _inline_limit(environ: Mapping[str, str]) -> int:
 
 
 def _about(log: Log, request: Request) -> Log:
-    given = request.input
+    payload = request.input
     return log.about(
         run=request.run_id,
         call=request.call.id,
-        item=given.index if isinstance(given, Entry) else None,
-        items=len(given.entries) if isinstance(given, Batch) else None,
+        item=payload.index if isinstance(payload, Entry) else None,
+        items=len(payload.entries) if isinstance(payload, Batch) else None,
         attempt=request.attempt,
     )
 
 
 def _raise_by_name(error: Exception, retry: Retry | None, log: Log, began: float) -> NoReturn:
-    """Log a failure and raise it: the step's own error by the name that Step Functions knows, lokki's as it is."""
+    """Log a failure and raise it.
+
+    The step's own error is raised by the name that Step Functions knows, one of lokki's as it is.
+    """
     if not isinstance(error, StepFailedError) or error.__cause__ is None:
         log.write("ERROR", "failure", error=type(error).__name__, seconds=_since(began))
         raise error
@@ -217,9 +227,9 @@ def _raise_by_name(error: Exception, retry: Retry | None, log: Log, began: float
 
 
 def error_name(error: BaseException, retry: Retry | None) -> str:
-    """Return the name of the class in ``Retry.on`` that an error is an instance of, or its own.
+    """Return the name by which Step Functions is told of an error.
 
-    Step Functions compares the names of errors and knows no subclasses
+    It is that of the class in ``Retry.on`` that the error is an instance of, or else of its own class. Step Functions compares the names of errors and knows no subclasses
     (https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html), so an error that only happens
     to have the name of another class in ``Retry.on`` gets the name of its module, too.
 
@@ -227,11 +237,11 @@ def error_name(error: BaseException, retry: Retry | None) -> str:
     ('OSError', 'KeyError')
     """
     kind = type(error)
-    wanted = retry.on if retry is not None else ()
-    match = next((each for each in wanted if isinstance(error, each)), None)
+    retried = retry.on if retry is not None else ()
+    match = next((other for other in retried if isinstance(error, other)), None)
     if match is not None:
         return match.__name__
-    taken = kind.__name__ in {each.__name__ for each in wanted}
+    taken = kind.__name__ in {other.__name__ for other in retried}
     return f"{kind.__module__}.{kind.__qualname__}" if taken else kind.__name__
 
 

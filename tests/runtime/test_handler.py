@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from lokki.errors import (
     StoreError,
     TooManyFailuresError,
 )
-from lokki.runtime.handler import MOST_INLINE, error_name, make_handler
+from lokki.runtime.handler import MOST_INLINE, error_name, make_handler, packaged_handler
 from lokki.store import codec
 
 KIB = 1024
@@ -721,12 +722,30 @@ def test_an_inline_limit_that_is_no_number_ends_the_start(cloud: Cloud, text: st
         ({"a": {"arguments": [1]}}, EventError),
         ({"a": {"arguments": [{"parameter": 1, "value": 1}]}}, EventError),
         ({"a": {"arguments": [{"parameter": "x", "keyword": 1, "value": 1}]}}, EventError),
-        ({"a": {"tolerate": "some"}}, FlowError),
+        ({"a": {"tolerate": "some"}}, EventError),
+        ({"a": {"tolerate": -1}}, FlowError),
     ],
 )
 def test_a_handler_that_was_edited_by_hand_does_not_start(calls: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         make_handler(hand_on, calls=calls, environ={})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"flow": {"name": "f", "module": "os", "attribute": "sep"}, "step": 1, "calls": {}}'],
+)
+def test_a_step_json_that_no_build_wrote_does_not_start(tmp_path: Path, text: str) -> None:
+    (tmp_path / "step.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"step\.json cannot be read: .*\. Build the flow again\.$"):
+        packaged_handler(str(tmp_path / "handler.py"))
+
+
+def test_a_step_json_that_names_no_step_does_not_start(tmp_path: Path) -> None:
+    place = {"name": "sep", "module": "os", "attribute": "sep"}
+    (tmp_path / "step.json").write_text(json.dumps({"flow": place, "step": place, "calls": {}}))
+    with pytest.raises(ConfigError, match=r"step\.json names what is no step or no flow\. Build the flow again\.$"):
+        packaged_handler(str(tmp_path / "handler.py"))
 
 
 def test_a_required_parameter_that_is_missing_is_named(cloud: Cloud) -> None:
