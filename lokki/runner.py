@@ -186,7 +186,7 @@ class LocalRunner:
             if records:
                 latest = records[0].run_id
                 reason = f"the latest, {latest}, is finished; --resume {latest} gives its result."
-            raise RunFolderError(f"no run of {flow} in {self.runs.folder} needs to go on: {reason}")
+            raise RunFolderError(f"no run of {flow} in {self.runs.folder} is left to resume: {reason}")
         return unfinished[0].run_id
 
     def _importable(self, graph: FlowGraph, plan: Plan) -> FlowReference | None:

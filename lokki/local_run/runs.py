@@ -116,7 +116,7 @@ class Runs:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not (self.folder / record.run_id).exists():
                 raise RunFolderError(f"the folder {self.folder / record.run_id} cannot be made: {error}.") from error
             raise RunFolderError(
-                f"there is a run {record.run_id!r} already. Go on with it by --resume {record.run_id}, "
+                f"there is a run {record.run_id!r} already. Resume it by --resume {record.run_id}, "
                 "or choose another id."
             ) from None
 

@@ -130,7 +130,7 @@ class LocalRun:
                 raise damaged(f"{self._folder.outcome_path(step_id)} is not there any more")
             raise StoreError(
                 f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
-                f"Go on with it by --resume {self._record.run_id}."
+                f"Resume it by --resume {self._record.run_id}."
             )
 
 
@@ -243,7 +243,7 @@ class JournalItems:
         if results.status[index] == PENDING:
             return StoreError(
                 f"item {index} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
-                f"Go on with it by --resume {run_id}."
+                f"Resume it by --resume {run_id}."
             )
         return StoreError(
             f"what {step}() returned for item {index} is not kept: of a map block, a run keeps the results of its last "

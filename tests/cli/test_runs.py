@@ -28,7 +28,7 @@ def test_a_new_run_has_a_folder_with_its_record(runs: Runs, tmp_path: Path) -> N
 
 def test_two_runs_cannot_have_one_id(runs: Runs) -> None:
     runs.new(RECORD)
-    with pytest.raises(RunFolderError, match=r"there is a run 'one' already\. Go on with it by --resume one"):
+    with pytest.raises(RunFolderError, match=r"there is a run 'one' already\. Resume it by --resume one"):
         runs.new(replace(RECORD, flow="other"))
     assert runs.load("one") == RECORD
     assert [path.name for path in runs.folder.iterdir()] == ["one"]

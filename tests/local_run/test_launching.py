@@ -185,7 +185,7 @@ def test_a_run_is_resumed_with_its_parameters(tmp_path: Path) -> None:
     flag.write_text("green")
     assert reading_flow.using(root=runs).resume() == "green"
     assert reading_flow.using(root=runs).resume(run_id) == "green"
-    with pytest.raises(RunFolderError, match=r"no run of reading-flow in .* needs to go on"):
+    with pytest.raises(RunFolderError, match=r"no run of reading-flow in .* is left to resume"):
         reading_flow.using(root=runs).resume()
     assert [run.status for run in lokki.local("reading-flow", runs).runs()] == ["finished"]
 

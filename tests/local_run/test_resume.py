@@ -262,7 +262,7 @@ def test_another_flows_run_is_refused(local: Local) -> None:
 
 
 def test_there_must_be_a_run_to_go_on_with(local: Local) -> None:
-    with pytest.raises(RunFolderError, match="needs to go on: there is none"):
+    with pytest.raises(RunFolderError, match="is left to resume: there is none"):
         local.resume(steps.doubled())
     local.run(steps.doubled(), run_id="one")
     with pytest.raises(RunFolderError, match="the latest, one, is finished"):

@@ -199,10 +199,10 @@ def test_a_run_that_failed_has_what_it_finished_and_says_what_it_has_not(tmp_pat
     third = items(run.step("third"))
     assert list(third[:2]) == [2, 22]
     assert error_of(lambda: third[5]) == (
-        "StoreError: item 5 of numbers() has no result: the run one is failed. Go on with it by --resume one."
+        "StoreError: item 5 of numbers() has no result: the run one is failed. Resume it by --resume one."
     )
     assert error_of(lambda: run.step("total")) == (
-        "StoreError: the run one has no result of total(): it is failed. Go on with it by --resume one."
+        "StoreError: the run one has no result of total(): it is failed. Resume it by --resume one."
     )
     Path(f"{log}.fail.20").unlink()
     here.resume(steps.chained())
