@@ -333,8 +333,8 @@ class _OldLine:
 def plan_from_lines(flow: str, lines: list[str]) -> Plan:
     """Read the operations of a plan from the lines of a ``run.json``.
 
-    They are of lokki 0.1, which kept no JSON of plans. An argument's name with ``->`` in it misleads the reader, as it did
-    then: lines have no quotes around such names.
+    They are of lokki 0.1, which kept no JSON of plans. An argument's name with ``->`` in it misleads the reader, as it
+    did then: lines have no quotes around such names.
     """
     line = _OldLine(flow)
     for text in lines:
@@ -355,8 +355,8 @@ def _old_call(text: str) -> tuple[str, str]:
 def _plan_from_states(definition: Json) -> Plan:
     """Read the operations of a plan from the states of a machine.
 
-    It is one that lokki 0.1 built, without JSON of the plan in its comment. The names of steps are not known; the ids of
-    calls stand for them.
+    It is one that lokki 0.1 built, without JSON of the plan in its comment. The names of steps are not known; the ids
+    of calls stand for them.
     """
     line = _OldLine("")
     try:

@@ -229,7 +229,8 @@ def _raise_by_name(error: Exception, retry: Retry | None, log: Log, began: float
 def error_name(error: BaseException, retry: Retry | None) -> str:
     """Return the name by which Step Functions is told of an error.
 
-    It is that of the class in ``Retry.on`` that the error is an instance of, or else of its own class. Step Functions compares the names of errors and knows no subclasses
+    It is that of the class in ``Retry.on`` that the error is an instance of, or else of its own class. Step Functions
+    compares the names of errors and knows no subclasses
     (https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html), so an error that only happens
     to have the name of another class in ``Retry.on`` gets the name of its module, too.
 
