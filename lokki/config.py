@@ -104,7 +104,7 @@ class _Settings:
 
 @dataclass(frozen=True, slots=True)
 class RolesConfig(_Settings):
-    """ARNs of existing IAM roles; "" for one that lokki makes.
+    """ARNs of existing IAM roles, or "" for those that lokki makes.
 
     - ``pipeline``: of the state machine
     - ``lambda_``: of the functions

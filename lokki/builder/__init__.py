@@ -13,9 +13,9 @@ A build compiles what `lokki.plan` has lowered. Its stages, which `builder.Build
 5. `packages.folder.write_bundle` puts the bundle in place of the last build.
 
 The definition is made of `tasks`, with rules of `retries` for what fails; `halving` adds the search for the item at
-fault where a batch runs out of memory. `placeholders` lists what the definition leaves open, and what fills it. The
-template has the functions with their `environment`, and the roles of `permissions`, and is written by `template_text`.
-`checks` is ``build --check``: limits of AWS, and cfn-lint.
+fault where a batch runs out of memory, and `states` says which state is which call. `placeholders` lists what the
+definition leaves open, and what fills it. The template has the functions with their `environment`, and the roles of
+`permissions`, and is written by `template_text`. `checks` is ``build --check``: limits of AWS, and cfn-lint.
 
 `lokki.emulator` runs what was written, `lokki.deploy` deploys it, and `lokki.estimate` counts what it would do.
 

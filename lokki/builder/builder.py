@@ -45,16 +45,21 @@ _DIGEST_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What packages hold beyond the flow: its project and its requirements."""
+    """What packages hold beyond the flow itself.
+
+    - ``project``: its files, and where its steps are
+    - ``available``: what is required, before it is chosen from
+    """
 
     project: Project
     available: Available
 
 
 def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_BYTES) -> Bundle:
-    """Return all that a flow becomes on AWS; equal input gives equal bytes.
+    """Return all that a flow becomes on AWS.
 
-    ``zip_bytes``: most of a zip, unzipped. Raises FlowError, ConfigError and BuildError for what AWS would not take.
+    Equal input gives equal bytes. ``zip_bytes``: most of a zip, unzipped. Raises FlowError, ConfigError and BuildError
+    for what AWS would not take.
     """
     config, project = compiled.config, contents.project
     name = compiled.name
@@ -181,7 +186,7 @@ class Builder:
         return self.build_compiled(graph, compile_flow(graph, config))
 
     def build_compiled(self, graph: FlowGraph, compiled: Compiled) -> Bundle:
-        """Build a flow that is compiled already; see `build`."""
+        """Build a flow that is compiled already, as `build` does."""
         start = time.monotonic()
         config = compiled.config
         check_settings(config)

@@ -23,7 +23,7 @@ from dataclasses import replace
 from lokki.base.naming import CHOICE_SUFFIX, LARGER_SUFFIX, PART_SUFFIX, RESULTS_SUFFIX
 from lokki.base.values import Json
 from lokki.builder.retries import DEATHS
-from lokki.builder.tasks import AslState, Task
+from lokki.builder.tasks import AslState, TaskState
 from lokki.plan import PARTS_OF_BATCH
 
 _ITEMS = "$states.input.Items"
@@ -33,7 +33,7 @@ _LARGER_PART = f"($suspects = 1 ? 1 : $count({_ITEMS}) - $first)"
 
 
 def halving_states(
-    name: str, task: Task, larger_function: str, retry: list[Json], then: Mapping[str, Json]
+    name: str, task: TaskState, larger_function: str, retry: list[Json], then: Mapping[str, Json]
 ) -> dict[str, Json]:
     """Return the states that follow the task of a whole batch, by name.
 
@@ -77,7 +77,7 @@ def begin_halving(name: str) -> AslState:
     return {**catch_deaths(f"{name}{CHOICE_SUFFIX}"), "Assign": first}
 
 
-def _part(task: Task, size: str, progress: Mapping[str, Json]) -> AslState:
+def _part(task: TaskState, size: str, progress: Mapping[str, Json]) -> AslState:
     """Return the task of some of the batch's items.
 
     The handler gets the number of all items, too: the replies of all parts share the room of one state.

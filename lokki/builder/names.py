@@ -54,7 +54,7 @@ def function_suffixes(flow: str, steps: Iterable[str]) -> dict[str, str]:
     A step's name has no ``-``, so two flows share no name of a function. Raises FlowError if two steps of this one do.
     """
     longest = FUNCTION_NAME_LENGTH - len(flow) - len("-")
-    suffixes = {step: shortened(step, longest) for step in steps}
+    suffixes = {step: shorten(step, longest) for step in steps}
     first: dict[str, str] = {}
     for step, suffix in suffixes.items():
         other = first.setdefault(suffix, step)
@@ -63,12 +63,12 @@ def function_suffixes(flow: str, steps: Iterable[str]) -> dict[str, str]:
     return suffixes
 
 
-def shortened(name: str, longest: int) -> str:
+def shorten(name: str, longest: int) -> str:
     """Return a name in ASCII of limited length.
 
     A name that fits stays as it is, of others the beginning, ``_`` and a hash of all of it.
 
-    >>> shortened("flap", 64), shortened("größe", 64)
+    >>> shorten("flap", 64), shorten("größe", 64)
     ('flap', 'groe_d353a267')
     """
     if len(name) <= longest and name.isascii():
@@ -84,7 +84,7 @@ def map_label(source_id: str) -> str:
 
     Ids are unique, and so are labels.
     """
-    return shortened(source_id, LABEL_LENGTH)
+    return shorten(source_id, LABEL_LENGTH)
 
 
 def function_id(step: str) -> str:
@@ -92,12 +92,12 @@ def function_id(step: str) -> str:
 
     No other resource's id ends in ``Function`` or ``LogGroup``, so no step's name can collide with one.
     """
-    return f"{state_name(shortened(step, _LONGEST_ID))}Function"
+    return f"{state_name(shorten(step, _LONGEST_ID))}Function"
 
 
 def log_group_id(step: str) -> str:
     """Return the logical id of a log group, such as ``FlapBirdLogGroup``."""
-    return f"{state_name(shortened(step, _LONGEST_ID))}LogGroup"
+    return f"{state_name(shorten(step, _LONGEST_ID))}LogGroup"
 
 
 def version_id(step: str, content: str) -> str:
@@ -108,7 +108,7 @@ def version_id(step: str, content: str) -> str:
     in one, so no two steps' versions share an id.
     """
     digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
-    return f"{state_name(shortened(step, _LONGEST_ID))}Version{digest}"
+    return f"{state_name(shorten(step, _LONGEST_ID))}Version{digest}"
 
 
 def tolerated_placeholder(source_id: str) -> str:
@@ -116,7 +116,7 @@ def tolerated_placeholder(source_id: str) -> str:
 
     It is such as ``GetBirdsTolerated``.
     """
-    return f"{state_name(shortened(source_id, _LONGEST_ID))}Tolerated"
+    return f"{state_name(shorten(source_id, _LONGEST_ID))}Tolerated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,17 +21,17 @@ FLOW_OBJECTS = "arn:${AWS::Partition}:s3:::${S3Bucket}/lokki/${FlowName}/"
 
 
 def sub(text: str) -> TemplatePart:
-    """Return ``Fn::Sub`` of a text."""
+    """Return a text whose placeholders CloudFormation fills."""
     return {"Fn::Sub": text}
 
 
 def ref(name: str) -> TemplatePart:
-    """Return ``Ref`` to a parameter or a resource."""
+    """Return a reference to a parameter or a resource."""
     return {"Ref": name}
 
 
 def attribute(resource: str, name: str = "Arn") -> TemplatePart:
-    """Return ``Fn::GetAtt`` of a resource."""
+    """Return an attribute of a resource, by default its ARN."""
     return {"Fn::GetAtt": [resource, name]}
 
 

@@ -2,7 +2,7 @@
 
 ``statemachine.json`` holds ``${…}`` where a value is known only when the flow is deployed (DefinitionSubstitutions).
 The values are written here once, as texts in which ``${…}`` are the template's own parameters and resources:
-CloudFormation resolves these when it deploys, `fill` does when the definition is checked without a stack.
+CloudFormation resolves these when it deploys, `fill_placeholders` does when the definition is checked without a stack.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def substitutions(compiled: Compiled, functions: Mapping[str, str]) -> dict[str,
     return values | {function_placeholder(name): text for name, text in functions.items()}
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
+def fill_placeholders(text: str, values: Mapping[str, str]) -> str:
     """Put values into the placeholders of a text.
 
     Raises KeyError for a placeholder without a value.
 
-    >>> fill("arn:${AWS::Partition}:s3:::${Bucket}", {"AWS::Partition": "aws", "Bucket": "birds"})
+    >>> fill_placeholders("arn:${AWS::Partition}:s3:::${Bucket}", {"AWS::Partition": "aws", "Bucket": "birds"})
     'arn:aws:s3:::birds'
     """
     return re.sub(r"\$\{([\w:]+)\}", lambda placeholder: values[placeholder[1]], text)

@@ -159,5 +159,5 @@ def map_rules() -> list[RetryRule]:
 
 
 def number(value: float) -> int | float:
-    """Return a number as JSON writes it best: 2 for 2.0."""
+    """Return a number as JSON writes it best, such as 2 for 2.0."""
     return int(value) if value == int(value) else value

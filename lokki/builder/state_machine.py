@@ -29,7 +29,7 @@ from lokki.builder.placeholders import (
 )
 from lokki.builder.retries import map_rules
 from lokki.builder.states import state_of
-from lokki.builder.tasks import BATCH_BYTES, AslState, Task
+from lokki.builder.tasks import BATCH_BYTES, AslState, TaskState
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
@@ -87,7 +87,7 @@ def _next(name: str | None) -> AslState:
     return {"End": True} if name is None else {"Next": name}
 
 
-def _outer_task(compiled: Compiled, call: Call) -> Task:
+def _outer_task(compiled: Compiled, call: Call) -> TaskState:
     """Return the Task of a call outside of maps.
 
     The first one completes the run's parameters, for all that follow.
@@ -108,9 +108,9 @@ def _outer_task(compiled: Compiled, call: Call) -> Task:
     return _task(compiled, call, payload, without_params if first else "{% $states.result.Payload %}", assign)
 
 
-def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assign: AslState | None = None) -> Task:
+def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assign: AslState | None = None) -> TaskState:
     # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
-    return Task(
+    return TaskState(
         resource=f"${{{INVOKE_PLACEHOLDER}}}",
         function=f"${{{function_placeholder(call.step)}}}",
         payload=payload,
@@ -121,7 +121,7 @@ def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assig
 
 
 def _tries(
-    compiled: Compiled, task: Task, call: Call, then: AslState, *, batch: bool, express: bool
+    compiled: Compiled, task: TaskState, call: Call, then: AslState, *, batch: bool, express: bool
 ) -> dict[str, Json]:
     """Return the task of a call, and its task in a larger function.
 
@@ -237,7 +237,7 @@ def _processor(compiled: Compiled, fan_out: FanOut) -> AslState:
     }
 
 
-def _inner_task(compiled: Compiled, fan_out: FanOut, call: Call) -> Task:
+def _inner_task(compiled: Compiled, fan_out: FanOut, call: Call) -> TaskState:
     """Return the Task of a call inside a map.
 
     Its input is what `_child_input` says, and so is its output, except for the last one's. That is the result, which

@@ -21,7 +21,7 @@ https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.ht
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TaskState:
     """One invocation of a function.
 
     - ``resource``: the ARN of the action
@@ -39,7 +39,7 @@ class Task:
     output: Json
     assign: Mapping[str, Json] | None = None
 
-    def in_function(self, function: str) -> Task:
+    def in_function(self, function: str) -> TaskState:
         """Return the task that invokes another function."""
         return replace(self, function=function)
 

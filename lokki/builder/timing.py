@@ -99,12 +99,12 @@ def fits_express(compiled: Compiled, fan_out: FanOut) -> bool:
 
 
 def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
-    """Return the kind of a map's child executions: as set, else STANDARD.
+    """Return the kind of a map's child executions.
 
-    An EXPRESS child ends after five minutes. When other runs of the account hold all functions, it may spend them
-    waiting and fail, while a STANDARD child waits as long as it takes: throttling delays a run and never fails it. So
-    EXPRESS is the user's choice. Raises ConfigError for EXPRESS where one try of each inner step does not fit, so that
-    an item within its timeouts would be cut off.
+    It is STANDARD, unless the settings say EXPRESS. An EXPRESS child ends after five minutes. When other runs of the
+    account hold all functions, it may spend them waiting and fail, while a STANDARD child waits as long as it takes:
+    throttling delays a run and never fails it. So EXPRESS is the user's choice. Raises ConfigError for EXPRESS where
+    one try of each inner step does not fit, so that an item within its timeouts would be cut off.
     """
     if compiled.config.execution_type != "EXPRESS":
         return "STANDARD"

@@ -20,7 +20,7 @@ from lokki.builder.placeholders import (
     BUCKET_PARAMETER,
     CONCURRENCY_PARAMETER,
     FLOW_PARAMETER,
-    fill,
+    fill_placeholders,
     substitutions,
 )
 from lokki.builder.state_machine import state_machine_of
@@ -253,7 +253,9 @@ def _filled_definition(aws: Aws, compiled: Compiled) -> str:
     arn = f"arn:{partition}:lambda:{aws.region}:123456789012:function:step:1"
     texts = substitutions(compiled, {function.name: arn for function in compiled.functions})
     definition = json.dumps(state_machine_of(compiled), ensure_ascii=False)
-    return fill(definition, {placeholder: fill(text, values) for placeholder, text in texts.items()})
+    return fill_placeholders(
+        definition, {placeholder: fill_placeholders(text, values) for placeholder, text in texts.items()}
+    )
 
 
 def _permissions(aws: Aws, graph: FlowGraph, config: LokkiConfig, bucket: str, deployer: Deployer) -> Iterator[Check]:

@@ -2,8 +2,9 @@
 
 An estimate is counted from the plan, as the bill is: no run is simulated. The command ``estimate`` calls these:
 
-1. `measured.measured` reads from the latest local run how long steps took and how much they returned. It is the only
-   module here that reads files. What the command line says overrules it, and together they are a `cost.Workload`.
+1. `measured.measure_latest_run` reads from the latest local run how long steps took and how much they returned. Its
+   module is the only one here that reads files. What the command line says overrules it, and together they are a
+   `cost.Workload`.
 2. `cost.estimate` counts transitions, child executions, requests and gigabyte-seconds, and the least time.
 3. `prices` turns these into dollars. Each price stands with its page and the day on which it was read.
 4. `limits.problems` compares the same numbers with what AWS allows, and names the setting that avoids each problem.

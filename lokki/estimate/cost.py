@@ -57,7 +57,10 @@ class Workload:
     functions_at_once: int = quotas.FUNCTIONS_AT_ONCE
 
     def measure(self, call: Call) -> Measure:
-        """Return the measure of a call: its own, else a second and a small result."""
+        """Return the measure of a call.
+
+        It is its own, else a second and a small result.
+        """
         return self.measures.get(call.id, Measure())
 
 

@@ -49,8 +49,8 @@ class _Outcome(msgspec.Struct, frozen=True):
     items: int | None = None
 
 
-def measured(plan: Plan, root: Path) -> Measured | None:
-    """Measure the latest finished run of a flow; None when there is none.
+def measure_latest_run(plan: Plan, root: Path) -> Measured | None:
+    """Measure the latest finished run of a flow, None without one.
 
     Of a map block the run knows what all inner steps together took, which is divided among them evenly.
     """

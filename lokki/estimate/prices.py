@@ -56,7 +56,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class AccountLimit:
-    """A limit of AWS: its value, its unit and what it bounds."""
+    """A limit of AWS and what it bounds."""
 
     value: int
     unit: str

@@ -17,7 +17,7 @@ from lokki.builder.names import (
     function_suffixes,
     log_group_id,
     map_label,
-    shortened,
+    shorten,
 )
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError, FlowError
@@ -34,10 +34,10 @@ def test_names_that_fit_are_left_as_they_are() -> None:
 
 
 def test_a_long_name_is_its_beginning_and_a_hash_of_all_of_it() -> None:
-    assert shortened("a" * 20, 20) == "a" * 20
-    assert shortened("a" * 21, 20) == "aaaaaaaaaaa_7df8e299"
-    assert shortened("a" * 20 + "b", 20) == "aaaaaaaaaaa_edb326b2"
-    assert shortened("a" * 20, 8) == "42492da0"
+    assert shorten("a" * 20, 20) == "a" * 20
+    assert shorten("a" * 21, 20) == "aaaaaaaaaaa_7df8e299"
+    assert shorten("a" * 20 + "b", 20) == "aaaaaaaaaaa_edb326b2"
+    assert shorten("a" * 20, 8) == "42492da0"
 
 
 @given(flow_names, st.lists(step_names, unique=True, max_size=8))
@@ -56,7 +56,7 @@ def test_functions_of_two_flows_never_share_a_name(flow: str, other: str, step: 
 
 def test_steps_whose_shortened_names_collide_are_refused() -> None:
     long = "step_" * 14
-    twin = shortened(long, 53)
+    twin = shorten(long, 53)
     with pytest.raises(FlowError, match=f"would both be named birds-flow-{twin}"):
         function_suffixes("birds-flow", [long, twin])
 

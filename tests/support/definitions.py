@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
-from lokki.builder.placeholders import fill, substitutions
+from lokki.builder.placeholders import fill_placeholders, substitutions
 from lokki.builder.state_machine import state_machine_of
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
@@ -28,10 +28,10 @@ def definition_values(compiled: Compiled, bucket: str, concurrency: int = 1_000)
         "MapConcurrency": str(concurrency),
     }
     texts = substitutions(compiled, {function.name: function.name for function in compiled.functions})
-    return {name: fill(text, values) for name, text in texts.items()}
+    return {name: fill_placeholders(text, values) for name, text in texts.items()}
 
 
 def filled(definition: Json, values: Mapping[str, str]) -> Json:
     """Put values into a definition's places. Fails for a place that has none."""
-    whole: Json = json.loads(fill(json.dumps(definition, ensure_ascii=False), values))
+    whole: Json = json.loads(fill_placeholders(json.dumps(definition, ensure_ascii=False), values))
     return whole

@@ -27,7 +27,7 @@ from lokki.errors import AwsError
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, Measure, Workload, estimate
 from lokki.estimate.limits import Problem, problems
-from lokki.estimate.measured import Measured, measured
+from lokki.estimate.measured import Measured, measure_latest_run
 from lokki.estimate.savings import EXPRESS, Saving, savings
 from lokki.graph import FlowGraph
 from lokki.plan import Plan
@@ -83,7 +83,7 @@ def _estimate(graph: FlowGraph, values: dict[str, object]) -> int:
     config = load_config(environment=options.env)
     compiled = compile_flow(graph, config)
     plan = compiled.plan
-    latest = measured(plan, ROOT)
+    latest = measure_latest_run(plan, ROOT)
     workload = workload_of(plan, latest, config, read_numbers(plan, options))
     functions, source = _functions_at_once(config) if workload.items else (workload.functions_at_once, "")
     workload = replace(workload, functions_at_once=functions)
