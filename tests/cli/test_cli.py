@@ -112,9 +112,7 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
     assert place.run("work.py", "run", "--run-id", "monday", "--quiet").err == ""
     ran = place.run("work.py", "run", "--run-id", "monday")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == (
-        "error: there is a run 'monday' already. Resume it by --resume monday, or choose another id.\n"
-    )
+    assert ran.err == ("error: there is a run 'monday' already. Resume it by --resume monday, or choose another id.\n")
 
 
 # ---- usage
