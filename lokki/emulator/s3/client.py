@@ -167,9 +167,10 @@ class S3Server:
 
 
 def _is_for_libraries(entry: str) -> bool:
-    """Tell whether the server may search a folder for modules: not one where files hide modules of Python's.
+    """Tell whether the server may search a folder for modules.
 
-    A ``queue.py`` beside a flow is for that alone. Libraries may have modules of such names, of later Pythons.
+    It may not where files hide modules of Python's. A ``queue.py`` beside a flow is for that alone. Libraries may
+    have modules of such names, of later Pythons.
     """
     if "site-packages" in Path(entry).parts or not Path(entry or ".").is_dir():
         return True
