@@ -26,8 +26,11 @@ _FAILED = re.compile(r"Status: (?!success)\w+")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One event of a log: when, in which stream, what. ``time``: milliseconds since 1970."""
+class LogEvent:
+    """One event of a log stream.
+
+    ``time``: milliseconds since 1970.
+    """
 
     time: int
     stream: str
@@ -35,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class Subject:
     """What a line is about."""
 
     run: str
@@ -44,32 +47,38 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AttributedLine:
     """A line of a log that is shown, and what it is about."""
 
     time: int
-    about: About
+    subject: Subject
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """What is known in a stream: the invocation that runs, what it is about, and lines that wait to learn that."""
+    """What is known of a log stream so far.
+
+    The invocation that runs, what it is about, and lines that wait to learn that.
+    """
 
     request: str = ""
-    about: About | None = None
+    subject: Subject | None = None
     is_open: bool = False
-    held: tuple[Entry, ...] = ()
+    held: tuple[LogEvent, ...] = ()
 
 
 @dataclass(slots=True)
 class Attribution:
-    """Attributes lines, taken one after another; the lines of each stream come in its order, streams in any."""
+    """Attributes lines, taken one after another.
+
+    The lines of each stream come in its order, streams in any.
+    """
 
     _streams: dict[str, _Stream] = field(default_factory=dict)
 
-    def take(self, entry: Entry) -> Iterator[Line]:
-        """Take a line; yield the lines that are known by it."""
+    def take(self, entry: LogEvent) -> Iterator[AttributedLine]:
+        """Take a line, and yield the lines that are attributed by it."""
         stream = self._streams.get(entry.stream, _Stream())
         text = entry.text.strip("\r\n")
         if _PLATFORM.match(text):
@@ -78,31 +87,34 @@ class Attribution:
             yield from lines
             return
         if (failed := _REQUEST.match(text)) is not None:
-            if stream.about is not None and stream.request in ("", *failed.groups()):
-                yield from _lines(entry, stream.about)
+            if stream.subject is not None and stream.request in ("", *failed.groups()):
+                yield from _lines(entry, stream.subject)
             return
         own = own_line(text)
         if own is not None:
-            about = _about(own)
-            inside = about if own.get("event") == "start" else replace(about, item=())
-            if stream.about is not None and stream.about.run == about.run and own.get("event") != "start":
-                inside = stream.about  # a batch's line of one item says nothing of those after it
-            known = replace(stream, about=inside, is_open=True, held=())
-            self._streams[entry.stream] = known
+            subject = _subject_of(own)
+            inside = subject if own.get("event") == "start" else replace(subject, item=())
+            if stream.subject is not None and stream.subject.run == subject.run and own.get("event") != "start":
+                inside = stream.subject  # a batch's line of one item says nothing of those after it
+            attributed = replace(stream, subject=inside, is_open=True, held=())
+            self._streams[entry.stream] = attributed
             for held in stream.held:
                 yield from _lines(held, inside)
-            told = _told(own)
-            if told:
-                yield Line(entry.time, about, told)
+            words = _in_words(own)
+            if words:
+                yield AttributedLine(entry.time, subject, words)
             return
-        if stream.is_open and stream.about is not None:
-            yield from _lines(entry, stream.about)
+        if stream.is_open and stream.subject is not None:
+            yield from _lines(entry, stream.subject)
         elif stream.is_open and len(stream.held) < HELD:
             self._streams[entry.stream] = replace(stream, held=(*stream.held, entry))
 
 
 def own_line(text: str) -> dict[str, object] | None:
-    """Return the fields of a line that lokki's handler wrote about a run; None for any other."""
+    """Return the fields of a line that lokki's handler wrote about a run.
+
+    None for any other line.
+    """
     if not text.startswith('{"level":'):
         return None
     try:
@@ -121,24 +133,33 @@ def _on_platform_line(stream: _Stream, text: str) -> _Stream:
     return replace(stream, is_open=False, held=()) if _END.match(text) else stream
 
 
-def _failures(stream: _Stream, entry: Entry, text: str) -> Iterator[Line]:
-    """Yield a platform's line that tells of a failure: REPORT with a status other than success."""
-    if text.startswith("REPORT") and _FAILED.search(text) and stream.about is not None and stream.request in text:
-        yield Line(entry.time, stream.about, " ".join(text.split()))
+def _failures(stream: _Stream, entry: LogEvent, text: str) -> Iterator[AttributedLine]:
+    """Yield a platform's line that tells of a failure.
+
+    That is a REPORT with a status other than success.
+    """
+    if text.startswith("REPORT") and _FAILED.search(text) and stream.subject is not None and stream.request in text:
+        yield AttributedLine(entry.time, stream.subject, " ".join(text.split()))
 
 
-def _lines(entry: Entry, about: About) -> Iterator[Line]:
-    """Yield the lines of an event: a traceback of Lambda's runtime is one event with carriage returns in it."""
+def _lines(entry: LogEvent, subject: Subject) -> Iterator[AttributedLine]:
+    """Yield the lines of an event.
+
+    A traceback of Lambda's runtime is one event with carriage returns in it.
+    """
     for text in re.split(r"\r\n|\r|\n", entry.text.strip("\r\n")):
-        yield Line(entry.time, about, text.replace("\u00a0", " ").rstrip())
+        yield AttributedLine(entry.time, subject, text.replace("\u00a0", " ").rstrip())
 
 
-def _about(own: dict[str, object]) -> About:
-    return About(str(own["run"]), str(own.get("call") or own["step"]), item_from_json(own.get("item")))
+def _subject_of(own: dict[str, object]) -> Subject:
+    return Subject(str(own["run"]), str(own.get("call") or own["step"]), item_from_json(own.get("item")))
 
 
-def _told(own: dict[str, object]) -> str:
-    """Say in words what lokki's line tells; start and end of an invocation are not told."""
+def _in_words(own: dict[str, object]) -> str:
+    """Say in words what a line of lokki's tells.
+
+    Start and end of an invocation are not worth a line.
+    """
     place = f" at {own['where']}" if own.get("where") else ""
     match own.get("event"):
         case "retry":

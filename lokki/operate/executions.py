@@ -45,7 +45,10 @@ _ENDED_BADLY = ("FAILED", "TIMED_OUT")
 
 
 class LateParams(Mapping[str, Json]):
-    """The parameters of a run that was listed: one more call, when they are touched."""
+    """The parameters of a run that was listed, read when they are touched.
+
+    That takes one more call.
+    """
 
     def __init__(self, runs: DeployedRuns, run_id: str) -> None:
         self._runs = runs
@@ -69,7 +72,10 @@ class LateParams(Mapping[str, Json]):
 
 @dataclass(frozen=True, slots=True)
 class DeployedRuns:
-    """The executions of a deployed flow: what `lokki.results.flow_results` and the commands ask of them."""
+    """The executions of a deployed flow.
+
+    What `lokki.results.flow_results` and the commands ask of them.
+    """
 
     states: SFNClient
     cloudwatch: CloudWatchLogsClient
@@ -80,60 +86,77 @@ class DeployedRuns:
         return execution_arn(self.deployed.state_machine, run_id)
 
     def list(self) -> builtins.list[RunInfo]:
-        """Return all runs, that which was started last first; their parameters are loaded when they are touched."""
+        """Return all runs, the newest first.
+
+        Their parameters are loaded when they are touched.
+        """
         return self._infos(None)
 
     def recent(self, limit: int) -> builtins.list[RunInfo]:
-        """Return so many of the runs that were started last, from one page of those that run or ended last."""
+        """Return so many of the newest runs.
+
+        From one page of those that run or ended last.
+        """
         return self._infos(max(limit, _PAGE))[:limit]
 
     def describe(self, run_id: str) -> RunInfo:
-        """Return what is known of a run. Raises RunFolderError for an id that no run of the flow has."""
-        found = self.execution(run_id)
-        stop = found.get("stopDate")
-        took = (stop - found["startDate"]).total_seconds() if stop is not None else None
-        params = msgspec.json.decode(found.get("input") or "{}")
+        """Return what is known of a run.
+
+        Raises RunFolderError for an id that no run of the flow has.
+        """
+        execution = self.execution(run_id)
+        stop = execution.get("stopDate")
+        took = (stop - execution["startDate"]).total_seconds() if stop is not None else None
+        params = msgspec.json.decode(execution.get("input") or "{}")
         error = ""
-        if found.get("error") or found.get("cause"):
-            failure = reported_failure("", found.get("error", ""), found.get("cause", ""))
+        if execution.get("error") or execution.get("cause"):
+            failure = reported_failure("", execution.get("error", ""), execution.get("cause", ""))
             error = ": ".join(part for part in (failure.error, failure.message) if part)
-        started = found["startDate"].astimezone(UTC)
-        status = found["status"].lower()
-        known = params if isinstance(params, dict) else {}
-        return RunInfo(run_id, self.deployed.flow, status, started, took, known, error)
+        started = execution["startDate"].astimezone(UTC)
+        status = execution["status"].lower()
+        parameters = params if isinstance(params, dict) else {}
+        return RunInfo(run_id, self.deployed.flow, status, started, took, parameters, error)
 
     def execution(self, run_id: str) -> DescribeExecutionOutputTypeDef:
-        """Return what Step Functions says of a run. Raises RunFolderError for an id that no run of the flow has."""
+        """Return what Step Functions says of a run.
+
+        Raises RunFolderError for an id that no run of the flow has.
+        """
         with self._errors(run_id, "read the run"):
             return self.states.describe_execution(executionArn=self.arn(run_id))
 
     def definition(self, run_id: str) -> Json:
         """Return the state machine's definition as the run has it."""
         with self._errors(run_id, "read the run's state machine"):
-            found = self.states.describe_state_machine_for_execution(executionArn=self.arn(run_id))
-        definition: Json = msgspec.json.decode(found["definition"])
+            machine = self.states.describe_state_machine_for_execution(executionArn=self.arn(run_id))
+        definition: Json = msgspec.json.decode(machine["definition"])
         return definition
 
-    def history(self, run_id: str, after: int = 0) -> builtins.list[HistoryEventTypeDef]:
-        """Return the run's events after one, oldest first; only pages that have newer ones are read."""
-        found: builtins.list[HistoryEventTypeDef] = []
+    def history(self, run_id: str, last: int = 0) -> builtins.list[HistoryEventTypeDef]:
+        """Return the run's events that follow an id, oldest first.
+
+        Only pages that have newer ones are read.
+        """
+        events: builtins.list[HistoryEventTypeDef] = []
         with self._errors(run_id, "read the run's history"):
             pages = self.states.get_paginator("get_execution_history").paginate(
                 executionArn=self.arn(run_id), reverseOrder=True, PaginationConfig={"PageSize": _PAGE}
             )
             for page in pages:
-                found += [event for event in page["events"] if event["id"] > after]
-                if not page["events"] or page["events"][-1]["id"] <= after:
+                events += [event for event in page["events"] if event["id"] > last]
+                if not page["events"] or page["events"][-1]["id"] <= last:
                     break
-        return found[::-1]
+        return events[::-1]
 
     def output(self, run_id: str, state: str) -> Json:
-        """Return the output of a state of the run itself, not of a map's child; None when it has none.
+        """Return the output of a state of the run itself.
+
+        A state of a map's child is none of these. None when there is no output.
 
         For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote.
         """
         map_run = current = ""
-        found: Json = None
+        output: Json = None
         failed = False
         for event in self.history(run_id):
             was_failed, failed = failed, event["type"] in ("TaskFailed", "TaskTimedOut")
@@ -143,15 +166,17 @@ class DeployedRuns:
                 map_run = started.get("mapRunArn", "")
             left = event.get("stateExitedEventDetails")
             if left is not None and left["name"] in (state, f"{state}{LARGER_SUFFIX}") and not was_failed:
-                found = msgspec.json.decode(left.get("output", "null"))
-        return self._written(run_id, state, map_run) if found is None and map_run else found
+                output = msgspec.json.decode(left.get("output", "null"))
+        return self._written(run_id, state, map_run) if output is None and map_run else output
 
     def map_runs(self, run_id: str) -> builtins.list[DescribeMapRunOutputTypeDef]:
         """Return what is known of each Map Run of a run, the first first."""
         with self._errors(run_id, "list the run's maps"):
             pages = self.states.get_paginator("list_map_runs").paginate(executionArn=self.arn(run_id))
-            listed = [each for page in pages for each in page["mapRuns"]]
-        return [self.map_run(each["mapRunArn"]) for each in sorted(listed, key=lambda each: each["startDate"])]
+            listed = [map_run for page in pages for map_run in page["mapRuns"]]
+        return [
+            self.map_run(map_run["mapRunArn"]) for map_run in sorted(listed, key=lambda map_run: map_run["startDate"])
+        ]
 
     def map_run(self, arn: str) -> DescribeMapRunOutputTypeDef:
         """Return what is known of a Map Run."""
@@ -159,37 +184,42 @@ class DeployedRuns:
             return self.states.describe_map_run(mapRunArn=arn)
 
     def failed_children(
-        self, map_run: str, limit: int, known: frozenset[str] = frozenset()
+        self, map_run: str, limit: int, reported: frozenset[str] = frozenset()
     ) -> builtins.list[DescribeExecutionOutputTypeDef]:
-        """Return at most so many child executions of a map that failed or timed out, but those that are known."""
+        """Return some child executions of a map that failed or timed out.
+
+        At most ``limit``, without those that are known.
+        """
         names: builtins.list[str] = []
         with aws_errors("list the map's failed items"):
             for status in _ENDED_BADLY:
                 pages = self.states.get_paginator("list_executions").paginate(
                     mapRunArn=map_run,
                     statusFilter=status,  # type: ignore[arg-type]
-                    PaginationConfig={"MaxItems": limit + len(known)},
+                    PaginationConfig={"MaxItems": limit + len(reported)},
                 )
-                names += [each["executionArn"] for page in pages for each in page["executions"]]
-            new = [name for name in names if name not in known][:limit]
+                names += [child["executionArn"] for page in pages for child in page["executions"]]
+            new = [name for name in names if name not in reported][:limit]
             return [self.states.describe_execution(executionArn=name) for name in new]
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
         """Yield what the functions logged in the run, in order of time."""
-        found = self.execution(run_id)
-        window = LogWindow.of(found["startDate"], found.get("stopDate"))
+        execution = self.execution(run_id)
+        window = LogWindow.of(execution["startDate"], execution.get("stopDate"))
         return run_lines(self.cloudwatch, sorted(set(self.deployed.log_groups.values())), run_id, window)
 
     def start(self, run_id: str, params: Mapping[str, Json]) -> bool:
-        """Start a run through the live alias; False if there is one of this id that has ended or other parameters.
+        """Start a run through the live alias.
+
+        False if there is one of this id that has ended or has other parameters.
 
         Starting it again while it runs, with equal parameters, changes nothing and is True.
         https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
         """
-        given = msgspec.json.encode(dict(params), order="sorted").decode()
+        text = msgspec.json.encode(dict(params), order="sorted").decode()
         with aws_errors("start the run"):
             try:
-                self.states.start_execution(stateMachineArn=self.deployed.live, name=run_id, input=given)
+                self.states.start_execution(stateMachineArn=self.deployed.live, name=run_id, input=text)
             except ClientError as error:
                 if code_of(error) == "ExecutionAlreadyExists":
                     return False
@@ -201,7 +231,10 @@ class DeployedRuns:
         return True
 
     def stop(self, run_id: str, reason: str) -> None:
-        """Stop a run. Raises RunFolderError for a run that there is not, AwsError for one that has ended."""
+        """Stop a run that is in progress.
+
+        Raises RunFolderError for a run that does not exist, AwsError for one that has ended.
+        """
         status = self.execution(run_id)["status"]
         if status not in ("RUNNING", "PENDING_REDRIVE"):
             raise AwsError(f"the run {run_id} has ended already: it is {status.lower()}.")
@@ -209,20 +242,22 @@ class DeployedRuns:
             self.states.stop_execution(executionArn=self.arn(run_id), error="Stopped", cause=reason)
 
     def redrive(self, run_id: str) -> None:
-        """Let a run go on where it failed. Raises AwsError for one that cannot be redriven, and says why.
+        """Resume a run where it failed.
+
+        Raises AwsError for one that cannot be redriven, and says why.
 
         https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
         """
-        found = self.execution(run_id)
-        if found["status"] in ("RUNNING", "PENDING_REDRIVE"):
-            raise AwsError(f"the run {run_id} goes on already: it is {found['status'].lower()}.")
+        execution = self.execution(run_id)
+        if execution["status"] in ("RUNNING", "PENDING_REDRIVE"):
+            raise AwsError(f"the run {run_id} goes on already: it is {execution['status'].lower()}.")
         with self._errors(run_id, "redrive the run"):
             try:
                 self.states.redrive_execution(executionArn=self.arn(run_id))
             except ClientError as error:
                 if code_of(error) != "ExecutionNotRedrivable":
                     raise
-                why = (found.get("redriveStatusReason") or message_of(error)).rstrip(".")
+                why = (execution.get("redriveStatusReason") or message_of(error)).rstrip(".")
                 raise AwsError(f"the run {run_id} cannot be redriven: {why}. Start a new run: invoke.") from None
 
     def _infos(self, most: int | None) -> builtins.list[RunInfo]:
@@ -231,17 +266,20 @@ class DeployedRuns:
             pages = self.states.get_paginator("list_executions").paginate(
                 stateMachineArn=self.deployed.state_machine, PaginationConfig=config
             )
-            found = [self._listed(each) for page in pages for each in page["executions"]]
-        return sorted(found, key=lambda info: info.started, reverse=True)
+            infos = [self._listed(listed) for page in pages for listed in page["executions"]]
+        return sorted(infos, key=lambda info: info.started, reverse=True)
 
-    def _listed(self, found: ExecutionListItemTypeDef) -> RunInfo:
-        start, stop = found["startDate"].astimezone(UTC), found.get("stopDate")
+    def _listed(self, listed: ExecutionListItemTypeDef) -> RunInfo:
+        start, stop = listed["startDate"].astimezone(UTC), listed.get("stopDate")
         took = (stop - start).total_seconds() if stop is not None else None
-        name = found["name"]
-        return RunInfo(name, self.deployed.flow, found["status"].lower(), start, took, LateParams(self, name))
+        name = listed["name"]
+        return RunInfo(name, self.deployed.flow, listed["status"].lower(), start, took, LateParams(self, name))
 
     def _written(self, run_id: str, state: str, map_run: str) -> Json:
-        """Return the manifest that a Map Run wrote that ended without success; None while it goes on."""
+        """Return the manifest of a Map Run that ended without success.
+
+        None while it is in progress.
+        """
         if self.map_run(map_run)["status"] == "RUNNING":
             return None
         source = machine_of(plan_from_definition(self.definition(run_id))).maps[state].source
@@ -268,7 +306,9 @@ def runs_of(aws: Aws, deployed: Deployed) -> DeployedRuns:
 
 
 def results_of(aws: Aws, deployed: Deployed, file: Path | None = None) -> FlowResults:
-    """Return the results of a deployed flow, read with the keys that the session of boto3 has.
+    """Return the results of a deployed flow.
+
+    They are read with the keys that the session of boto3 has.
 
     ``file``: the flow's, for values of classes that it defines itself.
     """

@@ -27,7 +27,9 @@ def begin(runs: DeployedRuns, run_id: str) -> Watch:
 
 
 def begin_new(runs: DeployedRuns, run_id: str, sleep: Callable[[float], None]) -> Watch:
-    """Begin to watch a run that was started just now, which Step Functions may not yet tell of.
+    """Begin to watch a run that was started just now.
+
+    Step Functions may not yet tell of it.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html (eventually consistent)
     """
@@ -40,31 +42,34 @@ def begin_new(runs: DeployedRuns, run_id: str, sleep: Callable[[float], None]) -
 
 
 def look(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
-    """Look at a run once; return what is new."""
-    told: list[Event] = []
+    """Look at a run once, and return what is new."""
+    emitted: list[Event] = []
     events = runs.history(watch.run_id, watch.last)
     while True:
-        before = watch
+        previous = watch
         watch, more = take_history(watch, events)
-        told += more
+        emitted += more
         if watch.map_run is not None:
             watch, more = _look_at_map(runs, watch)
-            told += more
-        if watch.map_run is not None or watch.last == before.last:
-            return watch, told
+            emitted += more
+        if watch.map_run is not None or watch.last == previous.last:
+            return watch, emitted
 
 
 def follow(
     runs: DeployedRuns, watch: Watch, emit: Callable[[Event], None], sleep: Callable[[float], None]
 ) -> Iterator[Watch]:
-    """Tell what happens in a run until it has ended; yields what is known after each look."""
+    """Emit what happens in a run until it has ended.
+
+    Yields what is known after each look.
+    """
     pause = FIRST
     while True:
-        watch, told = look(runs, watch)
-        for event in told:
+        watch, events = look(runs, watch)
+        for event in events:
             emit(event)
         yield watch
-        if watch.ended:
+        if watch.outcome:
             return
         sleep(pause)
         pause = min(pause * GROWTH, LONGEST)
@@ -74,9 +79,9 @@ def _look_at_map(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
     run = watch.map_run
     if run is None:
         return watch, []
-    found = runs.map_run(run.arn)
-    counts = found["itemCounts"]
-    wanted = watch.most - len(run.known)
+    numbers = runs.map_run(run.arn)
+    counts = numbers["itemCounts"]
+    limit = watch.most - len(run.reported)
     is_new = counts["failed"] + counts["timedOut"] > run.failed
-    failed = runs.failed_children(run.arn, wanted, run.known) if is_new and wanted > 0 else []
-    return take_map_run(watch, found, failed)
+    failed = runs.failed_children(run.arn, limit, run.reported) if is_new and limit > 0 else []
+    return take_map_run(watch, numbers, failed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from lokki.deploy.aws import aws_errors, code_of
-from lokki.operate.attribution import Attribution, Entry
+from lokki.operate.attribution import Attribution, LogEvent
 from lokki.results.items import LogLine
 
 if TYPE_CHECKING:
@@ -24,14 +24,20 @@ _LATE = 15_000
 
 @dataclass(frozen=True, slots=True)
 class LogWindow:
-    """From when to when, in milliseconds since 1970; without ``end``: until now."""
+    """A span of time, in milliseconds since 1970.
+
+    Without ``end`` it goes to now.
+    """
 
     start: int
     end: int | None = None
 
     @classmethod
     def of(cls, start: datetime, stop: datetime | None) -> LogWindow:
-        """Return the window of a run: functions may still write for a moment when it has ended."""
+        """Return the window of a run.
+
+        Functions may still write for a moment when it has ended.
+        """
         # Of whole seconds, and one more: clocks of functions and of Step Functions differ by a little.
         return cls(int(start.timestamp()) * 1000 - 1000, None if stop is None else _milliseconds(stop + _AFTER))
 
@@ -44,13 +50,16 @@ def run_lines(
     since: int = 0,
     attribution: Attribution | None = None,
 ) -> Iterator[LogLine]:
-    """Yield the lines of a run, in order of time, as they are read. ``since``: earlier ones are read, but not shown."""
+    """Yield the lines of a run in order of time, as they are read.
+
+    ``since``: earlier ones are read, but not shown.
+    """
     attributed = attribution or Attribution()
     sources = [_entries(client, group, window) for group in groups]
-    for entry in heapq.merge(*sources, key=lambda each: each.time):
+    for entry in heapq.merge(*sources, key=lambda event: event.time):
         for line in attributed.take(entry):
-            if line.about.run == run_id and line.time >= since:
-                yield LogLine(_iso(line.time), line.about.call, line.about.item, line.text)
+            if line.subject.run == run_id and line.time >= since:
+                yield LogLine(_iso(line.time), line.subject.call, line.subject.item, line.text)
 
 
 def follow_lines(
@@ -62,49 +71,51 @@ def follow_lines(
     sleep: Callable[[float], None],
     since: int = 0,
 ) -> Iterator[LogLine]:
-    """Yield the lines of a run, and what comes while it goes on and for a moment after it has ended."""
+    """Yield the lines of a run until a moment after it has ended."""
     attribution = Attribution()
-    seen: dict[str, int] = {}
+    taken: dict[str, int] = {}
     start, quiet = window.start, 0
     while True:
-        ended = has_ended()
-        found = False
-        sources = [_entries(client, group, LogWindow(start), seen) for group in groups]
+        is_over = has_ended()
+        is_news = False
+        sources = [_entries(client, group, LogWindow(start), taken) for group in groups]
         newest = start + _LATE
-        for entry in heapq.merge(*sources, key=lambda each: each.time):
+        for entry in heapq.merge(*sources, key=lambda event: event.time):
             newest = max(newest, entry.time)
             for line in attribution.take(entry):
-                if line.about.run == run_id and line.time >= since:
-                    found = True
-                    yield LogLine(_iso(line.time), line.about.call, line.about.item, line.text)
+                if line.subject.run == run_id and line.time >= since:
+                    is_news = True
+                    yield LogLine(_iso(line.time), line.subject.call, line.subject.item, line.text)
         start = max(start, newest - _LATE)
-        for event in [event for event, time in seen.items() if time < start]:
-            del seen[event]
-        quiet = 0 if found or not ended else quiet + 1
+        for event in [event for event, time in taken.items() if time < start]:
+            del taken[event]
+        quiet = 0 if is_news or not is_over else quiet + 1
         if quiet > 1:
             return
         sleep(2.0)
 
 
 def _entries(
-    client: CloudWatchLogsClient, group: str, window: LogWindow, seen: dict[str, int] | None = None
-) -> Iterator[Entry]:
-    """Yield the events of a log group, sorted by time, page by page; a group that is not there has none.
+    client: CloudWatchLogsClient, group: str, window: LogWindow, taken: dict[str, int] | None = None
+) -> Iterator[LogEvent]:
+    """Yield the events of a log group, sorted by time, page by page.
+
+    A group that does not exist has none.
 
     https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
     """
-    given: Any = {"logGroupName": group, "startTime": window.start}
+    query: Any = {"logGroupName": group, "startTime": window.start}
     if window.end is not None:
-        given["endTime"] = window.end
+        query["endTime"] = window.end
     with aws_errors(f"read the log group {group}"):
         try:
-            for page in client.get_paginator("filter_log_events").paginate(**given):
+            for page in client.get_paginator("filter_log_events").paginate(**query):
                 for event in page["events"]:
-                    if seen is not None:
-                        if event["eventId"] in seen:
+                    if taken is not None:
+                        if event["eventId"] in taken:
                             continue
-                        seen[event["eventId"]] = event["timestamp"]
-                    yield Entry(event["timestamp"], f"{group} {event['logStreamName']}", event["message"])
+                        taken[event["eventId"]] = event["timestamp"]
+                    yield LogEvent(event["timestamp"], f"{group} {event['logStreamName']}", event["message"])
         except ClientError as error:
             if code_of(error) != "ResourceNotFoundException":
                 raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def execution_arn(state_machine: str, run_id: str) -> str:
-    """Return the ARN of an execution, whose name is the run's id; it has neither version nor alias in it.
+    """Return the ARN of an execution, whose name is the run's id.
+
+    It has neither version nor alias in it.
 
     >>> execution_arn("arn:aws:states:us-east-1:1:stateMachine:birds-flow", "run-1")
     'arn:aws:states:us-east-1:1:execution:birds-flow:run-1'
@@ -15,7 +17,9 @@ def execution_arn(state_machine: str, run_id: str) -> str:
 
 
 def results_folder(map_run: str) -> str:
-    """Return the folder below ResultWriter's prefix that a Map Run writes to: the UUID at the end of its ARN.
+    """Return the folder that a Map Run writes its results to.
+
+    Below ResultWriter's prefix, it is the UUID at the end of the run's ARN.
 
     >>> results_folder("arn:aws:states:us-east-1:1:mapRun:birds-flow/get_birds:4977ded7-b097-3bee-81e1-7863c5660f29")
     '4977ded7-b097-3bee-81e1-7863c5660f29'

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         DescribeExecutionOutputTypeDef,
         DescribeMapRunOutputTypeDef,
         HistoryEventTypeDef,
+        TaskFailedEventDetailsTypeDef,
+        TaskTimedOutEventDetailsTypeDef,
     )
 
 CHILDREN = 20
@@ -53,8 +55,11 @@ type Ended = Literal["", "finished", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
-class MapRun:
-    """What was told of a map's run: ``failed`` counts items of which the number was told, ``known`` children by ARN."""
+class WatchedMap:
+    """What was emitted of a map's run.
+
+    ``failed`` counts items of which the number was emitted, ``reported`` has children by ARN.
+    """
 
     arn: str
     state: str
@@ -62,16 +67,19 @@ class MapRun:
     items: int | None = None
     redriven: bool = False
     started: bool = False
-    ended: Literal["", "succeeded", "failed"] = ""
+    outcome: Literal["", "succeeded", "failed"] = ""
     ended_at: datetime | None = None
     succeeded: int = 0
     failed: int = 0
-    known: frozenset[str] = frozenset()
+    reported: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is known of a run by what was seen of it. ``last``: the last event's id; ``map_run``: one to ask for.
+    """What is known of a run from its history so far.
+
+    - ``last``: the last event's id
+    - ``map_run``: one to ask for
 
     ``most``: how many failed children of a map are asked why.
     """
@@ -81,7 +89,7 @@ class Watch:
     params: Mapping[str, Json]
     machine: Machine
     last: int = 0
-    ended: Ended = ""
+    outcome: Ended = ""
     current: str = ""
     running: bool = False
     began: datetime | None = None
@@ -91,66 +99,71 @@ class Watch:
     failed_at: datetime | None = None
     failure: Failure | None = None
     done: tuple[str, ...] = ()
-    map_run: MapRun | None = None
+    map_run: WatchedMap | None = None
     most: int = CHILDREN
 
 
 def take_history(watch: Watch, events: list[HistoryEventTypeDef]) -> tuple[Watch, list[Event]]:
-    """Fold new events of the history in; stops before one that a map's numbers must be known for."""
-    told: list[Event] = []
+    """Fold new events of the history in.
+
+    Stops before one that needs a map's numbers first.
+    """
+    emitted: list[Event] = []
     for event in events:
         if event["id"] <= watch.last:
             continue
         if watch.map_run is not None and event["type"] in ("MapStateExited", "ExecutionFailed", "ExecutionTimedOut"):
             # The numbers of the map come first; this event is read again.
-            ended: Literal["succeeded", "failed"] = "succeeded" if event["type"] == "MapStateExited" else "failed"
+            outcome: Literal["succeeded", "failed"] = "succeeded" if event["type"] == "MapStateExited" else "failed"
             run = watch.map_run
             ended_at = run.ended_at or event["timestamp"]
-            return replace(watch, map_run=replace(run, ended=run.ended or ended, ended_at=ended_at)), told
+            return replace(watch, map_run=replace(run, outcome=run.outcome or outcome, ended_at=ended_at)), emitted
         watch, more = _taken(replace(watch, last=event["id"]), event)
-        told += more
-    return watch, told
+        emitted += more
+    return watch, emitted
 
 
 def take_map_run(
-    watch: Watch, found: DescribeMapRunOutputTypeDef, failed: list[DescribeExecutionOutputTypeDef]
+    watch: Watch, numbers: DescribeMapRunOutputTypeDef, failed: list[DescribeExecutionOutputTypeDef]
 ) -> tuple[Watch, list[Event]]:
-    """Fold in how far the map is, and children that failed and were not known. Items are counted, not children.
+    """Fold in how far a map is, and its children that failed.
+
+    Items are counted, not children; children that are known are passed over.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_MapRunItemCounts.html
     """
     run = watch.map_run
-    if run is None or run.arn != found["mapRunArn"]:
+    if run is None or run.arn != numbers["mapRunArn"]:
         return watch, []
     state = watch.machine.maps[run.state]
-    counts = found["itemCounts"]
-    told: list[Event] = []
+    counts = numbers["itemCounts"]
+    emitted: list[Event] = []
     if not run.started:
         items = counts["total"] if run.items is None else run.items
         run = replace(run, succeeded=counts["succeeded"] if run.redriven else 0)
-        workers = (found["maxConcurrency"] or CHILDREN_AT_ONCE) * max(state.batch, 1)
-        told.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
+        workers = (numbers["maxConcurrency"] or CHILDREN_AT_ONCE) * max(state.batch, 1)
+        emitted.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
         run = replace(run, started=True, items=items)
     if counts["succeeded"] > run.succeeded:
-        told.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
-    new = [child for child in failed if child["executionArn"] not in run.known]
+        emitted.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
+    new = [child for child in failed if child["executionArn"] not in run.reported]
     new.sort(key=lambda child: child.get("stopDate") or child["startDate"])  # they are listed latest first
     why = [event for child in new for event in item_failures(state, child)]
-    known = run.known | {child["executionArn"] for child in new}
+    reported = run.reported | {child["executionArn"] for child in new}
     told_failed = run.failed + len(why)
     now_failed = counts["failed"] + counts["timedOut"]
-    told += why
+    emitted += why
     # Children that failed may be listed a moment later than they are counted: those are waited for.
-    if now_failed > told_failed and (len(known) >= watch.most or run.ended):
-        told.append(ItemsFailed(state.source, now_failed - told_failed))
+    if now_failed > told_failed and (len(reported) >= watch.most or run.outcome):
+        emitted.append(ItemsFailed(state.source, now_failed - told_failed))
         told_failed = now_failed
-    run = replace(run, succeeded=max(run.succeeded, counts["succeeded"]), failed=told_failed, known=known)
-    if not run.ended:
-        return replace(watch, map_run=run), told
-    if run.ended == "succeeded":
+    run = replace(run, succeeded=max(run.succeeded, counts["succeeded"]), failed=told_failed, reported=reported)
+    if not run.outcome:
+        return replace(watch, map_run=run), emitted
+    if run.outcome == "succeeded":
         seconds = ((run.ended_at or run.entered) - run.entered).total_seconds()
-        told.append(MapFinished(state.source, run.succeeded, run.failed, seconds))
-    return replace(watch, map_run=None, done=(*watch.done, *_done(run, state))), told
+        emitted.append(MapFinished(state.source, run.succeeded, run.failed, seconds))
+    return replace(watch, map_run=None, done=(*watch.done, *_done(run, state))), emitted
 
 
 def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> list[ItemFailed]:
@@ -175,9 +188,11 @@ def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
         case "TaskScheduled":
             return _scheduled(watch, at)
         case "TaskFailed" | "TaskTimedOut":
-            found = cast("dict[str, str]", event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails"))
+            details: TaskFailedEventDetailsTypeDef | TaskTimedOutEventDetailsTypeDef = (
+                event.get("taskFailedEventDetails") or event["taskTimedOutEventDetails"]
+            )
             step = watch.machine.calls.get(watch.current, watch.current)
-            failure = reported_failure(step, found.get("error", ""), found.get("cause", ""))
+            failure = reported_failure(step, details.get("error", ""), details.get("cause", ""))
             return replace(watch, failed_at=at, failure=failure, tries=watch.tries + 1), []
         case "TaskStateExited":
             return _step_finished(watch, event)
@@ -191,17 +206,22 @@ def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
         case "MapRunStarted" | "MapRunRedriven":
             details = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails") or {}
             arn, redriven = details.get("mapRunArn", ""), event["type"] == "MapRunRedriven"
-            return replace(watch, map_run=MapRun(arn, watch.current, watch.entered or at, watch.items, redriven)), []
+            return replace(
+                watch, map_run=WatchedMap(arn, watch.current, watch.entered or at, watch.items, redriven)
+            ), []
         case "MapRunSucceeded" if run is not None:
-            return replace(watch, map_run=replace(run, ended="succeeded", ended_at=at)), []
+            return replace(watch, map_run=replace(run, outcome="succeeded", ended_at=at)), []
         case "MapRunFailed" | "MapRunAborted" if run is not None:
-            return replace(watch, map_run=replace(run, ended="failed", ended_at=at)), []
+            return replace(watch, map_run=replace(run, outcome="failed", ended_at=at)), []
         case _:
             return _ended(watch, event)
 
 
 def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
-    """Tell of a try of a task: the first, one after a failure, or one of a run that was redriven."""
+    """Emit a try of a task.
+
+    The first, one after a failure, or one of a run that was redriven.
+    """
     step = watch.machine.calls.get(watch.current, watch.current)
     if not watch.running:
         return replace(watch, running=True, entered=at), [StepStarted(step)]
@@ -220,8 +240,7 @@ def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
         return replace(watch, failed_at=None), [StepRetried(step, (), watch.tries, 0.0, watch.failure)]
     text = left.get("output", "null")
     output = msgspec.json.decode(text)
-    counted = isinstance(output, dict) and "map_manifest_key" in output
-    items = cast("int", output["items"]) if counted else None
+    items: int | None = output["items"] if isinstance(output, dict) and "map_manifest_key" in output else None
     seconds = (event["timestamp"] - (watch.entered or event["timestamp"])).total_seconds()
     step = watch.machine.calls.get(left["name"], left["name"])
     watch = replace(watch, items=items, running=False, failed_at=None, failure=None, done=(*watch.done, step))
@@ -230,29 +249,29 @@ def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
 
 def _redriven(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
     started = RunStarted(watch.flow, watch.run_id, dict(watch.params), resumed=True)
-    kept = [StepSkipped(op) for op in watch.done]
-    watch = replace(watch, began=at, ended="", running=False, failed_at=None, failure=None, tries=0)
-    return watch, [started, *kept]
+    skipped = [StepSkipped(op) for op in watch.done]
+    watch = replace(watch, began=at, outcome="", running=False, failed_at=None, failure=None, tries=0)
+    return watch, [started, *skipped]
 
 
 def _ended(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
     seconds = (event["timestamp"] - (watch.began or event["timestamp"])).total_seconds()
     match event["type"]:
         case "ExecutionSucceeded":
-            return replace(watch, ended="finished"), [RunFinished(seconds)]
+            return replace(watch, outcome="finished"), [RunFinished(seconds)]
         case "ExecutionAborted":
-            return replace(watch, ended="interrupted", map_run=None), [RunInterrupted(seconds)]
+            return replace(watch, outcome="interrupted", map_run=None), [RunInterrupted(seconds)]
         case "ExecutionFailed" | "ExecutionTimedOut":
-            found = event.get("executionFailedEventDetails") or event.get("executionTimedOutEventDetails") or {}
+            details = event.get("executionFailedEventDetails") or event.get("executionTimedOutEventDetails") or {}
             step = watch.machine.calls.get(watch.current, "")
-            failure = reported_failure(step, found.get("error", "States.Timeout"), found.get("cause", ""))
+            failure = reported_failure(step, details.get("error", "States.Timeout"), details.get("cause", ""))
             message = f"{failure.error}: {failure.message}" if failure.message else failure.error
             # No step fails when the run itself is out of time.
-            told: list[Event] = [StepFailed(step, failure)] if step and event["type"] == "ExecutionFailed" else []
-            return replace(watch, ended="failed"), [*told, RunFailed(seconds, message)]
+            emitted: list[Event] = [StepFailed(step, failure)] if step and event["type"] == "ExecutionFailed" else []
+            return replace(watch, outcome="failed"), [*emitted, RunFailed(seconds, message)]
         case _:
             return watch, []
 
 
-def _done(run: MapRun, state: MapState) -> list[str]:
-    return [f"{state.source}{MAP}"] if run.ended == "succeeded" else []
+def _done(run: WatchedMap, state: MapState) -> list[str]:
+    return [f"{state.source}{MAP}"] if run.outcome == "succeeded" else []

@@ -373,11 +373,11 @@ def test_a_run_that_was_redriven_goes_on_with_what_is_kept(enters_again: bool) -
         *(ended, ("ExecutionRedriven", {}), *again, left("Save"), ("ExecutionSucceeded", {})),
     )
     watch, told = take_history(Watch("f", "r", {}, MACHINE), events[:8])
-    assert (watch.ended, kinds(told)[-2:]) == ("failed", ["StepFailed", "RunFailed"])
+    assert (watch.outcome, kinds(told)[-2:]) == ("failed", ["StepFailed", "RunFailed"])
     watch, told = take_history(watch, events)
     assert kinds(told) == ["RunStarted", "StepSkipped", "StepStarted", "StepFinished", "RunFinished"]
     assert told[:2] == [RunStarted("f", "r", {}, resumed=True), StepSkipped("load")]
-    assert watch.ended == "finished"
+    assert watch.outcome == "finished"
 
 
 @pytest.mark.parametrize("command", [("show",), ("invoke",), ("logs",), ("redrive", "x"), ("stop", "x")])

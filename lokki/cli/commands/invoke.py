@@ -67,7 +67,7 @@ def redrive_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
         watch = begin(account.runs, run_id)
         watch, _ = look(account.runs, watch)
         account.runs.redrive(run_id)
-        return wait_for(account, replace(watch, ended=""), options, output)
+        return wait_for(account, replace(watch, outcome=""), options, output)
 
     return click.Command(
         "redrive",
@@ -160,7 +160,7 @@ def wait_for(
                 watch = state
     except KeyboardInterrupt:
         return _interrupted(account, run_id, options, words)
-    if watch.ended == "finished":
+    if watch.outcome == "finished":
         run = account.results.run(run_id)
         # Not result(): the run's history has its end, of which its description may tell a moment later.
         return words.finished(run.kept.output(run.steps[-1]))
@@ -199,7 +199,7 @@ def _interrupted(account: Account, run_id: str, options: InvokeOptions, words: L
 
 
 def _why(account: Account, watch: Watch, report: RunReport) -> str:
-    if watch.ended != "interrupted":
+    if watch.outcome != "interrupted":
         return report.message
     info = account.runs.describe(watch.run_id)
     return f"the run {watch.run_id} was stopped{f': {info.error}' if info.error else '.'}"
