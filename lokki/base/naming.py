@@ -35,6 +35,7 @@ def flow_name(function_name: str) -> str:
     Raises FlowError for a name that no state machine or stack could have: one with letters outside ASCII (``<lambda>``
     too), or of more than 64 characters.
     """
+    # Runs of capitals are one word, as in `HTMLParser`, and digits stay with the letters before them.
     words = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+|[0-9]+", function_name)
     name = "-".join(word.lower() for word in words)
     if not re.fullmatch(r"[A-Za-z0-9_]+", function_name) or not name[:1].isalpha():
@@ -101,6 +102,7 @@ def occurrence_ids(names: Sequence[str]) -> list[str]:
     ids = []
     for name in names:
         step_id, number = name, 1
+        # A step of the user's may be named `clean_2`: its first call has that id.
         while step_id in used or (number > 1 and step_id in taken):
             number += 1
             step_id = f"{name}_{number}"

@@ -212,6 +212,7 @@ def event_to_json(event: Event) -> dict[str, Json]:
     name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind).lstrip("_")
     fields: dict[str, Json] = msgspec.to_builtins(event)
     if isinstance(event, StepRetried | ItemFailed | StepOutput):
+        # The field was `index` before items had paths, and programs read it.
         fields["item"] = item_to_json(event.item)
         fields = {"index" if field == "item" else field: value for field, value in fields.items()}
     return {"event": name, **fields}

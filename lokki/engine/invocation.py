@@ -141,8 +141,10 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
                 kwargs[argument.keyword] = converted
         return args, kwargs
 
+    # Made here too, so that a wrong parameter is an error before the step is called.
     once = make()
     values = (*once[0], *once[1].values())
+    # What no step can change is shared by all calls: to convert it anew costs more than many a step.
     constant = all(isinstance(value, _IMMUTABLE) for value in values)
     options = step.options
     arguments = (lambda: once) if constant else make

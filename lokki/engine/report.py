@@ -90,7 +90,7 @@ def failure_in(report: RunReport, message: str) -> Failure | None:
 def map_failure(
     source: str, failed_of: tuple[int, int], tolerate: float | None, item: ItemPath, failure: Failure | None
 ) -> str:
-    """Say that more items of a map failed than it tolerates, and why the first did.
+    """Say that more items failed than a map tolerates, and why.
 
     * ``source``: the id of the call that gave the items.
     * ``failed_of``: how many items failed, of how many.
@@ -112,6 +112,7 @@ def fold(report: RunReport, event: Event) -> RunReport:
     """
     match event:
         case RunStarted():
+            # A resumed run reports anew: what it takes over comes as StepSkipped, or with MapStarted.
             return RunReport(event.flow, event.run_id, event.folder, event.resumed)
         case RunFinished():
             return replace(report, status="finished", seconds=event.seconds)

@@ -126,6 +126,7 @@ class LocalRun:
 
     def _check_ended(self, step_id: str) -> None:
         if self._folder.outcome(step_id) is None:
+            # The outcome is written last of all, so a run that finished has had it.
             if self._record.status == "finished":
                 raise damaged(f"{self._folder.outcome_path(step_id)} is not there any more")
             raise StoreError(
@@ -157,6 +158,7 @@ class ValueReader:
         try:
             yield
         except StoreError as error:
+            # What is damaged is not helped by another name of a class.
             if error.damage or not (hint := self._hint(str(error))):
                 raise
             raise StoreError(f"{error}{hint}") from error
@@ -229,6 +231,7 @@ class JournalItems:
         """Return the items that failed at this step or before, with why."""
         with self._reading():
             failures = self._scanned().failures
+        # An item that fails at a later step has a result here.
         own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
         return {index: failure for index, failure in failures.items() if failure.step in own}
 

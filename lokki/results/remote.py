@@ -197,6 +197,7 @@ class RemoteItems:
         At whichever inner step, where the step is not known.
         """
         failed = {index: outcome for index, outcome in self._outcomes.items() if isinstance(outcome, Failure)}
+        # An item that fails at a later step has a result here.
         own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
         return {i: failure for i, failure in failed.items() if self._place.is_last or failure.step in own}
 
@@ -239,6 +240,7 @@ def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
     ``inner``: the ids of the map's steps. The traceback names the one that failed, where it has one.
     """
     failure = reported_failure("", error, cause)
+    # Step Functions' record of a child does not say in which state it failed; the traceback often does.
     named = [step for step in inner if f", in {step}\n" in failure.full_traceback]
     return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
 

@@ -76,6 +76,7 @@ def reader(store: Store, ref: Ref) -> Callable[[], object]:
     """
     if not isinstance(ref, Inline):
         return lambda: load(store, ref)
+    # Decoded anew each time: a step may change the value that it gets.
     text = msgspec.json.encode(ref.result)
     return lambda: msgspec.json.decode(text)
 

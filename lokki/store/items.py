@@ -49,6 +49,7 @@ def write_items(
 
     def members() -> Iterator[bytes]:
         nonlocal checksum
+        # The manifest grows with each item, and must not be held in memory until the pack is written.
         for packed, lines in writer.parts(items):
             spool.write(lines)
             checksum = isal_zlib.crc32(lines, checksum)

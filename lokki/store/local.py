@@ -48,6 +48,7 @@ class LocalStore:
         with self._translating(url, "written"):
             first = None if self._existing is None else self._root.joinpath(*key.split("/")[: self._existing])
             make_directory(path.parent, first)
+            # In the same directory: a file is renamed in one step only within its file system.
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
         temporary = Path(name)
         try:
@@ -57,11 +58,12 @@ class LocalStore:
                         file.write(chunk)
                 with self._translating(url, "written"):
                     file.flush()
+                    # First the content and then the name, or a power cut could leave the name of an empty file.
                     os.fsync(descriptor)
                     temporary.replace(path)
                     flush_directory(path.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)  # it is gone already if it was renamed
         return Stored(url)
 
     def read(self, place: Stored) -> Buffer:
@@ -101,6 +103,7 @@ class LocalStore:
 
     def _path(self, key: str, url: str) -> Path:
         path = self._root / key
+        # A key has no `..`, but a folder on its way may be a link.
         if not path.resolve().is_relative_to(self._root):
             raise StoreError(f"{url} leads out of {self._root} through a symbolic link. Remove the link.")
         return path
@@ -110,6 +113,7 @@ def _read(file: BinaryIO, place: Stored, size: int) -> bytes:
     offset, length = check_range(place, size)
     file.seek(offset)
     content = file.read(length)
+    # The size was right a moment ago, and another process may write meanwhile.
     if len(content) < length:
         raise truncation_error(place, "it was shortened while it was read")
     return content

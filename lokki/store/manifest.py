@@ -86,6 +86,7 @@ class ManifestWriter:
             else:
                 text = b'"item":%b' % text
             held += len(text)
+            # The comma stands before a line, since nobody knows which item will be the last.
             lines.append(b'%b{"index":%d,%b}' % (b",\n" if self.count else b"[\n", self.count, text))
             self.count += 1
             if len(lines) >= _GROUP_ITEMS or held >= _GROUP_BYTES:
@@ -106,6 +107,7 @@ def check_items(step: str, result: object) -> Iterable[object]:
 
     Raises ResultError for what cannot be mapped over: strings, bytes, mappings, and what is not iterable.
     """
+    # Python iterates over the characters of a text and the keys of a dict, which is hardly ever meant.
     if isinstance(result, str | bytes | bytearray | Mapping) or not isinstance(result, Iterable):
         raise ResultError(
             f"{step}() returned {type(result).__name__}, but .map() runs over its items: "
