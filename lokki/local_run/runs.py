@@ -364,12 +364,18 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def recorded_plan(record: RunRecord) -> Plan:
-    """Read the plan of a run. Raises StoreError for one that this lokki does not know."""
+    """Read the plan of a run.
+
+    Raises StoreError for one that this lokki does not know.
+    """
     return plan_from_lines(record.flow, record.plan) if isinstance(record.plan, list) else plan_from_json(record.plan)
 
 
 def recorded_lines(record: RunRecord) -> list[str]:
-    """Return the plan of a run as lines that are equal exactly when plans compute the same."""
+    """Return the plan of a run as lines.
+
+    They are equal exactly when plans compute the same.
+    """
     return record.plan if isinstance(record.plan, list) else plan_lines(plan_from_json(record.plan))
 
 
