@@ -1,14 +1,16 @@
 """Operating a deployed flow: start, watch, read, stop and redrive its runs.
 
-* ``executions``: the runs of a deployed flow, as Step Functions knows them. All calls to Step Functions are made here.
-* ``watching``: folds the history of a run into the events of local runs, so that ``invoke`` shows what ``run`` shows. Pure.
+* ``executions``: the runs of a deployed flow, as Step Functions knows them. All calls to Step Functions are made
+  here.
+* ``watching``: folds the history of a run into the events of local runs, so that ``invoke`` shows what ``run`` shows.
+  Pure.
 * ``following``: asks again and again, and emits what is new, until a run has ended.
 * ``machine``: ARNs, folders and links that follow from each other's names. Pure.
 * ``attribution``: tells which run, call and item a line of a function's log belongs to. Pure.
 * ``logs``: reads these lines from CloudWatch, merged by time, in bounded memory.
 
-`remote` below is the door for scripts and notebooks; the commands come through ``executions.runs_of``. Results are read by
-`lokki.results`, which knows nothing of boto3: it asks the executions here.
+`remote` below is the door for scripts and notebooks; the commands come through ``executions.runs_of``. Results are
+read by `lokki.results`, which knows nothing of boto3: it asks the executions here.
 
 What must never happen: a line or a result of one run shown as another's, a watched run that costs more calls than the
 account's quota allows, and a run that is stopped because nobody watches it any more.
