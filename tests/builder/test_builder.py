@@ -379,6 +379,16 @@ def test_what_another_version_of_lokki_built_is_replaced(installed: Installation
     assert folder_digest(out) == whole
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"packages": []}'])
+def test_a_folder_with_somebody_elses_build_json_is_not_replaced(
+    content: bytes, installed: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "build.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"holds files that lokki did not write"):
+        write_bundle(assemble(compile_flow(BIRDS, ZIP), contents(installed)), tmp_path)
+    assert (tmp_path / "build.json").read_bytes() == content
+
+
 def test_a_folder_that_no_build_wrote_is_not_replaced(installed: Installation, tmp_path: Path) -> None:
     bundle = assemble(compile_flow(BIRDS, ZIP), contents(installed))
     (tmp_path / "mine.txt").write_text("mine")

@@ -5,8 +5,9 @@ A package is a mapping of paths to bytes: the files that Lambda finds in /var/ta
 
 1. `sources.collect` finds what a flow needs of its project. `modules` follows imports from the flow's file, by reading
    them (`imports`, `code`), to the project's own modules; `data_files` adds what ``include`` names and the data of
-   packages, walking folders by `file_tree`; `sensitive` says which files look like secrets. `unpacked` notes what the
-   code names and no package would have. `sources.lokki_files` adds what of lokki runs a step.
+   packages, walking folders by `file_tree`; `sensitive` says which files look like secrets. `lazy_walk` goes on from
+   all of these through imports by computed names (`lazy_imports`). `unpacked` notes what the code names and no package
+   would have. `sources.lokki_files` adds what of lokki runs a step.
 2. `local_packages` adds the metadata of what is installed from folders of this machine.
 3. `trimming.trim` gives each step its own copy, in which the bodies of other steps are left out where nothing can call
    them; `reaching` looks for all that could.

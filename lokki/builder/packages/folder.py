@@ -168,7 +168,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return msgspec.json.decode(content, type=Manifest)
     # So that a newer lokki may change the file's shape without leaving folders that nobody can replace.
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeDecodeError):
         return Manifest()
 
 

@@ -109,7 +109,7 @@ def _renamed(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _handed_on(nodes: Iterable[ast.AST], calls: Iterable[ast.Call]) -> Iterator[bool]:
-    """Yield True for each function that imports by name and is used as a value."""
+    """Yield True for each use as a value of what imports by name."""
     called = {id(call.func) for call in calls}
     for node in nodes:
         if isinstance(node, ast.Name | ast.Attribute) and last_name(node) in _BY_NAME and id(node) not in called:
@@ -159,7 +159,10 @@ def _is_about_itself(call: ast.Call, package: list[str]) -> bool:
 
 
 def _candidates(nodes: Iterable[ast.AST], texts: Iterable[str], package: list[str]) -> Iterator[str]:
-    """Yield what packages a module may mean: its own, those that it imports, those that it names or computes."""
+    """Yield the packages that a module may mean.
+
+    They are its own, those that it imports, and those that it names or computes.
+    """
     yield from package[:1]
     for node in nodes:
         match node:

@@ -1,6 +1,7 @@
-"""Adding what modules import lazily, by names that code computes or texts have, and the data of all packages.
+"""Adding what modules import lazily, and the data of all packages.
 
-Each adds modules, which may import lazily in turn, so it goes on until nothing more is found.
+Lazy imports are by names that code computes or texts have. Each adds modules, which may import lazily in turn, so it
+goes on until nothing more is found.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ _LARGEST_TEXT: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class LazyWalk:
-    """A walk with the files that were chosen so far, and what of both has been read."""
+    """A walk that goes on through lazy imports.
+
+    - ``walk``: the modules so far
+    - ``chosen``: the files beside them so far
+    - ``choice``: chooses more
+    """
 
     walk: Walk
     choice: FileChoice
@@ -42,7 +48,10 @@ class LazyWalk:
             self._follow_stars()
 
     def _read_modules(self) -> bool:
-        """Read the modules that are new; return whether there were any."""
+        """Read the modules that are new.
+
+        Returns whether there were any.
+        """
         new = sorted(self.walk.trees.keys() - self._read)
         for path in new:
             self._read.add(path)
@@ -55,14 +64,17 @@ class LazyWalk:
         return bool(new)
 
     def _read_data(self) -> bool:
-        """Choose the data of packages, and read the settings among it; return whether these name new modules."""
+        """Choose the data of packages, and read the settings among it.
+
+        Returns whether these name new modules.
+        """
         self.choice.data_of(self.walk.packages, self.chosen)
-        before = len(self.walk.trees)
+        count = len(self.walk.trees)
         for path, file in [*self.chosen.files.items()]:
             if path.endswith(_TEXTS) and path not in self._read and file.stat().st_size <= _LARGEST_TEXT:
                 self._read.add(path)
                 self._follow_names(names_in([read_file(file).decode("utf-8", "replace")]))
-        return len(self.walk.trees) > before
+        return len(self.walk.trees) > count
 
     def _follow_names(self, names: Iterable[str]) -> None:
         """Add the modules of names in texts.
@@ -72,7 +84,10 @@ class LazyWalk:
         self.walk.follow(name for name in sorted({*names}) if self.walk.has(".".join(name.split(".")[:2])))
 
     def _follow_stars(self) -> None:
-        """Add the modules that ``from package import *`` imports since ``__all__`` names them."""
+        """Add the modules that ``from package import *`` imports.
+
+        They are those that the package's ``__all__`` names.
+        """
         for path, tree in [*self.walk.trees.items()]:
             if module_name(path) in self._starred:
                 self.walk.follow(f"{module_name(path)}.{name}" for name in public_names(tree))
@@ -97,7 +112,7 @@ class LazyWalk:
 
 
 def _entry_points() -> Iterator[str]:
-    """Yield what packages that are installed from folders say of their entry points."""
+    """Yield the entry points of what is installed from folders."""
     for package in local_packages(sys.path):
         file = package.info / "entry_points.txt"
         if file.is_file():
