@@ -306,3 +306,18 @@ def test_a_backend_is_asked_again_when_a_file_that_it_read_has_changed(project: 
     assert project.lines({"pyproject.toml": DYNAMIC, "backend.py": backend, "deps/prod/birds.list": "six"}) == ("six",)
     assert project.lines({}, Uv({"UV": "/bin/false", "PATH": ""})) == ("six",)  # it is remembered
     assert project.lines({"deps/prod/birds.list": "attrs"}) == ("attrs",)
+
+
+def test_the_lock_of_a_script_gives_its_versions(project: Project) -> None:
+    script = '# /// script\n# requires-python = ">=3.13"\n# dependencies = ["six{}"]\n# ///\n'
+    project.write({"flows/flow.py": script.format("<1.17")})
+    command = [UV.command, "lock", "--quiet", "--python", sys.executable, "--script", "flow.py"]
+    subprocess.run(command, cwd=project.folder / "flows", check=True)
+    (project.folder / "flows" / "flow.py").write_text(script.format("<1.17") + "# a comment\n")
+    found = project.find()
+    assert (found.lines, found.locked) == (("six==1.16.0",), True)
+    (project.folder / "flows" / "flow.py").write_text(script.format(">=1.17"))
+    with pytest.raises(BuildError) as caught:
+        project.find()
+    message = "flows/flow.py.lock is not up to date with flows/flow.py; run uv lock --script flow.py."
+    assert str(caught.value).replace(f"{project.folder}/", "") == message

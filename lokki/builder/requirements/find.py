@@ -138,6 +138,13 @@ class _Finder:
         _check_python(str(script.get("requires-python", "")), f"the script metadata of {file}")
         origins = script_origins(file.parent, tool_table(script, "uv"))
         lines, origins = self.with_folders(dependency_lines(script.get("dependencies", []), str(file)), origins, ())
+        # https://docs.astral.sh/uv/guides/scripts/#locking-dependencies
+        lock = file.with_name(f"{file.name}.lock")
+        if lock.is_file():
+            locked = self._exported(lock, file, lines, ["--script", file.name])
+            return Requirements(
+                locked, (), origins, f"the script metadata of {file.name}, as its lock has it", locked=True
+            )
         return Requirements(_without_lokki(lines), (), origins, f"the script metadata of {file.name}")
 
     def _of_project(self, pyproject: Table, folder: Path) -> Requirements:
@@ -146,7 +153,7 @@ class _Finder:
         lines, origins = self.with_folders(self._dependencies(folder, ()), _origins(folder, pyproject), (folder,))
         lock = next((above / "uv.lock" for above in (folder, *folder.parents) if (above / "uv.lock").is_file()), None)
         if lock is not None:
-            locked = self._exported(lock, folder, lines)
+            locked = self._exported(lock, folder / "pyproject.toml", lines, ["--no-emit-workspace"])
             return Requirements(locked, (), origins, "pyproject.toml, as uv.lock has it", locked=True)
         return _as_poetry_locks(folder, lines, origins) if _is_poetrys(pyproject) else _unlocked(lines, origins)
 
@@ -210,15 +217,18 @@ class _Finder:
                 origins = origins.completed_by(others)
         return required, origins
 
-    def _exported(self, lock: Path, folder: Path, lines: Iterable[str]) -> tuple[str, ...]:
-        """Return what a uv.lock locks for a project.
+    def _exported(self, lock: Path, project: Path, lines: Iterable[str], which: list[str]) -> tuple[str, ...]:
+        """Return what uv's lock locks for a project, or a script, whose file is given.
+
+        - ``which``: options of uv's that say which of the two it is
 
         lokki is not among it, nor what only lokki needs.
         """
+        folder = project.parent
         key = cache_key("export 3", lock.read_text("utf-8"), _uv_settings(folder), sorted(lines))
         content = read_entry(self.cache / "exported" / key)
         if content is None:
-            options = ["--locked", "--no-default-groups", "--no-emit-workspace", "--prune", "lokki"]
+            options = ["--locked", "--no-default-groups", *which, "--prune", "lokki"]
             style = ["--no-hashes", "--no-header", "--no-annotate", "--quiet"]
             environ = {name: value for name, value in self.uv.environ.items() if name not in ("UV_FROZEN", "UV_LOCKED")}
             python = _python_for(lock, self.uv)
@@ -229,9 +239,8 @@ class _Finder:
             except BuildError as error:
                 # Without a network uv tries to lock anew, and says that it finds no solution.
                 if re.search(r"needs to be updated|No solution found", str(error)):
-                    raise BuildError(
-                        f"{lock} is not up to date with {folder / 'pyproject.toml'}; run uv lock."
-                    ) from None
+                    command = " ".join(["uv lock", *(which if "--script" in which else [])])
+                    raise BuildError(f"{lock} is not up to date with {project}; run {command}.") from None
                 raise
             content = exported.encode()
             write_entry(self.cache / "exported" / key, content)
