@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,11 +22,13 @@ from lokki.base.values import Json
 from lokki.builder.compiled import compile_flow
 from lokki.builder.retries import SERVICE_ERRORS, THROTTLING_ERRORS, step_rule
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
+from lokki.builder.states import machine_of
 from lokki.builder.timing import fits_express
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.states.expressions import Expressions, Scope
-from lokki.errors import ConfigError, LokkiError, StepTimeoutError
+from lokki.errors import ConfigError, LokkiError, StepTimeoutError, StoreError
 from lokki.plan import FanOut, lower
+from lokki.plan_json import plan_from_definition
 
 type State = dict[str, Json]
 
@@ -110,6 +113,56 @@ def test_each_task_calls_the_function_of_its_step_for_its_own_call(name: str) ->
     }
     calls = {call.id: call.step for call in lower(BUILDS[name].graph).calls}
     assert tasks == {call: f"${{{pascal(step)}FunctionArn}}" for call, step in calls.items()}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_definition_tells_what_each_of_its_states_is(name: str) -> None:
+    definition = BUILDS[name].state_machine()
+    machine = machine_of(plan_from_definition(definition))
+    assert machine == machine_of(lower(BUILDS[name].graph))
+    assert list(machine.order) == walk(definition)
+    tasks = {
+        state_name: state["Arguments"]["Payload"]["call"]
+        for state_name, state in states(definition).items()
+        if state["Type"] == "Task"
+    }
+    assert tasks.items() <= dict(machine.calls).items()
+    maps = {name: state for name, state in states(definition).items() if state["Type"] == "Map"}
+    assert {name: map_state.batch for name, map_state in machine.maps.items()} == {
+        name: state.get("ItemBatcher", {}).get("MaxItemsPerBatch", 0) for name, state in maps.items()
+    }
+    # of lokki 0.1, which wrote no plan into the comment
+    assert machine_of(plan_from_definition({**definition, "Comment": "built by lokki"})) == machine
+
+
+@pytest.mark.parametrize("definition", [None, [], {}, {"Comment": "mine", "StartAt": "A", "States": {"A": {}}}])
+def test_a_definition_that_lokki_did_not_build_is_refused(definition: Json) -> None:
+    with pytest.raises(StoreError, match=r"^the run's state machine is none that lokki builds: "):
+        plan_from_definition(definition)
+
+
+def test_a_comment_of_a_newer_lokki_is_refused_and_not_guessed_from_the_states() -> None:
+    definition = BUILDS["birds"].state_machine()
+    newer = {**definition, "Comment": definition["Comment"].replace('"format":1', '"format":7')}
+    with pytest.raises(StoreError, match=r"^the plan has the format 7, of which this lokki knows nothing\. Install"):
+        plan_from_definition(newer)
+    with pytest.raises(StoreError, match=r"^the plan in the state machine's comment cannot be read: "):
+        plan_from_definition({**definition, "Comment": definition["Comment"][:-9]})
+
+
+@step
+def take(value: str, label: str = "") -> str:
+    return value + label
+
+
+def test_arguments_and_parameters_are_not_in_a_definition() -> None:
+    @flow
+    def secretive(token: str = "token-of-the-flow"):
+        return take(token, label="label-of-the-argument").next(take(label="another-label"))
+
+    text = json.dumps(build_state_machine(secretive(), LokkiConfig()))
+    assert "secretive, built by lokki." in text
+    assert not any(word in text for word in ("token-of-the-flow", "label-of-the-argument", "another-label"))
 
 
 def test_a_step_used_twice_is_one_function_and_two_states() -> None:
