@@ -201,7 +201,9 @@ def path_from(folder: Path, file: Path | None) -> str:
 
 
 def package_locator(file: Path | None) -> Callable[[str], str]:
-    """Return a function that finds the file here that a path in a flow's package is a copy of.
+    """Return a function that maps a packaged path to the file here.
+
+    That is the file of which the path in a flow's package is a copy.
 
     ``file``: the flow's. What is not beside or below it, or below a folder above it, stays as it is.
     """

@@ -218,7 +218,7 @@ class _Finder:
         return required, origins
 
     def _exported(self, lock: Path, project: Path, lines: Iterable[str], which: list[str]) -> tuple[str, ...]:
-        """Return what uv's lock locks for a project, or a script, whose file is given.
+        """Return what a lock of uv's holds for a project or a script.
 
         - ``which``: options of uv's that say which of the two it is
 
