@@ -17,7 +17,7 @@ from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_d
 from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import bytecode_kind, content_digest
 from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, write_bundle
-from lokki.builder.packages.import_check import ON_LAMBDA_MODULES, Target, check_packages, standard_library
+from lokki.builder.packages.import_check import ON_LAMBDA_MODULES, PackageContents, check_packages, standard_library
 from lokki.builder.packages.local_packages import own_metadata
 from lokki.builder.packages.sizes import size_text
 from lokki.builder.packages.sources import Project, collect, lokki_files
@@ -123,7 +123,7 @@ def _check_packages(project: Project, chosen: Chosen, config: LokkiConfig) -> li
     if config.packages == "image":  # whose requirements are held against their pins, since nothing is installed here
         elsewhere |= project.foreign.keys()
     targets = [
-        Target(
+        PackageContents(
             step,
             frozenset(project.files) | (requirement.vendored.paths if requirement.vendored else frozenset()),
             elsewhere,

@@ -11,7 +11,7 @@ from lokki.builder.package_types import BuildError
 from lokki.builder.packages.import_check import (
     LATE_IN_LOKKI,
     ON_LAMBDA_MODULES,
-    Target,
+    PackageContents,
     check_packages,
     standard_library,
 )
@@ -79,9 +79,9 @@ def check(source: str | Mapping[str, str], *more: str, exclude: tuple[str, ...] 
     sources = {"flow.py": source} if isinstance(source, str) else source
     imports = {path: read_imports(ast.parse(text), path) for path, text in sources.items()}
     elsewhere = standard_library((3, 13)) | ON_LAMBDA_MODULES | {provided}
-    targets = [Target("load", frozenset({*PROVIDED, *sources}), elsewhere)]
+    targets = [PackageContents("load", frozenset({*PROVIDED, *sources}), elsewhere)]
     if more:
-        targets.append(Target("save", frozenset({*PROVIDED, *sources, *more}), elsewhere))
+        targets.append(PackageContents("save", frozenset({*PROVIDED, *sources, *more}), elsewhere))
     try:
         return check_packages(imports, frozenset({"flow"}), targets, exclude)
     except BuildError as error:

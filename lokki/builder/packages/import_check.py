@@ -55,7 +55,7 @@ def standard_library(python: tuple[int, int]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PackageContents:
     """What a step's package has.
 
     - ``paths``: of its files
@@ -118,7 +118,7 @@ class _Missing:
 def check_packages(
     imports: Mapping[str, tuple[ModuleImport, ...]],
     starts: frozenset[str],
-    targets: list[Target],
+    targets: list[PackageContents],
     exclude: tuple[str, ...],
 ) -> list[str]:
     """Return a note on each import that would fail on Lambda.
@@ -146,7 +146,7 @@ def check_packages(
 
 
 def _missing(
-    imports: Mapping[str, tuple[ModuleImport, ...]], always: frozenset[str], target: Target
+    imports: Mapping[str, tuple[ModuleImport, ...]], always: frozenset[str], target: PackageContents
 ) -> Iterator[_Missing]:
     """Yield each import of the modules that a package does not have."""
     answers: dict[tuple[str, str], str] = {}
@@ -175,7 +175,7 @@ def _is_here(name: str) -> bool:
     )
 
 
-def _refusal(missing: list[_Missing], target: Target, exclude: tuple[str, ...]) -> str:
+def _refusal(missing: list[_Missing], target: PackageContents, exclude: tuple[str, ...]) -> str:
     imports = ", ".join(f"{entry.place} imports {entry.name}" for entry in missing)
     remedies = dict.fromkeys(_remedy(entry.name, exclude) for entry in missing)
     return (
