@@ -143,6 +143,7 @@ def _package(
     twice = sorted(vendored.paths & files.keys() - {NOT_IN_ZIP}) if vendored else []
     if twice:
         raise BuildError(f"{twice[0]} is in the project and in a package that it requires. Rename the project's.")
+    # In a zip, what is vendored is never unpacked here: it counts by its digest, and is copied when the zip is written.
     if vendored is None or config.packages == "image":
         files = {**(vendored_files(vendored) if vendored else {}), **files}
         is_named = config.lambda_defaults.image_tag != LokkiConfig().lambda_defaults.image_tag

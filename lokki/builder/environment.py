@@ -25,6 +25,7 @@ def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
     texts = {"LOKKI_LOG_LEVEL": config.log_level}
     if config.inline_limit != INLINE_LIMIT:
         texts["LOKKI_INLINE_LIMIT"] = str(config.inline_limit)
+    # The settings may overrule lokki's, and a step the settings.
     texts |= config.lambda_env
     texts |= step.options.env
     size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())

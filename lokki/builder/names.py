@@ -55,6 +55,7 @@ def function_suffixes(flow: str, steps: Iterable[str]) -> dict[str, str]:
     """
     longest = FUNCTION_NAME_LENGTH - len(flow) - len("-")
     suffixes = {step: shorten(step, longest) for step in steps}
+    # Hashes of 32 bits may be equal; one function would then have the code of another step.
     first: dict[str, str] = {}
     for step, suffix in suffixes.items():
         other = first.setdefault(suffix, step)
@@ -71,6 +72,7 @@ def shorten(name: str, longest: int) -> str:
     >>> shorten("flap", 64), shorten("größe", 64)
     ('flap', 'groe_d353a267')
     """
+    # A hash also where only letters are lost: "größe" and "groe" are two steps.
     if len(name) <= longest and name.isascii():
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
@@ -141,6 +143,7 @@ def deployed_functions(steps: Iterable[AnyStep]) -> list[DeployedFunction]:
         functions.append(DeployedFunction(step.name, step))
         if step.options.memory_max is not None:
             name = f"{step.name}_xl"
+            # A step of the user's may have this very name, or one that makes the same state.
             while state_name(name) in taken:
                 name += "_xl"
             taken.add(state_name(name))

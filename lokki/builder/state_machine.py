@@ -64,6 +64,7 @@ def state_machine_of(compiled: Compiled) -> dict[str, Json]:
     }
     if plan.options.timeout is not None:
         machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
+    # zip_longest pairs the last one with None, which has no state to go on to.
     states: dict[str, Json] = {}
     for op, following in zip_longest(plan.ops, plan.ops[1:]):
         then = _next(state_of(following) if following else None)

@@ -37,6 +37,7 @@ def function_timeout(compiled: Compiled, step: AnyStep) -> int:
     own = step.options.timeout
     if own is None:
         return compiled.config.lambda_defaults.timeout
+    # One function serves all calls of a step, so the largest batch of any map decides.
     batches = [
         fan_out.options.batch
         for fan_out in compiled.maps
@@ -61,6 +62,7 @@ def retry_rules(step: AnyStep, *, batch: bool, express: bool, last: bool = True)
 
     In a batch, the function itself gives each item the step's tries. ``last``: whether no larger function follows.
     """
+    # The step's rule comes first: Step Functions takes the first rule that names the error.
     own = None if batch else step_rule(step.options.retry)
     if own is not None and not last:
         own = without_deaths(own)
@@ -108,6 +110,7 @@ def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
     """
     if compiled.config.execution_type != "EXPRESS":
         return "STANDARD"
+    # One try only: all tries may take longer, which `build --check` says, and is the user's risk.
     one_try = sum(function_timeout(compiled, compiled.step_of(call)) for call in fan_out.calls)
     if one_try > EXPRESS_SECONDS:
         steps = " and ".join(f"{call.step}()" for call in fan_out.calls)

@@ -205,6 +205,7 @@ def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool)
     batch = min(batch, max(1, BATCH_BYTES // entry_size(source)), max(items, 1))
     children = math.ceil(items / batch)
     child_seconds = batch * sum(workload.measure(call).seconds for call in op.calls)
+    # More children may start than functions run; those wait, in the map or for a function.
     at_once = min(
         op.options.concurrency or workload.functions_at_once,
         quotas.CHILDREN_AT_ONCE,
@@ -269,6 +270,7 @@ def _express_hours(block: MapEstimate) -> float:
 
 
 def _invocations(compiled: Compiled, call: Call, count: int, seconds: float) -> Requests:
+    # Lambda bills whole milliseconds; rounded first, as 2.007 * 1000 is a little more than 2,007 in binary.
     billed = max(math.ceil(round(seconds * 1000, 6)), 1) / 1000
     return Requests(invocations=count, gigabyte_seconds=count * billed * compiled.memory(compiled.step_of(call)) / 1024)
 

@@ -81,6 +81,7 @@ def advised_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: 
     seconds = block.child_seconds / block.batch
     shortest = min(function_timeout(compiled, compiled.step_of(call)) for call in op.calls)
     longest = min(shortest, quotas.EXPRESS_SECONDS) if block.express else shortest
+    # Half of the time: items differ, and one that takes twice as long must not end the batch.
     return max(1, min(target, int(longest / 2 / seconds) if seconds else target))
 
 
