@@ -432,7 +432,8 @@ def test_a_template_reads_back_as_it_was_written(name: str) -> None:
     text = dump_template(template).decode()
     assert yaml.safe_load(text) == template
     assert "&id" not in text
-    assert max(len(line) for line in text.splitlines()) < 240  # an expression is one line: YAML would fold its spaces
+    lines = [line for line in text.splitlines() if '"Comment":' not in line]  # which holds the plan
+    assert max(map(len, lines)) < 240  # an expression is one line: YAML would fold its spaces
 
 
 def test_texts_that_another_reader_of_yaml_would_take_for_something_else_are_quoted() -> None:
