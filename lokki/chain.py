@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import Field, dataclass, field, replace
 from typing import Any, ClassVar, Concatenate, Generic, Never, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
+from lokki.base.naming import nearest_name
 from lokki.base.options import MapOptions, StepOptions
 from lokki.errors import FlowError
 
@@ -169,11 +170,9 @@ class _NoValue(ABC):
         )
 
     def _no_attribute(self, name: str) -> NoAttributeError:
-        import difflib  # for start-up: Lambda functions begin without it
-
         verbs = [verb for verb in ("next", "map", "agg") if hasattr(type(self), verb)]
-        close = difflib.get_close_matches(name, verbs, 1)
-        hint = f"Did you mean .{close[0]}?" if close else "Use the value inside the next step, which gets it."
+        near = nearest_name(name, verbs)
+        hint = f"Did you mean .{near}?" if near is not None else "Use the value inside the next step, which gets it."
         return NoAttributeError(
             f"{self._text()} has no attribute {name!r}: it is a chain of steps, whose value is there when they run. "
             f"{hint}"

@@ -4,7 +4,6 @@ The dataclasses below are the schema. A new setting is a new field with a defaul
 and the checks, the merge, the error messages and the environments follow from it.
 """
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Final, Self, get_args, get_origin
 
 from lokki.base import quotas
+from lokki.base.naming import nearest_name
 from lokki.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -544,8 +544,8 @@ def _suggestion(word: str, names: Iterable[str]) -> str:
     """
     folded = {name.casefold().replace("-", "_"): names[name] if isinstance(names, Mapping) else name for name in names}
     # At 0.7 memroy finds memory and WARN finds WARNING, but lambda_memory_size does not find lambda_defaults.
-    near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.7)
-    return f", did you mean {_quoted(folded[near[0]])}?" if near else ""
+    near = nearest_name(word.casefold().replace("-", "_"), folded, 0.7)
+    return f", did you mean {_quoted(folded[near])}?" if near is not None else ""
 
 
 def _quoted(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from lokki.base.naming import nearest_name
 from lokki.decorators import Flow
 from lokki.errors import FlowError
 from lokki.graph import FlowGraph
@@ -137,8 +137,8 @@ def _rename_classes(namespace: Mapping[str, object], name: str) -> None:
 def _named(source: str, name: str, flows: dict[str, Flow[...]]) -> Flow[...]:
     if name in flows:
         return flows[name]
-    close = difflib.get_close_matches(name, flows, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(flows) or 'none'}."
+    near = nearest_name(name, flows)
+    hint = f"did you mean {near!r}?" if near is not None else f"it has: {', '.join(flows) or 'none'}."
     raise FlowError(f"{source} has no flow {name!r}; {hint}")
 
 

@@ -11,6 +11,7 @@ from collections import abc
 from collections.abc import Iterable
 
 from lokki.base import signatures
+from lokki.base.naming import nearest_name
 from lokki.base.values import Json
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -110,8 +111,6 @@ def _filled(annotation: object, filled: dict[object, object]) -> object:
 
 
 def _described(key: str, fields: dict[str, str], kind: object) -> str:
-    import difflib  # for start-up: Lambda functions begin without it
-
-    close = difflib.get_close_matches(key, fields, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(fields) or 'none'}"
+    near = nearest_name(key, fields)
+    hint = f"did you mean {near!r}?" if near is not None else f"it has {', '.join(fields) or 'none'}"
     return f"the key {key!r}, which {signatures.describe(kind)} does not have ({hint})"

@@ -24,6 +24,30 @@ MAP_SUFFIX = "Map"
 """What the state of a map block has after the name of its source: ``GetBirds`` and ``GetBirdsMap``."""
 
 
+def nearest_name(word: str, names: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Return the name that a misspelt word may have meant.
+
+    ``likeness``: from 0 to 1, how much it must be like the word. None where no name is.
+
+    >>> nearest_name("bild", ["build", "run"]), nearest_name("x", ["build", "run"])
+    ('build', None)
+    """
+    import difflib  # for start-up: Lambda functions begin without it
+
+    return next(iter(difflib.get_close_matches(word, list(names), 1, likeness)), None)
+
+
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """Say which name a word may have meant, or else which there are.
+
+    >>> suggestion("bild", ["build", "run"]), suggestion("x", ["build", "run"]), suggestion("x", [])
+    ("Did you mean 'build'?", 'There are: build, run.', 'There are: none.')
+    """
+    names = list(names)
+    near = nearest_name(word, names)
+    return f"Did you mean {near!r}?" if near is not None else f"There are: {', '.join(names) or 'none'}."
+
+
 def flow_name(function_name: str) -> str:
     """Turn the name of a flow's function into the flow's name.
 

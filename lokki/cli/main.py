@@ -20,11 +20,12 @@ from typing import NoReturn
 import click
 
 from lokki.base.failures import error_text, first_line, place_in_users_files, trace_of, users_place
+from lokki.base.naming import suggestion
 from lokki.cli.ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli.hidden_modules import hidden_module, is_hidden_from_library
 from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, parameter_line
 from lokki.cli.program import program_words
-from lokki.cli.text import from_here, suggestion
+from lokki.cli.text import from_here
 from lokki.decorators import Flow
 from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError

@@ -17,8 +17,8 @@ import msgspec
 
 from lokki.base import signatures
 from lokki.base.convert import ConversionError, from_json, to_json
+from lokki.base.naming import suggestion
 from lokki.base.values import Json
-from lokki.cli.text import suggestion
 from lokki.errors import ParameterError
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters

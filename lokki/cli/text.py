@@ -1,9 +1,8 @@
-"""How commands write paths, tables, counts and suggestions for people."""
+"""How commands write paths, tables and counts for people."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -14,17 +13,6 @@ def from_here(text: str) -> str:
     except FileNotFoundError:  # a step has removed it
         return text
     return text if here == "/" else text.replace(f"{here}/", "")
-
-
-def suggestion(word: str, names: Iterable[str]) -> str:
-    """Say which of some names a word may have meant, or else which there are.
-
-    >>> suggestion("bild", ["build", "run"]), suggestion("x", ["build", "run"]), suggestion("x", [])
-    ("Did you mean 'build'?", 'There are: build, run.', 'There are: none.')
-    """
-    names = list(names)
-    close = difflib.get_close_matches(word, names, 1)
-    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names) or 'none'}."
 
 
 def count_text(number: int, noun: str) -> str:

@@ -5,9 +5,9 @@ It is decided from the plan, before anything is removed.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
+from lokki.base.naming import suggestion
 from lokki.errors import RunFolderError
 from lokki.plan import Op, Plan, calls_in
 
@@ -38,9 +38,7 @@ def operation_of(plan: Plan, name: str) -> int:
             if name in names_of(operation):
                 return position
     ids = list(dict.fromkeys(call_id for operation in plan.ops for call_id in _ids(operation)))
-    close = difflib.get_close_matches(name, ids, 1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(ids)}."
-    raise RunFolderError(f"{plan.flow} has no step {name!r}. {hint}")
+    raise RunFolderError(f"{plan.flow} has no step {name!r}. {suggestion(name, ids)}")
 
 
 def _ids(operation: Op) -> list[str]:
