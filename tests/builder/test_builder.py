@@ -157,7 +157,7 @@ print(json.dumps({path: [len(content), hashlib.sha256(content).hexdigest()] for 
 
 ONLY_ON_LAPTOPS = (
     *("builder", "cli", "deploy", "emulator", "estimate", "local_run", "operate", "progress", "results"),
-    *("config.py", "loading.py", "runner.py", "__main__.py"),
+    *("loading.py", "runner.py", "__main__.py"),
 )
 
 

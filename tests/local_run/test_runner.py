@@ -519,8 +519,10 @@ def test_a_step_that_takes_too_long_fails_and_the_others_go_on(tmp_path: Path, e
     [failed] = local.of(ItemFailed)
     assert (failed.item, failed.failure.error) == ((2,), "StepTimeoutError")
     assert failed.failure.message == "took longer than its timeout of 0.3 seconds"
-    line = steps.sleepy.fn.__code__.co_firstlineno + 4
-    assert failed.failure.where == f"{steps.__file__}:{line}"  # where it slept
+    line = steps.sleepy.fn.__code__.co_firstlineno
+    # The step, which is all that a deployed run can name, too; the traceback leads to where it slept.
+    assert failed.failure.where == f"{steps.__file__}:{line}"
+    assert f'File "{steps.__file__}", line {line + 4}, in sleepy' in failed.failure.traceback
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
