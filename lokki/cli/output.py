@@ -91,8 +91,9 @@ def _content(path: Path, result: object) -> bytes:
         raise
     # A result's own code may raise anything.
     except BaseException as error:
-        if is_json and isinstance(error, ValueError):
-            raise RunError(f"--output {path}: the result is no JSON: {error_text(error)}") from error
+        if is_json and isinstance(error, ValueError | RecursionError):
+            why = f"the result is no JSON: {error_text(error)} (under a name without .json it is pickled)"
+            raise RunError(f"--output {path}: {why}") from error
         raise RunError(f"--output {path}: the result cannot be written: {describe_error(error)}") from error
 
 

@@ -589,7 +589,10 @@ def test_a_place_where_nothing_can_be_written_is_found_before_the_run(place: Pla
     assert not (place.folder / "ran.txt").exists()
 
 
-@pytest.mark.parametrize("value", ["object()", "float('nan')", "[1, {2: float('inf')}]", "{1+1j}"])
+DEEP = "__import__('functools').reduce(lambda inner, number: [inner], range(1500), [])"
+
+
+@pytest.mark.parametrize("value", ["object()", "float('nan')", "[1, {2: float('inf')}]", "{1+1j}", DEEP])
 def test_a_result_that_is_no_json_is_kept(place: Place, value: str) -> None:
     text = "from lokki import flow, main, step\n"
     text += f"from datetime import date\n@step\ndef a():\n    return {value.replace('object()', '1j')}\n"
@@ -598,7 +601,8 @@ def test_a_result_that_is_no_json_is_kept(place: Place, value: str) -> None:
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
     assert ran.err.startswith("error: --output out.json: the result is no JSON: ")
     assert ran.err.endswith(
-        "; the result is kept: write it to a file with: python odd.py run --resume r --output FILE\n"
+        " (under a name without .json it is pickled); the result is kept: write it to a file with: "
+        "python odd.py run --resume r --output FILE\n"
     )
     again = place.run("odd.py", "run", "--resume", "r", "--output", "out.pkl", "--quiet")
     assert (again.code, again.err) == (0, "")
