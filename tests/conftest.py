@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -25,8 +26,11 @@ BYTECODE = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     """Let the programs that tests start find modules compiled, in a folder of their own, whatever the machine says.
 
-    Without that each of hundreds compiles lokki, and all that uv has installed, again.
+    Without that each of hundreds compiles lokki, and all that uv has installed, again. A signal that `nohup` ignores
+    does to them what it does anywhere else: tests send it.
     """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have it from the process that starts them
         config.stash[BYTECODE] = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="lokki-bytecode-")
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
