@@ -26,7 +26,7 @@ _FAILED = re.compile(r"Status: (?!success)\w+")
 
 
 @dataclass(frozen=True, slots=True)
-class LogEvent:
+class StreamEvent:
     """One event of a log stream.
 
     ``time``: milliseconds since 1970.
@@ -65,7 +65,7 @@ class _Stream:
     request: str = ""
     subject: Subject | None = None
     is_open: bool = False
-    held: tuple[LogEvent, ...] = ()
+    held: tuple[StreamEvent, ...] = ()
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Attribution:
 
     _streams: dict[str, _Stream] = field(default_factory=dict)
 
-    def take(self, entry: LogEvent) -> Iterator[AttributedLine]:
+    def take(self, entry: StreamEvent) -> Iterator[AttributedLine]:
         """Take a line, and yield the lines that are attributed by it."""
         stream = self._streams.get(entry.stream, _Stream())
         text = entry.text.strip("\r\n")
@@ -133,7 +133,7 @@ def _on_platform_line(stream: _Stream, text: str) -> _Stream:
     return replace(stream, is_open=False, held=()) if _END.match(text) else stream
 
 
-def _failures(stream: _Stream, entry: LogEvent, text: str) -> Iterator[AttributedLine]:
+def _failures(stream: _Stream, entry: StreamEvent, text: str) -> Iterator[AttributedLine]:
     """Yield a platform's line that tells of a failure.
 
     That is a REPORT with a status other than success.
@@ -142,7 +142,7 @@ def _failures(stream: _Stream, entry: LogEvent, text: str) -> Iterator[Attribute
         yield AttributedLine(entry.time, stream.subject, " ".join(text.split()))
 
 
-def _lines(entry: LogEvent, subject: Subject) -> Iterator[AttributedLine]:
+def _lines(entry: StreamEvent, subject: Subject) -> Iterator[AttributedLine]:
     """Yield the lines of an event.
 
     A traceback of Lambda's runtime is one event with carriage returns in it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from lokki.deploy.aws import aws_errors, code_of
-from lokki.operate.attribution import Attribution, LogEvent
+from lokki.operate.attribution import Attribution, StreamEvent
 from lokki.results.items import LogLine
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def follow_lines(
 
 def _entries(
     client: CloudWatchLogsClient, group: str, window: LogWindow, taken: dict[str, int] | None = None
-) -> Iterator[LogEvent]:
+) -> Iterator[StreamEvent]:
     """Yield the events of a log group, sorted by time, page by page.
 
     A group that does not exist has none.
@@ -115,7 +115,7 @@ def _entries(
                         if event["eventId"] in taken:
                             continue
                         taken[event["eventId"]] = event["timestamp"]
-                    yield LogEvent(event["timestamp"], f"{group} {event['logStreamName']}", event["message"])
+                    yield StreamEvent(event["timestamp"], f"{group} {event['logStreamName']}", event["message"])
         except ClientError as error:
             if code_of(error) != "ResourceNotFoundException":
                 raise

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lokki.base.item_path import ItemPath, item_to_json
 from lokki.cli.commands.logs import since_milliseconds
-from lokki.operate.attribution import Attribution, LogEvent
+from lokki.operate.attribution import Attribution, StreamEvent
 from lokki.operate.logs import LogWindow, follow_lines, run_lines
 
 
@@ -35,7 +35,7 @@ def invocation(request: str, run: str, item: ItemPath, printed: list[str]) -> li
 
 def attributed(entries: list[tuple[str, str]]) -> list[tuple[str, ItemPath, str]]:
     attribution = Attribution()
-    lines = [attribution.take(LogEvent(time, stream, text)) for time, (stream, text) in enumerate(entries)]
+    lines = [attribution.take(StreamEvent(time, stream, text)) for time, (stream, text) in enumerate(entries)]
     return [(line.subject.run, line.subject.item, line.text) for found in lines for line in found]
 
 
