@@ -105,14 +105,24 @@ def test_a_failure_is_told_in_the_same_words_wherever_a_flow_runs(account: Loopb
 def test_failures_that_were_tolerated_are_not_why_a_run_failed(
     account: LoopbackAws, tmp_path: Path, batch: str
 ) -> None:
-    text = FLOW.replace("TOLERATE", f"tolerate=0.4{batch}").replace("(timeout=2)", "(timeout=30)")
-    project = new_project(tmp_path, account, text.replace("@flow", "@flow(timeout=12)"))
+    text = FLOW.replace("TOLERATE", f"tolerate=0.4{batch}").replace("(timeout=2)", "")
+    project = new_project(tmp_path, account, text)
     assert project.run("deploy", "--yes").code == 0
     if not batch:
         # A batch hands on of a failed item neither its line nor, to who waits for the run, which it was.
         assert_same_words(project, "two items", TWO_FAILED)
     assert_same_words(project, "tolerated", "join_birds() raised RuntimeError: agg broke at flow.py:31")
-    assert_same_words(project, "slow", "the run took longer than the flow's timeout of 12 seconds.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", ["", ", batch=2"])
+def test_items_that_were_tolerated_are_not_why_a_run_took_too_long(
+    account: LoopbackAws, tmp_path: Path, batch: str
+) -> None:
+    text = FLOW.replace("TOLERATE", f"tolerate=0.4{batch}").replace("(timeout=2)", "(timeout=50)")
+    project = new_project(tmp_path, account, text.replace("@flow", "@flow(timeout=8)"))
+    assert project.run("deploy", "--yes").code == 0
+    assert_same_words(project, "slow", "the run took longer than the flow's timeout of 8 seconds.")
 
 
 @pytest.mark.parametrize("command_name", ["run", "emulate", "invoke"])
