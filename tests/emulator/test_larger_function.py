@@ -353,6 +353,12 @@ def hungry():
 """
 
 
+KILLED = (
+    "WorkerError: the worker process was killed by SIGKILL (out of memory: give the step a larger memory=, or "
+    "memory_max= for another try)"
+)
+
+
 @pytest.mark.slow
 def test_an_item_and_a_step_that_die_of_memory_run_again_in_a_larger_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -365,11 +371,11 @@ def test_an_item_and_a_step_that_die_of_memory_run_again_in_a_larger_function(
     session = Session(bundle, events.append, EmulationOptions(workers=2), tmp_path / ".lokki")
     assert session.run(graph, {}, "hungry-1") == 303
     retried = [
-        (each.id, each.item, each.attempt, each.failure.error) for each in events if isinstance(each, StepRetried)
+        (each.id, each.item, each.attempt, str(each.failure)) for each in events if isinstance(each, StepRetried)
     ]
     assert sorted(retried, key=str) == [
-        ("fill", (1,), 1, "Runtime.OutOfMemory"),
-        ("fill_again", (), 1, "Runtime.OutOfMemory"),
+        ("fill", (1,), 1, f"fill() raised {KILLED} at {tmp_path}/hungry_flow.py:10"),
+        ("fill_again", (), 1, f"fill_again() raised {KILLED} at {tmp_path}/hungry_flow.py:15"),
     ]
     assert [each.id for each in events if isinstance(each, StepStarted)] == ["sizes", "fill_again"]
     assert [each.id for each in events if isinstance(each, StepFinished)] == ["sizes", "fill_again"]
@@ -418,6 +424,8 @@ def test_of_a_batch_four_items_run_in_the_small_function_and_the_one_that_dies_o
     session = Session(bundle, events.append, EmulationOptions(workers=2), tmp_path / ".lokki")
     result = session.run(graph, {}, "hungry-batch-1")
     assert result == "1 in 256, 2 in 256, 3 in 256, 300 in 1024, 4 in 256"
-    deaths = [each.failure.error for each in events if isinstance(each, StepRetried)]
-    assert deaths == ["Runtime.OutOfMemory"] * 2  # the whole batch, and the part of the item at fault
+    deaths = [str(each.failure) for each in events if isinstance(each, StepRetried)]
+    assert (
+        deaths == [f"fill() raised {KILLED} at {tmp_path}/hungry_batch_flow.py:12"] * 2
+    )  # the whole batch, and the part of the item at fault
     assert sum(each.count for each in events if isinstance(each, ItemsFinished)) == 5
