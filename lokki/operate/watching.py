@@ -66,6 +66,7 @@ class WatchedMap:
     entered: datetime
     items: int | None = None
     redriven: bool = False
+    redriven_at: datetime | None = None
     started: bool = False
     outcome: Literal["", "succeeded", "failed"] = ""
     ended_at: datetime | None = None
@@ -146,7 +147,14 @@ def take_map_run(
         run = replace(run, started=True, items=items)
     if counts["succeeded"] > run.succeeded:
         emitted.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
-    new = [child for child in failed if child["executionArn"] not in run.reported]
+    # A redriven map still lists failures of before, until their children are started again.
+    since = run.redriven_at
+    new = [
+        child
+        for child in failed
+        if child["executionArn"] not in run.reported
+        if since is None or child.get("stopDate") is None or child["stopDate"] >= since
+    ]
     new.sort(key=lambda child: child.get("stopDate") or child["startDate"])  # they are listed latest first
     why = [event for child in new for event in item_failures(state, child)]
     reported = run.reported | {child["executionArn"] for child in new}
@@ -207,7 +215,10 @@ def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
             details = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails") or {}
             arn, redriven = details.get("mapRunArn", ""), event["type"] == "MapRunRedriven"
             return replace(
-                watch, map_run=WatchedMap(arn, watch.current, watch.entered or at, watch.items, redriven)
+                watch,
+                map_run=WatchedMap(
+                    arn, watch.current, watch.entered or at, watch.items, redriven, at if redriven else None
+                ),
             ), []
         case "MapRunSucceeded" if run is not None:
             return replace(watch, map_run=replace(run, outcome="succeeded", ended_at=at)), []

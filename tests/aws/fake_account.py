@@ -94,7 +94,7 @@ class FakeStates:
             counts["total"] += each.child.items
             if each.type == "ExecutionFailed":
                 found = {"startDate": START, "input": json.dumps(inputs[each.execution]), **each.details}
-                self.children[map_run].append({"executionArn": each.execution, **found})
+                self.children[map_run].append({"executionArn": each.execution, "status": "FAILED", **found})
         status = "SUCCEEDED" if any(each.type == "MapRunSucceeded" for each in self.flow.history) else "FAILED"
         self.maps[map_run] = {
             "mapRunArn": map_run, "executionArn": execution, "status": status, "startDate": START,
