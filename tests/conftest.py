@@ -26,11 +26,12 @@ BYTECODE = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     """Let the programs that tests start find modules compiled, in a folder of their own, whatever the machine says.
 
-    Without that each of hundreds compiles lokki, and all that uv has installed, again. A signal that `nohup` ignores
-    does to them what it does anywhere else: tests send it.
+    Without that each of hundreds compiles lokki, and all that uv has installed, again. Signals that this process was
+    started to ignore, by `nohup` or in the background of a shell, end them as anywhere else: tests send these.
     """
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have it from the process that starts them
         config.stash[BYTECODE] = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="lokki-bytecode-")
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
