@@ -184,21 +184,29 @@ class DeployedRuns:
             return self.states.describe_map_run(mapRunArn=arn)
 
     def failed_children(
-        self, map_run: str, limit: int, reported: frozenset[str] = frozenset()
+        self, map_run: str, limit: int, reported: frozenset[str] = frozenset(), since: datetime | None = None
     ) -> builtins.list[DescribeExecutionOutputTypeDef]:
         """Return some child executions of a map that failed or timed out.
 
-        At most ``limit``, without those that are known.
+        At most ``limit``, without those that are known. ``since``: when the map was redriven; until its children are
+        started again, it lists their failures of before, which are left out.
         """
+        # Old failures may stand before any number of new ones.
+        config: Any = {} if since is not None else {"MaxItems": limit + len(reported)}
         names: builtins.list[str] = []
         with aws_errors("list the map's failed items"):
             for status in _ENDED_BADLY:
                 pages = self.states.get_paginator("list_executions").paginate(
                     mapRunArn=map_run,
                     statusFilter=status,  # type: ignore[arg-type]
-                    PaginationConfig={"MaxItems": limit + len(reported)},
+                    PaginationConfig=config,
                 )
-                names += [child["executionArn"] for page in pages for child in page["executions"]]
+                names += [
+                    child["executionArn"]
+                    for page in pages
+                    for child in page["executions"]
+                    if since is None or "stopDate" not in child or child["stopDate"] >= since
+                ]
             new = [name for name in names if name not in reported][:limit]
             children = [self.states.describe_execution(executionArn=name) for name in new]
         # One that is being redriven was listed as failed and is in progress by now: it has no error any more.
@@ -317,8 +325,3 @@ def results_of(aws: Aws, deployed: Deployed, file: Path | None = None) -> FlowRe
     store = S3Store(deployed.bucket, deployed.prefix, environ=aws.environ())
     modules = PackagedModule(file) if file is not None else None
     return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, store, runs_of(aws, deployed), modules))
-
-
-def utc(moment: datetime) -> str:
-    """Write a moment in ISO 8601, in UTC and to the millisecond."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -83,5 +83,5 @@ def _look_at_map(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
     counts = numbers["itemCounts"]
     limit = watch.most - len(run.reported)
     is_new = counts["failed"] + counts["timedOut"] > run.failed
-    failed = runs.failed_children(run.arn, limit, run.reported) if is_new and limit > 0 else []
+    failed = runs.failed_children(run.arn, limit, run.reported, run.redriven_at) if is_new and limit > 0 else []
     return take_map_run(watch, numbers, failed)

@@ -17,7 +17,7 @@ from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
 from lokki.builder.states import Machine, MapState
-from lokki.engine.causes import reported_failure
+from lokki.engine.causes import TIMEOUT, reported_failure
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -65,7 +65,6 @@ class WatchedMap:
     state: str
     entered: datetime
     items: int | None = None
-    redriven: bool = False
     redriven_at: datetime | None = None
     started: bool = False
     outcome: Literal["", "succeeded", "failed"] = ""
@@ -141,20 +140,13 @@ def take_map_run(
     emitted: list[Event] = []
     if not run.started:
         items = counts["total"] if run.items is None else run.items
-        run = replace(run, succeeded=counts["succeeded"] if run.redriven else 0)
+        run = replace(run, succeeded=counts["succeeded"] if run.redriven_at is not None else 0)
         workers = (numbers["maxConcurrency"] or CHILDREN_AT_ONCE) * max(state.batch, 1)
         emitted.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
         run = replace(run, started=True, items=items)
     if counts["succeeded"] > run.succeeded:
         emitted.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
-    # A redriven map still lists failures of before, until their children are started again.
-    since = run.redriven_at
-    new = [
-        child
-        for child in failed
-        if child["executionArn"] not in run.reported
-        if since is None or child.get("stopDate") is None or child["stopDate"] >= since
-    ]
+    new = [child for child in failed if child["executionArn"] not in run.reported]
     new.sort(key=lambda child: child.get("stopDate") or child["startDate"])  # they are listed latest first
     why = [event for child in new for event in item_failures(state, child)]
     reported = run.reported | {child["executionArn"] for child in new}
@@ -213,13 +205,9 @@ def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, lis
     match event["type"]:
         case "MapRunStarted" | "MapRunRedriven":
             details = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails") or {}
-            arn, redriven = details.get("mapRunArn", ""), event["type"] == "MapRunRedriven"
-            return replace(
-                watch,
-                map_run=WatchedMap(
-                    arn, watch.current, watch.entered or at, watch.items, redriven, at if redriven else None
-                ),
-            ), []
+            redriven_at = at if event["type"] == "MapRunRedriven" else None
+            arn, entered = details.get("mapRunArn", ""), watch.entered or at
+            return replace(watch, map_run=WatchedMap(arn, watch.current, entered, watch.items, redriven_at)), []
         case "MapRunSucceeded" if run is not None:
             return replace(watch, map_run=replace(run, outcome="succeeded", ended_at=at)), []
         case "MapRunFailed" | "MapRunAborted" if run is not None:
@@ -275,7 +263,7 @@ def _ended(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
         case "ExecutionFailed" | "ExecutionTimedOut":
             details = event.get("executionFailedEventDetails") or event.get("executionTimedOutEventDetails") or {}
             step = watch.machine.calls.get(watch.current, "")
-            failure = reported_failure(step, details.get("error", "States.Timeout"), details.get("cause", ""))
+            failure = reported_failure(step, details.get("error", TIMEOUT), details.get("cause", ""))
             message = f"{failure.error}: {failure.message}" if failure.message else failure.error
             # No step fails when the run itself is out of time.
             emitted: list[Event] = [StepFailed(step, failure)] if step and event["type"] == "ExecutionFailed" else []

@@ -17,7 +17,7 @@ from aws.moto_server import Aws as Moto
 from support.command import Place
 
 from lokki import flow, step
-from lokki.builder.states import Machine, MapState
+from lokki.builder.states import Machine
 from lokki.cli.account import Account
 from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
 from lokki.cli.commands.show import describe_run, runs_table
@@ -44,7 +44,7 @@ from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.operate.following import begin, begin_new, follow
-from lokki.operate.watching import Watch, take_history, take_map_run
+from lokki.operate.watching import Watch, take_history
 
 
 @step
@@ -380,18 +380,18 @@ def test_a_run_that_was_redriven_goes_on_with_what_is_kept(enters_again: bool) -
     assert watch.outcome == "finished"
 
 
-def test_failures_that_a_redriven_map_still_lists_are_not_those_of_its_new_tries() -> None:
-    machine = Machine(("Load", "LoadMap"), {"Load": "load", "Work": "work"}, {"LoadMap": MapState("load", ("work",))})
-    started = ("MapRunRedriven", {"mapRunRedrivenEventDetails": {"mapRunArn": "m"}})
-    events = history(("ExecutionStarted", {}), ("ExecutionRedriven", {}), started)
-    watch, _ = take_history(Watch("f", "r", {}, machine, current="LoadMap", items=1), events)
-    numbers: Any = {"mapRunArn": "m", "maxConcurrency": 1, "itemCounts": {"total": 1, "succeeded": 0, "timedOut": 0}}
-    child: Any = {"executionArn": "c", "startDate": START, "input": '{"item": {"index": 0}}', "error": "OSError"}
-    numbers["itemCounts"]["failed"] = 1
-    watch, told = take_map_run(watch, numbers, [{**child, "stopDate": START + timedelta(seconds=2)}])
-    assert kinds(told) == ["MapStarted"]
-    _, told = take_map_run(watch, numbers, [{**child, "stopDate": START + timedelta(seconds=9)}])
-    assert kinds(told) == ["ItemFailed"]
+def test_failures_of_before_are_not_those_of_a_map_that_was_redriven(s3: S3Server) -> None:
+    operated = Operated(strict(), s3)
+    operated.account.runs.start("run-11", {})
+    [map_run] = operated.account.runs.map_runs("run-11")
+    arn = map_run["mapRunArn"]
+    [child] = operated.states.children[arn]
+    child["stopDate"] = START
+    children = operated.account.runs.failed_children
+    assert children(arn, 20, since=START + timedelta(seconds=1)) == []
+    assert children(arn, 20, since=START) == children(arn, 20) == [child]
+    child["status"] = "RUNNING"  # it was listed as failed, and is redriven by now
+    assert children(arn, 20) == []
 
 
 @pytest.mark.parametrize("command", [("show",), ("invoke",), ("logs",), ("redrive", "x"), ("stop", "x")])
