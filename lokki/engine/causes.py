@@ -19,7 +19,7 @@ from lokki.base.failures import Failure
 from lokki.engine.events import Event, ItemFailed, RunFailed, StepFailed, StepRetried
 from lokki.engine.invocation import definition_place
 from lokki.engine.report import OpReport, RunReport, fold, map_failure
-from lokki.plan import MAP, Plan
+from lokki.plan import MAP, Plan, Results
 
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 """What a map fails with when more items failed than it tolerates.
@@ -164,9 +164,16 @@ def why_failed(report: RunReport, plan: Plan, message: str) -> str:
     * ``message``: the error and the cause that the execution ended with, for what only Step Functions can say.
     """
     failure = report.failure
-    if message.startswith(THRESHOLD) or (failure is not None and failure.error == _TOO_MANY):
-        ops = [op for op in report.ops.values() if op.id.endswith(MAP) and op.failed]
-        return _map_failure_of(ops[-1], plan) if ops else message
+    if failure is not None and failure.error == _TOO_MANY:
+        reads = next((call.reads for call in plan.calls if call.id == failure.step), None)
+        op = report.ops.get(reads.id) if isinstance(reads, Results) else None
+        # Only the handler has seen all items: those that failed inside a batch are in no event of Step Functions.
+        is_known = op is not None and f"{op.failed} of {op.items} items" in failure.message
+        return _map_failure_of(op, plan) if op is not None and is_known else message
+    if message.startswith(THRESHOLD):
+        # Maps before it are finished, whatever they tolerated.
+        op = next((op for op in report.ops.values() if op.id.endswith(MAP) and op.status != "finished"), None)
+        return _map_failure_of(op, plan) if op is not None and op.failed else message
     step_failed = any(op.status == "failed" and not op.id.endswith(MAP) for op in report.ops.values())
     if failure is not None and step_failed:
         return str(failure)
@@ -176,6 +183,5 @@ def why_failed(report: RunReport, plan: Plan, message: str) -> str:
 
 
 def _map_failure_of(op: OpReport, plan: Plan) -> str:
-    source = op.id.removesuffix(MAP)
-    tolerate = next((block.options.tolerate for block in plan.fan_outs if block.source == source), None)
-    return map_failure(source, (op.failed, op.items or 0), tolerate, op.failed_item, op.failure)
+    fan_out = plan.fan_out(op.id)
+    return map_failure(fan_out.source, (op.failed, op.items or 0), fan_out.options.tolerate, op.failed_item, op.failure)

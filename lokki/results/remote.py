@@ -5,6 +5,7 @@ The rest is from Step Functions. Emulated runs are read so too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -28,6 +29,9 @@ from lokki.store.map_results import (
     item_results,
     read_result_files,
 )
+
+_NUMBER = re.compile(r"_\d+$")
+"""Ends the id of a later call of a step: ``clean_2``."""
 
 
 class History(Protocol):
@@ -240,8 +244,13 @@ def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
     ``inner``: the ids of the map's steps. The traceback names the one that failed, where it has one.
     """
     failure = reported_failure("", error, cause)
-    # Step Functions' record of a child does not say in which state it failed; the traceback often does.
-    named = [step for step in inner if f", in {step}\n" in failure.full_traceback]
+    # Step Functions' record of a child does not say in which state it failed; the traceback often does. It names
+    # functions: two calls of one step, `clean` and `clean_2`, are not told apart by it.
+    named = [
+        call
+        for call in inner
+        if any(f", in {name}\n" in failure.full_traceback for name in (call, _NUMBER.sub("", call)))
+    ]
     return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
 
 

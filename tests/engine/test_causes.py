@@ -89,7 +89,7 @@ def birds_flow():
 
 FAILURE = Failure("flap_bird", "ValueError", "lame", "birds.py:3", 'File "birds.py", line 3, in flap_bird', "")
 MAP = (MapStarted("get_birds", ("flap_bird",), 3), ItemFailed("get_birds", (1,), FAILURE))
-LOST = Failure("join", "TooManyFailuresError", "2 of 3")
+LOST = Failure("join", "TooManyFailuresError", "1 of 3 items of the map failed; tolerated: none.")
 MAP_FAILED = (
     "item 1 failed in the map over get_birds() (tolerated: 0.5); flap_bird() raised ValueError: lame at birds.py:3"
 )
@@ -116,8 +116,14 @@ MAP_FAILED = (
                 MapFinished("get_birds", 1, 2, 1.0),
                 StepFailed("join", LOST),
             ),
-            "TooManyFailuresError: 2 of 3",
+            f"TooManyFailuresError: {LOST.message}",
             MAP_FAILED,
+        ),
+        (
+            # Of the two items that failed inside a batch, Step Functions says nothing.
+            (*MAP, MapFinished("get_birds", 0, 1, 1.0), StepFailed("join", replace(LOST, message="3 of 3 items"))),
+            "TooManyFailuresError: 3 of 3 items",
+            "TooManyFailuresError: 3 of 3 items",
         ),
         (MAP, "States.Timeout", "the run took longer than the flow's timeout of 60 seconds."),
         (MAP, "States.ItemReaderFailed: no file", "States.ItemReaderFailed: no file"),

@@ -35,6 +35,7 @@ from lokki.plan import FanOut, lower, plan_lines
 from lokki.plan_json import plan_from_definition, plan_from_json, plan_from_lines, plan_to_json
 from lokki.results.flow_results import FlowResults, Items, local
 from lokki.results.items import LogLine, Place, RunInfo, places_of
+from lokki.results.remote import child_failure
 from lokki.runtime.event import ResultsKey
 from lokki.runtime.results import load_results
 from lokki.store.base import save
@@ -582,6 +583,16 @@ def test_a_deployed_run_has_the_same_interface(deployed: Deployed) -> None:
     assert error_of(lambda: third[1]) == f"RunError: item 1 failed: {failure}. failures() has its traceback."
     assert run.logs() == [LogLine("t", "third", (3,), "hello")]
     assert deployed.results.latest().id == deployed.results.run("run-1").id
+
+
+@pytest.mark.parametrize(
+    ("calls", "step"), [(("first", "double"), "double"), (("double", "double_2"), "double → double_2")]
+)
+def test_a_failed_child_is_that_of_the_step_in_its_traceback_if_it_is_called_once(
+    calls: tuple[str, ...], step: str
+) -> None:
+    cause = json.dumps({"errorMessage": "no", "stackTrace": ['  File "flow.py", line 3, in double\n    x\n']})
+    assert child_failure(calls, "ValueError", cause).step == step
 
 
 def test_results_of_batches_are_found_wherever_their_entries_are(deployed: Deployed) -> None:
