@@ -13,7 +13,6 @@ from pathlib import Path
 from lokki.base.values import Json
 from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.run_files import emulated_name
-from lokki.emulator.states.outcome import Outcome
 from lokki.engine.causes import RunTranslator, reported_failure
 from lokki.engine.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.errors import LokkiError, RunError, RunFolderError
@@ -106,20 +105,18 @@ class Session:
             folder = self._runs.folder / record.run_id
             listener(RunStarted(plan.flow, record.run_id, params, redriven, str(folder)))
             try:
-                outcome = self._emulate(folder, record, params, listener, redriven=redriven)
-                if isinstance(outcome, Outcome):
-                    cause = reported_failure("", outcome.error, outcome.cause)
-                    raise RunError(listener.translator.why(cause.summary))
+                result = self._emulate(folder, record, params, listener, redriven=redriven)
             except BaseException as error:  # Ctrl-C too: the record must not say "running" of a run that is over
                 seconds = time.monotonic() - start
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self._runs.save(replace(record, status=status, seconds=seconds, error=str(error)))
-                listener(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
+                # Past the listener, which would read the reason as an execution's once more.
+                self.emit(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
                 raise
             seconds = time.monotonic() - start
             self._runs.save(replace(record, status="finished", seconds=seconds))
             listener(RunFinished(seconds))
-            return outcome
+            return result
 
     def _emulate(
         self, folder: Path, record: RunRecord, params: Mapping[str, Json], listener: _Listener, *, redriven: bool
@@ -134,7 +131,10 @@ class Session:
     def _execute(
         self, folder: Path, run_id: str, params: Mapping[str, Json], listener: _Listener, *, redriven: bool
     ) -> object:
-        """Return the flow's result, or the outcome of an execution that has none."""
+        """Return the flow's result.
+
+        Raises RunError, which says why, for an execution that has none.
+        """
         with Emulation(self.bundle, folder, listener, self.options) as emulation:
             execution = emulation.revive(run_id, params) if redriven else emulation.start(run_id, params)
             try:
@@ -144,7 +144,9 @@ class Session:
                 raise
             if outcome.status != "SUCCEEDED":
                 emulation.keep(execution)
-                return outcome
+                # Raised in here, so that the emulation knows of it: what ends badly besides must not hide it.
+                cause = reported_failure("", outcome.error, outcome.cause)
+                raise RunError(listener.translator.why(cause.summary))
             return emulation.result(outcome)
 
 
