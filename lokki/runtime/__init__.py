@@ -1,6 +1,7 @@
 """What runs inside AWS Lambda: the handler of a step.
 
-1. `handler.make_handler` is called once, when Lambda starts a function; `restoring` does again what a snapshot holds.
+1. `handler.packaged_handler` is called once, when Lambda starts a function; `restoring` does again what a snapshot
+   holds.
 2. `event` checks what Step Functions sent, and gives it a type.
 3. `work` does one invocation: it reads what is upstream, runs the step and writes the result. `sending` uploads the
    items of a map block while they are made, and `results` collects the results of one.

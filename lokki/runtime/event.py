@@ -153,7 +153,7 @@ def plain_text(text: str) -> str:
 
 
 def parse_calls(step_name: str, calls: Mapping[str, Json]) -> dict[str, HandledCall]:
-    """Read what a generated handler says of the calls that it handles.
+    """Read what ``step.json`` says of the calls of a step.
 
     Raises EventError, or FlowError for a ``tolerate``, for what it cannot mean.
     """

@@ -15,7 +15,7 @@ import msgspec
 
 from lokki.base.options import Retry
 from lokki.base.quotas import STATE_BYTES
-from lokki.base.values import INLINE_LIMIT, Json
+from lokki.base.values import INLINE_LIMIT, Json, JsonField
 from lokki.chain import AnyStep, StepNode
 from lokki.decorators import Flow
 from lokki.engine.invocation import StepFailedError
@@ -35,7 +35,6 @@ type Handler = Callable[[object, Context], Reply]
 class _Place(msgspec.Struct, frozen=True):
     """Where a step or a flow is to be imported from."""
 
-    name: str
     module: str
     attribute: str
 
@@ -49,7 +48,7 @@ class _PackagedStep(msgspec.Struct, frozen=True):
 
     flow: _Place
     step: _Place
-    calls: msgspec.Raw
+    calls: dict[str, JsonField]
 
 
 def packaged_handler(handler_file: str) -> Handler:
@@ -63,13 +62,12 @@ def packaged_handler(handler_file: str) -> Handler:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             packaged = msgspec.json.decode(file.read(), type=_PackagedStep)
-        calls: dict[str, Json] = msgspec.json.decode(packaged.calls)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Build the flow again.") from None
     step, flow = packaged.step.load(), packaged.flow.load()
     if not isinstance(step, StepNode) or not isinstance(flow, Flow):
         raise ConfigError(f"{path} names what is no step or no flow. Build the flow again.")
-    return make_handler(step, flow=flow, calls=calls)
+    return make_handler(step, flow=flow, calls=packaged.calls)
 
 
 def make_handler(
@@ -82,7 +80,7 @@ def make_handler(
     """Make the Lambda handler of a step.
 
     ``flow``: whose parameters the first step's handler validates; ``calls``: the occurrences of the step in the flow,
-    as the generated ``handler.py`` gives them (docs/contract.md); default: one, with no bound arguments. From the
+    as ``step.json`` has them (docs/contract.md); default: one, with no bound arguments. From the
     environment: LOKKI_ARTIFACT_BUCKET, LOKKI_FLOW_NAME, and LOKKI_INLINE_LIMIT and LOKKI_LOG_LEVEL if they are set.
     Where AWS_LAMBDA_INITIALIZATION_TYPE is ``snap-start``, each restore makes random numbers and the store anew.
 

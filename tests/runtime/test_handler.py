@@ -733,7 +733,13 @@ def test_a_handler_that_was_edited_by_hand_does_not_start(calls: Any, kind: type
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"flow": {"name": "f", "module": "os", "attribute": "sep"}, "step": 1, "calls": {}}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"flow": {"name": "f", "module": "os", "attribute": "sep"}, "step": 1, "calls": {}}',
+        '{"flow": {"module": "os", "attribute": "sep"}, "step": {"module": "os", "attribute": "sep"}, "calls": [1]}',
+    ],
 )
 def test_a_step_json_that_no_build_wrote_does_not_start(tmp_path: Path, text: str) -> None:
     (tmp_path / "step.json").write_text(text)
