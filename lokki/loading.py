@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -209,6 +210,7 @@ def package_locator(file: Path | None) -> Callable[[str], str]:
     """
     folders = file.absolute().parents if file is not None else ()
 
+    @cache  # failures of a map name the same few files again and again
     def locate(path: str) -> str:
         return next((str(folder / path) for folder in folders if (folder / path).is_file()), path)
 

@@ -129,7 +129,7 @@ class LocalRunner:
         flow = self._importable(graph, plan)
         code = {name: _checksum(step.fn) for name, step in plan.steps.items()}
         rerun = Rerun() if resume is None else _rerun(plan, resume)
-        record = self._new(graph, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
+        record = self._new(graph, plan, code, params, run_id) if resume is None else self._resumed(plan, params, resume)
         with self.runs.locked(record.run_id) as lock, self._pool(plan, flow, record, rerun, lock) as pool:
             setup = Setup(
                 self.runs,
@@ -144,14 +144,18 @@ class LocalRunner:
             return LocalExecution(setup, plan, record, code).execute(None if resume is None else rerun)
 
     def _new(
-        self, graph: FlowGraph, code: dict[str, str], params: Mapping[str, object] | None, run_id: str | None
+        self,
+        graph: FlowGraph,
+        plan: Plan,
+        code: dict[str, str],
+        params: Mapping[str, object] | None,
+        run_id: str | None,
     ) -> RunRecord:
-        plan = lower(graph)
         record = RunRecord(
             run_id or new_run_id(),
             plan.flow,
             dict(bind_parameters(plan.params, params or {})),
-            dict(plan_to_json(plan)),
+            plan_to_json(plan),
             code,
             status="running",
             started=datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -176,7 +180,7 @@ class LocalRunner:
                 f"the run {run_id!r} was started with another flow or other parameters:\n  {listed}\n"
                 "Start a new run, or keep its results all the same with --force."
             )
-        return replace(record, params=dict(bound), plan=dict(plan_to_json(plan)))
+        return replace(record, params=dict(bound), plan=plan_to_json(plan))
 
     def _latest(self, flow: str, *, also_finished: bool) -> str:
         records = self.runs.list(flow)
@@ -245,6 +249,7 @@ def _checksum(fn: Callable[..., object]) -> str:
     """Return a checksum of a step's code, without comments and layout.
 
     Decorators do not count either. Where the source cannot be had, it is that of the bytecode.
+    Source that is no single definition, as a lambda's, counts as it is written.
     """
     fn = inspect.unwrap(fn)
     try:

@@ -99,9 +99,6 @@ STACK_RESOURCES = 500
 STACK_NAME_LENGTH = 128
 """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateStack.html"""
 
-LOGICAL_ID_LENGTH = 255
-"""https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resources-section-structure.html"""
-
 # --- IAM: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html ---
 
 INLINE_POLICY_CHARACTERS = 10_240
@@ -109,9 +106,6 @@ INLINE_POLICY_CHARACTERS = 10_240
 
 MANAGED_POLICY_CHARACTERS = 6_144
 """One managed policy, white space not counted."""
-
-ROLE_POLICIES = 10
-"""Managed policies of a role, unless raised."""
 
 # --- S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html ---
 

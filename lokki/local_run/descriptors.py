@@ -2,8 +2,8 @@
 
 Why: programs that a step starts, and C code that it calls, write to the descriptors 1 and 2 past Python's streams; and
 a child that a step forks has a copy of every descriptor of the run. No file object of Python's reaches either: only
-another file at the same number does (``dup2``), and how C holds back its output is decided by C's own ``setvbuf``. Both
-are called here alone.
+another file at the same number does (``dup2``), and how C holds back its output is decided by C's own ``setvbuf``. In a
+run's own processes both are called here alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What a process that a step forks must let go of, at every fork while a run is in progress.
 
-``multiprocessing``, ``os.fork`` and ``subprocess`` with ``preexec_fn`` give the child a copy of everything that the run
-holds. A lock that another thread held stays locked for ever, an open lock file keeps the run from being resumed, and a
-child that returned from its step would go on with the run beside its parent. So each object of a run that a child must
-not use is registered by `watch`, and is told of a fork in the child, before any code of the user's runs there.
+Why: ``multiprocessing``, ``os.fork`` and ``subprocess`` with ``preexec_fn`` give the child a copy of everything that
+the run holds. A lock that another thread held stays locked for ever, an open lock file keeps the run from being
+resumed, and a child that returned from its step would go on with the run beside its parent. So each object of a run
+that a child must not use is registered by `watch`, and is told of a fork in the child, before any code of the user's
+runs there.
 
 Worker processes are not concerned: they are forked by a process that runs nothing (`lokki.local_run.worker_server`).
 """

@@ -1,9 +1,9 @@
 """Ctrl-C, SIGTERM and SIGHUP, which end a run so that it can be resumed.
 
-Each raises KeyboardInterrupt in the main thread, wherever that is. Python drops an exception that comes up in a place
-from which none can be raised: a ``__del__``, a callback of the collector, a function called at a fork. Some code of
-users' catches everything. So the signal is remembered, too, and `raise_interrupt` raises it where a run looks for it:
-between two operations, two messages, two glances at threads.
+Each raises KeyboardInterrupt in the main thread, wherever that is. Why that is not all: Python drops an exception that
+comes up in a place from which none can be raised: a ``__del__``, a callback of the collector, a function called at a
+fork. Some code of users' catches everything. So the signal is remembered, too, and `raise_interrupt` raises it where a
+run looks for it: between two operations, two messages, two glances at threads.
 
 A step may still keep the main thread, waiting for processes that the same Ctrl-C broke. So a run can also say what to
 do when it has not ended some seconds after a signal: `give_up_by`.

@@ -1,7 +1,7 @@
 """Which modules a flow imports are libraries, and how worker processes share one import of them.
 
-A worker imports the flow's own code anew, as a Lambda sandbox does: a generator of random numbers, a connection or an
-open file that is made there is the worker's own. Importing libraries anew would only take time (a second, for
+Why: a worker imports the flow's own code anew, as a Lambda sandbox does: a generator of random numbers, a connection or
+an open file that is made there is the worker's own. Importing libraries anew would only take time (a second, for
 scikit-learn), so they are imported once, by the process that workers are forked from. The generators of random numbers
 that libraries made and the system seeded are seeded again in each worker.
 """

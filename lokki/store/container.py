@@ -19,8 +19,8 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from lokki.errors import ConfigError
+from lokki.store.profile import ROLE_ENDPOINT
 
-ENDPOINT = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 _TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
 
 # The page on the SDKs allows plain http to loopback and to the endpoints of ECS and EKS.
@@ -51,7 +51,7 @@ def check_endpoint(environ: Mapping[str, str]) -> None:
     if address.scheme == "https" or (address.scheme == "http" and address.hostname in _PLAIN_HTTP):
         return
     raise ConfigError(
-        f"{ENDPOINT}={environ[ENDPOINT]} cannot be used: keys over plain http come from this machine only."
+        f"{ROLE_ENDPOINT}={environ[ROLE_ENDPOINT]} cannot be used: keys over plain http come from this machine only."
     )
 
 
@@ -81,9 +81,9 @@ def _answer(environ: Mapping[str, str]) -> RoleKeys:
     finally:
         connection.close()
     if response.status != 200:
-        raise OSError(f"{ENDPOINT} answered with HTTP status {response.status}")
+        raise OSError(f"{ROLE_ENDPOINT} answered with HTTP status {response.status}")
     return msgspec.json.decode(content, type=RoleKeys)
 
 
 def _address(environ: Mapping[str, str]) -> SplitResult:
-    return urlsplit(environ[ENDPOINT])
+    return urlsplit(environ[ROLE_ENDPOINT])

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Where any of these is set, obstore finds credentials on its own.
+ROLE_ENDPOINT = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+"""Where a role's keys come from, in a function with SnapStart and in containers."""
+
+# Where any of these is set, keys come from there and not from the profile.
 _OTHER_SOURCES = (
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ROLE_ENDPOINT,
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )

@@ -21,7 +21,7 @@ from obstore.store import S3Store as Client
 from lokki.base.values import Stored
 from lokki.errors import ConfigError, StoreError
 from lokki.store.keys import check_key, check_range, truncation_error
-from lokki.store.profile import with_profile
+from lokki.store.profile import ROLE_ENDPOINT, with_profile
 
 if TYPE_CHECKING:  # obstore has its names for type checkers only
     from concurrent.futures import Future
@@ -307,7 +307,7 @@ def _role_keys(environ: Mapping[str, str]) -> S3CredentialProvider | None:
 
     Where Lambda names an endpoint for that; else None.
     """
-    if not environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") or any(environ.get(name) for name in _OWN_KEYS):
+    if not environ.get(ROLE_ENDPOINT) or any(environ.get(name) for name in _OWN_KEYS):
         return None
     # Only here: it needs http, and where there is an endpoint, a snapshot has that imported.
     from lokki.store.container import check_endpoint, fetch_role_keys
@@ -338,7 +338,7 @@ def _translated(error: BaseException, place: Stored, action: str) -> StoreError:
         reason, advice = "there is no such object", "Run the step that writes it again"
     elif no_keys := _NO_KEYS.search(str(error)):
         reason = f"the role's keys could not be fetched ({no_keys[1]})"
-        advice = "Check AWS_CONTAINER_CREDENTIALS_FULL_URI, and try again"
+        advice = f"Check {ROLE_ENDPOINT}, and try again"
     elif isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or code in _DENIED:
         reason = f"access is denied ({code or 'no reason given'})"
         advice = "Check the credentials, and that their role may use this bucket and key"

@@ -93,7 +93,7 @@ def test_the_counts_of_a_map_block_are_those_of_its_events(before: int, during: 
         failed=sum(isinstance(event, ItemFailed) for event in during),
         retried=sum(isinstance(event, StepRetried) for event in during),
         workers=4,
-        failure=op.failure,
+        failure=next((event.failure for event in during if isinstance(event, ItemFailed)), None),
         failed_item=next((event.item for event in during if isinstance(event, ItemFailed)), ()),
     )
 

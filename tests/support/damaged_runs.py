@@ -207,7 +207,7 @@ def copied(runs: Path, kind: Kind, root: Path) -> Path:
 
 
 ADVICE = re.compile(
-    r"[Rr]esume|--from|[Ss]tart a new run|replay|Go on with it|No such|there is no run|it is damaged|failures\(\) has"
+    r"[Rr]esume|--from|[Ss]tart a new run|replay|No such|there is no run|it is damaged|failures\(\) has"
 )
 
 

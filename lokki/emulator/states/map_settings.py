@@ -64,12 +64,11 @@ class Writer:
 class MapSettings:
     """All fields of a map but its inner states, rules and transition.
 
-    * ``state``: the map's name; ``label``: how it is called in ARNs.
+    * ``label``: how it is called in ARNs.
     * ``source``: where items are, or a template of them; ``selector``: a template that replaces each item.
     * ``express``: whether children are EXPRESS executions.
     """
 
-    state: str
     label: str
     source: Reader | tuple[Json]
     selector: tuple[Json] | None
@@ -87,7 +86,6 @@ def read_map_settings(name: str, fields: Fields, *, express: bool) -> MapSetting
     Raises EmulatorError for values that AWS refuses.
     """
     return MapSettings(
-        name,
         _read_label(name, fields),
         _read_source(fields),
         fields.optional("ItemSelector"),
