@@ -84,11 +84,13 @@ class NextCommands:
     * ``resume``: the command that resumes it, empty where it cannot be resumed.
     * ``retrieve``: how to get its result once more.
     * ``runs_new_code``: a run that is resumed has the code of then, so that the user can fix it first.
+    * ``resumes_finished``: whether a run that is finished can be resumed, which gives its result once more.
     """
 
     resume: Callable[[], str]
     retrieve: Callable[[], str]
     runs_new_code: bool = True
+    resumes_finished: bool = False
 
 
 class LastWords:
@@ -162,7 +164,8 @@ class LastWords:
 
     def _lost(self, problem: str) -> int:
         text = f"{problem}; the result is kept: {self._commands.retrieve()}"
-        self.say(f"error: {text}", "error", message=text, **_resume(self._commands.resume()))
+        resume = self._commands.resume() if self._commands.resumes_finished else ""
+        self.say(f"error: {text}", "error", message=text, **_resume(resume))
         return FAILED
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NewType, TypedDict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.exact import exact
 
 from lokki.base.convert import ConversionError, as_states_hands_on, from_json, to_json
 from lokki.base.signatures import UNKNOWN
@@ -114,7 +115,7 @@ TYPED: list[tuple[object, st.SearchStrategy[object]]] = [
 def test_a_value_arrives_as_it_was(kind_and_value: tuple[object, object]) -> None:
     annotation, value = kind_and_value
     arrived = from_json(to_json(value, annotation), annotation)
-    assert (arrived, type(arrived), repr(arrived)) == (value, type(value), repr(value))
+    assert (arrived, type(arrived), exact(arrived)) == (value, type(value), exact(value))
 
 
 def test_a_value_has_the_json_form_that_msgspec_gives_it() -> None:

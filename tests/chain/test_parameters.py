@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.exact import exact
 
 from lokki import FlowError, ParameterError, flow, step
 from lokki.base.convert import ConversionError, from_json, to_json
@@ -99,11 +100,6 @@ KINDS: list[tuple[Any, st.SearchStrategy[object]]] = [
     (Options, st.fixed_dictionaries({"limit": INTEGERS}, optional={"box": BOXES})),
     (Point, st.builds(Point, NUMBERS, BOXES | st.none())),
 ]
-
-
-def exact(value: object) -> str:
-    """Write a value with its sign, its zone and its type; a set in no order of its own."""
-    return f"frozenset of {sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)
 
 
 @given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind[0]), kind[1])))

@@ -77,7 +77,7 @@ def calls_of(sources: Sources, name: str) -> list[str]:
         f"{path}:{node.lineno}"
         for path, tree in sources.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+        if isinstance(node, ast.Call) and name in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
     ]
 
 

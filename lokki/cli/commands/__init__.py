@@ -1,11 +1,10 @@
 """The commands, a module for each or for a few that belong together.
 
 A module has a function ``<name>_command(graph, program, flow)`` for each of its commands, by which `lokki.cli.main`
-makes the click command when it is called; ``runs`` and ``bootstrap`` need no flow. It holds, in this order:
-
-1. The options, as a frozen dataclass with a field for each: `lokki.cli.options.read_options` fills it from what click
-   read, so that no value of a wrong type goes further.
-2. The function that does it, which takes values and returns an exit code. It prints, and calls what does the work.
+makes the click command when it is called; ``runs`` and ``bootstrap`` need no flow. Where a command has many options,
+they are a frozen dataclass, which `lokki.cli.options.read_options` fills from what click read, so that no value of a
+wrong type goes further; few are plain arguments of the callback. The callback returns an exit code. It prints, and
+calls what does the work.
 
 ==================================  ======================================================
 `run`                               a flow on this machine, by `lokki.runner`

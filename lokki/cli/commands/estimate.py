@@ -196,7 +196,8 @@ def _read_each(texts: Iterable[str], numbers: _Numbers) -> dict[str, float]:
             value = -1.0
         if not math.isfinite(value) or value < 0 or not (numbers.wants_seconds or value.is_integer()):
             noun = "seconds" if numbers.wants_seconds else "a whole number"
-            raise click.BadParameter(f"{text!r}: give {noun}, such as {ids[0]}=5.", param_hint=option)
+            example = f"{ids[0]}=5" if ids else "5"
+            raise click.BadParameter(f"{text!r}: give {noun}, such as {example}.", param_hint=option)
         values[name] = value
     return values
 

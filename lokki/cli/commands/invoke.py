@@ -36,6 +36,7 @@ from lokki.local_run.runs import new_run_id
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters, lower, started_by_aws
+from lokki.progress.displays import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +154,13 @@ def wait_for(
     resume = account.command("redrive", run_id)
     # A run that is redriven keeps the version that it was started with.
     words = LastWords(output, streams, NextCommands(lambda: resume, lambda: retrieve, runs_new_code=False))
-    listener = _Listener(account.graph, output)
+    listener = _Listener(account.graph, output.display(streams.terminal), is_json=output.log_format == "json")
     try:
         with closing(listener.display):
             for state in follow(account.runs, watch, listener, sleep):
                 watch = state
     except KeyboardInterrupt:
-        return _interrupted(account, run_id, options, words)
+        return _interrupted(account, run_id, options, words, resume)
     if watch.outcome == "finished":
         run = account.results.run(run_id)
         # Not result(): the run's history has its end, of which its description may tell a moment later.
@@ -170,9 +171,9 @@ def wait_for(
 class _Listener:
     """Shows the events of a run in the words of a local one."""
 
-    def __init__(self, graph: FlowGraph, output: OutputOptions) -> None:
-        self.display = output.display(StandardStreams().terminal)
-        self._is_json = output.log_format == "json"
+    def __init__(self, graph: FlowGraph, display: Display, *, is_json: bool) -> None:
+        self.display = display
+        self._is_json = is_json
         self._translator = RunTranslator(lower(graph), package_locator(file_of(graph)))
 
     @property
@@ -188,11 +189,11 @@ class _Listener:
             self.display.show(event, self.report)
 
 
-def _interrupted(account: Account, run_id: str, options: InvokeOptions, words: LastWords) -> int:
+def _interrupted(account: Account, run_id: str, options: InvokeOptions, words: LastWords, resume: str) -> int:
     """Stop the run if that is what Ctrl-C is to do, else leave it in progress."""
     if options.stop_on_interrupt:
         account.runs.stop(run_id, "interrupted by Ctrl-C")
-        words.say(f"stopped; resume with: {account.command('redrive', run_id)}", "stopped", run_id=run_id)
+        words.say(f"stopped; resume with: {resume}", "stopped", run_id=run_id, resume=resume)
     else:
         words.say(f"the run is in progress; see it by: {account.command('show', run_id)}", "detached", run_id=run_id)
     return INTERRUPTED

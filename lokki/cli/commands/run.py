@@ -152,7 +152,7 @@ class _LocalRun:
         self._recorder = Recorder(display, self._streams.start)
         self._is_gone = False  # the run's folder was removed under it: it cannot be resumed
         retrieve = lambda: f"write it to a file with: {self._resume()} --output FILE"  # noqa: E731
-        self._words = LastWords(output, self._streams, NextCommands(self._resume, retrieve))
+        self._words = LastWords(output, self._streams, NextCommands(self._resume, retrieve, resumes_finished=True))
 
     def run(self, params: Mapping[str, object]) -> int:
         """Run the flow with these parameters and return the exit code.
