@@ -11,17 +11,18 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from operator import itemgetter
 
 import msgspec
 
 from lokki.base import signatures
 from lokki.base.convert import ChangeError, ConversionError, from_json, parameter_json, to_json
-from lokki.base.options import FlowOptions, MapOptions
+from lokki.base.options import FlowOptions
 from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph, FlowParameter, MapCloseEntry, MapOpenEntry, Param, TaskEntry, parameter_name
+from lokki.plans.operations import MAP, Argument, Block, Call, FanOut, Op, block_lines, calls_in, fan_outs_in
+from lokki.plans.templates import Item, Output, ParamRef, Reads, Results, Template
 
 PARAMETERS_BYTES = 180_000
 """Most bytes of a run's parameters as JSON.
@@ -36,109 +37,7 @@ What is left after them runs in the larger function. It bounds the history of th
 replies, which a state must hold.
 """
 
-MAP = ".map"
-"""Ends the id of a map block, after the id of its source: ``get_birds.map``.
-
-The id of a call is an identifier, which has no dot in it, so the two never collide.
-"""
-
-_PARAMETER = "$param"
 _ADDED_BY_AWS = {"Comment", "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"}
-
-
-@dataclass(frozen=True, slots=True)
-class ParamRef:
-    """The place of a flow's parameter in a step's arguments."""
-
-    name: str
-
-
-type Template = None | bool | int | float | str | ParamRef | list[Template] | dict[str, Template]
-"""JSON in which parameters of the flow have places."""
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An argument of a call.
-
-    * ``parameter``: the parameter of the step that it is for; empty where a decorator hides which one that is.
-    * ``template``: its value.
-    * ``keyword``: the name that it is passed by; None for one that is passed by position.
-    * ``variadic``: whether it is one of many for ``*args``.
-    """
-
-    parameter: str
-    template: Template
-    keyword: str | None = None
-    variadic: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Reads the result of the call of this id."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Reads one item of the map block that the call is in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Reads the list of results of the map block of this id."""
-
-    id: str
-
-
-type Reads = Output | Item | Results | None
-"""What fills a step's first parameter; None for a first step, which has only its own arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One occurrence of a step in a flow.
-
-    * ``id``: unlike that of any other call of the flow; it names the call's state and the folder of its results.
-    * ``step``: the name of the step, by which `Plan.steps` has its function.
-    * ``fans_out``: whether its result is the items of a map block.
-    """
-
-    id: str
-    step: str
-    arguments: tuple[Argument, ...]
-    reads: Reads
-    fans_out: bool = False
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        """The flow's parameters that its arguments need, sorted."""
-        return tuple(sorted({name for argument in self.arguments for name in _names(argument.template)}))
-
-
-@dataclass(frozen=True, slots=True)
-class FanOut:
-    """A map block, whose body runs once for each item of its source.
-
-    * ``id``: unlike that of any call or other map block of the flow.
-    * ``source``: the id of the call whose result is the items.
-    """
-
-    id: str
-    source: str
-    body: Block
-    options: MapOptions = field(default_factory=MapOptions)
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """The calls of its body, in order."""
-        return tuple(calls_in(self.body))
-
-
-type Op = Call | FanOut
-type Block = tuple[Op, ...]
-"""Operations that run one after another: a flow, or the body of a map block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +45,8 @@ class Plan:
     """A flow, lowered: its operations in order, each with an id of its own.
 
     ``steps`` has the functions by the names of their steps. It counts in no comparison, and is empty in a plan that was
-    read back from JSON, which tells what a flow does and cannot run it.
+    read back from JSON, which tells what a flow does and cannot run it. ``result`` is what the flow returns, a tuple
+    where the flow returned one of chains; None stands for the result of the last operation.
     """
 
     flow: str
@@ -154,36 +54,36 @@ class Plan:
     ops: Block
     options: FlowOptions
     steps: Mapping[str, AnyStep] = field(default_factory=dict, compare=False, repr=False)
+    result: Output | tuple[Output, ...] | None = None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the result is made of.
+
+        It is one value, or the members of the tuple that the flow returned.
+        """
+        if self.result is None:
+            return (Output(self.ops[-1].id),)
+        return self.result if isinstance(self.result, tuple) else (self.result,)
+
+    @property
+    def returns_tuple(self) -> bool:
+        """Whether the flow returned a tuple of chains."""
+        return isinstance(self.result, tuple)
 
     @property
     def calls(self) -> Iterator[Call]:
-        """All calls, those in map blocks included, in order."""
+        """All calls, those in map blocks, branches and cases included, in order."""
         return calls_in(self.ops)
 
     @property
     def fan_outs(self) -> Iterator[FanOut]:
         """All map blocks, the outer ones first, in order."""
-        return _fan_outs_in(self.ops)
+        return fan_outs_in(self.ops)
 
     def fan_out(self, fan_out_id: str) -> FanOut:
         """Return the map block of an id. Raises KeyError where there is none."""
         return {fan_out.id: fan_out for fan_out in self.fan_outs}[fan_out_id]
-
-
-def calls_in(block: Block) -> Iterator[Call]:
-    """Yield the calls of a block, those in map blocks included, in order."""
-    for op in block:
-        if isinstance(op, FanOut):
-            yield from calls_in(op.body)
-        else:
-            yield op
-
-
-def _fan_outs_in(block: Block) -> Iterator[FanOut]:
-    for op in block:
-        if isinstance(op, FanOut):
-            yield op
-            yield from _fan_outs_in(op.body)
 
 
 def lower(graph: FlowGraph) -> Plan:
@@ -212,7 +112,11 @@ def plan_lines(plan: Plan) -> list[str]:
     The lines of two plans are equal exactly when the plans compute the same from the same parameters. Options are left
     out: a timeout, a retry or a bound on concurrency changes no result.
     """
-    return [_line(op) for op in plan.ops]
+    lines = block_lines(plan.ops)
+    if plan.result is None:
+        return lines
+    ids = ", ".join(output.id for output in plan.outputs)
+    return [*lines, f"returns ({ids})" if plan.returns_tuple else f"returns {ids}"]
 
 
 def bind_parameters(params: tuple[FlowParameter, ...], values: Mapping[str, object]) -> dict[str, Json]:
@@ -257,48 +161,6 @@ def _check_size(bound: Mapping[str, Json]) -> None:
             f"the parameters have {size:,} bytes as JSON, and a run takes {PARAMETERS_BYTES:,}: Step Functions hands "
             "them from state to state. Put what is large into a file or an object, and pass where that is."
         )
-
-
-def fill(template: Template, params: Mapping[str, Json]) -> Json:
-    """Put the parameters of a run into their places."""
-    if isinstance(template, ParamRef):
-        return params[template.name]
-    if isinstance(template, list):
-        return [fill(member, params) for member in template]
-    if isinstance(template, dict):
-        return {name: fill(member, params) for name, member in template.items()}
-    return template
-
-
-def template_to_json(template: Template) -> Json:
-    """Write a template as JSON.
-
-    The place of a parameter is ``{"$param": name}``; in a dict of the user's, a ``$`` that begins a key is doubled.
-    """
-    if isinstance(template, ParamRef):
-        return {_PARAMETER: template.name}
-    if isinstance(template, list):
-        return [template_to_json(member) for member in template]
-    if isinstance(template, dict):
-        return {f"${key}" if key.startswith("$") else key: template_to_json(m) for key, m in template.items()}
-    return template
-
-
-def template_from_json(value: object) -> Template:
-    """Read what `template_to_json` wrote.
-
-    Raises TypeError for what is no JSON.
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list):
-        return [template_from_json(member) for member in value]
-    if not isinstance(value, dict):
-        raise TypeError(f"{type(value).__name__} is no JSON")
-    name = value.get(_PARAMETER)
-    if isinstance(name, str) and len(value) == 1:
-        return ParamRef(name)
-    return {key.removeprefix("$") if key.startswith("$$") else key: template_from_json(m) for key, m in value.items()}
 
 
 def _all_names(names: set[str]) -> str:
@@ -403,45 +265,3 @@ def _has_placeholder(value: object) -> bool:
     if isinstance(value, dict):
         return any(_has_placeholder(member) for member in value.values())
     return isinstance(value, list | tuple) and any(_has_placeholder(member) for member in value)
-
-
-def _names(template: Template) -> Iterator[str]:
-    if isinstance(template, ParamRef):
-        yield template.name
-    elif isinstance(template, list | dict):
-        for member in template.values() if isinstance(template, dict) else template:
-            yield from _names(member)
-
-
-def arguments_text(call: Call) -> str:
-    """Write a call's arguments for people, each under its parameter.
-
-    They are sorted, however they were passed; those for ``*args`` stay in order.
-    """
-    texts = [(label := _label(argument), f"{label}={_template_text(argument.template)}") for argument in call.arguments]
-    return ", ".join(text for _, text in sorted(texts, key=itemgetter(0)))
-
-
-def _line(op: Op) -> str:
-    if isinstance(op, Call):
-        return f"{op.id} = {op.step}({arguments_text(op)})"
-    body = [f"({_line(inner)})" if isinstance(inner, FanOut) else _line(inner) for inner in op.body]
-    return f"map over {op.source}: " + " -> ".join(body)
-
-
-def _label(argument: Argument) -> str:
-    if argument.variadic:
-        return f"*{argument.parameter}"
-    name = argument.keyword or argument.parameter
-    # A step that takes **kwargs can be given names with blanks and brackets, which would read as something else.
-    return name if name.isidentifier() else msgspec.json.encode(name).decode()
-
-
-def _template_text(template: Template) -> str:
-    if isinstance(template, ParamRef):
-        return f"${template.name}"
-    if isinstance(template, list):
-        return f"[{', '.join(map(_template_text, template))}]"
-    if isinstance(template, dict):
-        return "{" + ", ".join(f"{name!r}: {_template_text(member)}" for name, member in template.items()) + "}"
-    return msgspec.json.encode(template).decode()

@@ -28,24 +28,18 @@ from lokki.base.options import FlowOptions, MapOptions
 from lokki.base.values import Json
 from lokki.errors import LokkiError, StoreError
 from lokki.graph import FlowParameter
-from lokki.plan import (
-    MAP,
-    Argument,
-    Block,
-    Call,
-    FanOut,
-    Item,
-    Op,
-    Output,
-    Plan,
-    Reads,
-    Results,
-    template_from_json,
-    template_to_json,
-)
+from lokki.plan import Plan
+from lokki.plans.operations import MAP, Argument, Block, Call, Case, FanOut, Fork, Op, Switch, operations_in
+from lokki.plans.templates import Item, Output, Reads, Results, template_from_json, template_to_json
 
-PLAN_FORMAT = 1
-"""The format in which plans are written; a change that an older reader would misread needs a new one."""
+LINE_FORMAT = 1
+"""The format of a plan that is a line of calls and map blocks, as lokki 0.1 knows it."""
+
+GRAPH_FORMAT = 2
+"""The format of any other plan.
+
+A change that an older reader would misread needs a new format; a plan is written in the oldest one that can hold it.
+"""
 
 
 _OLD_TEXT = re.compile(r"""("|')(?:\\.|(?!\1)[^\\])*\1""")
@@ -55,8 +49,8 @@ class _Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output", forbi
     id: str
 
 
-class _Item(msgspec.Struct, frozen=True, tag_field="kind", tag="item", forbid_unknown_fields=True):
-    """Has no fields."""
+class _Item(msgspec.Struct, frozen=True, tag_field="kind", tag="item", omit_defaults=True, forbid_unknown_fields=True):
+    id: str = ""
 
 
 class _Results(msgspec.Struct, frozen=True, tag_field="kind", tag="results", forbid_unknown_fields=True):
@@ -76,15 +70,39 @@ class _Call(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
     reads: _Output | _Item | _Results | None = None
     arguments: tuple[_Argument, ...] = ()
     fans_out: bool = False
+    keeps_value: bool = False
+    after: tuple[str, ...] = ()
+    cases: tuple[bool | int | str | None, ...] = ()
 
 
 class _Map(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="map", forbid_unknown_fields=True):
     id: str
     source: str
-    body: tuple[_Call | _Map, ...]
+    body: tuple[_Operation, ...]
     concurrency: int | None = None
     batch: int | None = None
     tolerate: int | float | None = None
+    output: str = ""
+
+
+class _Fork(msgspec.Struct, frozen=True, tag_field="kind", tag="fork", forbid_unknown_fields=True):
+    id: str
+    branches: tuple[tuple[_Operation, ...], ...]
+
+
+class _Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    value: bool | int | str | None
+    block: tuple[_Operation, ...]
+    output: str
+
+
+class _Switch(msgspec.Struct, frozen=True, tag_field="kind", tag="switch", forbid_unknown_fields=True):
+    id: str
+    on: str
+    cases: tuple[_Case, ...]
+
+
+type _Operation = _Call | _Map | _Fork | _Switch
 
 
 class _Parameter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -101,9 +119,10 @@ class _Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 class _Plan(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     format: int
     flow: str
-    ops: tuple[_Call | _Map, ...]
+    ops: tuple[_Operation, ...]
     params: tuple[_Parameter, ...] = ()
     options: _Options | None = None
+    result: str | tuple[str, ...] | None = None
 
 
 def shape(plan: Plan) -> Plan:
@@ -128,7 +147,12 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
     )
     options = _Options(plan.options.schedule, plan.options.timezone, plan.options.timeout)
     written = _Plan(
-        PLAN_FORMAT, plan.flow, _written_block(plan.ops), params, None if options == _Options() else options
+        LINE_FORMAT if _is_line(plan) else GRAPH_FORMAT,
+        plan.flow,
+        _written_block(plan.ops),
+        params,
+        None if options == _Options() else options,
+        _written_result(plan),
     )
     # Through text, so that it equals what a reader gets, in which there are no tuples.
     document: dict[str, Json] = msgspec.json.decode(msgspec.json.encode(written))
@@ -141,7 +165,7 @@ def plan_from_json(value: object) -> Plan:
     Raises StoreError for a format, a kind of operation or a field that this lokki does not know.
     """
     form = value.get("format") if isinstance(value, dict) else None
-    if form != PLAN_FORMAT:
+    if form not in (LINE_FORMAT, GRAPH_FORMAT):
         raise StoreError(f"the plan has the format {form!r}, of which this lokki knows nothing. Install a newer lokki.")
     try:
         plan = msgspec.convert(value, _Plan)
@@ -153,13 +177,53 @@ def plan_from_json(value: object) -> Plan:
         )
         options = plan.options or _Options()
         flow_options = FlowOptions(options.schedule, options.timezone, options.timeout)
-        return Plan(plan.flow, params, _read_block(plan.ops), flow_options)
+        return Plan(plan.flow, params, _read_block(plan.ops), flow_options, result=_read_result(plan.result))
     except (msgspec.ValidationError, LokkiError, TypeError, RecursionError) as error:
         raise StoreError(f"the plan is none that lokki writes: {str(error).removesuffix('.')}.") from None
 
 
-def _written_block(block: Block) -> tuple[_Call | _Map, ...]:
-    return tuple(_written_map(op) if isinstance(op, FanOut) else _written_call(op) for op in block)
+def _is_line(plan: Plan) -> bool:
+    """Tell whether a reader of the first format understands a plan."""
+    calls = list(plan.calls)
+    return (
+        plan.result is None
+        and all(isinstance(op, Call | FanOut) for op in operations_in(plan.ops))
+        and not any(call.values or call.after or call.keeps_value or call.cases for call in calls)
+        and all(fan_out.key == fan_out.source and not fan_out.output for fan_out in plan.fan_outs)
+    )
+
+
+def _written_result(plan: Plan) -> str | tuple[str, ...] | None:
+    match plan.result:
+        case None:
+            return None
+        case Output(output_id):
+            return output_id
+        case outputs:
+            return tuple(output.id for output in outputs)
+
+
+def _read_result(result: str | tuple[str, ...] | None) -> Output | tuple[Output, ...] | None:
+    if result is None or isinstance(result, str):
+        return None if result is None else Output(result)
+    return tuple(map(Output, result))
+
+
+def _written_block(block: Block) -> tuple[_Operation, ...]:
+    return tuple(map(_written_op, block))
+
+
+def _written_op(op: Op) -> _Operation:
+    match op:
+        case Call():
+            return _written_call(op)
+        case FanOut():
+            return _written_map(op)
+        case Fork(fork_id, branches):
+            return _Fork(fork_id, tuple(map(_written_block, branches)))
+        case Switch(switch_id, on, cases):
+            written = (_Case(case.value, _written_block(case.block), case.output) for case in cases)
+            return _Switch(switch_id, on, tuple(written))
 
 
 def _written_map(fan_out: FanOut) -> _Map:
@@ -171,6 +235,7 @@ def _written_map(fan_out: FanOut) -> _Map:
         options.concurrency,
         options.batch,
         options.tolerate,
+        fan_out.output,
     )
 
 
@@ -179,29 +244,42 @@ def _written_call(call: Call) -> _Call:
         _Argument(argument.parameter, template_to_json(argument.template), argument.keyword, argument.variadic)
         for argument in call.arguments
     )
-    return _Call(call.id, call.step, _written_reads(call.reads), arguments, call.fans_out)
+    reads = _written_reads(call.reads)
+    return _Call(call.id, call.step, reads, arguments, call.fans_out, call.keeps_value, call.after, call.cases)
 
 
 def _written_reads(reads: Reads) -> _Output | _Item | _Results | None:
     match reads:
         case Output(call_id):
             return _Output(call_id)
-        case Item():
-            return _Item()
+        case Item(fan_out_id):
+            return _Item(fan_out_id)
         case Results(fan_out_id):
             return _Results(fan_out_id)
         case None:
             return None
 
 
-def _read_block(block: tuple[_Call | _Map, ...]) -> Block:
+def _read_block(block: tuple[_Operation, ...]) -> Block:
     return tuple(map(_read_op, block))
 
 
-def _read_op(op: _Call | _Map) -> Op:
-    if isinstance(op, _Map):
-        options = MapOptions(op.concurrency, op.batch, op.tolerate)
-        return FanOut(op.id, op.source, _read_block(op.body), options)
+def _read_op(op: _Operation) -> Op:
+    match op:
+        case _Map():
+            options = MapOptions(op.concurrency, op.batch, op.tolerate)
+            return FanOut(op.id, op.source, _read_block(op.body), options, op.output)
+        case _Fork():
+            return Fork(op.id, tuple(map(_read_block, op.branches)))
+        case _Switch():
+            return Switch(
+                op.id, op.on, tuple(Case(case.value, _read_block(case.block), case.output) for case in op.cases)
+            )
+        case _Call():
+            return _read_call(op)
+
+
+def _read_call(op: _Call) -> Call:
     arguments = tuple(
         Argument(
             argument.parameter,
@@ -211,15 +289,16 @@ def _read_op(op: _Call | _Map) -> Op:
         )
         for argument in op.arguments
     )
-    return Call(op.id, op.step, arguments, _read_reads(op.reads), op.fans_out)
+    reads = _read_reads(op.reads)
+    return Call(op.id, op.step, arguments, reads, op.fans_out, op.keeps_value, op.after, op.cases)
 
 
 def _read_reads(reads: _Output | _Item | _Results | None) -> Reads:
     match reads:
         case _Output(id=call_id):
             return Output(call_id)
-        case _Item():
-            return Item()
+        case _Item(id=fan_out_id):
+            return Item(fan_out_id)
         case _Results(id=fan_out_id):
             return Results(fan_out_id)
         case None:
@@ -234,7 +313,7 @@ def outline(plan: Plan) -> Plan:
 
     Parameters and options of the flow are left out, too.
     """
-    return Plan(plan.flow, (), tuple(map(_outline_of, plan.ops)), FlowOptions())
+    return Plan(plan.flow, (), tuple(map(_outline_of, plan.ops)), FlowOptions(), result=plan.result)
 
 
 def plan_comment(plan: Plan) -> str:
@@ -263,9 +342,16 @@ def plan_from_definition(definition: Json) -> Plan:
 
 
 def _outline_of(op: Op) -> Op:
-    if isinstance(op, FanOut):
-        return replace(op, body=tuple(map(_outline_of, op.body)))
-    return replace(op, arguments=())
+    match op:
+        case Call():
+            return replace(op, arguments=())
+        case FanOut():
+            return replace(op, body=tuple(map(_outline_of, op.body)))
+        case Fork():
+            return replace(op, branches=tuple(tuple(map(_outline_of, branch)) for branch in op.branches))
+        case Switch():
+            cases = tuple(replace(case, block=tuple(map(_outline_of, case.block))) for case in op.cases)
+            return replace(op, cases=cases)
 
 
 # --- as lokki 0.1 left them, which wrote no plans as JSON ---

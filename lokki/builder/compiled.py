@@ -9,7 +9,8 @@ from lokki.builder.names import DeployedFunction, deployed_functions, deployed_n
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import Call, FanOut, Plan, lower
+from lokki.plan import Plan, lower
+from lokki.plans.operations import Call, FanOut
 
 
 @dataclass(frozen=True, slots=True)

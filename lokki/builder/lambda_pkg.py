@@ -13,7 +13,8 @@ import msgspec
 from lokki.base.values import Json
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT
 from lokki.config import LokkiConfig
-from lokki.plan import Item, Output, Plan, Results, template_to_json
+from lokki.plan import Plan
+from lokki.plans.templates import Item, Output, Results, template_to_json
 
 UV_VERSION = "0.13.9"
 """The uv that images are built with: one version, so that equal input gives equal Dockerfiles."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from lokki.builder.compiled import Compiled
 from lokki.builder.names import function_placeholder, tolerated_placeholder
-from lokki.plan import FanOut
+from lokki.plans.operations import FanOut
 
 BUCKET_PLACEHOLDER: Final = "ArtifactBucket"
 FLOW_PLACEHOLDER: Final = "FlowName"

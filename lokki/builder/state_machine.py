@@ -33,8 +33,8 @@ from lokki.builder.tasks import BATCH_BYTES, AslState, TaskState
 from lokki.builder.timing import execution_type, retry_rules, task_timeout
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
-from lokki.plan import Call, FanOut
 from lokki.plan_json import plan_comment
+from lokki.plans.operations import Call, FanOut
 from lokki.store.keys import Keys
 
 _RUN_ID = "{% $states.context.Execution.Name %}"
@@ -70,7 +70,7 @@ def state_machine_of(compiled: Compiled) -> dict[str, Json]:
         then = _next(state_of(following) if following else None)
         if isinstance(op, FanOut):
             states[state_of(op)] = _map_state(compiled, op) | then
-        else:
+        elif isinstance(op, Call):
             states |= _tries(compiled, _outer_task(compiled, op), op, then, batch=False, express=False)
     machine["States"] = states
     return machine

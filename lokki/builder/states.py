@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lokki.base.naming import LARGER_SUFFIX, MAP_SUFFIX, PART_SUFFIX, state_name
-from lokki.plan import Call, FanOut, Op, Plan
+from lokki.plan import Plan
+from lokki.plans.operations import Call, FanOut, Op
 
 
 def state_of(op: Op) -> str:

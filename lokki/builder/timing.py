@@ -17,7 +17,8 @@ from lokki.builder.retries import (
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
-from lokki.plan import PARTS_OF_BATCH, FanOut
+from lokki.plan import PARTS_OF_BATCH
+from lokki.plans.operations import FanOut
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its

@@ -19,7 +19,9 @@ from lokki.base.failures import Failure
 from lokki.engine.events import Event, ItemFailed, RunFailed, StepFailed, StepRetried
 from lokki.engine.invocation import definition_place
 from lokki.engine.report import OpReport, RunReport, fold, map_failure
-from lokki.plan import MAP, Plan, Results
+from lokki.plan import Plan
+from lokki.plans.operations import MAP
+from lokki.plans.templates import Results
 
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 """What a map fails with when more items failed than it tolerates.

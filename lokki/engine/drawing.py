@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lokki.plan import Call, FanOut, Plan, arguments_text
+from lokki.plan import Plan
+from lokki.plans.operations import Call, FanOut, arguments_text
 
 
 def draw(plan: Plan) -> str:
@@ -22,7 +23,7 @@ def draw(plan: Plan) -> str:
             lines.append("└─▶ " + ", ".join(["each item", *_options(op)]))
             lines.extend(f"    {_call(call)}" for call in op.calls)
             lines.append("┌─◀ all results")
-        else:
+        elif isinstance(op, Call):
             lines.append(_call(op))
     return "\n".join(lines)
 

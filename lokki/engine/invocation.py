@@ -10,7 +10,7 @@ import decimal
 import enum
 import inspect
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,8 @@ from lokki.base.options import Retry
 from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.errors import ParameterError, StopSignal
-from lokki.plan import Call, fill
+from lokki.plans.operations import Argument, Call
+from lokki.plans.templates import Item, Output, Results, Source, Template, fill, sources_in
 
 type Limit = Callable[[Callable[[], object], float], object]
 """Runs a function for at most so many seconds, and raises StepTimeoutError when it takes longer."""
@@ -57,7 +58,8 @@ class StepFailedError(Exception):
 class Invocation:
     """A call with the arguments of one run.
 
-    ``make_arguments`` makes them anew where a step could change them.
+    ``make_arguments`` makes them anew where a step could change them, of the values of the run that they need.
+    ``values`` says which these are: where there are any, the invocation is called with `Inputs`.
 
     ``defined_at``: ``file:line`` of the step's function. ``sets_decimals``: the flow's file has used decimal's context.
     """
@@ -65,17 +67,19 @@ class Invocation:
     id: str
     fn: Callable[..., object]
     takes_value: bool
-    make_arguments: Callable[[], tuple[list[object], dict[str, object]]]
+    make_arguments: Callable[[Mapping[Source, object]], tuple[list[object], dict[str, object]]]
     retry: Retry | None
     timeout: float | None
     env: Mapping[str, str]
     defined_at: str = ""
     sets_decimals: bool = False
+    values: tuple[Source, ...] = ()
 
     def __call__(self, value: object) -> object:
         """Call the step once.
 
-        ``value`` is what comes down the chain; a first step does not use it.
+        ``value`` is what comes down the chain; a first step does not use it. Where ``values`` are needed, it is the
+        `Inputs` that have them.
 
         Each call has a context of its own (`contextvars`, decimal's context, numpy's error handling): it begins as it
         was when the flow's file had been imported, and what the step changes in it ends with the call. So no result
@@ -86,8 +90,24 @@ class Invocation:
     def _call(self, value: object) -> object:
         if self.sets_decimals:
             copy_decimals()
-        args, kwargs = self.make_arguments()
+        values: Mapping[Source, object] = {}
+        if isinstance(value, Inputs):
+            values = value.values
+            value = value.first
+        args, kwargs = self.make_arguments(values)
         return self.fn(value, *args, **kwargs) if self.takes_value else self.fn(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a call that needs several values of the run is called with.
+
+    * ``first``: what fills the step's first parameter, None where nothing does.
+    * ``values``: what its other arguments need. Each call has values of its own, since a step may change them.
+    """
+
+    first: object
+    values: Mapping[Source, object]
 
 
 def copy_decimals() -> None:
@@ -117,48 +137,87 @@ class Attempts:
 def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation:
     """Fill the parameters of a run into a call.
 
-    They are converted by the annotations of the step.
+    They are converted by the annotations of the step; values of the run are never converted.
 
     Raises ParameterError for a value that the step's annotation does not describe.
     """
     hints = signatures.hints(step.fn)
-    filled = [
-        (argument, fill(argument.template, params), hints.get(argument.parameter, signatures.UNKNOWN))
+    makers = [
+        (argument, _maker(argument, step, params, hints.get(argument.parameter, signatures.UNKNOWN)))
         for argument in call.arguments
     ]
 
-    def make() -> tuple[list[object], dict[str, object]]:
+    def make(values: Mapping[Source, object]) -> tuple[list[object], dict[str, object]]:
         args: list[object] = []
         kwargs: dict[str, object] = {}
-        for argument, value, annotation in filled:
-            try:
-                converted = from_json(value, annotation)
-            except ConversionError as error:
-                raise ParameterError(f"the argument {argument.parameter!r} of {step.name}() is {error}.") from None
+        for argument, maker in makers:
             if argument.keyword is None:
-                args.append(converted)
+                args.append(maker(values))
             else:
-                kwargs[argument.keyword] = converted
+                kwargs[argument.keyword] = maker(values)
         return args, kwargs
 
     # Made here too, so that a wrong parameter is an error before the step is called.
-    once = make()
-    values = (*once[0], *once[1].values())
+    once = make(_NOT_YET)
     # What no step can change is shared by all calls: to convert it anew costs more than many a step.
-    constant = all(isinstance(value, _IMMUTABLE) for value in values)
+    constant = not call.values and all(isinstance(value, _IMMUTABLE) for value in (*once[0], *once[1].values()))
     options = step.options
-    arguments = (lambda: once) if constant else make
     return Invocation(
         call.id,
         step.fn,
         call.reads is not None,
-        arguments,
+        (lambda values: once) if constant else make,
         options.retry,
         options.timeout,
         options.env,
         definition_place(step.fn),
         _has_decimals(),
+        call.values,
     )
+
+
+class _NotYet(Mapping[Source, object]):
+    """Has None for each value, while arguments are made before the run."""
+
+    def __getitem__(self, source: Source) -> object:
+        return None
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+_NOT_YET = _NotYet()
+
+
+def _maker(
+    argument: Argument, step: AnyStep, params: Mapping[str, Json], annotation: object
+) -> Callable[[Mapping[Source, object]], object]:
+    """Return what makes an argument anew for each call."""
+    if not any(sources_in(argument.template)):
+        value = fill(argument.template, params)
+        return lambda values: _converted(value, annotation, argument, step)
+
+    def build(template: Template, annotation: object, values: Mapping[Source, object]) -> object:
+        if isinstance(template, Output | Item | Results):
+            return values[template]
+        if isinstance(template, list) and any(sources_in(template)):
+            return [build(member, signatures.member(annotation), values) for member in template]
+        if isinstance(template, dict) and any(sources_in(template)):
+            inner = signatures.member(annotation)
+            return {name: build(member, inner, values) for name, member in template.items()}
+        return _converted(fill(template, params), annotation, argument, step)
+
+    return lambda values: build(argument.template, annotation, values)
+
+
+def _converted(value: Json, annotation: object, argument: Argument, step: AnyStep) -> object:
+    try:
+        return from_json(value, annotation)
+    except ConversionError as error:
+        raise ParameterError(f"the argument {argument.parameter!r} of {step.name}() is {error}.") from None
 
 
 def run(

@@ -27,7 +27,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.plan import MAP
+from lokki.plans.operations import MAP
 
 type Status = Literal["running", "finished", "failed", "interrupted", "skipped"]
 

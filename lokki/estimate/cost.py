@@ -16,7 +16,7 @@ from lokki.builder.timing import execution_type
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
-from lokki.plan import Call, FanOut, Op
+from lokki.plans.operations import Call, FanOut, Op
 
 _INLINE_ENTRY = 24
 """Bytes of an entry of a manifest around a value: ``{"index":100000,"item":}``."""
@@ -172,7 +172,7 @@ def estimate(compiled: Compiled, workload: Workload) -> Estimate:
             transitions += child_transitions(op, block)
             express_hours += _express_hours(block) if block.express else 0.0
             seconds += block.seconds
-        else:
+        elif isinstance(op, Call):
             requests += _call_requests(compiled, op, previous, workload)
             if isinstance(previous, FanOut):
                 requests += _reading_results(previous, maps[-1], workload)

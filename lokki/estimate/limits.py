@@ -12,7 +12,8 @@ from lokki.builder.timing import fits_express, function_timeout
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, starts_per_second
 from lokki.estimate.prices import AccountLimit
-from lokki.plan import Call, FanOut, Op, Plan
+from lokki.plan import Plan
+from lokki.plans.operations import Call, FanOut, Op
 
 SLOW_DISPATCH = 60.0
 """Seconds of starting child executions from which on it is worth a word."""
@@ -57,7 +58,7 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
     for op in plan.ops:
         if isinstance(op, FanOut):
             listed += _map(compiled, op, maps[op.source], workload)
-        else:
+        elif isinstance(op, Call):
             listed += _call(compiled, op, workload.measure(op).seconds, 1)
             if isinstance(previous, FanOut):
                 listed += _memory(compiled, op, previous, maps[previous.source], workload)

@@ -13,7 +13,8 @@ from lokki.estimate.cost import Measure
 from lokki.local_run.folder import LOG, RunFolder
 from lokki.local_run.journal import pack_path
 from lokki.local_run.runs import Runs
-from lokki.plan import Call, FanOut, Plan
+from lokki.plan import Plan
+from lokki.plans.operations import Call, FanOut
 
 _RECORD = 40
 """Bytes of a journal's record beside an inline result."""
@@ -79,6 +80,8 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
                 seconds_of_one = spent[op.source] / done[op.source] / len(op.calls)
                 size, stored = _result_size(folder.parts(op.source).paths(), done[op.source])
                 measures.update({call.id: Measure(seconds_of_one, size, stored) for call in op.calls})
+            continue
+        if not isinstance(op, Call):
             continue
         outcome = _outcome(folder.outcome_path(op.id))
         if op.id in seconds and outcome is not None:

@@ -14,7 +14,7 @@ from lokki.builder.compiled import Compiled
 from lokki.builder.timing import fits_express
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, children_cost, count_children
 from lokki.estimate.limits import advised_batch
-from lokki.plan import FanOut
+from lokki.plans.operations import FanOut
 
 EXPRESS: Final = "execution_type: EXPRESS"
 """The setting for all maps of a flow."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from lokki.base.naming import suggestion
 from lokki.errors import RunFolderError
-from lokki.plan import Op, Plan, calls_in
+from lokki.plan import Plan
+from lokki.plans.operations import Op, calls_in
 
 
 @dataclass(frozen=True, slots=True)

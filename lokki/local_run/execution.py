@@ -49,7 +49,9 @@ from lokki.local_run.mapping import MapDispatcher
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
-from lokki.plan import Call, FanOut, Op, Output, Plan, Results, calls_in
+from lokki.plan import Plan
+from lokki.plans.operations import Call, FanOut, Op, calls_in
+from lokki.plans.templates import Output, Results
 from lokki.store.base import save
 from lokki.store.items import WrittenItems, write_items
 from lokki.store.local import flush_directory, make_directory
@@ -141,7 +143,7 @@ class LocalExecution:
                 self._check_folder()
                 if isinstance(op, FanOut):
                     self._map(op)
-                else:
+                elif isinstance(op, Call):
                     self._call(op)
             self._check_folder()
             result = self._result(self._plan.ops[-1].id)
@@ -205,6 +207,7 @@ class LocalExecution:
             if isinstance(op, FanOut):
                 self._folder.forget_map_outcome(op.source)
             return False
+        assert isinstance(op, Call)
         return outcome is not None and ("items" in outcome) is op.fans_out
 
     def _forget(self, rerun: Rerun) -> None:

@@ -28,7 +28,7 @@ from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import partial_value
-from lokki.plan import Call
+from lokki.plans.operations import Call
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import ManifestEntry, entries
 

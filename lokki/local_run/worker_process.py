@@ -27,7 +27,8 @@ from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.worker import MapJob, Worker, guarded_call
-from lokki.plan import FanOut, Plan, lower, plan_lines
+from lokki.plan import Plan, lower, plan_lines
+from lokki.plans.operations import FanOut
 from lokki.store.codec import own_module
 
 MARKS = struct.Struct("<qqq")

@@ -35,7 +35,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.plan import MAP
+from lokki.plans.operations import MAP
 from lokki.results.remote import child_failure
 from lokki.store.map_results import child_items
 

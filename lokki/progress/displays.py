@@ -36,7 +36,7 @@ from lokki.engine.events import (
     event_to_json,
 )
 from lokki.engine.report import OpReport, RunReport, map_op
-from lokki.plan import MAP
+from lokki.plans.operations import MAP
 from lokki.progress.row import Fact
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from lokki.base.failures import Failure, describe_error
 from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
-from lokki.plan import Block, Call, FanOut, Plan
+from lokki.plan import Plan
+from lokki.plans.operations import Block, Call, FanOut
 from lokki.results.html import table
 from lokki.store.manifest import entries
 
@@ -73,7 +74,7 @@ def _places(block: Block, source: str | None) -> Iterator[Place]:
     for op in block:
         if isinstance(op, FanOut):
             yield from _places(op.body, op.source)
-        else:
+        elif isinstance(op, Call):
             yield Place(op.id, source, inner, op.fans_out)
 
 

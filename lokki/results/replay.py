@@ -14,7 +14,9 @@ from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.local_run.worker import environment
-from lokki.plan import Call, FanOut, Item, Output, Plan, Results, bind_parameters, calls_in
+from lokki.plan import Plan, bind_parameters
+from lokki.plans.operations import Call, FanOut, calls_in
+from lokki.plans.templates import Item, Output, Results
 from lokki.results.flow_results import Items, Run
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import check_items

@@ -14,7 +14,8 @@ from lokki.base.naming import check_run_id
 from lokki.base.options import MapOptions
 from lokki.base.values import Inline, Json, Ref, ref_from_json
 from lokki.errors import EventError, LokkiError
-from lokki.plan import Argument, Call, Item, Output, Reads, Results, template_from_json
+from lokki.plans.operations import Argument, Call
+from lokki.plans.templates import Item, Output, Reads, Results, template_from_json
 
 _LONGEST_TEXT = 8000
 _MOST = 2**53  # the largest range of integers that every JSON parser agrees on

@@ -16,7 +16,8 @@ from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import BatchTimeoutError, EventError, StoreError
 from lokki.graph import FlowParameter
-from lokki.plan import PARTS_OF_BATCH, Call, bind_parameters, started_by_aws
+from lokki.plan import PARTS_OF_BATCH, bind_parameters, started_by_aws
+from lokki.plans.operations import Call
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
 from lokki.runtime.log import Log
 from lokki.store.base import Store, load, reader, save
@@ -164,7 +165,13 @@ class Work(msgspec.Struct, frozen=True):
             return Stored(self.settings.store.url(folder), place, member_checksum(member))
 
         keeping = replace(
-            invocation, fn=keep, takes_value=True, make_arguments=lambda: ([], {}), retry=None, timeout=None
+            invocation,
+            fn=keep,
+            takes_value=True,
+            values=(),
+            make_arguments=lambda values: ([], {}),
+            retry=None,
+            timeout=None,
         )
         replies: list[Json] = []
         longest = 0.0

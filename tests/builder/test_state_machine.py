@@ -27,8 +27,9 @@ from lokki.builder.timing import fits_express
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.states.expressions import Expressions, Scope
 from lokki.errors import ConfigError, LokkiError, StepTimeoutError, StoreError
-from lokki.plan import FanOut, lower
+from lokki.plan import lower
 from lokki.plan_json import plan_from_definition
+from lokki.plans.operations import FanOut
 
 type State = dict[str, Json]
 

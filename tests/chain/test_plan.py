@@ -17,21 +17,9 @@ from lokki import Flow, FlowError, ParameterError, StepNode, flow, step
 from lokki.base.options import FlowOptions, MapOptions
 from lokki.base.values import Json
 from lokki.graph import FlowGraph, FlowParameter, Param
-from lokki.plan import (
-    Argument,
-    Call,
-    FanOut,
-    Item,
-    Output,
-    ParamRef,
-    Plan,
-    Results,
-    Template,
-    bind_parameters,
-    fill,
-    lower,
-    plan_lines,
-)
+from lokki.plan import Plan, bind_parameters, lower, plan_lines
+from lokki.plans.operations import Argument, Call, FanOut
+from lokki.plans.templates import Item, Output, ParamRef, Results, Template, fill
 
 
 class Color(enum.Enum):

@@ -15,19 +15,10 @@ from lokki.base.options import FlowOptions, MapOptions
 from lokki.base.values import Json
 from lokki.errors import StoreError
 from lokki.graph import FlowGraph, FlowParameter
-from lokki.plan import (
-    Argument,
-    Call,
-    FanOut,
-    Item,
-    Output,
-    ParamRef,
-    Plan,
-    Results,
-    lower,
-    plan_lines,
-)
+from lokki.plan import Plan, lower, plan_lines
 from lokki.plan_json import plan_from_json, plan_to_json, shape
+from lokki.plans.operations import Argument, Call, FanOut
+from lokki.plans.templates import Item, Output, ParamRef, Results
 
 
 class Color(enum.Enum):
@@ -190,7 +181,9 @@ def test_a_plan_with_a_map_below_a_map_is_walked_from_the_outside_in() -> None:
     assert [call.id for call in outer.calls] == ["split", "double"]
     assert plan_lines(plan) == [
         "load = load()",
-        "map over load: split = split() -> (map over split: double = double())",
+        "map over load:",
+        "  split = split()",
+        "  map over split: double = double()",
     ]
 
 
@@ -202,13 +195,13 @@ def written(**changes: Json) -> dict[str, Json]:
     ("value", "message"),
     [
         (
-            written(format=2),
-            "the plan has the format 2, of which this lokki knows nothing. Install a newer lokki.",
+            written(format=3),
+            "the plan has the format 3, of which this lokki knows nothing. Install a newer lokki.",
         ),
         ([], "the plan has the format None, of which this lokki knows nothing. Install a newer lokki."),
         (
-            written(ops=[{"kind": "fork", "id": "a"}]),
-            "the plan is none that lokki writes: Invalid value 'fork' - at `$.ops[0].kind`.",
+            written(ops=[{"kind": "loop", "id": "a"}]),
+            "the plan is none that lokki writes: Invalid value 'loop' - at `$.ops[0].kind`.",
         ),
         (
             written(ops=[{"kind": "call", "id": "a", "step": "a", "when": "b"}]),

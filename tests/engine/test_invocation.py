@@ -10,7 +10,8 @@ from lokki import Retry, flow, step
 from lokki.base.failures import Failure
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.errors import ParameterError
-from lokki.plan import Call, lower
+from lokki.plan import lower
+from lokki.plans.operations import Call
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Outside:
 
 
 def invocation(fn: Callable[..., object], retry: Retry | None = None, timeout: float | None = None) -> Invocation:
-    return Invocation("flap", fn, True, lambda: ([], {}), retry, timeout, {})
+    return Invocation("flap", fn, True, lambda values: ([], {}), retry, timeout, {})
 
 
 def failing(times: int, error: type[BaseException] = ConnectionResetError) -> Callable[[object], object]:

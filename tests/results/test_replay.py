@@ -28,7 +28,8 @@ from lokki.emulator.s3.client import S3Server
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import LokkiError, ParameterError, RunError
 from lokki.graph import FlowGraph
-from lokki.plan import FanOut, lower
+from lokki.plan import lower
+from lokki.plans.operations import FanOut
 from lokki.results.flow_results import Items, local
 from lokki.results.replay import debug, fetch
 

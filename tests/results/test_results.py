@@ -31,8 +31,9 @@ from lokki.config import LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
-from lokki.plan import FanOut, lower, plan_lines
+from lokki.plan import lower, plan_lines
 from lokki.plan_json import plan_from_definition, plan_from_json, plan_from_lines, plan_to_json
+from lokki.plans.operations import FanOut
 from lokki.results.flow_results import FlowResults, Items, local
 from lokki.results.items import LogLine, Place, RunInfo, places_of
 from lokki.results.remote import child_failure

@@ -20,6 +20,7 @@ LAYERS = {
     "lokki.chain": 1,
     "lokki.graph": 1,  # what the user drew
     "lokki.plan": 2,
+    "lokki.plans*": 2,
     "lokki.plan_json": 2,
     "lokki.decorators": 2,
     "lokki.config": 2,  # what is to be run
@@ -44,7 +45,7 @@ LAYERS = {
 """The layer of each folder, and of each module at the top; the first entry that matches counts."""
 
 PURE = (
-    "lokki.base*", "lokki.chain", "lokki.graph", "lokki.plan",
+    "lokki.base*", "lokki.chain", "lokki.graph", "lokki.plan", "lokki.plans*",
     "lokki.plan_json", "lokki.decorators",
     "lokki.engine.causes", "lokki.engine.drawing", "lokki.engine.events", "lokki.engine.invocation",
     "lokki.engine.report",

@@ -36,7 +36,9 @@ from lokki.graph import FlowGraph
 RESERVED = re.compile(r"Dockerfile|handler\.py|step\.json|requirements(-\d+)?\.txt|lokki/.*")
 """Files that lokki puts into a package's folder."""
 
-_ON_LAMBDA = re.compile(r"(__init__|chain|config|decorators|errors|graph|plan|s3)\.py|(base|engine|runtime|store)/.*")
+_ON_LAMBDA = re.compile(
+    r"(__init__|chain|config|decorators|errors|graph|plan|s3)\.py|(base|engine|plans|runtime|store)/.*"
+)
 """What of lokki a package has: the modules that a flow's file may import, and the folders that run a step."""
 
 

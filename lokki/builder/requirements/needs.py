@@ -18,7 +18,9 @@ from lokki.builder.requirements.distributions import Distribution, Providers, cl
 from lokki.builder.requirements.origins import normalize_name
 from lokki.builder.requirements.plain_results import returns_plain_values
 from lokki.builder.requirements.statements import WORD, Statement, Statements, import_aliases
-from lokki.plan import Call, FanOut, Item, Op, Output, Plan, Results, calls_in
+from lokki.plan import Plan
+from lokki.plans.operations import Call, FanOut, Op, calls_in
+from lokki.plans.templates import Item, Output, Results
 
 _TEXT_FILES: Final = (
     ".yml",

@@ -19,7 +19,8 @@ from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
 from lokki.operate.following import begin, look
 from lokki.operate.machine import console_link
-from lokki.plan import MAP, lower
+from lokki.plan import lower
+from lokki.plans.operations import MAP
 from lokki.progress.displays import seconds
 from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys

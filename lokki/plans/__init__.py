@@ -1,0 +1,19 @@
+"""The operations of a flow as data: what runs in which order, side by side or instead of others, and who reads what.
+
+`lokki.plan` lowers a drawn flow into them. Local run, builder, handler, and all that shows a run follow them, and none
+of them asks the user's code again what the flow looks like.
+
+============  ==================================================================================================
+`operations`  calls, map blocks, forks and switches, and the walks over them: what is read, what is given
+`templates`   the arguments of a call: JSON with places for parameters of the flow and for values of the run
+============  ==================================================================================================
+
+A plan is a block: operations that run one after another. A `Fork` holds blocks that run side by side, a `Switch` holds
+blocks of which one runs, a `FanOut` holds the block that each item goes through. Each call, map block, fork and switch
+has an id of its own in the whole flow. Whatever is read is named by a `Source`: the result of a call or a switch, all
+results of a map block, or the item that a map block is at. No operation reads what may not have run: what is inside
+of a switch or of a map block is read there only.
+
+Start with `operations.Block`, and with `operations.read_from_outside`, by which each engine decides what it must keep
+for later.
+"""
