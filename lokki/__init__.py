@@ -10,6 +10,7 @@ try:
     from collections.abc import Sequence
     from typing import TYPE_CHECKING
 
+    from lokki.base.access import Allow, Read, Write
     from lokki.base.options import Retry
     from lokki.chain import MapBlock, StepNode
     from lokki.decorators import Flow, flow, step
@@ -34,15 +35,18 @@ if TYPE_CHECKING:
     from lokki.results.flow_results import local
 
 __all__ = [
+    "Allow",
     "Flow",
     "FlowError",
     "FlowGraph",
     "LokkiError",
     "MapBlock",
     "ParameterError",
+    "Read",
     "Retry",
     "RunError",
     "StepNode",
+    "Write",
     "flow",
     "local",
     "main",

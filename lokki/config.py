@@ -115,12 +115,26 @@ class RolesConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class PermissionsConfig(_Settings):
+    """What all steps may do on AWS.
+
+    - ``read``, ``write``: URLs of S3
+    - ``allow``: by the action, the ARNs that it is for
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LambdaDefaultsConfig(_Settings):
     """What a function gets unless its step says otherwise.
 
     - ``timeout``: seconds
     - ``memory``, ``disk``: megabytes
     - ``snap_start``: whether functions start from snapshots that Lambda takes of them when they are deployed
+    - ``permissions``: beside those of each step
     """
 
     timeout: TimeoutSeconds = 900
@@ -128,6 +142,7 @@ class LambdaDefaultsConfig(_Settings):
     image_tag: str = "latest"
     disk: DiskMegabytes = quotas.LEAST_DISK
     snap_start: bool = False
+    permissions: PermissionsConfig = field(default_factory=PermissionsConfig)
 
 
 @dataclass(frozen=True, slots=True)

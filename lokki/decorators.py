@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, overload
 
 from lokki.base import signatures
+from lokki.base.access import Permission
 from lokki.base.failures import users_place
 from lokki.base.naming import check_step_name, flow_name
 from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
@@ -34,6 +35,7 @@ def step[**P, R](
     dependencies: Iterable[str] = (),
     disk: int | None = None,
     memory_max: int | None = None,
+    permissions: Iterable[Permission] = (),
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -46,6 +48,7 @@ def step[**P, R](
     dependencies: Iterable[str] = (),
     disk: int | None = None,
     memory_max: int | None = None,
+    permissions: Iterable[Permission] = (),
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows, by ``@step`` or ``@step(timeout=60)``.
 
@@ -63,6 +66,9 @@ def step[**P, R](
       the step runs.
     * ``dependencies``: requirements that the step's package has beyond the project's. No local meaning: a local step
       uses the environment that lokki runs in.
+    * ``permissions``: what the step's code may do on AWS, as `Read`, `Write` and `Allow` say it, beyond what
+      ``lambda_defaults.permissions`` allows to all steps. Its function has a role of its own then. No local meaning: a
+      local step has your own keys.
 
     Each call sees `contextvars`, decimal's context and numpy's error handling as they were when the flow's file had
     been imported, on whichever executor; what it changes in them ends with it. What the file keeps in a
@@ -70,7 +76,10 @@ def step[**P, R](
 
     Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
     """
-    options = StepOptions(memory, timeout, retry, {} if env is None else env, _tuple(dependencies), disk, memory_max)
+    variables = {} if env is None else env
+    options = StepOptions(
+        memory, timeout, retry, variables, _tuple(dependencies), disk, memory_max, _permissions(permissions)
+    )
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
         return _make_step(function, options)
@@ -82,6 +91,14 @@ def _tuple(dependencies: Iterable[str]) -> tuple[str, ...]:
     if isinstance(dependencies, str) or not isinstance(dependencies, Iterable):
         raise FlowError(f"@step(dependencies={dependencies!r}): give a list, such as dependencies=['pandas>=2'].")
     return tuple(dependencies)
+
+
+def _permissions(permissions: Iterable[Permission]) -> tuple[Permission, ...]:
+    if not isinstance(permissions, Iterable):
+        raise FlowError(
+            f'@step(permissions={permissions!r}): give a list, such as permissions=[Read("s3://lake/raw/")].'
+        )
+    return tuple(permissions)
 
 
 def _make_step[**P, R](function: Callable[P, R], options: StepOptions) -> StepNode[P, R]:

@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lokki import Flow, FlowGraph, Retry, flow, step
+from lokki import Allow, Flow, FlowGraph, Read, Retry, Write, flow, step
 from lokki.base.values import Json
-from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, PermissionsConfig, RolesConfig
 
 if TYPE_CHECKING:
     from lokki.builder.package_types import Code
@@ -88,6 +88,24 @@ def report(counts: list[int], title: str) -> str:
 @step
 def a_step_whose_name_says_everything_that_there_is_to_say_about_it(values: list[int]) -> list[int]:
     return values
+
+
+BIRDS_TABLE = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/birds"
+
+
+@step(permissions=[Read("s3://acme-lake/raw/"), Read("s3://acme-lake/names.csv"), Read("s3://acme-maps/")])
+def load_lake() -> list[int]:
+    return [1]
+
+
+@step(permissions=[Write("s3://acme-lake/clean/"), Allow(["dynamodb:GetItem", "dynamodb:Query"], BIRDS_TABLE)])
+def look_up(value: int) -> int:
+    return value
+
+
+@flow
+def permissions_flow():
+    return load_lake().map(look_up).agg(add_up)
 
 
 @flow
@@ -248,6 +266,18 @@ BUILDS: Mapping[str, Build] = {
             artifact_bucket="acme-artifacts",
             roles=RolesConfig(
                 pipeline="arn:aws:iam::123456789012:role/pipeline", lambda_="arn:aws:iam::123456789012:role/worker"
+            ),
+        ),
+    ),
+    "permissions": Build(
+        permissions_flow,
+        LokkiConfig(
+            artifact_bucket="acme-artifacts",
+            lambda_defaults=LambdaDefaultsConfig(
+                permissions=PermissionsConfig(
+                    read=("s3://acme-shared/",),
+                    allow={"sns:Publish": ("arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:birds",)},
+                )
             ),
         ),
     ),

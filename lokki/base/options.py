@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lokki.base.access import Allow, Permission, Read, Write
 from lokki.base.quotas import ENVIRONMENT_BYTES, FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
 from lokki.errors import FlowError
 
@@ -95,6 +96,7 @@ class StepOptions:
     dependencies: tuple[str, ...] = ()
     disk: int | None = None
     memory_max: int | None = None
+    permissions: tuple[Permission, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -115,6 +117,12 @@ class StepOptions:
             raise FlowError(
                 f"@step(dependencies={self.dependencies!r}): give a list, such as dependencies=['pandas>=2']."
             )
+        for permission in self.permissions:
+            if not isinstance(permission, Read | Write | Allow):
+                raise FlowError(
+                    f'@step(permissions=[{permission!r}]): give Read("s3://…"), Write("s3://…") or '
+                    'Allow("service:Action", "arn:…"), which lokki has.'
+                )
         object.__setattr__(self, "env", dict(self.env))
 
     def _check_sizes(self) -> None:

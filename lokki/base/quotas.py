@@ -107,6 +107,9 @@ INLINE_POLICY_CHARACTERS = 10_240
 MANAGED_POLICY_CHARACTERS = 6_144
 """One managed policy, white space not counted."""
 
+MANAGED_POLICIES = 10
+"""Managed policies of one role, until AWS raises it on request."""
+
 # --- S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html ---
 
 PUTS_PER_PREFIX = 3_500

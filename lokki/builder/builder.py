@@ -33,7 +33,7 @@ from lokki.builder.requirements.vendoring import (
     install_once,
     vendored_files,
 )
-from lokki.builder.settings import check_settings
+from lokki.builder.settings import check_settings, default_permissions
 from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
@@ -85,7 +85,7 @@ def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_B
             },
         },
         tuple(packages),
-        (*_notes(trimmed, project), *missing, *chosen.notes),
+        (*_notes(trimmed, project), *_role_notes(compiled), *missing, *chosen.notes),
     )
 
 
@@ -112,6 +112,14 @@ def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
             f"{trimmed.reason}, which may reach any step, so every package has the code of all steps, "
             "and a change of one changes all"
         )
+
+
+def _role_notes(compiled: Compiled) -> Iterator[str]:
+    """Yield that lokki does not write the permissions of a given role."""
+    names = [step.name for step in compiled.steps if step.options.permissions]
+    if compiled.config.roles.lambda_ and (names or default_permissions(compiled.config)):
+        of_whom = ", ".join(f"{name}()" for name in names) or "all steps"
+        yield f"the permissions of {of_whom} are not added to roles.lambda of lokki.yml: see that it has them"
 
 
 def _check_packages(project: Project, chosen: Chosen, config: LokkiConfig) -> list[str]:

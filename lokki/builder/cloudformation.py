@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.base.values import Json
@@ -18,10 +18,12 @@ from lokki.builder.names import (
     DeployedFunction,
     function_id,
     log_group_id,
+    role_id,
     version_id,
 )
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, Code, ImageCode, ZipCode
 from lokki.builder.permissions import (
+    FunctionRole,
     RoleSettings,
     TemplatePart,
     attribute,
@@ -38,6 +40,7 @@ from lokki.builder.placeholders import (
     has_unbounded_map,
     substitutions,
 )
+from lokki.builder.settings import default_permissions
 from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.timing import at_once, function_timeout
 from lokki.config import LokkiConfig
@@ -50,6 +53,9 @@ HANDLER = "handler.lambda_handler"
 
 LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
+
+_SHARED_ROLE = "LambdaExecutionRole"
+"""Of the steps that have no permissions of their own."""
 
 _KEPT: TemplatePart = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
 """Of versions: they outlive their place in the template, unless the deployment that made them fails.
@@ -153,7 +159,7 @@ def _function_properties(compiled: Compiled, function: DeployedFunction, suffix:
         "Architectures": [config.architecture],
         "MemorySize": _memory(compiled, function),
         "Timeout": function_timeout(compiled, step),
-        "Role": config.roles.lambda_ or attribute("LambdaExecutionRole"),
+        "Role": config.roles.lambda_ or attribute(role_id(step.name) if step.options.permissions else _SHARED_ROLE),
         "Environment": {"Variables": function_environment(step, config)},
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
     }
@@ -239,13 +245,30 @@ def _roles(compiled: Compiled) -> TemplatePart:
     settings = RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
     roles: TemplatePart = {}
     if not config.roles.lambda_:
-        roles |= lambda_role("LambdaExecutionRole", [log_group_id(step.name) for step in compiled.steps], settings)
+        for role in _function_roles(compiled):
+            roles |= lambda_role(role, settings)
     if not config.roles.pipeline:
         functions = [function_id(function.name) for function in compiled.functions]
         roles |= step_functions_role("StepFunctionsExecutionRole", functions, settings, maps=bool(compiled.maps))
         if compiled.plan.options.schedule is not None:
             roles |= schedule_role("ScheduleRole", settings)
     return roles
+
+
+def _function_roles(compiled: Compiled) -> Iterator[FunctionRole]:
+    """Yield the role that steps share, and those of single steps.
+
+    A step with permissions of its own has one.
+    """
+    everybody = default_permissions(compiled.config)
+    sharing = tuple(log_group_id(step.name) for step in compiled.steps if not step.options.permissions)
+    if sharing:
+        yield FunctionRole(_SHARED_ROLE, "The functions of ${FlowName}", sharing, everybody)
+    for step in compiled.steps:
+        if own := step.options.permissions:
+            # The description of a role is Latin text, as the names of functions are and those of steps need not be.
+            description = f"The step {compiled.suffixes[step.name]} of ${{FlowName}}"
+            yield FunctionRole(role_id(step.name), description, (log_group_id(step.name),), (*everybody, *own))
 
 
 def _log_group(name: str, config: LokkiConfig) -> TemplatePart:

@@ -102,6 +102,11 @@ def log_group_id(step: str) -> str:
     return f"{state_name(shorten(step, _LONGEST_ID))}LogGroup"
 
 
+def role_id(step: str) -> str:
+    """Return the logical id of a step's role, as ``FlapBirdFunctionRole``."""
+    return f"{function_id(step)}Role"
+
+
 def version_id(step: str, content: str) -> str:
     """Return the logical id of a version of a function.
 

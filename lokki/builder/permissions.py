@@ -11,12 +11,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lokki.base.quotas import FUNCTION_NAME_LENGTH, INLINE_POLICY_CHARACTERS, MANAGED_POLICY_CHARACTERS
+from lokki.base.access import Allow, Permission, Read, Write, parts_of_url
+from lokki.base.quotas import (
+    FUNCTION_NAME_LENGTH,
+    INLINE_POLICY_CHARACTERS,
+    MANAGED_POLICIES,
+    MANAGED_POLICY_CHARACTERS,
+)
 from lokki.base.values import Json
+from lokki.errors import FlowError
 
 type TemplatePart = dict[str, Json]
 """A resource of a template, or a part of one, as JSON."""
 
+_BUCKET = "arn:${AWS::Partition}:s3:::"
 FLOW_OBJECTS = "arn:${AWS::Partition}:s3:::${S3Bucket}/lokki/${FlowName}/"
 
 
@@ -49,15 +57,34 @@ class RoleSettings:
     tags: tuple[Json, ...] = ()
 
 
-def lambda_role(name: str, log_groups: Sequence[str], settings: RoleSettings) -> TemplatePart:
-    """Return the role of the functions.
+@dataclass(frozen=True, slots=True)
+class FunctionRole:
+    """A role of functions.
 
-    It is for their log groups and the objects under the flow's prefix. With ListBucket, a missing object is 404 and not
-    403:
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html#API_GetObject_Permissions
+    - ``id``: its logical id
+    - ``description``: of whom it is
+    - ``log_groups``: the logical ids of those that the functions write to
+    - ``permissions``: what users allow
     """
+
+    id: str
+    description: str
+    log_groups: tuple[str, ...]
+    permissions: tuple[Permission, ...] = ()
+
+
+def lambda_role(role: FunctionRole, settings: RoleSettings) -> TemplatePart:
+    """Return a role of functions.
+
+    It is for their log groups, the objects under the flow's prefix and what users allow. With ListBucket, a missing
+    object is 404 and not 403:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html#API_GetObject_Permissions
+
+    Raises FlowError for permissions that fit no role.
+    """
+    log_groups: list[Json] = [attribute(group) for group in role.log_groups]
     statements: list[TemplatePart] = [
-        _allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], [attribute(group) for group in log_groups]),
+        _allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], log_groups),
         # Large objects are written in parts, and a write that fails is aborted:
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
         _allow("UseArtifacts", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], sub(FLOW_OBJECTS + "*")),
@@ -73,8 +100,48 @@ def lambda_role(name: str, log_groups: Sequence[str], settings: RoleSettings) ->
     if settings.tracing:
         # These have no resources: https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
         statements.append(_allow("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
+    statements += user_statements(role.permissions)
     trust = _trust("lambda.amazonaws.com")
-    return _role(name, "The functions of ${FlowName}", trust, statements, settings)
+    resources = _role(role.id, role.description, trust, statements, settings)
+    policies = len(resources) - 1
+    if role.permissions and policies > MANAGED_POLICIES:
+        raise FlowError(
+            f"permissions= or lambda_defaults.permissions: they need {policies} managed policies in one role, and IAM "
+            f"takes {MANAGED_POLICIES}. Put what they name under fewer prefixes, such as arn:…:table/birds-*."
+        )
+    return resources
+
+
+def user_statements(permissions: Sequence[Permission]) -> Iterator[TemplatePart]:
+    """Yield the statements that allow what users say, each thing once.
+
+    A request that lists a bucket has the prefix as a condition key; one for the whole bucket need not have one:
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+
+    Writing in parts is allowed by PutObject, and what aborts it by a permission of its own:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
+    """
+    reads = dict.fromkeys(parts_of_url(entry.url) for entry in permissions if isinstance(entry, Read))
+    writes = dict.fromkeys(parts_of_url(entry.url) for entry in permissions if isinstance(entry, Write))
+    if reads:
+        yield _allow("ReadObjects", ["s3:GetObject"], [_objects(*place) for place in reads])
+    for number, bucket in enumerate(dict.fromkeys(bucket for bucket, _ in reads), 1):
+        prefixes: list[Json] = [keys for other, keys in reads if other == bucket]
+        condition: Json = None if "*" in prefixes else {"StringLike": {"s3:prefix": prefixes}}
+        yield _allow(f"ListObjects{number}", ["s3:ListBucket"], [sub(_BUCKET + bucket)], condition)
+    if writes:
+        actions = ["s3:AbortMultipartUpload", "s3:PutObject"]
+        yield _allow("WriteObjects", actions, [_objects(*place) for place in writes])
+    resources: dict[tuple[str, ...], dict[str, None]] = {}
+    for entry in permissions:
+        if isinstance(entry, Allow):
+            resources.setdefault(entry.actions, {}).update(dict.fromkeys(entry.resources))
+    for number, (names, arns) in enumerate(resources.items(), 1):
+        yield _allow(f"Allow{number}", names, [sub(arn) if "${" in arn else arn for arn in arns])
+
+
+def _objects(bucket: str, keys: str) -> TemplatePart:
+    return sub(f"{_BUCKET}{bucket}/{keys}")
 
 
 def step_functions_role(name: str, functions: Sequence[str], settings: RoleSettings, *, maps: bool) -> TemplatePart:
@@ -191,9 +258,7 @@ def _role(
     These are for what the inline policy has no room for.
     """
     inline, overflow = _divided(statements)
-    policies = {
-        f"{name}Policy{number}": _policy(description, statement) for number, statement in enumerate(overflow, 1)
-    }
+    policies = {f"{name}Policy{number}": _policy(description, part) for number, part in enumerate(overflow, 1)}
     properties: TemplatePart = {
         "Description": sub(description),
         "AssumeRolePolicyDocument": _document([trust]),
@@ -207,8 +272,8 @@ def _role(
     return {name: {"Type": "AWS::IAM::Role", "Properties": properties}, **policies}
 
 
-def _policy(description: str, statement: TemplatePart) -> TemplatePart:
-    properties: TemplatePart = {"Description": sub(description), "PolicyDocument": _document([statement])}
+def _policy(description: str, statements: list[TemplatePart]) -> TemplatePart:
+    properties: TemplatePart = {"Description": sub(description), "PolicyDocument": _document(statements)}
     return {"Type": "AWS::IAM::ManagedPolicy", "Properties": properties}
 
 
@@ -216,10 +281,10 @@ def _document(statements: list[TemplatePart]) -> TemplatePart:
     return {"Version": "2012-10-17", "Statement": [*statements]}
 
 
-def _divided(statements: list[TemplatePart]) -> tuple[list[TemplatePart], list[TemplatePart]]:
+def _divided(statements: list[TemplatePart]) -> tuple[list[TemplatePart], list[list[TemplatePart]]]:
     """Divide statements between the inline policy and managed ones.
 
-    Each of the second list needs a managed policy of its own.
+    The second list has the statements of each managed policy.
     The statements that name a resource for each step are the ones that grow; each is cut into as many as it needs.
     """
     inline = list(statements)
@@ -228,7 +293,18 @@ def _divided(statements: list[TemplatePart]) -> tuple[list[TemplatePart], list[T
         largest = max(inline, key=characters)
         inline.remove(largest)
         overflow += _cut(largest)
-    return inline, overflow
+    return inline, _packed(overflow)
+
+
+def _packed(statements: list[TemplatePart]) -> list[list[TemplatePart]]:
+    """Put neighbouring statements into one managed policy as long as they fit."""
+    policies: list[list[TemplatePart]] = []
+    for statement in statements:
+        if policies and characters(_document([*policies[-1], statement])) <= MANAGED_POLICY_CHARACTERS:
+            policies[-1].append(statement)
+        else:
+            policies.append([statement])
+    return policies
 
 
 def _cut(statement: TemplatePart) -> Iterator[TemplatePart]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lokki.config import LokkiConfig
+from lokki.base.access import Allow, Permission, Read, Write, action_problem, resource_problem, url_problem
+from lokki.config import LokkiConfig, PermissionsConfig
 from lokki.errors import ConfigError
 
 # docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -64,8 +65,30 @@ def check_settings(config: LokkiConfig) -> None:
         for setting, text, form, form_is in _texts(config)
         if not re.fullmatch(form, text)
     ]
+    wrong += _permission_problems(config.lambda_defaults.permissions)
     if wrong:
         raise ConfigError("\n".join([*wrong, "Correct lokki.yml, or the variable that sets it."]))
+
+
+def default_permissions(config: LokkiConfig) -> tuple[Permission, ...]:
+    """Return what all steps may do beside what each says itself.
+
+    The settings were checked.
+    """
+    permissions = config.lambda_defaults.permissions
+    allowed = (Allow(action, *resources) for action, resources in permissions.allow.items() if resources)
+    return (*map(Read, permissions.read), *map(Write, permissions.write), *allowed)
+
+
+def _permission_problems(permissions: PermissionsConfig) -> Iterator[str]:
+    place = "lambda_defaults.permissions"
+    for name, urls in (("read", permissions.read), ("write", permissions.write)):
+        for url in urls:
+            if problem := url_problem(url):
+                yield f"{place}.{name}: {url!r} is not valid: {problem}."
+    for action, resources in permissions.allow.items():
+        for problem in filter(None, (action_problem(action), *map(resource_problem, resources))):
+            yield f"{place}.allow: {problem}."
 
 
 def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:

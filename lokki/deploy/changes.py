@@ -101,6 +101,8 @@ def _part(name: str, kind: str, resources: Mapping[str, JsonObject]) -> str:
                 "Schedule": "schedule",
             }
             role = re.sub(r"Policy\d+$", "", name)
+            if role.endswith("FunctionRole") and (function := resources.get(role.removesuffix("Role"))) is not None:
+                names[role] = f"role of {_step(function)}"
             return names.get(name) or (f"more of the {names[role]}" if role in names else name)
 
 

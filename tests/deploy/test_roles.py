@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.deployed_project import new_project
 
-from lokki import flow
+from lokki import Allow, FlowError, flow, step
+from lokki.base.access import Permission
 from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.builder.settings import check_settings
-from lokki.config import LokkiConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, PermissionsConfig, load_config
 from lokki.errors import ConfigError
+from lokki.loading import load_flow
 
 FUNCTIONS, MACHINE = ROLES = ("LambdaExecutionRole", "StepFunctionsExecutionRole")
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -88,6 +90,202 @@ def test_a_hundred_and_fifty_steps_of_sixty_characters_are_deployed_and_removed(
     deployed = project.run("deploy", "--yes")
     assert deployed.code == 0, deployed.err
     assert project.execute() == "150"
+    gone = project.run("destroy", "--yes")
+    assert gone.code == 0, gone.err
+    assert project.left() == []
+
+
+# --- roles of single steps ---
+
+LOAD_LAKE, LOOK_UP = "LoadLakeFunctionRole", "LookUpFunctionRole"
+STEPS = {LOAD_LAKE, LOOK_UP, FUNCTIONS}
+LOGS = "WriteLogs"
+TABLE = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/birds"
+
+
+def test_a_step_with_its_own_permissions_has_its_own_role_and_the_others_share_one() -> None:
+    made = BUILDS["permissions"].template()
+    roles = Roles(made)
+    assert roles.names == STEPS | {MACHINE}
+    assert {
+        name: each["Properties"]["Role"]  # type: ignore[index, call-overload]
+        for name, each in made["Resources"].items()  # type: ignore[union-attr]
+        if each["Type"] == "AWS::Lambda::Function"  # type: ignore[index, call-overload]
+    } == {
+        "LoadLakeFunction": {"Fn::GetAtt": [LOAD_LAKE, "Arn"]},
+        "LookUpFunction": {"Fn::GetAtt": [LOOK_UP, "Arn"]},
+        "AddUpFunction": {"Fn::GetAtt": [FUNCTIONS, "Arn"]},
+    }
+
+
+def s3(action: str, key: str, bucket: str = "acme-lake") -> Call:
+    return Call("step", f"s3:{action}", f"arn:aws:s3:::{bucket}/{key}")
+
+
+def listing(prefix: str | None, bucket: str = "acme-lake") -> Call:
+    context = () if prefix is None else (("s3:prefix", prefix),)
+    return Call("step", "s3:ListBucket", f"arn:aws:s3:::{bucket}", context)
+
+
+@pytest.mark.parametrize(
+    ("call", "who"),
+    [
+        (s3("GetObject", "raw/2026/a.csv"), {LOAD_LAKE}),
+        (s3("GetObject", "names.csv"), {LOAD_LAKE}),
+        (s3("GetObject", "names.csv.old"), set()),
+        (s3("GetObject", "raws/a.csv"), set()),
+        (s3("PutObject", "raw/2026/a.csv"), set()),
+        (listing("raw/"), {LOAD_LAKE}),
+        (listing("ra"), set()),
+        (listing(None), set()),
+        (listing(None, "acme-maps"), {LOAD_LAKE}),
+        (listing(None, "acme-shared"), STEPS),
+        (s3("PutObject", "clean/a.csv"), {LOOK_UP}),
+        (s3("AbortMultipartUpload", "clean/a.csv"), {LOOK_UP}),
+        (s3("GetObject", "clean/a.csv"), set()),
+        (s3("DeleteObject", "clean/a.csv"), set()),
+        (Call("step", "dynamodb:GetItem", TABLE), {LOOK_UP}),
+        (Call("step", "dynamodb:GetItem", f"{TABLE}-2"), set()),
+        (Call("step", "dynamodb:PutItem", TABLE), set()),
+        (
+            Call("step", "sns:Publish", f"arn:aws:sns:{REGION}:{ACCOUNT}:birds"),
+            STEPS,
+        ),
+        (s3("GetObject", "lokki/permissions-flow/r/a", "acme-artifacts"), STEPS),
+    ],
+    ids=lambda value: f"{value.action} {value.resource}" if isinstance(value, Call) else "",
+)
+def test_each_role_allows_what_its_step_says_and_what_the_settings_say(call: Call, who: set[str]) -> None:
+    roles = Roles(BUILDS["permissions"].template())
+    assert {role for role in STEPS if allowing(roles.statements(role), call)} == who
+
+
+def test_a_role_writes_to_the_logs_of_its_own_step_only() -> None:
+    roles = Roles(BUILDS["permissions"].template())
+    logged = {
+        role: {
+            use[2].rpartition("-")[2]
+            for each in roles.statements(role)
+            for use in each.all_uses
+            if each.sid == "WriteLogs"
+        }
+        for role in STEPS
+    }
+    assert logged == {LOAD_LAKE: {"load_lake:*"}, LOOK_UP: {"look_up:*"}, FUNCTIONS: {"add_up:*"}}
+
+
+def tables(count: int) -> tuple[Allow, ...]:
+    return tuple(Allow(f"dynamodb:Get{number}", f"{TABLE}-{number}") for number in range(count))
+
+
+def template_of_one(permissions: tuple[Permission, ...]) -> Roles:
+    own = step(permissions=permissions)(fetch)
+
+    @flow
+    def warehouse():
+        return own()
+
+    drawn = warehouse()
+    return Roles(build_template(drawn, LokkiConfig(artifact_bucket="my-artifacts"), {"fetch": ZipCode("fetch")}))
+
+
+@pytest.mark.parametrize(
+    "permissions", [tables(200), (Allow("dynamodb:GetItem", *(f"{TABLE}-{n}" for n in range(700))),)]
+)
+def test_many_permissions_are_divided_and_none_is_lost(permissions: tuple[Allow, ...]) -> None:
+    roles = template_of_one(permissions)
+    inline, *managed = roles.documents("FetchFunctionRole")
+    assert roles.size(inline) <= 10_240
+    assert [size for size in map(roles.size, managed) if size > 6_144] == []
+    assert 0 < len(managed) <= 10
+    uses = {use[1:] for each in roles.statements("FetchFunctionRole") for use in each.all_uses}
+    assert uses >= {(action, arn) for each in permissions for action in each.actions for arn in each.resources}
+    assert roles.names == {"FetchFunctionRole", MACHINE}
+
+
+def test_more_permissions_than_a_role_takes_are_refused() -> None:
+    with pytest.raises(FlowError, match=r"they need \d\d managed policies in one role, and IAM takes 10\. Put"):
+        template_of_one((Allow("dynamodb:GetItem", *(f"{TABLE}-{number}" for number in range(1_500))),))
+
+
+def test_permissions_of_the_settings_are_checked_before_anything_is_built() -> None:
+    permissions = PermissionsConfig(read=("lake",), allow={"GetItem": (TABLE,), "sqs:*": ("birds",)})
+    defaults = LambdaDefaultsConfig(permissions=permissions)
+    with pytest.raises(ConfigError) as error:
+        check_settings(LokkiConfig(artifact_bucket="my-artifacts", lambda_defaults=defaults))
+    *problems, advice = str(error.value).splitlines()
+    place = "lambda_defaults.permissions"
+    assert [problem.partition(": give")[0] for problem in problems] == [
+        f"{place}.read: 'lake' is not valid",
+        f"{place}.allow: 'GetItem' is no action",
+        f"{place}.allow: 'birds' is no ARN",
+    ]
+    assert advice == "Correct lokki.yml, or the variable that sets it."
+
+
+def test_the_page_on_permissions_is_true(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "permissions.md").read_text()
+    [code] = re.findall(r"```python\n# lake.py\n(.*?)```", page, re.DOTALL)
+    [settings] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "lake.py").write_text(code)
+    (tmp_path / "lokki.yml").write_text(f"artifact_bucket: my-artifacts\n{settings}")
+    drawn = load_flow(f"{tmp_path / 'lake.py'}:birds")()
+    config = load_config(tmp_path, {}, home=tmp_path)
+    check_settings(config)
+    roles = Roles(build_template(drawn, config, {each.name: ZipCode(each.name) for each in drawn.steps}))
+    for role, actions in {
+        "LoadFunctionRole": {"s3:GetObject", "s3:ListBucket", "cloudwatch:PutMetricData"},
+        "SaveFunctionRole": {
+            "s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload", "dynamodb:GetItem",
+            "cloudwatch:PutMetricData",
+        },
+        FUNCTIONS: {"s3:GetObject", "s3:ListBucket", "cloudwatch:PutMetricData"},
+    }.items():  # fmt: skip
+        own = {each for each in roles.statements(role) if each.sid.startswith(("Read", "List", "WriteO", "Allow"))}
+        assert {action for each in own for action in each.actions} == actions
+
+
+OWN_ROLE = """
+from lokki import Read, flow, main, step
+
+
+@step
+def get_birds() -> list[str]:
+    return ["goose"]
+
+
+@step(PERMISSIONS)
+def count(birds: list[str]) -> int:
+    return len(birds)
+
+
+@flow
+def NAME():
+    return get_birds().next(count)
+
+
+if __name__ == "__main__":
+    main(NAME)
+"""
+
+
+@pytest.mark.slow
+def test_a_role_comes_and_goes_with_the_permissions_of_its_step(account: LoopbackAws, tmp_path: Path) -> None:
+    project = new_project(tmp_path, account, OWN_ROLE.replace("PERMISSIONS", "memory=256"))
+    path = project.folder / "flow.py"
+    first = project.run("deploy", "--yes")
+    assert first.code == 0, first.err
+    own = path.read_text().replace("memory=256", 'memory=256, permissions=[Read("s3://lake/raw/")]')
+    path.write_text(own)
+    second = project.run("deploy", "--yes")
+    assert second.code == 0, second.err
+    assert "role of count created" in " ".join(second.err.split()), second.err
+    assert project.execute() == "1"
+    path.write_text(own.replace('permissions=[Read("s3://lake/raw/")]', ""))
+    third = project.run("deploy", "--yes")
+    assert third.code == 0, third.err
+    assert "role of count deleted" in " ".join(third.err.split()), third.err
+    assert project.execute() == "1"
     gone = project.run("destroy", "--yes")
     assert gone.code == 0, gone.err
     assert project.left() == []

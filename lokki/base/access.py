@@ -1,0 +1,140 @@
+"""What a step may touch on AWS beyond lokki's own bucket: the values of ``@step(permissions=[…])``.
+
+Each is checked when it is made, so that a mistake names the user's line. `lokki.builder.permissions` makes policies of
+them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lokki.errors import FlowError
+
+# Texts, compiled at their first use: every cold start loads this module, and few steps have permissions.
+_URL = r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?s:.*))"
+_ACTION = r"[A-Za-z0-9-]+:[A-Za-z0-9*?]+"
+_ARN = r"arn:[a-z*?-]+:[A-Za-z0-9*?-]+:[A-Za-z0-9*?-]*:[A-Za-z0-9*?-]*:.+"
+_PLACEHOLDER = r"\$\{AWS::(Region|AccountId|Partition)\}"
+_OUTSIDE_POLICIES = "[^ -~\\u00a0-\\u00ff]"
+"""What the text of a policy cannot have, and line breaks, which no ARN has.
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html"""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Permission to read objects in S3 and to list them.
+
+    ``Read("s3://lake/raw/")`` is for all below the prefix, ``Read("s3://lake/birds.csv")`` for one object; ``*`` stands
+    for anything. Raises FlowError for what is no such URL.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        _check_url("Read", self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Permission to write objects to S3, also in parts.
+
+    The URL is as `Read` takes it. It does not allow to read or to delete. Raises FlowError for what is no such URL.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        _check_url("Write", self.url)
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Allow:
+    """Permission to do actions of any service on some resources.
+
+    ``Allow("dynamodb:GetItem", "arn:aws:dynamodb:eu-north-1:123456789012:table/birds")``. Several actions are a list,
+    several resources follow each other. In ARNs ``${AWS::Region}``, ``${AWS::AccountId}`` and ``${AWS::Partition}``
+    stand for where the flow is deployed, ``*`` for anything; the resource ``"*"`` is for actions that have none. Raises
+    FlowError for what is no action or no ARN.
+    """
+
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+
+    def __init__(self, actions: str | Iterable[str], *resources: str) -> None:
+        names = (actions,) if isinstance(actions, str) else tuple(actions)
+        object.__setattr__(self, "actions", names)
+        object.__setattr__(self, "resources", resources)
+        if not names or not resources:
+            raise FlowError(
+                f"{self!r}: give an action and the ARN that it is for, such as "
+                'Allow("dynamodb:GetItem", "arn:aws:dynamodb:eu-north-1:123456789012:table/birds").'
+            )
+        problems = (*map(action_problem, names), *map(resource_problem, resources))
+        if problem := next(filter(None, problems), ""):
+            raise FlowError(f"{self!r}: {problem}.")
+
+    def __repr__(self) -> str:
+        """Return it as it is written in a flow's file."""
+        actions = _quoted(self.actions[0]) if len(self.actions) == 1 else f"[{', '.join(map(_quoted, self.actions))}]"
+        return f"Allow({', '.join([actions, *map(_quoted, self.resources)])})"
+
+
+type Permission = Read | Write | Allow
+"""What ``@step(permissions=[…])`` takes."""
+
+
+def parts_of_url(url: str) -> tuple[str, str]:
+    """Return the bucket of a checked URL, and the pattern of its keys.
+
+    >>> parts_of_url("s3://lake/raw/"), parts_of_url("s3://lake/birds.csv"), parts_of_url("s3://lake/")
+    (('lake', 'raw/*'), ('lake', 'birds.csv'), ('lake', '*'))
+    """
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, f"{key}*" if not key or key.endswith("/") else key
+
+
+def url_problem(url: object) -> str:
+    """Return what is wrong with a URL of S3, or ""."""
+    match = re.fullmatch(_URL, url) if isinstance(url, str) else None
+    if match is None:
+        return 'give "s3://bucket/prefix/" for all below a prefix, or "s3://bucket/key" for one object'
+    return _problem_in_policy(match[2]) or ("'${' cannot stand in it" if "${" in match[2] else "")
+
+
+def action_problem(action: object) -> str:
+    """Return what is wrong with an action of IAM, or ""."""
+    if isinstance(action, str) and re.fullmatch(_ACTION, action):
+        return ""
+    return f'{action!r} is no action: give a service and what it does, such as "dynamodb:GetItem"'
+
+
+def resource_problem(resource: object) -> str:
+    """Return what is wrong with a resource of IAM, or ""."""
+    if not isinstance(resource, str):
+        return f'{resource!r} is no ARN: give a text, such as "arn:aws:sqs:eu-north-1:123456789012:birds"'
+    text = re.sub(_PLACEHOLDER, "x", resource)
+    if "${" in text:
+        return f"{resource!r}: of placeholders there are ${{AWS::Region}}, ${{AWS::AccountId}} and ${{AWS::Partition}}"
+    if resource != "*" and not re.fullmatch(_ARN, text):
+        return (
+            f"{resource!r} is no ARN: give arn:aws:<service>:<region>:<account>:<resource>, such as "
+            '"arn:aws:sqs:eu-north-1:123456789012:birds"'
+        )
+    return _problem_in_policy(text)
+
+
+def _check_url(name: str, url: object) -> None:
+    if problem := url_problem(url):
+        raise FlowError(f"{name}({url!r}): {problem}.")
+
+
+def _problem_in_policy(text: str) -> str:
+    if match := re.search(_OUTSIDE_POLICIES, text):
+        return f"{match[0]!r} cannot stand in a policy: write ? in its place, which stands for any character"
+    return ""
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) and value.isprintable() and '"' not in value else repr(value)
