@@ -36,6 +36,7 @@ def step[**P, R](
     disk: int | None = None,
     memory_max: int | None = None,
     permissions: Iterable[Permission] = (),
+    secrets: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -49,6 +50,7 @@ def step[**P, R](
     disk: int | None = None,
     memory_max: int | None = None,
     permissions: Iterable[Permission] = (),
+    secrets: Mapping[str, str] | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows, by ``@step`` or ``@step(timeout=60)``.
 
@@ -69,6 +71,9 @@ def step[**P, R](
     * ``permissions``: what the step's code may do on AWS, as `Read`, `Write` and `Allow` say it, beyond what
       ``lambda_defaults.permissions`` allows to all steps. Its function has a role of its own then. No local meaning: a
       local step has your own keys.
+    * ``secrets``: variables of the step, and the name of the secret in Secrets Manager whose value each has, or
+      ``ssm:/name`` for a parameter of Systems Manager. Deployed, the values are read when the function starts; locally
+      when the run starts, where the variable is not set.
 
     Each call sees `contextvars`, decimal's context and numpy's error handling as they were when the flow's file had
     been imported, on whichever executor; what it changes in them ends with it. What the file keeps in a
@@ -78,7 +83,15 @@ def step[**P, R](
     """
     variables = {} if env is None else env
     options = StepOptions(
-        memory, timeout, retry, variables, _tuple(dependencies), disk, memory_max, _permissions(permissions)
+        memory,
+        timeout,
+        retry,
+        variables,
+        _tuple(dependencies),
+        disk,
+        memory_max,
+        _permissions(permissions),
+        {} if secrets is None else secrets,
     )
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:

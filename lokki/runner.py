@@ -26,6 +26,7 @@ from lokki.loading import file_of, name_main, path_from
 from lokki.local_run.again import Rerun, operation_of
 from lokki.local_run.execution import Listener, LocalExecution, Setup
 from lokki.local_run.levels import LogLevels
+from lokki.local_run.local_secrets import secrets_of
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import Plan, bind_parameters, lower, plan_lines
 from lokki.plan_json import plan_to_json
@@ -119,7 +120,7 @@ class LocalRunner:
         """
         if getattr(graph.origin, "__module__", None) == "__main__":
             name_main()
-        with reading_for(graph):
+        with reading_for(graph), secrets_of(graph.steps):
             return self._run(graph, params, run_id, resume)
 
     def _run(

@@ -17,6 +17,10 @@ _URL = r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?s:.*))"
 _ACTION = r"[A-Za-z0-9-]+:[A-Za-z0-9*?]+"
 _ARN = r"arn:[a-z*?-]+:[A-Za-z0-9*?-]+:[A-Za-z0-9*?-]*:[A-Za-z0-9*?-]*:.+"
 _PLACEHOLDER = r"\$\{AWS::(Region|AccountId|Partition)\}"
+_SOURCE = (
+    r"ssm:/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*|(?!ssm:|arn:)[A-Za-z0-9/_+=.@-]{1,512}"
+    r"|arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+"
+)
 _OUTSIDE_POLICIES = "[^ -~\\u00a0-\\u00ff]"
 """What the text of a policy cannot have, and line breaks, which no ARN has.
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html"""
@@ -83,6 +87,43 @@ class Allow:
 
 type Permission = Read | Write | Allow
 """What ``@step(permissions=[…])`` takes."""
+
+
+SSM = "ssm:"
+"""How sources of secrets begin that are parameters of Systems Manager; all others are in Secrets Manager."""
+
+SECRETS_VARIABLE = "LOKKI_SECRETS"
+"""The variable of a function that has the sources of its secrets, as JSON by variable."""
+
+
+def secret_permission(source: str) -> Allow:
+    """Return the permission to read a secret, and nothing else.
+
+    Secrets Manager puts six characters behind a name:
+    https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_iam-policies.html
+    """
+    if source.startswith("arn:"):
+        return Allow("secretsmanager:GetSecretValue", source)
+    place = "${AWS::Region}:${AWS::AccountId}"
+    if source.startswith(SSM):
+        name = source.removeprefix(SSM).removeprefix("/")
+        return Allow("ssm:GetParameter", f"arn:${{AWS::Partition}}:ssm:{place}:parameter/{name}")
+    resource = f"arn:${{AWS::Partition}}:secretsmanager:{place}:secret:{source}-??????"
+    return Allow("secretsmanager:GetSecretValue", resource)
+
+
+def secret_problem(source: object) -> str:
+    """Return what is wrong with the source of a secret, or "".
+
+    https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html,
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
+    """
+    if isinstance(source, str) and re.fullmatch(_SOURCE, source):
+        return ""
+    return (
+        "give the name or the ARN of a secret in Secrets Manager, such as 'prod/api-token', or 'ssm:/prod/api-token' "
+        "for a parameter of Systems Manager; never its value"
+    )
 
 
 def parts_of_url(url: str) -> tuple[str, str]:

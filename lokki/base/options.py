@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lokki.base.access import Allow, Permission, Read, Write
+from lokki.base.access import Allow, Permission, Read, Write, secret_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES, FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
 from lokki.errors import FlowError
 
@@ -20,9 +20,9 @@ _NO_VALUE = re.compile("[\\0\\ud800-\\udfff]")
 _RESERVED_VARIABLES = re.compile(
     "AWS_(ACCESS_KEY(_ID)?|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_[A-Z_]+"
     "|XRAY_(CONTEXT_MISSING|DAEMON_ADDRESS))|_?(HANDLER|X_AMZN_TRACE_ID)|LAMBDA_(RUNTIME_DIR|TASK_ROOT)"
-    "|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME)"
+    "|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME|SECRETS)"
 )
-"""Environment variables that a function cannot set: Lambda refuses them, and two are lokki's.
+"""Environment variables that a function cannot set: Lambda refuses them, and three are lokki's.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
 
 
@@ -97,6 +97,7 @@ class StepOptions:
     disk: int | None = None
     memory_max: int | None = None
     permissions: tuple[Permission, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -123,7 +124,24 @@ class StepOptions:
                     f'@step(permissions=[{permission!r}]): give Read("s3://…"), Write("s3://…") or '
                     'Allow("service:Action", "arn:…"), which lokki has.'
                 )
+        self._check_secrets()
         object.__setattr__(self, "env", dict(self.env))
+        object.__setattr__(self, "secrets", dict(self.secrets))
+
+    def _check_secrets(self) -> None:
+        if not isinstance(self.secrets, Mapping):
+            raise FlowError(
+                "@step(secrets=…): give a dict of variables and where their values are, such as "
+                "secrets={'API_TOKEN': 'prod/api-token'}."
+            )
+        for name, source in self.secrets.items():
+            # The source is not shown: what is wrong with it may be that it is the value.
+            if problem := variables_problem({name: ""}) if isinstance(name, str) else "a variable's name is a text.":
+                raise FlowError(f"@step(secrets=…): {problem}")
+            if problem := secret_problem(source):
+                raise FlowError(f"@step(secrets=…): {name}: {problem}.")
+            if name in self.env:
+                raise FlowError(f"@step(env=…, secrets=…): both set {name}. Keep one.")
 
     def _check_sizes(self) -> None:
         for name, least, most in (

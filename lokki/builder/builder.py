@@ -22,6 +22,7 @@ from lokki.builder.packages.local_packages import own_metadata
 from lokki.builder.packages.sizes import size_text
 from lokki.builder.packages.sources import Project, collect, lokki_files
 from lokki.builder.packages.trimming import Trimmed, trim
+from lokki.builder.permissions import own_permissions
 from lokki.builder.requirements.choose import Available, Chosen, choose
 from lokki.builder.requirements.find import Requirements, find_requirements
 from lokki.builder.requirements.resolve import Resolved, check_imports, resolve
@@ -116,7 +117,7 @@ def _notes(trimmed: Trimmed, project: Project) -> Iterator[str]:
 
 def _role_notes(compiled: Compiled) -> Iterator[str]:
     """Yield that lokki does not write the permissions of a given role."""
-    names = [step.name for step in compiled.steps if step.options.permissions]
+    names = [step.name for step in compiled.steps if own_permissions(step)]
     if compiled.config.roles.lambda_ and (names or default_permissions(compiled.config)):
         of_whom = ", ".join(f"{name}()" for name in names) or "all steps"
         yield f"the permissions of {of_whom} are not added to roles.lambda of lokki.yml: see that it has them"

@@ -28,6 +28,7 @@ from lokki.builder.permissions import (
     TemplatePart,
     attribute,
     lambda_role,
+    own_permissions,
     ref,
     schedule_role,
     step_functions_role,
@@ -159,7 +160,7 @@ def _function_properties(compiled: Compiled, function: DeployedFunction, suffix:
         "Architectures": [config.architecture],
         "MemorySize": _memory(compiled, function),
         "Timeout": function_timeout(compiled, step),
-        "Role": config.roles.lambda_ or attribute(role_id(step.name) if step.options.permissions else _SHARED_ROLE),
+        "Role": config.roles.lambda_ or attribute(role_id(step.name) if own_permissions(step) else _SHARED_ROLE),
         "Environment": {"Variables": function_environment(step, config)},
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
     }
@@ -261,11 +262,11 @@ def _function_roles(compiled: Compiled) -> Iterator[FunctionRole]:
     A step with permissions of its own has one.
     """
     everybody = default_permissions(compiled.config)
-    sharing = tuple(log_group_id(step.name) for step in compiled.steps if not step.options.permissions)
+    sharing = tuple(log_group_id(step.name) for step in compiled.steps if not own_permissions(step))
     if sharing:
         yield FunctionRole(_SHARED_ROLE, "The functions of ${FlowName}", sharing, everybody)
     for step in compiled.steps:
-        if own := step.options.permissions:
+        if own := own_permissions(step):
             # The description of a role is Latin text, as the names of functions are and those of steps need not be.
             description = f"The step {compiled.suffixes[step.name]} of ${{FlowName}}"
             yield FunctionRole(role_id(step.name), description, (log_group_id(step.name),), (*everybody, *own))

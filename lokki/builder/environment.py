@@ -5,6 +5,9 @@ https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 
 from __future__ import annotations
 
+import json
+
+from lokki.base.access import SECRETS_VARIABLE
 from lokki.base.options import variables_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES
 from lokki.base.values import INLINE_LIMIT
@@ -17,8 +20,8 @@ from lokki.errors import ConfigError
 def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
     """Return the variables of a step's function, sorted.
 
-    They are lokki's own, those of ``lambda_env`` and the step's. Raises ConfigError for variables that Lambda does not
-    take; those of the step were checked when it was made.
+    They are lokki's own, those of ``lambda_env`` and the step's; of secrets, only where their values are. Raises
+    ConfigError for variables that Lambda does not take; those of the step were checked when it was made.
     """
     if problem := variables_problem(config.lambda_env):
         raise ConfigError(f"lambda_env: {problem}")
@@ -28,6 +31,10 @@ def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
     # The settings may overrule lokki's, and a step the settings.
     texts |= config.lambda_env
     texts |= step.options.env
+    secrets = step.options.secrets
+    if secrets:
+        texts = {name: text for name, text in texts.items() if name not in secrets}
+        texts[SECRETS_VARIABLE] = json.dumps(dict(sorted(secrets.items())), separators=(",", ":"))
     size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
     if size > ENVIRONMENT_BYTES:
         raise ConfigError(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lokki.base.access import Allow, Permission, Read, Write, parts_of_url
+from lokki.base.access import Allow, Permission, Read, Write, parts_of_url, secret_permission
 from lokki.base.quotas import (
     FUNCTION_NAME_LENGTH,
     INLINE_POLICY_CHARACTERS,
@@ -19,6 +19,7 @@ from lokki.base.quotas import (
     MANAGED_POLICY_CHARACTERS,
 )
 from lokki.base.values import Json
+from lokki.chain import AnyStep
 from lokki.errors import FlowError
 
 type TemplatePart = dict[str, Json]
@@ -55,6 +56,11 @@ class RoleSettings:
     kms_key: str = ""
     permissions_boundary: str = ""
     tags: tuple[Json, ...] = ()
+
+
+def own_permissions(step: AnyStep) -> tuple[Permission, ...]:
+    """Return what a step may do beside what all may."""
+    return (*step.options.permissions, *map(secret_permission, step.options.secrets.values()))
 
 
 @dataclass(frozen=True, slots=True)

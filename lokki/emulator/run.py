@@ -24,6 +24,7 @@ from lokki.emulator.run_files import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Scratch, Secret
+from lokki.emulator.secret_store import put_secrets
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Identity, Outcome
@@ -108,6 +109,7 @@ class Emulation:
             self.built = read_bundle(self._bundle, code, self._options.images)
             objects = self._folder / OBJECTS
             self.s3 = cleanup.enter_context(S3Server(self.built.bucket, self._s3_faults(), objects, secret))
+            put_secrets(self.built.functions, self.s3)
             LocalStore(self._folder).write(DEFINITION, [(self._bundle / DEFINITION).read_bytes()])
             self._history = cleanup.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
             logs = open_to_append(self._folder / FUNCTION_LOGS)

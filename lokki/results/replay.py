@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pdb
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
 from lokki.base.failures import users_place
 from lokki.base.item_path import ItemPath, format_item
+from lokki.base.values import Json
 from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Invocation, prepare, run
 from lokki.errors import ParameterError, RunError, StoreError
+from lokki.local_run.local_secrets import secret_values
 from lokki.local_run.worker import environment
 from lokki.plan import Plan, bind_parameters
 from lokki.plans.operations import Call, FanOut, calls_in
@@ -56,15 +59,20 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str
     call, block = _find(plan, step_id, of)
     names = {param.name for param in plan.params}
     params = bind_parameters(plan.params, {name: value for name, value in of.params.items() if name in names})
-    invocations = {
-        step.id: prepare(step, plan.steps[step.step], params) for step in (block.calls if block else (call,))
-    }
+    invocations = {step.id: _prepare(step, plan, params) for step in (block.calls if block else (call,))}
     if block is None:
         if item:
             raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
         return Replay(call, invocations[step_id], _input(plan, of, call))
     value = _item_input(of, block, call, invocations, _checked_item(of, block, call, item), tell)
     return Replay(call, invocations[step_id], value, item)
+
+
+def _prepare(call: Call, plan: Plan, params: Mapping[str, Json]) -> Invocation:
+    """Prepare a call, with its step's secrets in its environment."""
+    step = plan.steps[call.step]
+    invocation = prepare(call, step, params)
+    return replace(invocation, env={**invocation.env, **secret_values(step.options.secrets, os.environ)})
 
 
 def debug(error: BaseException, stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:

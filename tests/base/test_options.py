@@ -75,6 +75,7 @@ def test_good_options_are_kept() -> None:
         "disk": None,
         "memory_max": None,
         "permissions": (),
+        "secrets": {},
     }
     assert FlowOptions("cron(0 6 * * ? *)", "Europe/Helsinki", 3600).timezone == "Europe/Helsinki"
     assert FlowOptions("rate(5 minutes)").schedule == "rate(5 minutes)"

@@ -380,6 +380,7 @@ def test_lokkis_own_modules_in_a_package_need_none_that_is_left_out() -> None:
     assert folders == {"base", "engine", "plans", "runtime", "store"}
     assert folders == {"base", "engine", "plans", "runtime", "store"}
 
+
 # Beside modules
 
 

@@ -82,8 +82,8 @@ IMPURE_CALLS = {
 }  # fmt: skip
 
 ONLY_IN = {
-    "boto3": ("lokki.deploy.*", "lokki.operate*"),
-    "botocore": ("lokki.deploy.*", "lokki.operate*"),
+    "boto3": ("lokki.deploy.*", "lokki.operate*", "lokki.local_run.local_secrets"),
+    "botocore": ("lokki.deploy.*", "lokki.operate*", "lokki.local_run.local_secrets"),
     "click": ("lokki.cli.*",),
     "rich": ("lokki.cli.*", "lokki.progress.*"),
     "obstore": ("lokki.store.s3",),

@@ -1,0 +1,51 @@
+"""The secrets of an emulated run: the values that a local run would use, put where functions fetch them.
+
+They are in the memory of the server's process only, and in no file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from lokki.base.access import SECRETS_VARIABLE, SSM
+from lokki.emulator.functions.process import FunctionSpec
+from lokki.emulator.s3.client import S3Server
+from lokki.errors import EmulatorError
+from lokki.local_run.local_secrets import secret_values
+from lokki.runtime.aws_json import AwsCallError, call_service
+
+_NAME_IN_ARN = re.compile(r"arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:(.*)-\w{6}")
+
+
+def put_secrets(functions: Iterable[FunctionSpec], server: S3Server) -> None:
+    """Put the values of all secrets of functions into the server.
+
+    They come from this process's environment, or else from the user's account. Raises RunError for one that cannot be
+    had, and EmulatorError for one that the server does not take.
+    """
+    values: dict[str, str] = {}
+    for function in functions:
+        sources = msgspec.json.decode(function.environment.get(SECRETS_VARIABLE, "{}"), type=dict[str, str])
+        for variable, value in secret_values(sources, os.environ).items():
+            source = sources[variable]
+            if values.setdefault(source, value) != value:
+                raise EmulatorError(f"{variable} and another variable hold different values for the secret {source}.")
+    for source, value in values.items():
+        _put(source, value, server.variables("emulator"))
+
+
+def _put(source: str, value: str, environ: dict[str, str]) -> None:
+    try:
+        if source.startswith(SSM):
+            parameter = {"Name": source.removeprefix(SSM), "Value": value, "Type": "SecureString"}
+            call_service("ssm", "AmazonSSM.PutParameter", {**parameter}, environ)
+        else:
+            match = _NAME_IN_ARN.fullmatch(source)
+            secret = {"Name": match[1] if match else source, "SecretString": value, "ClientRequestToken": "0" * 32}
+            call_service("secretsmanager", "secretsmanager.CreateSecret", {**secret}, environ)
+    except AwsCallError as error:
+        raise EmulatorError(f"the emulator cannot hold the secret {source}: {error}.") from None

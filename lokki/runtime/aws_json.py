@@ -1,0 +1,140 @@
+"""Calls of AWS services that speak JSON, signed and sent by Python's own library.
+
+boto3 would take longer to import than most steps to run. A function that needs no such call does not load this module.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from lokki.base.values import Json, JsonField
+from lokki.errors import ConfigError
+from lokki.store.container import RoleKeys, fetch_role_keys
+from lokki.store.profile import ROLE_ENDPOINT
+
+_SECONDS = 5.0
+_PAUSES = (0.2, 1.0)  # seconds before another try
+_PASSING = {"InternalServiceError", "InternalServerError", "RequestLimitExceeded", "ThrottlingException"}
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+class AwsCallError(Exception):
+    """A service refused a call, or could not be reached.
+
+    ``code``: the service's name of the error, or that of Python's.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+def call_service(service: str, target: str, body: JsonField, environ: Mapping[str, str]) -> dict[str, Json]:
+    """Call an operation, three times at most where another try may help.
+
+    * ``service``: its name in endpoints and signatures, such as ``ssm``
+    * ``target``: its name of the operation, such as ``AmazonSSM.GetParameter``
+
+    Endpoint, region and keys come from the environment, as for the AWS SDKs. Raises AwsCallError, and ConfigError for
+    an endpoint that cannot be used.
+    """
+    content = msgspec.json.encode(body)
+    for pause in (*_PAUSES, None):
+        try:
+            return _answer(service, target, content, environ)
+        except AwsCallError as error:
+            if pause is None or error.code not in _PASSING:
+                raise
+        except (OSError, HTTPException) as error:
+            if pause is None:
+                raise AwsCallError(type(error).__name__, str(error)) from None
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _answer(service: str, target: str, content: bytes, environ: Mapping[str, str]) -> dict[str, Json]:
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
+    address = _endpoint(service, region, environ)
+    headers = {
+        "content-type": "application/x-amz-json-1.1",
+        "host": address.netloc,
+        "x-amz-date": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
+        "x-amz-target": target,
+    }
+    keys = _keys(environ)
+    if keys.token:
+        headers["x-amz-security-token"] = keys.token
+    headers["authorization"] = authorization(headers, content, keys, f"{region}/{service}")
+    kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
+    connection = kind(address.hostname or "", address.port, timeout=_SECONDS)
+    try:
+        connection.request("POST", "/", content, headers)
+        response = connection.getresponse()
+        text, status = response.read(), response.status
+    finally:
+        connection.close()
+    try:
+        decoded: Json = msgspec.json.decode(text)
+    except msgspec.MsgspecError:  # a proxy's page
+        decoded = None
+    answer = decoded if isinstance(decoded, dict) else {}
+    if status != 200:
+        code = str(answer.get("__type", "")).rpartition("#")[2]
+        message = answer.get("message") or answer.get("Message") or ""
+        raise AwsCallError(code or ("InternalServerError" if status >= 500 else f"HTTP {status}"), str(message))
+    return answer
+
+
+def authorization(headers: Mapping[str, str], content: bytes, keys: RoleKeys, scope: str) -> str:
+    """Return the header that signs a POST of all these headers.
+
+    ``scope``: region and service, with a ``/`` between them.
+    """
+    names = ";".join(sorted(headers))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(content).hexdigest()}"
+    date = headers["x-amz-date"]
+    credential = f"{date[:8]}/{scope}/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{date}\n{credential}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = f"AWS4{keys.secret_access_key}".encode()
+    for part in credential.split("/"):
+        key = _sign(key, part)
+    signature = _sign(key, text).hex()
+    return (
+        f"AWS4-HMAC-SHA256 Credential={keys.access_key_id}/{credential}, SignedHeaders={names}, Signature={signature}"
+    )
+
+
+def _sign(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
+
+
+def _keys(environ: Mapping[str, str]) -> RoleKeys:
+    if environ.get("AWS_ACCESS_KEY_ID"):
+        return RoleKeys(
+            environ["AWS_ACCESS_KEY_ID"],
+            environ.get("AWS_SECRET_ACCESS_KEY", ""),
+            environ.get("AWS_SESSION_TOKEN"),
+        )
+    if environ.get(ROLE_ENDPOINT):  # a function with SnapStart
+        return fetch_role_keys(environ)
+    raise AwsCallError("NoCredentials", "the environment has no keys of AWS")
+
+
+def _endpoint(service: str, region: str, environ: Mapping[str, str]) -> SplitResult:
+    own = f"AWS_ENDPOINT_URL_{'SECRETS_MANAGER' if service == 'secretsmanager' else service.upper()}"
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    url = environ.get(own) or environ.get("AWS_ENDPOINT_URL") or f"https://{service}.{region}.{suffix}"
+    address = urlsplit(url)
+    if address.scheme == "https" or (address.scheme == "http" and address.hostname in _LOOPBACK):
+        return address
+    raise ConfigError(f"{url} cannot be used: secrets come over plain http from this machine only. Use https.")
