@@ -21,6 +21,29 @@ _HASH_LENGTH = 8
 _LONGEST_ID = 200
 """Characters of a step's name in a logical id, which has at most 255.
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resources-section-structure.html"""
+_LONGEST_VARIABLE = 60
+"""Characters of an id in the name of a variable, which has at most 80: there is room for what is added.
+https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html"""
+
+_BRANCH_SUFFIX = "__branch"
+"""Ends the names of variables of a branch: it may assign none of a name that the states around it assign."""
+
+_PLAIN_VARIABLE = re.compile(r"[a-zA-Z](?!.*__)[a-zA-Z0-9_]*")
+_FUNCTION_NAMES = """
+abs append assert average base64decode base64encode boolean ceil clone contains count decodeUrl decodeUrlComponent
+distinct each encodeUrl encodeUrlComponent error eval exists filter floor formatBase formatInteger formatNumber
+fromMillis hash join keys length lookup lowercase map match max merge millis min not now number pad parse
+parseInteger partition power random range reduce replace reverse round shuffle sift single sort split spread sqrt
+string substring substringAfter substringBefore sum toMillis trim type uppercase uuid zip
+"""
+_JSONATA_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
+"""A variable of one of these names would take the function's place in what lokki's expressions call.
+https://docs.jsonata.org/overview and, for Step Functions' own,
+https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html"""
+
+_OTHER_VARIABLES = frozenset({"states", "params", "first", "suspects", "tries", "replies"})
+"""Those of Step Functions, of a run's parameters, and of a batch that is searched for the item at fault."""
+
 _LONGEST_FLOW = FUNCTION_NAME_LENGTH - len("-") - _HASH_LENGTH
 
 
@@ -81,12 +104,45 @@ def shorten(name: str, longest: int) -> str:
     return f"{beginning}_{digest}" if beginning else digest
 
 
-def map_label(source_id: str) -> str:
+def map_label(key: str) -> str:
     """Return the label of a map, which is part of the ARNs of its runs.
 
-    Ids are unique, and so are labels.
+    Names of results are unique, and so are labels: ``rows``, and ``rows-map_2`` for the second map over them.
     """
-    return shorten(source_id, LABEL_LENGTH)
+    return shorten(key.replace(".", "-"), LABEL_LENGTH)
+
+
+def variable_name(name: str, depth: int = 0) -> str:
+    """Return the variable that holds a value of the run.
+
+    ``name`` is that of `lokki.plans.templates.source_name`, ``depth`` how many branches of forks it is given in.
+
+    >>> variable_name("train"), variable_name("grade.switch"), variable_name("train", 1), variable_name("train", 2)
+    ('train', 'grade__switch', 'train__branch', 'train__branch2')
+    >>> variable_name("sum"), variable_name("größe")
+    ('sum__09f5ffef', 'groe__d353a267')
+    """
+    first, *others = name.split(".")
+    if not _is_plain_variable(first):
+        first = _hashed(first)
+    # No plain name has two underscores together, so nothing that is added makes the name of another value.
+    suffix = "" if depth == 0 else _BRANCH_SUFFIX if depth == 1 else f"{_BRANCH_SUFFIX}{depth}"
+    return "__".join([first, *others]) + suffix
+
+
+def _is_plain_variable(call_id: str) -> bool:
+    return (
+        _PLAIN_VARIABLE.fullmatch(call_id) is not None
+        and len(call_id) <= _LONGEST_VARIABLE - len("__switch_9999")
+        and call_id not in _JSONATA_FUNCTIONS | _OTHER_VARIABLES
+    )
+
+
+def _hashed(call_id: str) -> str:
+    """Return the beginning of an id with a hash of all of it, as a name that no plain id is."""
+    letters = re.sub("[^a-zA-Z0-9]+", "", unicodedata.normalize("NFKD", call_id)) or "id"
+    beginning = letters if letters[0].isalpha() else f"id{letters}"
+    return f"{beginning[:30]}__{hashlib.sha256(call_id.encode()).hexdigest()[:_HASH_LENGTH]}"
 
 
 def function_id(step: str) -> str:
@@ -118,12 +174,12 @@ def version_id(step: str, content: str) -> str:
     return f"{state_name(shorten(step, _LONGEST_ID))}Version{digest}"
 
 
-def tolerated_placeholder(source_id: str) -> str:
+def tolerated_placeholder(key: str) -> str:
     """Return the placeholder of how many items of a map may fail.
 
-    It is such as ``GetBirdsTolerated``.
+    It is such as ``GetBirdsTolerated``, and ``GetBirdsMap2Tolerated`` for the second map over the same items.
     """
-    return f"{state_name(shorten(source_id, _LONGEST_ID))}Tolerated"
+    return f"{state_name(shorten(key.replace('.', '_'), _LONGEST_ID))}Tolerated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from typing import Final
 
 from lokki.builder.compiled import Compiled
 from lokki.builder.names import function_placeholder, tolerated_placeholder
-from lokki.plans.operations import FanOut
+from lokki.builder.tasks import expression
+from lokki.builder.wiring import wire
+from lokki.plans.templates import Output
 
 BUCKET_PLACEHOLDER: Final = "ArtifactBucket"
 FLOW_PLACEHOLDER: Final = "FlowName"
@@ -46,7 +48,7 @@ def substitutions(compiled: Compiled, functions: Mapping[str, str]) -> dict[str,
     if compiled.maps:
         values[READ_PLACEHOLDER] = f"{_ACTIONS}s3:getObject"
         values[WRITE_PLACEHOLDER] = f"{_ACTIONS}s3:putObject"
-    values |= _tolerated_counts(compiled.maps)
+    values |= _tolerated_counts(compiled)
     if has_unbounded_map(compiled):
         # An expression, since what is filled in is text, and the field of a number takes text only as JSONata.
         values[CONCURRENCY_PLACEHOLDER] = f"{{% ${{{CONCURRENCY_PARAMETER}}} %}}"
@@ -77,7 +79,7 @@ def exact_share(tolerate: float) -> Fraction:
     return Fraction(repr(tolerate))
 
 
-def _tolerated_counts(maps: tuple[FanOut, ...]) -> dict[str, str]:
+def _tolerated_counts(compiled: Compiled) -> dict[str, str]:
     """Return how many items of each map may fail, as expressions.
 
     These are the maps for which no whole percentage says it. The count is computed from the number of items, since AWS
@@ -85,9 +87,11 @@ def _tolerated_counts(maps: tuple[FanOut, ...]) -> dict[str, str]:
     wants to be numbers or placeholders.
     """
     counts: dict[str, str] = {}
-    for fan_out in maps:
+    wiring = wire(compiled.plan)
+    for fan_out in compiled.maps:
         tolerate = fan_out.options.tolerate
         if isinstance(tolerate, float) and ((share := exact_share(tolerate)) * 100).denominator != 1:
-            expression = f"$floor($states.input.items * {share.numerator} / {share.denominator})"
-            counts[tolerated_placeholder(fan_out.source)] = f"{{% {expression} %}}"
+            items = wiring.reads[fan_out.id, Output(fan_out.source)]
+            count = expression(f"$floor({items}.items * {share.numerator} / {share.denominator})")
+            counts[tolerated_placeholder(fan_out.key)] = count
     return counts

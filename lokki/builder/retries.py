@@ -46,6 +46,9 @@ _SERVICE_RETRIES = 6
 _THROTTLED_RETRIES = 5_000
 """A day and a half of half-minute waits; each is three events, of which a STANDARD execution has 25,000."""
 
+_LONGEST_THROTTLED_DELAY = 900
+"""Seconds between tries of a task that shares the events of its execution with others."""
+
 _EXPRESS_DELAY = 15
 """Seconds between tries that wait for a free function in an execution that has five minutes."""
 
@@ -134,15 +137,14 @@ def service_rule() -> RetryRule:
     return RetryRule(SERVICE_ERRORS, 1, _SERVICE_RETRIES, 2.0, max_delay=60, jitter=True)
 
 
-def throttling_rule(*, express: bool) -> RetryRule:
+def throttling_rule(*, express: bool, side_by_side: int = 1) -> RetryRule:
     """Return the rule for an account that runs as many functions as it may.
 
     It ends no sooner than its execution. It has jitter, so that invocations that were refused together do not return
-    together.
+    together. Tasks that wait side by side share the events of their execution, so each asks less often.
     """
-    return RetryRule(
-        THROTTLING_ERRORS, 1, _THROTTLED_RETRIES, 2.0, max_delay=_EXPRESS_DELAY if express else 60, jitter=True
-    )
+    delay = _EXPRESS_DELAY if express else min(60 * side_by_side, _LONGEST_THROTTLED_DELAY)
+    return RetryRule(THROTTLING_ERRORS, 1, _THROTTLED_RETRIES // side_by_side, 2.0, max_delay=delay, jitter=True)
 
 
 def map_rules() -> list[RetryRule]:

@@ -1,5 +1,6 @@
-"""The state machine of a flow in Amazon States Language: a Task for each call, a distributed Map for each map block.
+"""The state machine of a flow in Amazon States Language: what runs one after another, side by side, or by choice.
 
+A call is a Task, a map block a distributed Map, a fork a Parallel state, a switch a Choice after the call that chooses.
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html and
 https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html for JSONata. ``${…}`` are placeholders that
 deploying fills, see `lokki.builder.placeholders`.
@@ -9,38 +10,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from lokki.base.naming import LARGER_SUFFIX, state_name
-from lokki.base.quotas import CHILDREN_AT_ONCE, LONGEST_TIMEOUT
+from lokki.base.quotas import LONGEST_TIMEOUT
 from lokki.base.values import Json
+from lokki.builder.call_states import ATTEMPT, RUN_ID, call_states, call_task, choice_state, next_or_end, params_of
 from lokki.builder.compiled import Compiled, compile_flow
-from lokki.builder.halving import begin_halving, catch_deaths, halving_states
-from lokki.builder.names import function_placeholder, map_label, tolerated_placeholder
-from lokki.builder.placeholders import (
-    BUCKET_PLACEHOLDER,
-    CONCURRENCY_PLACEHOLDER,
-    FLOW_PLACEHOLDER,
-    INVOKE_PLACEHOLDER,
-    READ_PLACEHOLDER,
-    WRITE_PLACEHOLDER,
-    exact_share,
-)
-from lokki.builder.retries import map_rules
-from lokki.builder.states import state_of
-from lokki.builder.tasks import BATCH_BYTES, AslState, TaskState
-from lokki.builder.timing import execution_type, retry_rules, task_timeout
+from lokki.builder.map_states import map_state
+from lokki.builder.states import parameters_state, result_state, state_of
+from lokki.builder.tasks import AslState, TaskState, expression
+from lokki.builder.timing import retry_rules
+from lokki.builder.wiring import Wiring, branch_value, wire
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan_json import plan_comment
-from lokki.plans.operations import Call, FanOut
-from lokki.store.keys import Keys
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch
+from lokki.plans.templates import Output, source_name
 
-_RUN_ID = "{% $states.context.Execution.Name %}"
+_EXECUTION_INPUT = expression("$states.context.Execution.Input")
 
-_ATTEMPT = "{% $states.context.State.RetryCount %}"
-"""0 for the first try. https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html"""
+_PAYLOAD = "$states.result.Payload"
+
+_WITHOUT_PARAMS = f"$sift({_PAYLOAD}, function($value, $name) {{ $name != 'params' }})"
+"""What follows needs the parameters as a variable, so they are not handed on a second time in a reply."""
 
 
 def build_state_machine(graph: FlowGraph, config: LokkiConfig) -> dict[str, Json]:
@@ -57,21 +50,20 @@ def state_machine_of(compiled: Compiled) -> dict[str, Json]:
     Raises what `build_state_machine` raises.
     """
     plan = compiled.plan
+    writer = _Writer(compiled, wire(plan))
+    first = parameters_state(plan)
     machine: dict[str, Json] = {
         "Comment": plan_comment(plan),
         "QueryLanguage": "JSONata",
-        "StartAt": state_of(plan.ops[0]),
+        "StartAt": first or state_of(plan.ops[0]),
     }
     if plan.options.timeout is not None:
         machine["TimeoutSeconds"] = min(math.ceil(plan.options.timeout), LONGEST_TIMEOUT)
-    # zip_longest pairs the last one with None, which has no state to go on to.
-    states: dict[str, Json] = {}
-    for op, following in zip_longest(plan.ops, plan.ops[1:]):
-        then = _next(state_of(following) if following else None)
-        if isinstance(op, FanOut):
-            states[state_of(op)] = _map_state(compiled, op) | then
-        elif isinstance(op, Call):
-            states |= _tries(compiled, _outer_task(compiled, op), op, then, batch=False, express=False)
+    states: dict[str, Json] = {} if first is None else {first: writer.parameters()}
+    end = None if writer.wiring.result is None else result_state(plan)
+    states |= writer.states(plan.ops, end)
+    if end is not None:
+        states[end] = writer.result()
     machine["States"] = states
     return machine
 
@@ -84,179 +76,118 @@ def dump_state_machine(definition: dict[str, Json]) -> bytes:
     return (json.dumps(definition, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _next(name: str | None) -> AslState:
-    return {"End": True} if name is None else {"Next": name}
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the states outside of maps.
 
-
-def _outer_task(compiled: Compiled, call: Call) -> TaskState:
-    """Return the Task of a call outside of maps.
-
-    The first one completes the run's parameters, for all that follow.
+    ``side_by_side``: how many tasks may run at one time where it is.
     """
-    payload: AslState = {"run_id": _RUN_ID, "call": call.id, "attempt": _ATTEMPT}
-    first = call.reads is None
-    if first:
-        payload["params"] = "{% $states.context.Execution.Input %}"
-    elif call.params:
-        payload["params"] = _params([call])
-    if not first:
-        payload["input"] = "{% $states.input %}"
-    assign: AslState | None = None
-    if first and compiled.plan.params:
-        assign = {"params": "{% $states.result.Payload.params %}"}
-    # What follows needs the parameters as a variable, so they are not handed on a second time in the result.
-    without_params = "{% $sift($states.result.Payload, function($value, $name) { $name != 'params' }) %}"
-    return _task(compiled, call, payload, without_params if first else "{% $states.result.Payload %}", assign)
+
+    compiled: Compiled
+    wiring: Wiring
+    side_by_side: int = 1
+
+    def states(self, block: Block, end: str | None) -> dict[str, Json]:
+        """Return the states of a block.
+
+        ``end``: the state that is next when the block has ended; None for none.
+        """
+        states: dict[str, Json] = {}
+        # zip_longest pairs the last one with None, which has no state to go on to.
+        for op, following in zip_longest(block, block[1:]):
+            name = state_of(following) if following else end
+            then = next_or_end(name)
+            match op:
+                case Call():
+                    task = self._task(op)
+                    states |= call_states(self.compiled, task, op, then, side_by_side=self.side_by_side)
+                case FanOut():
+                    states[state_of(op)] = map_state(self.compiled, self.wiring, op) | then
+                case Fork():
+                    states[state_of(op)] = self._parallel(op) | then
+                case Switch():
+                    index = f"{self.wiring.reads[op.id, Output(op.on)]}.case"
+                    states[state_of(op)] = choice_state(op, index)
+                    for case in op.cases:
+                        states |= self.states(case.block, name)
+        return states
+
+    def parameters(self) -> AslState:
+        """Return the Task that completes the run's parameters, of a flow that begins with branches.
+
+        It is for the function of any call, and runs no step.
+        """
+        plan = self.compiled.plan
+        call = next(plan.calls)
+        payload: AslState = {"run_id": RUN_ID, "call": call.id, "attempt": ATTEMPT, "bind": True}
+        payload["params"] = _EXECUTION_INPUT
+        assign: AslState = {"params": expression(f"{_PAYLOAD}.params")} if plan.params else {}
+        # No try of the step's own: its code does not run.
+        step = self.compiled.step_of(call)
+        rules = retry_rules(step, batch=True, express=False)
+        state = call_task(self.compiled, call, payload, {}, assign).to_asl()
+        return state | {"Retry": [rule.to_asl() for rule in rules]} | next_or_end(state_of(plan.ops[0]))
+
+    def result(self) -> AslState:
+        """Return the state that gives the run's result, where that is not the output of the last operation."""
+        outputs: list[Json] = [expression(variable) for variable in self.wiring.result or ()]
+        output: Json = {"results": outputs} if self.compiled.plan.returns_tuple else outputs[0]
+        return {"Type": "Pass", "Output": output, "End": True}
+
+    def _task(self, call: Call) -> TaskState:
+        """Return the Task of a call.
+
+        The first one completes the run's parameters, for all that follow.
+        """
+        plan = self.compiled.plan
+        first = call is plan.ops[0]
+        payload: AslState = {"run_id": RUN_ID, "call": call.id, "attempt": ATTEMPT}
+        if first:
+            payload["params"] = _EXECUTION_INPUT
+        elif call.params:
+            payload["params"] = params_of([call])
+        if call.reads is not None:
+            payload["input"] = expression(self.wiring.reads[call.id, call.reads])
+        if call.values:
+            payload["values"] = {
+                source_name(source): expression(self.wiring.reads[call.id, source]) for source in call.values
+            }
+        reply = expression(_WITHOUT_PARAMS if first else _PAYLOAD)
+        assign: AslState = {"params": expression(f"{_PAYLOAD}.params")} if first and plan.params else {}
+        assign |= self.wiring.assign(call.id, Output(call.id), reply)
+        return call_task(self.compiled, call, payload, self.wiring.output(call.id, reply), assign)
+
+    def _parallel(self, fork: Fork) -> AslState:
+        """Return the Parallel state of a fork, whose branches give objects of what they hand out.
+
+        https://docs.aws.amazon.com/step-functions/latest/dg/state-parallel.html
+        """
+        writer = replace(self, side_by_side=max(self.side_by_side, _tasks_of(fork)))
+        branches: list[Json] = [
+            {"StartAt": state_of(branch[0]), "States": writer.states(branch, None)} for branch in fork.branches
+        ]
+        assign: AslState = {}
+        for number, sources in enumerate(self.wiring.branches[fork.id]):
+            for source in sources:
+                assign |= self.wiring.assign(fork.id, source, expression(branch_value(number, source)))
+        state: AslState = {"Type": "Parallel", "Branches": branches}
+        if assign:
+            state["Assign"] = assign
+        return state | {"Output": self.wiring.output(fork.id, {})}
 
 
-def _task(compiled: Compiled, call: Call, payload: AslState, output: Json, assign: AslState | None = None) -> TaskState:
-    # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
-    return TaskState(
-        resource=f"${{{INVOKE_PLACEHOLDER}}}",
-        function=f"${{{function_placeholder(call.step)}}}",
-        payload=payload,
-        timeout=task_timeout(compiled, compiled.step_of(call)),
-        output=output,
-        assign=assign,
-    )
+def _tasks_at_once(block: Block) -> int:
+    """Return how many tasks of a block may run at one time, in the execution itself."""
+    return max((_tasks_of(op) for op in block), default=0)
 
 
-def _tries(
-    compiled: Compiled, task: TaskState, call: Call, then: AslState, *, batch: bool, express: bool
-) -> dict[str, Json]:
-    """Return the task of a call, and its task in a larger function.
-
-    The larger one gets what ran out of memory. It has the same input, and what follows takes its result alike.
-    """
-    name, larger = state_name(call.id), compiled.larger_functions.get(call.step)
-    step = compiled.step_of(call)
-    retry: list[Json] = [rule.to_asl() for rule in retry_rules(step, batch=batch, express=express)]
-    if larger is None:
-        return {name: task.to_asl() | {"Retry": retry, **then}}
-    larger_function = f"${{{function_placeholder(larger.name)}}}"
-    if batch:
-        first = task.to_asl() | {"Retry": retry, "Catch": [begin_halving(name)], **then}
-        return {name: first, **halving_states(name, task, larger_function, retry, then)}
-    rules = retry_rules(step, batch=batch, express=express, last=False)
-    catch: Json = catch_deaths(f"{name}{LARGER_SUFFIX}")
-    return {
-        name: task.to_asl() | {"Retry": [rule.to_asl() for rule in rules], "Catch": [catch], **then},
-        f"{name}{LARGER_SUFFIX}": task.in_function(larger_function).to_asl() | {"Retry": retry, **then},
-    }
-
-
-def _params(calls: Iterable[Call]) -> AslState:
-    """Return the parameters of calls, read from the first task's variable."""
-    return {name: f"{{% $params.{name} %}}" for name in sorted({name for call in calls for name in call.params})}
-
-
-def _map_state(compiled: Compiled, fan_out: FanOut) -> AslState:
-    """Return the distributed Map of a map block.
-
-    Its items are in the manifest that the source's task wrote.
-    https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html
-    """
-    results = Keys("").map_results(fan_out.source).removesuffix("/")
-    return {
-        "Type": "Map",
-        "Label": map_label(fan_out.source),
-        "ItemReader": {
-            "Resource": f"${{{READ_PLACEHOLDER}}}",
-            "ReaderConfig": {"InputType": "JSON"},
-            "Arguments": {"Bucket": f"${{{BUCKET_PLACEHOLDER}}}", "Key": "{% $states.input.map_manifest_key %}"},
-        },
-        **_child_input(fan_out),
-        **_bounds(fan_out),
-        "ItemProcessor": _processor(compiled, fan_out),
-        # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
-        "ResultWriter": {
-            "Resource": f"${{{WRITE_PLACEHOLDER}}}",
-            "WriterConfig": {"OutputType": "JSON", "Transformation": "FLATTEN"},
-            "Arguments": {
-                "Bucket": f"${{{BUCKET_PLACEHOLDER}}}",
-                "Prefix": f"{{% 'lokki/${{{FLOW_PLACEHOLDER}}}/' & $states.context.Execution.Name & '{results}' %}}",
-            },
-        },
-        "Output": {
-            "results_manifest_key": "{% $states.result.ResultWriterDetails.Key %}",
-            "items": "{% $states.input.items %}",
-        },
-        "Retry": [rule.to_asl() for rule in map_rules()],
-    }
-
-
-def _child_input(fan_out: FanOut) -> AslState:
-    """Return the fields that say what a child execution gets.
-
-    Variables and the context of the run cannot be seen in it.
-    """
-    common: AslState = {"run_id": _RUN_ID}
-    if params := _params(fan_out.calls):
-        common["params"] = params
-    if fan_out.options.batch is None:
-        return {"ItemSelector": common | {"item": "{% $states.context.Map.Item.Value %}"}}
-    return {
-        "ItemBatcher": {
-            "MaxItemsPerBatch": fan_out.options.batch,
-            "MaxInputBytesPerBatch": BATCH_BYTES,
-            "BatchInput": common,
-        }
-    }
-
-
-def _bounds(fan_out: FanOut) -> AslState:
-    """Return how many items run at once, and how many may fail.
-
-    Without a limit of the user's, as many run as the account runs functions, which deploying fills in: children that
-    have no function wait, cost transitions, and as EXPRESS fail in the end.
-    https://docs.aws.amazon.com/step-functions/latest/dg/maprun-fail-threshold.html
-    """
-    options = fan_out.options
-    bounds: AslState = {"MaxConcurrency": f"${{{CONCURRENCY_PLACEHOLDER}}}"}
-    if options.concurrency is not None:
-        bounds["MaxConcurrency"] = min(options.concurrency, CHILDREN_AT_ONCE)
-    if not isinstance(options.tolerate, float):
-        return bounds if options.tolerate is None else bounds | {"ToleratedFailureCount": options.tolerate}
-    percentage = exact_share(options.tolerate) * 100
-    if percentage.denominator == 1:
-        return bounds | {"ToleratedFailurePercentage": percentage.numerator}
-    return bounds | {"ToleratedFailureCount": f"${{{tolerated_placeholder(fan_out.source)}}}"}
-
-
-def _processor(compiled: Compiled, fan_out: FanOut) -> AslState:
-    kind = execution_type(compiled, fan_out)
-    states: dict[str, Json] = {}
-    for call, following in zip_longest(fan_out.calls, fan_out.calls[1:]):
-        task = _inner_task(compiled, fan_out, call)
-        then = _next(state_name(following.id) if following else None)
-        batch, express = fan_out.options.batch is not None, kind == "EXPRESS"
-        states |= _tries(compiled, task, call, then, batch=batch, express=express)
-    return {
-        "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": kind},
-        "StartAt": state_name(fan_out.calls[0].id),
-        "States": states,
-    }
-
-
-def _inner_task(compiled: Compiled, fan_out: FanOut, call: Call) -> TaskState:
-    """Return the Task of a call inside a map.
-
-    Its input is what `_child_input` says, and so is its output, except for the last one's. That is the result, which
-    ResultWriter writes: an object for an item, an array for a batch.
-    """
-    batch, last = fan_out.options.batch is not None, call is fan_out.calls[-1]
-    common = "$states.input.BatchInput" if batch else "$states.input"
-    payload: AslState = {"run_id": f"{{% {common}.run_id %}}", "call": call.id, "attempt": _ATTEMPT}
-    if call.params:
-        payload["params"] = f"{{% {common}.params %}}"
-    result = "{% $states.result.Payload.items %}" if batch else "{% $states.result.Payload %}"
-    output: Json = result
-    if batch:
-        payload["items"] = "{% $states.input.Items %}"
-        if not last:
-            output = {"BatchInput": "{% $states.input.BatchInput %}", "Items": result}
-    else:
-        payload["item"] = "{% $states.input.item %}"
-        if not last:
-            output = "{% $merge([$states.input, {'item': $states.result.Payload}]) %}"
-    return _task(compiled, call, payload, output)
+def _tasks_of(op: Op) -> int:
+    match op:
+        case Call():
+            return 1
+        case FanOut():
+            return 0  # Its items are executions of their own, with events of their own.
+        case Fork():
+            return sum(map(_tasks_at_once, op.branches))
+        case Switch():
+            return max(_tasks_at_once(case.block) for case in op.cases)

@@ -20,6 +20,11 @@ BATCH_BYTES: Final = 200_000
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html"""
 
 
+def expression(jsonata: str) -> str:
+    """Return JSONata as a field of a state holds it."""
+    return f"{{% {jsonata} %}}"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskState:
     """One invocation of a function.

@@ -58,16 +58,19 @@ def task_timeout(compiled: Compiled, step: AnyStep) -> int:
     return function_timeout(compiled, step) + _TASK_MARGIN
 
 
-def retry_rules(step: AnyStep, *, batch: bool, express: bool, last: bool = True) -> list[RetryRule]:
+def retry_rules(
+    step: AnyStep, *, batch: bool, express: bool, last: bool = True, side_by_side: int = 1
+) -> list[RetryRule]:
     """Return the rules of a call's task.
 
     In a batch, the function itself gives each item the step's tries. ``last``: whether no larger function follows.
+    ``side_by_side``: how many tasks may wait for a free function at one time.
     """
     # The step's rule comes first: Step Functions takes the first rule that names the error.
     own = None if batch else step_rule(step.options.retry)
     if own is not None and not last:
         own = without_deaths(own)
-    return [*([own] if own else []), service_rule(), throttling_rule(express=express)]
+    return [*([own] if own else []), service_rule(), throttling_rule(express=express, side_by_side=side_by_side)]
 
 
 def longest_item(compiled: Compiled, fan_out: FanOut) -> float:
