@@ -65,7 +65,7 @@ def map_state(compiled: Compiled, wiring: Wiring, fan_out: FanOut) -> AslState:
 
 
 def _results(fan_out: FanOut, wiring: Wiring, items: str) -> AslState:
-    """Return the fields that say what the map gives, a reference to all its results."""
+    """Return the fields that hand on a reference to all results."""
     results: Json = {
         "results_manifest_key": expression("$states.result.ResultWriterDetails.Key"),
         "items": expression(f"{items}.items"),
@@ -189,7 +189,10 @@ class _Body:
         return {name: expression(f"$lookup({self._common}.values, '{name}')") for name in names}
 
     def _cases(self, switch: Switch, end: str | None) -> dict[str, Json]:
-        """Return the states of a switch for one item: a choice by what its entry says, and the cases."""
+        """Return the states of a switch for one item.
+
+        The item's entry says which case it chose.
+        """
         index = f"$lookup({INPUT}.item.cases, '{switch.id}')"
         states: dict[str, Json] = {state_of(switch): choice_state(switch, index)}
         for case in switch.cases:
@@ -197,9 +200,9 @@ class _Body:
         return states
 
     def _cases_of_batch(self, switch: Switch, end: str | None) -> dict[str, Json]:
-        """Return the states of a switch for a batch: all cases, one after another.
+        """Return the states of a switch for a batch.
 
-        Each runs the entries that chose it and is skipped where none did. Entries that are in the store are not seen
+        All cases come one after another. Each runs the entries that chose it and is skipped where none did. Entries that are in the store are not seen
         here, and the handler knows which of them it is to run.
         """
         states: dict[str, Json] = {}

@@ -139,7 +139,7 @@ def _is_plain_variable(call_id: str) -> bool:
 
 
 def _hashed(call_id: str) -> str:
-    """Return the beginning of an id with a hash of all of it, as a name that no plain id is."""
+    """Return a name that no plain id is, with a hash of all of the id."""
     letters = re.sub("[^a-zA-Z0-9]+", "", unicodedata.normalize("NFKD", call_id)) or "id"
     beginning = letters if letters[0].isalpha() else f"id{letters}"
     return f"{beginning[:30]}__{hashlib.sha256(call_id.encode()).hexdigest()[:_HASH_LENGTH]}"

@@ -113,9 +113,9 @@ class _Writer:
         return states
 
     def parameters(self) -> AslState:
-        """Return the Task that completes the run's parameters, of a flow that begins with branches.
+        """Return the Task that completes the run's parameters.
 
-        It is for the function of any call, and runs no step.
+        It is there in flows that begin with branches. It is for the function of any call, and runs no step.
         """
         plan = self.compiled.plan
         call = next(plan.calls)
@@ -129,7 +129,10 @@ class _Writer:
         return state | {"Retry": [rule.to_asl() for rule in rules]} | next_or_end(state_of(plan.ops[0]))
 
     def result(self) -> AslState:
-        """Return the state that gives the run's result, where that is not the output of the last operation."""
+        """Return the state that gives the run's result.
+
+        It is there where that is not the output of the last operation.
+        """
         outputs: list[Json] = [expression(variable) for variable in self.wiring.result or ()]
         output: Json = {"results": outputs} if self.compiled.plan.returns_tuple else outputs[0]
         return {"Type": "Pass", "Output": output, "End": True}
@@ -158,7 +161,9 @@ class _Writer:
         return call_task(self.compiled, call, payload, self.wiring.output(call.id, reply), assign)
 
     def _parallel(self, fork: Fork) -> AslState:
-        """Return the Parallel state of a fork, whose branches give objects of what they hand out.
+        """Return the Parallel state of a fork.
+
+        Each branch gives an object of what it hands out.
 
         https://docs.aws.amazon.com/step-functions/latest/dg/state-parallel.html
         """
@@ -177,7 +182,10 @@ class _Writer:
 
 
 def _tasks_at_once(block: Block) -> int:
-    """Return how many tasks of a block may run at one time, in the execution itself."""
+    """Return how many tasks of a block may run at one time.
+
+    Those of children of maps are left out.
+    """
     return max((_tasks_of(op) for op in block), default=0)
 
 

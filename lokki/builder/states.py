@@ -41,9 +41,9 @@ def result_state(plan: Plan) -> str:
 
 
 def case_state(switch: Switch, number: int) -> str:
-    """Return the name of the state that looks whether a case of a batch is to run.
+    """Return the name of the state before a case of a batch.
 
-    ``number`` is that of the case.
+    It looks whether the case is to run. ``number`` is that of the case.
 
     >>> [case_state(Switch("grade.switch", "grade", ()), number) for number in (0, 1)]
     ['GradeSwitch', 'GradeSwitch-2']
@@ -52,7 +52,7 @@ def case_state(switch: Switch, number: int) -> str:
 
 
 def _free_name(plan: Plan, name: str) -> str:
-    """Return a name with as many ``-`` at its end as it needs to be no step's state."""
+    """Return a name that is no step's state, with ``-`` at its end if need be."""
     names = {state_of(op).lower() for op in operations_in(plan.ops)}
     while name.lower() in names:
         name += "-"

@@ -36,7 +36,9 @@ INPUT = "$states.input"
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """From where each operation outside of maps reads, as JSONata, and what it leaves for others.
+    """From where operations outside of maps read, and what they leave.
+
+    Expressions are JSONata.
 
     - ``reads``: by the reader's id and what it reads; a map block reads its items there
     - ``bodies``: by the id of a map block, what its body reads from outside
