@@ -60,6 +60,9 @@ VARIABLES_BYTES = 10 * 2**20
 HISTORY_EVENTS = 25_000
 """The history of a STANDARD execution."""
 
+OPEN_MAP_RUNS = 1_000
+"""Map runs of an account that are in progress at one time."""
+
 EXPRESS_SECONDS = 300
 """The longest EXPRESS execution.
 https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html"""

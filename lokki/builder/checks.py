@@ -19,6 +19,7 @@ from lokki.base.quotas import (
 )
 from lokki.builder.compiled import Compiled
 from lokki.builder.environment import function_environment
+from lokki.builder.machine_limits import machine_limits
 from lokki.builder.names import function_suffixes
 from lokki.builder.package_types import ZipCode
 from lokki.builder.packages.folder import Bundle
@@ -43,6 +44,7 @@ def check_build(compiled: Compiled, bundle: Bundle, folder: Path) -> tuple[list[
 def exceeded_limits(compiled: Compiled, bundle: Bundle) -> Iterator[str]:
     """Yield a line for each limit that the build, or a run of it, exceeds."""
     yield from _sizes(bundle)
+    yield from (f"statemachine.json: {line}" for line in machine_limits(compiled))
     yield from _functions(compiled, bundle)
     for fan_out in compiled.maps:
         if execution_type(compiled, fan_out) == "EXPRESS" and not fits_express(compiled, fan_out):

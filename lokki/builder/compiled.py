@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lokki.builder.names import DeployedFunction, deployed_functions, deployed_name, function_suffixes
@@ -10,7 +10,7 @@ from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan import Plan, lower
-from lokki.plans.operations import Call, FanOut
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,24 @@ class Compiled:
     def memory(self, step: AnyStep) -> int:
         """Return the megabytes of a step's function."""
         return step.options.memory or self.config.lambda_defaults.memory
+
+
+def most_at_once(block: Block, weigh: Callable[[Op], int]) -> int:
+    """Return how many operations of a block are in progress at most.
+
+    ``weigh``: how many a call or a map block counts as.
+    """
+
+    def most(op: Op) -> int:
+        match op:
+            case Fork():
+                return sum(most_at_once(branch, weigh) for branch in op.branches)
+            case Switch():
+                return max(most_at_once(case.block, weigh) for case in op.cases)
+            case Call() | FanOut():
+                return weigh(op)
+
+    return max(map(most, block), default=0)
 
 
 def compile_flow(graph: FlowGraph, config: LokkiConfig) -> Compiled:

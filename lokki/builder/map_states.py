@@ -202,8 +202,8 @@ class _Body:
     def _cases_of_batch(self, switch: Switch, end: str | None) -> dict[str, Json]:
         """Return the states of a switch for a batch.
 
-        All cases come one after another. Each runs the entries that chose it and is skipped where none did. Entries that are in the store are not seen
-        here, and the handler knows which of them it is to run.
+        All cases come one after another. Each runs the entries that chose it, and is skipped where none did. Entries
+        that are in the store are not seen here, and the handler knows which of them it is to run.
         """
         states: dict[str, Json] = {}
         names = [case_state(switch, number) for number in range(len(switch.cases))]

@@ -16,7 +16,7 @@ from itertools import zip_longest
 from lokki.base.quotas import LONGEST_TIMEOUT
 from lokki.base.values import Json
 from lokki.builder.call_states import ATTEMPT, RUN_ID, call_states, call_task, choice_state, next_or_end, params_of
-from lokki.builder.compiled import Compiled, compile_flow
+from lokki.builder.compiled import Compiled, compile_flow, most_at_once
 from lokki.builder.map_states import map_state
 from lokki.builder.states import parameters_state, result_state, state_of
 from lokki.builder.tasks import AslState, TaskState, expression
@@ -25,7 +25,7 @@ from lokki.builder.wiring import Wiring, branch_value, wire
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
 from lokki.plan_json import plan_comment
-from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch
+from lokki.plans.operations import Block, Call, FanOut, Fork, Switch
 from lokki.plans.templates import Output, source_name
 
 _EXECUTION_INPUT = expression("$states.context.Execution.Input")
@@ -167,7 +167,9 @@ class _Writer:
 
         https://docs.aws.amazon.com/step-functions/latest/dg/state-parallel.html
         """
-        writer = replace(self, side_by_side=max(self.side_by_side, _tasks_of(fork)))
+        # A map's items are executions of their own, with events of their own.
+        tasks = most_at_once((fork,), lambda op: int(isinstance(op, Call)))
+        writer = replace(self, side_by_side=max(self.side_by_side, tasks))
         branches: list[Json] = [
             {"StartAt": state_of(branch[0]), "States": writer.states(branch, None)} for branch in fork.branches
         ]
@@ -179,23 +181,3 @@ class _Writer:
         if assign:
             state["Assign"] = assign
         return state | {"Output": self.wiring.output(fork.id, {})}
-
-
-def _tasks_at_once(block: Block) -> int:
-    """Return how many tasks of a block may run at one time.
-
-    Those of children of maps are left out.
-    """
-    return max((_tasks_of(op) for op in block), default=0)
-
-
-def _tasks_of(op: Op) -> int:
-    match op:
-        case Call():
-            return 1
-        case FanOut():
-            return 0  # Its items are executions of their own, with events of their own.
-        case Fork():
-            return sum(map(_tasks_at_once, op.branches))
-        case Switch():
-            return max(_tasks_at_once(case.block) for case in op.cases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from lokki.base.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
 from lokki.builder.compiled import Compiled
@@ -18,7 +19,7 @@ from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 from lokki.plan import PARTS_OF_BATCH
-from lokki.plans.operations import FanOut
+from lokki.plans.operations import Block, Call, FanOut, Switch
 
 _TASK_MARGIN = 15
 """Seconds that a task waits longer than the function may run, so that it is the function that ends with an error of its
@@ -78,13 +79,30 @@ def longest_item(compiled: Compiled, fan_out: FanOut) -> float:
 
     A child has an item, or a batch. A part of its time is for waiting until the account has a free function.
     """
-    total = float(THROTTLING_RESERVE)
-    for call in fan_out.calls:
+    batch = fan_out.options.batch is not None
+
+    def longest(call: Call) -> float:
         step = compiled.step_of(call)
-        rules = retry_rules(step, batch=fan_out.options.batch is not None, express=True)[:-1]
+        rules = retry_rules(step, batch=batch, express=True)[:-1]
         tries = 1 + sum(rule.retries for rule in rules[:-1])
         once = tries * task_timeout(compiled, step) + sum(rule.longest_wait for rule in rules)
-        total += once * _invocations(step, batch=fan_out.options.batch is not None)
+        return once * _invocations(step, batch=batch)
+
+    return THROTTLING_RESERVE + _longest(fan_out, fan_out.body, longest)
+
+
+def _longest(fan_out: FanOut, block: Block, seconds: Callable[[Call], float]) -> float:
+    """Return the seconds that a block of a map's body may take.
+
+    Of a switch an item goes through one case, a batch through all.
+    """
+    total = 0.0
+    for op in block:
+        if isinstance(op, Call):
+            total += seconds(op)
+        elif isinstance(op, Switch):
+            cases = [_longest(fan_out, case.block, seconds) for case in op.cases]
+            total += max(cases) if fan_out.options.batch is None else sum(cases)
     return total
 
 
@@ -115,7 +133,7 @@ def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
     if compiled.config.execution_type != "EXPRESS":
         return "STANDARD"
     # One try only: all tries may take longer, which `build --check` says, and is the user's risk.
-    one_try = sum(function_timeout(compiled, compiled.step_of(call)) for call in fan_out.calls)
+    one_try = round(_longest(fan_out, fan_out.body, lambda call: function_timeout(compiled, compiled.step_of(call))))
     if one_try > EXPRESS_SECONDS:
         steps = " and ".join(f"{call.step}()" for call in fan_out.calls)
         raise ConfigError(

@@ -10,6 +10,7 @@ import json
 import random
 import re
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,11 +19,18 @@ from hypothesis import strategies as st
 from support.graph_plans import Functions, call, compiled, random_plan, run_directly
 from support.state_walker import Walker, check_scopes
 
-from lokki.base.options import FlowOptions, MapOptions
+from lokki.base.options import FlowOptions, MapOptions, Retry
 from lokki.base.values import Json
+from lokki.builder.lambda_pkg import Importable
+from lokki.builder.machine_limits import machine_limits
 from lokki.builder.names import variable_name
+from lokki.builder.requirements.distributions import find_distributions
+from lokki.builder.requirements.needs import Installed, StepSources, step_needs
 from lokki.builder.state_machine import state_machine_of
 from lokki.builder.states import CaseState, MapState, SwitchState, machine_of
+from lokki.builder.timing import execution_type, longest_item
+from lokki.config import LambdaDefaultsConfig, LokkiConfig
+from lokki.errors import ConfigError
 from lokki.graph import FlowParameter
 from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
@@ -384,3 +392,140 @@ def test_tasks_side_by_side_share_the_events_of_their_execution() -> None:
     )
     definition = machine(plan_of(Fork("a.fork", (rows, (call("d"),))), call("e")))
     assert throttling(definition, "C") == (2500, 120)
+
+
+# --- limits ---
+
+
+def limits(plan: Plan, **settings: Any) -> list[str]:
+    return list(machine_limits(compiled(plan, config=LokkiConfig(**settings))))
+
+
+def test_values_that_may_be_too_large_for_a_state_are_findings() -> None:
+    plan = plan_of(*DIAMOND.ops, result=(Output("score"), Output("load")))
+    assert limits(plan, inline_limit=131_000) == []
+    end = "values{}, which may have 262,166 bytes inline, and a state has 262,144; lower inline_limit in lokki.yml"
+    assert limits(plan, inline_limit=131_072) == [
+        f"the branches of train.fork hand out 2 {end.format('')}",
+        f"score() reads 2 {end.format(' of the run')}",
+        f"the flow returns 2 {end.format('')}",
+    ]
+
+
+def test_a_value_that_is_alone_in_its_state_may_be_as_large_as_the_setting_allows() -> None:
+    rows = (
+        call("rows", fans_out=True),
+        FanOut("rows.map", "rows", (call("a", reads=Item()), call("b", reads=Output("a"))), MapOptions(batch=None)),
+        call("total", reads=Results("rows.map")),
+    )
+    assert limits(plan_of(*rows), inline_limit=262_144) == []
+
+
+@pytest.mark.parametrize(("batch", "least"), [(None, 65_400), (5, 15_400)])
+def test_what_a_body_reads_from_outside_counts_with_its_items(batch: int | None, least: int) -> None:
+    score = call("score", *map(Output, "ab"), reads=Item())
+    rank = call("rank", Item("rows.map"), Output("c"), reads=Output("score"))
+    plan = plan_of(
+        *map(call, "abc"),
+        call("rows", fans_out=True),
+        FanOut("rows.map", "rows", (score, *([rank] if batch else [])), MapOptions(batch=batch)),
+        call("total", reads=Results("rows.map")),
+    )
+    assert limits(plan, inline_limit=least) == []
+    found = [line for line in limits(plan, inline_limit=90_000) if "of the map over rows() has" in line]
+    assert len(found) == 1
+
+
+def test_an_execution_with_more_events_than_its_history_has_is_a_finding() -> None:
+    def retried(count: int) -> list[str]:
+        branch = tuple(call(f"b{number}", step="b") for number in range(count - 2))
+        made = compiled(plan_of(Fork("a.fork", ((call("a"),), branch)), call("c")))
+        steps = {
+            name: replace(each, options=replace(each.options, retry=Retry(attempts=100)))
+            for name, each in made.plan.steps.items()
+        }
+        return list(machine_limits(replace(made, plan=replace(made.plan, steps=steps))))
+
+    # 2 for the execution, 4 for the fork, 5 to complete the parameters; of each task 2 and 3 a try
+    assert retried(82) == []
+    [line] = retried(83)
+    assert line == (
+        "a run may have 25,077 events with all tries, and an execution ends after 25,000; give steps fewer tries, or "
+        "split the flow"
+    )
+
+
+def test_more_map_runs_at_one_time_than_an_account_has_are_a_finding() -> None:
+    def branch(number: int) -> Block:
+        body = (call(f"b{number}", reads=Item(), step="b"),)
+        return (call(f"a{number}", fans_out=True, step="a"), FanOut(f"a{number}.map", f"a{number}", body))
+
+    def plan(first: int, second: int) -> Plan:
+        branches = [branch(number) for number in range(first + second)]
+        one, other = Fork("a0.fork", tuple(branches[:first])), Fork(f"a{first}.fork", tuple(branches[first:]))
+        return plan_of(one, other, call("c"))
+
+    assert limits(plan(1000, 2)) == []
+    assert limits(plan(2, 1001)) == [
+        "1,001 maps may run at one time, and an account has 1,000 map runs; split the flow"
+    ]
+
+
+def test_the_longest_case_counts_for_an_item_and_all_cases_for_a_batch() -> None:
+    """Of EXPRESS children, which end after five minutes."""
+    cases = tuple(Case(value, (call(str(value)), call(f"{value}2")), f"{value}2") for value in ("good", "bad"))
+    for batch, seconds in ((None, 3 * 60), (5, 5 * 60)):
+        body = (call("grade", reads=Item(), cases=("good", "bad")), Switch("grade.switch", "grade", cases))
+        plan = plan_of(
+            call("rows", fans_out=True),
+            FanOut("rows.map", "rows", body, MapOptions(batch=batch)),
+            call("total", reads=Results("rows.map")),
+        )
+        defaults = LambdaDefaultsConfig(timeout=60)
+        made = compiled(plan, config=LokkiConfig(execution_type="EXPRESS", lambda_defaults=defaults))
+        assert execution_type(made, made.maps[0]) == "EXPRESS"
+        slower = replace(made, config=replace(made.config, lambda_defaults=LambdaDefaultsConfig(timeout=101)))
+        with pytest.raises(ConfigError, match=f" may take {seconds // 60 * 101}. Give them a shorter"):
+            execution_type(slower, made.maps[0])
+        tries = 1 + seconds // 60 * (60 + 15 + 63) + 59
+        assert longest_item(made, made.maps[0]) == tries
+
+
+# --- what packages need ---
+
+
+def test_steps_have_what_all_values_need_that_come_to_them() -> None:
+    """Values come as arguments too, out of branches, of cases and to the items of maps."""
+    grade = call("grade", reads=Item(), cases=("good", None))
+    cases = (Case("good", (call("same", reads=Item()),), "same"), Case(None, (call("fix", Output("model")),), "fix"))
+    plan = plan_of(
+        call("load", fans_out=True),
+        Fork("model.fork", ((call("model", reads=Output("load")),), (call("other", reads=Output("load")),))),
+        FanOut("load.map", "load", (grade, Switch("grade.switch", "grade", cases))),
+        call("total", reads=Results("load.map")),
+        call("report", [Output("other")], reads=Output("load")),
+    )
+    code = "from lokki import step\nimport {0}_package\n@step\ndef {0}(*args, **kwargs):\n    return {0}_package.f()\n"
+    names = [each.step for each in plan.calls]
+    sources = {name: StepSources({"flow.py": code.format(name).encode()}, Importable("flow", name)) for name in names}
+    files = {
+        path: text.encode()
+        for name in names
+        for path, text in {
+            f"{name}_package/__init__.py": "",
+            f"{name}_package-1.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1\n",
+            f"{name}_package-1.dist-info/RECORD": f"{name}_package/__init__.py,,\n",
+        }.items()
+    }
+    installed = Installed.of(find_distributions(files, {"python_version": "3.13"}))
+    needs = step_needs(plan, sources, dict.fromkeys(sources, installed), [])
+    assert {name: {each.removesuffix("-package") for each in need.packages} for name, need in needs.items()} == {
+        "load": {"load"},
+        "model": {"load", "model"},
+        "other": {"load", "other"},
+        "grade": {"load", "grade"},
+        "same": {"load", "same"},
+        "fix": {"load", "model", "fix"},
+        "total": {"load", "model", "same", "fix", "total"},
+        "report": {"load", "other", "report"},
+    }

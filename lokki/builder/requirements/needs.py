@@ -19,8 +19,8 @@ from lokki.builder.requirements.origins import normalize_name
 from lokki.builder.requirements.plain_results import returns_plain_values
 from lokki.builder.requirements.statements import WORD, Statement, Statements, import_aliases
 from lokki.plan import Plan
-from lokki.plans.operations import Call, FanOut, Op, calls_in
-from lokki.plans.templates import Item, Output, Results
+from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, sources_of
+from lokki.plans.templates import Item, Output, Results, Source
 
 _TEXT_FILES: Final = (
     ".yml",
@@ -215,33 +215,43 @@ def _received(
 ) -> dict[str, dict[str, frozenset[str]]]:
     """Return which packages the values may need that come to each step.
 
-    They are grouped by the steps that may send such values.
+    They are grouped by the steps that may send such values. A value comes to a step as its first argument, or as any
+    other that is a result of the run.
     """
-    sent: dict[str, dict[str, frozenset[str]]] = {}
+    sent: dict[Source, Mapping[str, frozenset[str]]] = {}
     received: dict[str, dict[str, frozenset[str]]] = {name: {} for name in sources}
-    last = {op.id: op.calls[-1].id for op in plan.fan_outs}
-    for op in plan.ops:
-        for call in calls_in((op,)):
-            incoming = sent.get(_sender(call, op, last), {})
-            name = call.step
-            received[name] |= incoming
-            outgoing = incoming | ({name: own[name]} if own[name] else {})
-            step = sources[name]
-            # A step that proves to hand on plain values cuts the chain: what came to it does not go on.
-            sent[call.id] = {} if not outgoing or _is_plain(step, reader, plain_input=not incoming) else outgoing
+
+    def follow(block: Block) -> None:
+        for op in block:
+            match op:
+                case Call():
+                    values = [sent.get(source, {}) for source in sources_of(op)]
+                    incoming = {sender: names for value in values for sender, names in value.items()}
+                    received[op.step] |= incoming
+                    sent[Output(op.id)] = outgoing_of(op, incoming)
+                case FanOut():
+                    # What an item may need, its list needs: an item is named by its map, and without it in the body.
+                    sent[Item()] = sent[Item(op.id)] = sent.get(Output(op.source), {})
+                    follow(op.body)
+                    sent[Results(op.id)] = sent[Output(op.result)]
+                case Fork():
+                    for branch in op.branches:
+                        follow(branch)
+                case Switch():
+                    for case in op.cases:
+                        follow(case.block)
+                    outputs = [sent[Output(case.output)] for case in op.cases]
+                    sent[Output(op.id)] = {sender: names for output in outputs for sender, names in output.items()}
+
+    def outgoing_of(call: Call, incoming: Mapping[str, frozenset[str]]) -> Mapping[str, frozenset[str]]:
+        name = call.step
+        outgoing = {**incoming, **({name: own[name]} if own[name] else {})}
+        # A step that proves to hand on plain values cuts the chain: what came to it does not go on.
+        plain = not outgoing or _is_plain(sources[name], reader, plain_input=not incoming)
+        return {} if plain else outgoing
+
+    follow(plan.ops)
     return received
-
-
-def _sender(call: Call, op: Op, last: Mapping[str, str]) -> str:
-    """Return the id of the call whose result comes to a call, "" for none."""
-    match call.reads:
-        case Output(id=identifier):
-            return identifier
-        case Results(id=identifier):
-            return last[identifier]
-        case Item():
-            return op.source if isinstance(op, FanOut) else ""
-    return ""
 
 
 def _is_plain(step: StepSources, reader: _Reader, *, plain_input: bool) -> bool:
