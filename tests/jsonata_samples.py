@@ -7,6 +7,9 @@ is no value in many languages, and falsy ones.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+
+from jsonata.utils import Utils
 
 from lokki.base.values import Json
 
@@ -33,6 +36,7 @@ PATHS: dict[str, list[Json]] = {
     "input.item": REFS,
     "input.items": [0, 1, 10_000_000],
     "input.map_manifest_key": ["a/b.json"],
+    "input.values": PARAMS,
     "input.BatchInput": PARAMS,
     "input.BatchInput.run_id": [RUN],
     "input.BatchInput.params": PARAMS,
@@ -45,7 +49,7 @@ PATHS: dict[str, list[Json]] = {
 """What may be at each path in `$states` that an expression consists of; it must come out as it is."""
 
 
-PREFIX = re.compile(r"'(lokki/\S+/)' & \$states\.context\.Execution\.Name & '(/\w+/map_results)'")
+PREFIX = re.compile(r"'(lokki/\S+/)' & \$states\.context\.Execution\.Name & '(/[\w.]+/map_results)'")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ def samples(expression: str) -> Iterator[Sample]:
     for value in PATHS.get(expression.removeprefix("$states."), []):
         yield Sample(expression, _at(expression.removeprefix("$"), value), value)
     yield from halved(expression)
+    yield from chosen(expression)
+    yield from looked_up(expression)
     if parameter := re.fullmatch(r"\$params\.([a-z_]+)", expression):
         for value in TRICKY:
             yield Sample(expression, {"params": {parameter[1]: value, "other": 1}}, value)
@@ -74,6 +80,46 @@ def samples(expression: str) -> Iterator[Sample]:
         for reply in [*({"result": value} for value in TRICKY), {"map_manifest_key": "k", "items": 0}]:
             for params in PARAMS:
                 yield Sample(expression, _at("states.result.Payload", {**reply, "params": params}), reply)
+
+
+ENTRY_OF_BATCH = "function($entry) { $exists($entry.entries_url) or $lookup($entry.cases, 'grade.switch') = %d }"
+
+
+def chosen(expression: str) -> Iterator[Sample]:
+    """Yield the samples of a condition of a switch."""
+    for number, case in product(range(3), range(3)):
+        answer: Json = {"case": case, "result": TRICKY}
+        yield from _of(f"$states.input.case = {number}", expression, _at("states.input", answer), number == case)
+        entry: Json = {"index": 0, "result": [], "cases": {"grade.switch": case, "other.switch": number}}
+        condition = f"$lookup($states.input.item.cases, 'grade.switch') = {number}"
+        yield from _of(condition, expression, _at("states.input.item", entry), number == case)
+        condition = f"$count($filter($states.input.Items, {ENTRY_OF_BATCH % number})) > 0"
+        failed: Json = {"index": 1, "failed": {"step": "grade", "error": "E", "message": ""}}
+        for items in ([entry], [entry, entry], [failed, entry], [failed, failed, entry, failed]):
+            yield from _of(condition, expression, _at("states.input.Items", list(items)), number == case)
+        yield from _of(condition, expression, _at("states.input.Items", [failed]), False)
+        yield from _of(condition, expression, _at("states.input.Items", [{"entries_url": "s3://a/b"}]), True)
+
+
+def looked_up(expression: str) -> Iterator[Sample]:
+    """Yield the samples of values that variables hold, and of those in the outputs of branches and inputs of items."""
+    for ref in REFS:
+        if variable := re.fullmatch(r"\$([a-z_]+)", expression):
+            yield Sample(expression, {variable[1]: ref, "other": 1}, ref)
+        if branch := re.fullmatch(r"\$lookup\(\$states\.result\[(\d)\], '([a-z_.]+)'\)", expression):
+            outputs: list[Json] = [{"other": 1, branch[2]: number} for number in range(3)]
+            outputs[int(branch[1])] = {branch[2]: ref}
+            yield Sample(expression, {"states": {"result": outputs}}, ref)
+        if value := re.fullmatch(r"\$lookup\(\$(states\.input(?:\.BatchInput)?\.values), '([a-z_.]+)'\)", expression):
+            yield Sample(expression, _at(value[1], {value[2]: ref, "other": 1}), ref)
+    if part := re.fullmatch(r"\$([a-z_]+)\.(map_manifest_key|items)", expression):
+        reply: dict[str, Json] = {"map_manifest_key": "a/b.json", "items": 3, "result": [1]}
+        yield Sample(expression, {part[1]: reply}, reply[part[2]])
+
+
+def _of(form: str, expression: str, bindings: dict[str, Json], expected: Json) -> Iterator[Sample]:
+    if form == expression:
+        yield Sample(expression, bindings, expected)
 
 
 def halved(expression: str) -> Iterator[Sample]:
@@ -113,6 +159,15 @@ def halved(expression: str) -> Iterator[Sample]:
 
 HALF = "0 ? $count($states.input.Items) - $first : $ceil($suspects / 2)"
 REST = "1 ? 1 : $count($states.input.Items) - $first"
+
+
+def as_jsonata(value: Json) -> object:
+    """Return a value as the library takes it, which has a null of its own."""
+    if isinstance(value, dict):
+        return {name: as_jsonata(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [as_jsonata(member) for member in value]
+    return Utils.NULL_VALUE if value is None else value
 
 
 def expressions(definition: Json) -> Iterator[str]:

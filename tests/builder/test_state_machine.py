@@ -13,8 +13,7 @@ from build_flows import BUILDS, add_up, call_service, double, fetch, predict, ti
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonata import Jsonata
-from jsonata.utils import Utils
-from jsonata_samples import expressions, samples
+from jsonata_samples import as_jsonata, expressions, samples
 from support.definitions import filled_definition
 
 from lokki import FlowGraph, Retry, StepNode, flow, step
@@ -195,14 +194,6 @@ def test_every_expression_gives_what_is_expected_in_python(name: str) -> None:
         for sample in found:
             bindings = {name: as_jsonata(value) for name, value in sample.bindings.items()}
             assert Jsonata.jsonata(expression).evaluate(None, bindings) == sample.expected, sample
-
-
-def as_jsonata(value: Json) -> object:
-    if isinstance(value, dict):
-        return {name: as_jsonata(member) for name, member in value.items()}
-    if isinstance(value, list):
-        return [as_jsonata(member) for member in value]
-    return Utils.NULL_VALUE if value is None else value
 
 
 @pytest.mark.parametrize("name", BUILDS)

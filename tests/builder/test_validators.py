@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,9 +20,16 @@ import pytest
 import yaml
 from build_flows import BUILDS
 from jsonata_samples import expressions, samples
-from support.definitions import filled_definition
+from support.definitions import definition_values, filled, filled_definition
+from support.graph_plans import GRAPHS, compiled, random_plan
 
 from lokki.base.values import Json
+from lokki.builder.cloudformation import template_of
+from lokki.builder.compiled import Compiled
+from lokki.builder.package_types import ZipCode
+from lokki.builder.state_machine import state_machine_of
+from lokki.builder.template_text import dump_template
+from lokki.config import LokkiConfig
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -129,6 +137,60 @@ def test_asl_validator_accepts_every_definition(npm: Path) -> None:
     assert validate(npm, *definitions) == [True] * len(DEFINITIONS)
 
 
+def graph_definition(compiled: Compiled) -> Definition:
+    return cast("Definition", filled(state_machine_of(compiled), definition_values(compiled, "my-artifacts")))
+
+
+@pytest.mark.slow
+def test_asl_validator_accepts_the_definition_of_every_graph(npm: Path) -> None:
+    drawn = (random_plan(random.Random(seed)) for seed in range(30))
+    # The validator takes a state named States for a level.
+    plans = [*GRAPHS.values(), *(plan for plan in drawn if not any(each.id == "states" for each in plan.calls))]
+    assert len(plans) > 10
+    definitions = [graph_definition(compiled(plan, larger)) for plan in plans for larger in (False, True)]
+    assert validate(npm, *definitions) == [True] * len(definitions)
+
+
+def broken_graphs() -> dict[str, Definition]:
+    """Return definitions of graphs with one mistake each."""
+
+    def changed(change: Callable[[dict[str, Definition]], object]) -> Definition:
+        definition = graph_definition(compiled(GRAPHS["branches-in-a-case"]))
+        change(definition["States"])
+        return definition
+
+    def branch(states: dict[str, Definition]) -> Definition:
+        return states["FastFork"]["Branches"][0]["States"]["Fast"]
+
+    return {
+        "a branch that goes on outside of it": changed(lambda states: branch(states).update(Next="Both", End=False)),
+        "a branch that has no end": changed(lambda states: branch(states).pop("End")),
+        "a branch without a start": changed(lambda states: states["FastFork"]["Branches"][0].pop("StartAt")),
+        "a fork without branches": changed(lambda states: states["FastFork"].pop("Branches")),
+        "a choice that leads nowhere": changed(lambda states: states["GradeSwitch"]["Choices"][0].update(Next="No")),
+        "a choice without conditions": changed(lambda states: states["GradeSwitch"].pop("Choices")),
+    }
+
+
+@pytest.mark.slow
+def test_asl_validator_refuses_broken_graphs(npm: Path) -> None:
+    broken = broken_graphs()
+    verdicts = dict(zip(broken, validate(npm, *broken.values()), strict=True))
+    assert verdicts == dict.fromkeys(broken, False)
+
+
+@pytest.mark.slow
+def test_cfn_lint_finds_nothing_in_the_template_of_any_graph(tmp_path: Path) -> None:
+    paths = []
+    for name, plan in GRAPHS.items():
+        whole = compiled(plan, larger=True, config=LokkiConfig(artifact_bucket="acme-artifacts"))
+        packages = {step.name: ZipCode(f"lokki/graph/code/{step.name}-8e1c0a54f7d2.zip") for step in whole.steps}
+        paths.append(tmp_path / name / "template.yaml")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(dump_template(template_of(whole, packages)))
+    assert lint(*paths) == set()
+
+
 def broken_definitions() -> dict[str, Definition]:
     """Return definitions with one mistake each."""
 
@@ -160,6 +222,7 @@ def test_asl_validator_refuses_broken_definitions(npm: Path) -> None:
 @pytest.mark.slow
 def test_every_expression_gives_what_is_expected_in_javascript(npm: Path) -> None:
     every = {text for build in BUILDS.values() for text in expressions(build.state_machine())}
+    every |= {text for plan in GRAPHS.values() for text in expressions(state_machine_of(compiled(plan, larger=True)))}
     found = [sample for text in sorted(every) for sample in samples(text)]
     program = """
         import jsonata from 'jsonata';

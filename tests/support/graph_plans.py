@@ -63,6 +63,100 @@ def compiled(plan: Plan, larger: bool = False, config: LokkiConfig | None = None
     return Compiled(whole, tuple(steps.values()), config or LokkiConfig(), tuple(deployed_functions(steps.values())))
 
 
+# --- the shapes that a flow may have ---
+
+
+def plan_of(*ops: Op, **fields: Any) -> Plan:
+    """Make a plan of two parameters with defaults."""
+    params = (FlowParameter("p", default="x"), FlowParameter("q", default=1))
+    return Plan("graph", params, ops, FlowOptions(), **fields)
+
+
+def graded(reads: Source) -> tuple[Call, Switch]:
+    """Return a call that chooses and its switch: a case of one call, one whose result is not its last, a default."""
+    cases = (
+        Case("good", (call("keep", ParamRef("p"), reads=reads),), "keep"),
+        Case("bad", (call("fix", reads=reads), call("note", reads=Output("fix"))), "fix"),
+        Case(None, (call("drop", reads=Output("grade")),), "drop"),
+    )
+    return call("grade", reads=reads, cases=("good", "bad", None)), Switch("grade.switch", "grade", cases)
+
+
+def _switch_in_map(batch: int | None) -> Plan:
+    body = (*graded(Item("rows.map")), call("seal", Output("model"), reads=Output("grade.switch")))
+    return plan_of(
+        call("load", ParamRef("q")),
+        call("model", reads=Output("load")),
+        call("rows", reads=Output("load"), fans_out=True),
+        FanOut("rows.map", "rows", body, MapOptions(batch=batch)),
+        call("total", reads=Results("rows.map")),
+    )
+
+
+GRAPHS: Mapping[str, Plan] = {
+    "diamond": plan_of(
+        call("load"),
+        Fork(
+            "train.fork",
+            (
+                (call("train", reads=Output("load")),),
+                (
+                    call("rows", reads=Output("load"), fans_out=True),
+                    FanOut("rows.map", "rows", (call("clean", reads=Item()),), MapOptions(concurrency=3)),
+                ),
+            ),
+        ),
+        call("join", ParamRef("p"), reads=Results("rows.map")),
+        call("items", reads=Output("join"), fans_out=True),
+        FanOut("items.map", "items", (call("score", Output("train"), reads=Item()),), MapOptions(batch=5)),
+        call("rank", {"model": [Output("train")]}, reads=Results("items.map")),
+    ),
+    "switch": plan_of(call("load"), *graded(Output("load")), call("report", reads=Output("grade.switch"))),
+    "switch-in-map": _switch_in_map(None),
+    "switch-in-batches": _switch_in_map(10),
+    "branches-first": plan_of(
+        Fork("one.fork", ((call("one", ParamRef("p")),), (call("two", ParamRef("q")),), (call("three"),))),
+        call("report", Output("two"), reads=Output("one"), after=("three",)),
+    ),
+    "tuple": plan_of(
+        call("load"),
+        call("one", reads=Output("load")),
+        call("two", reads=Output("load")),
+        result=(Output("one"), Output("two")),
+    ),
+    "two-maps-of-one": plan_of(
+        call("rows", fans_out=True, keeps_value=True),
+        FanOut("rows.map", "rows", (call("one", reads=Item()),), MapOptions(tolerate=0.125)),
+        call("total", reads=Results("rows.map")),
+        FanOut("rows.map_2", "rows", (call("two", Output("total"), reads=Item()),), MapOptions(tolerate=0.125)),
+        call("report", Output("rows"), reads=Results("rows.map_2")),
+    ),
+    "branches-in-a-case": plan_of(
+        call("load"),
+        call("grade", reads=Output("load"), cases=(True, False)),
+        Switch(
+            "grade.switch",
+            "grade",
+            (
+                Case(
+                    True,
+                    (
+                        Fork(
+                            "fast.fork", ((call("fast", reads=Output("load")),), (call("slow", reads=Output("load")),))
+                        ),
+                        call("both", Output("slow"), reads=Output("fast")),
+                    ),
+                    "fast",
+                ),
+                Case(False, (call("none"),), "none"),
+            ),
+        ),
+        call("publish", reads=Output("grade.switch")),
+    ),
+}
+"""Plans by the name of their shape."""
+
+
 # --- what a plan computes ---
 
 
@@ -77,6 +171,8 @@ def computed(one: Call, first: str, values: Mapping[Source, Json], params: Mappi
                 return json.dumps(values[template])
             case list():
                 return f"[{', '.join(map(text, template))}]"
+            case dict():
+                return f"{{{', '.join(f'{name}: {text(member)}' for name, member in template.items())}}}"
             case _:
                 return json.dumps(template)
 
