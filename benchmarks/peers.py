@@ -15,8 +15,11 @@ JOBLIB = "joblib==1.6.0"
 LOKKIFLOW = "lokkiflow==0.5.151"
 
 
-def install(requirement: str, folder: Path) -> Path | None:
-    """Make an environment with one package in a folder and return its Python; None when that cannot be done here."""
+def install(requirement: str, folder: Path, *others: str) -> Path | None:
+    """Make an environment with a package in a folder and return its Python; None when that cannot be done here.
+
+    ``others``: what it is to have beside the package.
+    """
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
         print(f"{requirement} is left out: there is no uv to install it with.", file=sys.stderr)
@@ -25,7 +28,7 @@ def install(requirement: str, folder: Path) -> Path | None:
     python = environment / "bin" / "python"
     for command in (
         [uv, "venv", "--quiet", "--python", sys.executable, str(environment)],
-        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), requirement],
+        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), requirement, *others],
     ):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -21,6 +21,7 @@ import codec
 import cpu_map
 import handler_scale
 import handler_start
+import large_results
 import local_map
 import memory
 import startup
@@ -30,6 +31,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
     "startup": startup.measure,
     "build": build.measure,
     "local_map": local_map.measure,
+    "large_results": large_results.measure,
     "cpu_map": cpu_map.measure,
     "memory": memory.measure,
     "codec": codec.measure,
