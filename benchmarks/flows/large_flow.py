@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from lokki import StepNode, flow, main, step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "programs"))
-from large_results import KINDS
+from large_map import KINDS
 
 if TYPE_CHECKING:
-    from large_results import Result
+    from large_map import Result
 
 
 @step

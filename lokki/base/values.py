@@ -24,7 +24,7 @@ DEPTH_LIMIT = 100
 """The deepest nesting of lists and dicts that counts as exact JSON; deeper (and cyclic) values go to the store."""
 
 _LARGEST_INT = 2**53
-_COUNT_LIMIT = 1_000_000
+_LENGTH_LIMIT = 2_000_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -122,7 +122,7 @@ def is_inline(value: object, limit: int) -> TypeGuard[Json]:
     return inline_json(value, limit) is not None
 
 
-def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:
+def is_exact_json(value: object, *, most: int = _LENGTH_LIMIT) -> bool:
     """Tell whether a value comes back from JSON exactly as it was.
 
     That is, through Step Functions too, with the same types and the same value.
@@ -132,26 +132,29 @@ def is_exact_json(value: object, *, most: int = _COUNT_LIMIT) -> bool:
     (https://docs.jsonata.org/string-functions#string). So an int counts up to 2**53 either way, the largest range
     in which a double holds every int; a float counts when it is finite, not integral (1.0 would come back as the
     int 1, -0.0 as 0) and no different after 15 digits. Text must be encodable (no lone surrogates). Nesting deeper
-    than `DEPTH_LIMIT`, cycles, and more than `most` values in all, each repeat counted, do not count.
+    than `DEPTH_LIMIT`, cycles, and what is longer than `most` characters at least, each repeat counted, do not count.
     """
     level: list[object] = [value]
-    count = 1
+    # How long the text is at least: a scalar has a character, a member a comma, and a key its quotes and colon, too.
+    length = 1
     for _ in range(DEPTH_LIMIT + 1):
         deeper: list[object] = []
         for member in level:
             if type(member) is list:
                 deeper += member
+                length += 2 * len(member)
             elif type(member) is dict:
                 if not all(type(key) is str and _is_encodable(key) for key in member):
                     return False
                 deeper += member.values()
+                length += 5 * len(member) + sum(map(len, member))
             elif not _is_exact_scalar(member):
                 return False
-            if count + len(deeper) > most:
+            # Here and not at the end: a large value is known to be too long when a small part of it was looked at.
+            if length > most:
                 return False
         if not deeper:
             return True
-        count += len(deeper)
         level = deeper
     return False
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import io
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Buffer, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -40,6 +39,8 @@ PENDING, DONE, FAILED = 0, 1, 2
 
 _NOWHERE = 2**16 - 1
 _CACHED_LINES = 64
+
+type _PackFile = io.BufferedReader | io.BytesIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +187,11 @@ def results(parts: Parts, items: int, failed: int) -> list[object]:
     values: list[object] = [missing] * items
     for path in parts.paths():
         with _open_pack(path) as pack:
+            read = _Reader(pack).read
             for _, record in _records(parts, path, pack, items):
                 is_result = record.failed is msgspec.UNSET and record.step is msgspec.UNSET
                 if is_result and values[record.index] is missing:
-                    values[record.index] = _value(record, pack, path)
+                    values[record.index] = _value(record, pack, path, read=read)
     values = [value for value in values if value is not missing]
     if len(values) + failed != items:
         raise _incomplete(parts, f"{len(values)} results where {items - failed} should be")
@@ -228,7 +230,7 @@ def _next_status(status: int, record: Record) -> int:
     return DONE if record.failed is msgspec.UNSET else FAILED
 
 
-def _records(parts: Parts, path: Path, pack: BinaryIO, items: int) -> Iterator[tuple[int, Record]]:
+def _records(parts: Parts, path: Path, pack: _PackFile, items: int) -> Iterator[tuple[int, Record]]:
     """Yield a part's records with the offsets of their lines.
 
     Those whose results a power cut took are left out: only of what stands before the last sync mark is it certain that
@@ -282,7 +284,7 @@ def _damaged_lines(parts: Parts, path: Path) -> Iterator[int]:
         end = offset + len(line)
 
 
-def _open_pack(journal: Path) -> BinaryIO:
+def _open_pack(journal: Path) -> _PackFile:
     """Open the pack of a part, an empty one where it is gone."""
     try:
         return pack_path(journal).open("rb")
@@ -290,13 +292,19 @@ def _open_pack(journal: Path) -> BinaryIO:
         return io.BytesIO()
 
 
-def _has_whole_value(record: Record, pack: BinaryIO) -> bool:
+def _has_whole_value(record: Record, pack: _PackFile) -> bool:
     if isinstance(record.range, msgspec.UnsetType):
         return True
     return is_whole(_member(record.range, pack), record.crc32)
 
 
-def _value(record: Record, pack: BinaryIO, journal: Path, modules: Mapping[str, str] | None = None) -> object:
+def _value(
+    record: Record,
+    pack: _PackFile,
+    journal: Path,
+    modules: Mapping[str, str] | None = None,
+    read: Callable[[tuple[int, int]], Buffer] | None = None,
+) -> object:
     if isinstance(record.result, msgspec.Raw):
         value: object = msgspec.json.decode(record.result)
         return value
@@ -304,10 +312,32 @@ def _value(record: Record, pack: BinaryIO, journal: Path, modules: Mapping[str, 
         raise damaged(f"{journal} is damaged: the record of item {record.index} has no result", RUN_MAP_AGAIN)
     # An open file has its name; to make a path for each result would take longer than to read it.
     name = getattr(pack, "name", None) or pack_path(journal)
-    return loads(_member(record.range, pack), url=f"{name} at {record.range[0]}", modules=modules, crc32=record.crc32)
+    member = _member(record.range, pack) if read is None else read(record.range)
+    return loads(member, url=f"{name} at {record.range[0]}", modules=modules, crc32=record.crc32)
 
 
-def _member(place: tuple[int, int], pack: BinaryIO) -> bytes:
+class _Reader:
+    """Reads many members of a pack into the same memory.
+
+    Memory that is new each time costs more than reading: the system fills every page of it with zeros first. The pack
+    is not mapped into memory instead, as it would kill the process when it is cut short meanwhile.
+    """
+
+    def __init__(self, pack: _PackFile) -> None:
+        self._pack = pack
+        self._memory = memoryview(bytearray())
+
+    def read(self, place: tuple[int, int]) -> memoryview:
+        """Return a member, which stays there until the next one is read."""
+        offset, length = place
+        if length > len(self._memory):
+            self._memory = memoryview(bytearray(length))
+        if self._pack.tell() != offset:
+            self._pack.seek(offset)
+        return self._memory[: self._pack.readinto(self._memory[:length])]
+
+
+def _member(place: tuple[int, int], pack: _PackFile) -> bytes:
     offset, length = place
     if pack.tell() != offset:
         pack.seek(offset)

@@ -38,9 +38,14 @@ _LONGEST_BLOCK = 0xFFFF
 _LAST_BLOCK = _BLOCK.pack(1, 0, _LONGEST_BLOCK)
 
 _TINY = 256  # bytes, up to which compressing wins nothing that is worth its time
-_SAMPLED = 2**20  # bytes, from which samples tell whether compressing is worth its time
+_SAMPLED = 2**15  # bytes, from which samples tell whether compressing is worth its time
 _SAMPLES = 8
-_SAMPLE_BYTES = 2**14
+# At most an eighth of the pickle is sampled, of large ones less than 1 %: the samples cost what compressing them costs.
+_LEAST_SAMPLE, _LARGEST_SAMPLE = 2**10, 2**14
+
+SHARED_BYTES = 2**16
+"""From how large a member on pieces of it may be the value's own memory. pickle copies what is smaller into its frames
+(PEP 3154), and hands on what is larger as it is."""
 
 MAINS = ("__main__", "__mp_main__")
 """What the module of a program is called in its own process, and in one that multiprocessing starts anew."""
@@ -193,10 +198,19 @@ class Pack:
 
         Raises ResultError if the value does not pickle; the pack is then as it was.
         """
-        member = dumps(value)
-        place = (self.size, len(member))
-        self.size += len(member)
-        return member, place
+        pieces, place = self.add_pieces(value)
+        return b"".join(pieces), place
+
+    def add_pieces(self, value: object) -> tuple[list[Buffer], tuple[int, int]]:
+        """Return the member in pieces to write one by one, and its range.
+
+        Raises as `add`. Of a member of less than `SHARED_BYTES`, no piece is the value's own memory.
+        """
+        pieces = encode(value)
+        length = sum(memoryview(piece).nbytes for piece in pieces)
+        place = (self.size, length)
+        self.size += length
+        return pieces, place
 
 
 class _Chunks:
@@ -291,11 +305,12 @@ def _shrinks(chunks: list[memoryview], size: int) -> bool:
     The samples are spread evenly over the chunks.
     """
     step = size // _SAMPLES
+    length = min(max(_LEAST_SAMPLE, size >> 10), _LARGEST_SAMPLE)
     samples: list[memoryview] = []
     position = 0
     for chunk in chunks:
         while position < len(chunk):
-            samples.append(chunk[position : position + _SAMPLE_BYTES])
+            samples.append(chunk[position : position + length])
             position += step
         position -= len(chunk)
     return _is_shrunk(len(_deflated(samples)), sum(map(len, samples)))

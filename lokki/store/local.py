@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
-from collections.abc import Buffer, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Buffer, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from lokki.errors import StoreError, damaged
 from lokki.store.keys import check_key, check_range, truncation_error
 
 _SCHEME = "local:///"
+_MOST_PIECES = 1024  # IOV_MAX on Linux and macOS, see writev(2)
 
 
 class LocalStore:
@@ -139,6 +141,34 @@ def open_to_append(path: Path) -> int:
     A new file may be read by its owner alone.
     """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def write_pieces(descriptor: int, pieces: Sequence[Buffer]) -> None:
+    """Write pieces one after the other without joining them.
+
+    All of them, of which one call of the system may take only some.
+    """
+    rest = [memoryview(piece).cast("B") for piece in pieces]
+    while rest:
+        written = os.writev(descriptor, rest[:_MOST_PIECES])
+        done = 0
+        while done < len(rest) and written >= rest[done].nbytes:
+            written -= rest[done].nbytes
+            done += 1
+        rest = rest[done:]
+        if written:
+            rest[0] = rest[0][written:]
+
+
+def begin_writing_back(descriptor: int, offset: int, length: int) -> None:
+    """Have the system begin to force a range of a file to disk.
+
+    So the fsync that comes later finds little left to wait for. Linux alone can be asked, and promises nothing.
+    """
+    if sys.platform == "linux":
+        # It would drop these pages from memory, too, but not while they are on their way to the disk.
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def flush_directory(path: Path) -> None:

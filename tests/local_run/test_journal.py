@@ -1,6 +1,8 @@
 """Checkpoints: what is written is found again, whatever a kill or a power cut did to the end of the files."""
 
 import os
+import resource
+import signal
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -45,6 +47,39 @@ def test_what_is_written_is_found_in_the_order_of_the_items(tmp_path: Path) -> N
     assert found.finished == 3
     assert journal_reader.results(parts(tmp_path), 5, failed=2) == [None, BIG, "goose"]
     assert StepResults(parts(tmp_path), 5).failures == {2: FAILURE}
+
+
+def test_a_large_result_is_what_it_was_when_it_was_added(tmp_path: Path) -> None:
+    """A step may fill the same memory anew for each item."""
+    part = written(tmp_path)
+    memory = bytearray()
+    for index in range(12):
+        memory[:] = os.urandom(1) * (100_000 if index % 2 else 100)  # what compresses, and small ones between them
+        memory += os.urandom(index * 20_000)
+        part.add(index, memory)
+        part.add(12 + index, bytes(memory))
+    part.close()
+    results = journal_reader.results(parts(tmp_path), 24, failed=0)
+    assert results[:12] == results[12:]
+    assert len({bytes(result) for result in results[:12] if isinstance(result, bytearray)}) == 12
+
+
+def test_a_large_result_that_finds_no_room_takes_no_smaller_one_with_it_to_a_wrong_place(tmp_path: Path) -> None:
+    part = written(tmp_path)
+    part.add(0, BIG)
+    part.flush()
+    part.add(1, BIG)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            part.add(2, os.urandom(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    part.close()
+    assert list(journal_reader.scan(parts(tmp_path), 3).status) == [DONE, PENDING, PENDING]
 
 
 def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:

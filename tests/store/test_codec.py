@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lokki.errors import ResultError, StoreError
-from lokki.store.codec import Pack, dumps, encode, loads
+from lokki.store.codec import SHARED_BYTES, Pack, dumps, encode, loads
 
 URL = "s3://bucket/lokki/birds/run/get_birds/output.pkl.gz"
 
@@ -116,11 +116,22 @@ def test_shared_and_cyclic_parts_stay_so() -> None:
     assert first[1] is first
 
 
-def test_noise_is_stored_with_five_bytes_for_each_64_kib() -> None:
-    noise = random.Random(2).randbytes(5_000_000)
+@pytest.mark.parametrize("length", [100_000, 1_000_000, 5_000_000])
+def test_noise_is_stored_with_five_bytes_for_each_64_kib(length: int) -> None:
+    noise = random.Random(2).randbytes(length)
     size = len(pickle.dumps(noise, 5))
-    blocks = -(-5_000_000 // 65535) + 2  # the pickle's opcodes around the bytes are blocks of their own
+    blocks = -(-length // 65535) + 2  # the pickle's opcodes around the bytes are blocks of their own
     assert len(dumps(noise)) == 10 + size + 5 * (blocks + 1) + 8
+
+
+@pytest.mark.parametrize("length", [100, 8150, 8192, 100_000])
+def test_a_pack_says_which_members_pieces_may_be_the_values_own_memory(length: int) -> None:
+    """Whoever writes them later writes what the value became meanwhile."""
+    array = np.random.default_rng(1).random(length)
+    expected = dumps(array)
+    pieces, (_, size) = Pack().add_pieces(array)
+    array[:] = 0.0
+    assert (b"".join(pieces) == expected) is (size < SHARED_BYTES)
 
 
 def test_the_pieces_of_a_large_array_are_its_own_memory() -> None:
@@ -132,7 +143,7 @@ def test_the_pieces_of_a_large_array_are_its_own_memory() -> None:
     assert copied < 1000
 
 
-@pytest.mark.parametrize("count", [500, 200_000])
+@pytest.mark.parametrize("count", [500, 2000, 40_000, 200_000])
 def test_what_shrinks_is_deflated(count: int) -> None:
     value = [{"id": n, "name": f"bird {n}"} for n in range(count)]
     assert len(dumps(value)) < len(pickle.dumps(value, 5)) / 3

@@ -22,7 +22,7 @@ from lokki.errors import ConfigError, ResultError, StoreError
 from lokki.store import codec
 from lokki.store.base import Store, load, load_many, save
 from lokki.store.keys import Keys
-from lokki.store.local import LocalStore
+from lokki.store.local import LocalStore, write_pieces
 from lokki.store.profile import with_profile
 from lokki.store.s3 import S3Store
 
@@ -589,6 +589,22 @@ def test_a_profile_that_cannot_be_read_gives_nothing(tmp_path: Path) -> None:
         (tmp_path / "config").write_bytes(content)
         environ = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path)}
         assert with_profile(environ) == environ
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [5], [0, 3, 0, 0, 7], [1] * 3000, [200_000, 0, 1, 100_000]], ids=len)
+def test_pieces_are_all_written_also_where_the_system_takes_some_at_a_time(sizes: list[int]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    reading, writing = os.pipe()
+    received = bytearray()
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        reader = threading.Thread(target=lambda: received.extend(pipe.readall()))
+        reader.start()
+        try:
+            write_pieces(writing, pieces)
+        finally:
+            os.close(writing)
+            reader.join(30)
+    assert received == b"".join(pieces)
 
 
 @pytest.mark.parametrize(

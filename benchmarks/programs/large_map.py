@@ -1,4 +1,4 @@
-"""A map with large results without lokki: python large_results.py threads|memory KIND COUNT SIZE.
+"""A map with large results without lokki: python large_map.py threads|memory KIND COUNT SIZE.
 
 By a bare ThreadPoolExecutor.map, which keeps nothing, or by joblib.Memory on joblib's threads, which keeps the results.
 A result is made about as fast as such data can be made at all, so that what is measured is what keeping it costs.
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ KINDS: dict[str, Callable[[int, int], Result]] = {
 
 def by_threads(kind: str, count: int, size: int) -> int:
     with ThreadPoolExecutor() as pool:
-        return sum(map(len, list(pool.map(partial(KINDS[kind], size=size), range(count)))))
+        return sum(map(len, list(pool.map(KINDS[kind], range(count), repeat(size)))))
 
 
 def by_memory(kind: str, count: int, size: int) -> int:
