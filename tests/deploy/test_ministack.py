@@ -9,16 +9,24 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
 from aws.ministack_server import ministack
 from support.command import Ran, command
+from support.definitions import definition_values, filled
 from support.deployed_project import CACHE
+from support.graph_plans import GRAPHS, compiled
+from support.state_walker import Walker
+
+from lokki.builder.state_machine import state_machine_of
 
 pytestmark = pytest.mark.slow
 
@@ -200,3 +208,67 @@ def test_a_flow_is_deployed_run_shown_deployed_again_and_destroyed(
 
     flow.run("destroy", "--yes")
     assert flow.left(name) == []
+
+
+# --- choices and variables, by its interpreter ---
+
+REPLIES = """
+import json
+import zlib
+
+
+def lambda_handler(event, context=None):
+    if event.get("bind"):
+        return {"params": {"p": "x", "q": 1, **event["params"]}}
+    text = json.dumps([event["call"], *(event.get(name) for name in ("input", "values", "params"))], sort_keys=True)
+    reply = {"result": text, "case": zlib.crc32(text.encode()) % 2}
+    return {**reply, "params": {"p": "x", "q": 1, **event["params"]}} if event["call"] == "load" else reply
+"""
+"""A function that tells what it got, and chooses by that."""
+
+
+def finished(states: Any, execution: str) -> dict[str, Any]:
+    """Wait for an execution."""
+    while (described := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+        time.sleep(0.1)
+    return dict(described)
+
+
+def test_choices_and_variables_do_there_what_they_do_in_the_small_interpreter(
+    account: dict[str, str], tmp_path: Path
+) -> None:
+    """Its Parallel state knows no JSONata, and so neither Assign nor Output."""
+    deployment = Deployment(tmp_path, account)
+    functions, states = deployment.client("lambda"), deployment.client("stepfunctions")
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("replies.py", REPLIES)
+    arn = functions.create_function(
+        FunctionName="replies",
+        Runtime="python3.13",
+        Role="arn:aws:iam::123456789012:role/any",
+        Handler="replies.lambda_handler",
+        Code={"ZipFile": content.getvalue()},
+    )["FunctionArn"]
+    here: dict[str, Any] = {}
+    exec(REPLIES, here)
+    paths = set()
+    for name in ("switch", "tuple"):
+        whole = compiled(GRAPHS[name])
+        texts = definition_values(whole, "bucket")
+        values = {place: arn if place.endswith("FunctionArn") else text for place, text in texts.items()}
+        definition = filled(state_machine_of(whole), values)
+        machine = states.create_state_machine(
+            name=name, definition=json.dumps(definition), roleArn="arn:aws:iam::123456789012:role/any"
+        )["stateMachineArn"]
+        for value in "uvwxyz":
+            given = json.dumps({"p": value})
+            execution = states.start_execution(stateMachineArn=machine, name=f"run-{value}", input=given)
+            described = finished(states, execution["executionArn"])
+            walker = Walker(lambda function, event: here["lambda_handler"](event), {}, f"run-{value}", {"p": value})
+            expected = walker.run(cast("dict[str, Any]", definition))
+            history = states.get_execution_history(executionArn=execution["executionArn"])["events"]
+            assert described["status"] == "SUCCEEDED", history[-3:]
+            assert json.loads(described["output"]) == expected
+            paths.add(tuple(walker.visited))
+    assert len(paths) == 3  # both cases of the switch, and the line
