@@ -46,7 +46,7 @@ _SERVICE_RETRIES = 6
 _THROTTLED_RETRIES = 5_000
 """A day and a half of half-minute waits; each is three events, of which a STANDARD execution has 25,000."""
 
-_LONGEST_THROTTLED_DELAY = 900
+_LONGEST_THROTTLED_DELAY = 1_800
 """Seconds between tries of a task that shares the events of its execution with others."""
 
 _EXPRESS_DELAY = 15
@@ -141,10 +141,12 @@ def throttling_rule(*, express: bool, side_by_side: int = 1) -> RetryRule:
     """Return the rule for an account that runs as many functions as it may.
 
     It ends no sooner than its execution. It has jitter, so that invocations that were refused together do not return
-    together. Tasks that wait side by side share the events of their execution, so each asks less often.
+    together. Tasks that wait side by side share the events of their execution: each has fewer tries, further apart, so
+    that ten of them still wait for a day, and 500 for an hour or two.
     """
     delay = _EXPRESS_DELAY if express else min(60 * side_by_side, _LONGEST_THROTTLED_DELAY)
-    return RetryRule(THROTTLING_ERRORS, 1, _THROTTLED_RETRIES // side_by_side, 2.0, max_delay=delay, jitter=True)
+    retries = max(1, _THROTTLED_RETRIES // side_by_side)
+    return RetryRule(THROTTLING_ERRORS, math.ceil(side_by_side / 10), retries, 2.0, max_delay=delay, jitter=True)
 
 
 def map_rules() -> list[RetryRule]:

@@ -28,6 +28,7 @@ from lokki.builder.machine_limits import machine_limits
 from lokki.builder.names import variable_name
 from lokki.builder.requirements.distributions import find_distributions
 from lokki.builder.requirements.needs import Installed, StepSources, step_needs
+from lokki.builder.retries import throttling_rule
 from lokki.builder.state_machine import state_machine_of
 from lokki.builder.states import CaseState, MapState, SwitchState, machine_of
 from lokki.builder.timing import execution_type, longest_item
@@ -369,6 +370,14 @@ def test_variables_have_names_of_their_own_that_aws_takes(parts: list[tuple[str,
 
 
 # --- what waits for a free function ---
+
+
+@pytest.mark.parametrize(("tasks", "hours"), [(1, 40), (10, 40), (50, 20), (100, 10), (500, 1)])
+def test_tasks_side_by_side_wait_long_for_a_free_function_within_the_events_of_a_run(tasks: int, hours: int) -> None:
+    rule = throttling_rule(express=False, side_by_side=tasks)
+    # With full jitter, tries are half as far apart on average: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+    assert rule.longest_wait / 2 > hours * 3600
+    assert tasks * (2 + 3 * (1 + rule.retries)) < 20_000
 
 
 def throttling(definition: Machine, name: str) -> tuple[int, int]:
