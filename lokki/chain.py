@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import Field, dataclass, field, replace
+from itertools import count
 from typing import Any, ClassVar, Concatenate, Generic, Never, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
 from lokki.base.naming import nearest_name
 from lokki.base.options import MapOptions, StepOptions
+from lokki.base.placeholders import ChainResult, awaited_chain
 from lokki.errors import FlowError
 
 
@@ -49,6 +51,14 @@ class Takes[T, U](Protocol):
 type AnyStep = StepNode[..., Any]
 type AnyBlock = MapBlock[Any]
 type Chain = AnyStep | AnyBlock
+
+
+class SubFlow(ABC):
+    """A flow, as chains know it; it can be a step of another one."""
+
+    @abstractmethod
+    def as_step(self) -> AnyStep:
+        """Return the step that runs the flow."""
 
 
 class NoAttributeError(FlowError, AttributeError):
@@ -101,7 +111,7 @@ def _refuse_attribute(chain: _NoValue, name: str) -> Never:
     # What Python and notebooks probe for; and what an instance that is being unpickled does not have yet.
     if name.startswith("_") or name in chain.__dataclass_fields__:
         raise AttributeError(name)
-    raise chain._no_attribute(name)
+    raise chain._no_result() if name == "result" else chain._no_attribute(name)
 
 
 def _refusing[C: type](kind: C) -> C:
@@ -169,8 +179,12 @@ class _NoValue(ABC):
             "Put the decision inside a step, or use .map() to run a step per item."
         )
 
+    @abstractmethod
+    def _no_result(self) -> NoAttributeError:
+        """Say why it has no ``.result`` that could be passed to a step."""
+
     def _no_attribute(self, name: str) -> NoAttributeError:
-        verbs = [verb for verb in ("next", "map", "agg") if hasattr(type(self), verb)]
+        verbs = [verb for verb in ("next", "map", "agg", "result", "after") if hasattr(type(self), verb)]
         near = nearest_name(name, verbs)
         hint = f"Did you mean .{near}?" if near is not None else "Use the value inside the next step, which gets it."
         return NoAttributeError(
@@ -185,6 +199,11 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
 
     Steps are values: calling one, or chaining one, makes a new one and changes nothing. ``fn`` is the plain function,
     for unit tests: ``flap_bird.fn("goose")``.
+
+    * ``upstream``: the chain whose result fills its first parameter.
+    * ``waits_for``: chains that it waits for without reading them; ``replaces``: what it was before it did.
+    * ``flow``: for the step that is a flow, that flow.
+    * ``origin``: in which drawing it was made, and when.
     """
 
     fn: Callable[P, R_co]
@@ -193,6 +212,10 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
     arguments: Arguments | None = None
     upstream: AnyStep | AnyBlock | None = None
     where: str = ""
+    waits_for: tuple[AnyStep, ...] = ()
+    replaces: AnyStep | None = None
+    flow: SubFlow | None = None
+    origin: Origin = field(init=False, repr=False, default_factory=lambda: _origin())
 
     @property
     def __name__(self) -> str:
@@ -226,6 +249,28 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
             {name: _snapshot(value, self.name) for name, value in kwargs.items()},
         )
         return _drawn(replace(self, arguments=arguments, where=_caller()), self)
+
+    @property
+    def result(self) -> R_co:
+        """Stands for the result of the chain, as an argument of a step.
+
+        It can be passed to a step or a flow, also inside a list or a dict, and refuses anything else, since there is no
+        value while the flow is drawn. Raises FlowError outside of a flow, and for a step that was not started.
+        """
+        if _DRAWING.get() is None or self.origin.drawing is not _DRAWING.get() or not self._is_begun():
+            raise AttributeError("result")  # for `_refuse_attribute`, which says why
+        result: Any = ChainResult(self, self._text)
+        return result  # type: ignore[no-any-return]  # the placeholder of an R_co
+
+    def after(self, *chains: StepNode[..., object]) -> StepNode[P, R_co]:
+        """Run the step at the end of this chain when those chains have ended.
+
+        It reads nothing of them. Raises FlowError for anything but chains of this flow.
+        """
+        for chain in chains:
+            _check_awaited(chain, self)
+        later = replace(self, waits_for=(*self.waits_for, *chains), replaces=self, where=self.where or _caller())
+        return _drawn(later, self, *chains)
 
     def next[T, U](self: StepNode[P, T], step: Takes[T, U]) -> StepNode[[], U]:
         """Run ``step`` on this step's result.
@@ -268,14 +313,25 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         )
 
     def _is_begun(self) -> bool:
-        return self.arguments is not None or self.upstream is not None
+        return self.arguments is not None or self.upstream is not None or self.waits_for != ()
 
     def _function(self) -> str:
         return self.name
 
     def _text(self) -> str:
-        call = f"{self.name}()" if self.arguments is not None else self.name
-        return call if self.upstream is None else f"{self.upstream}.{_verb(self.upstream)}({call})"
+        return _chain_text(self)
+
+    def _no_result(self) -> NoAttributeError:
+        if not self._is_begun():
+            return NoAttributeError(
+                f"{self.name} has no result: it is a step that was not started. Call it: {self.name}(…).result."
+            )
+        if _DRAWING.get() is None:
+            return NoAttributeError(
+                f"{self._text()}.result stands for a result in the body of a flow only. In a test, call the step's "
+                f"function: {self._function()}.fn(…)."
+            )
+        return NoAttributeError(_foreign(self))
 
     def __repr__(self) -> str:
         return f"<step {self._text()}>"
@@ -294,6 +350,7 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
     inner_steps: tuple[AnyStep, ...]
     joined: tuple[str, ...]
     options: MapOptions = field(default_factory=MapOptions)
+    origin: Origin = field(init=False, repr=False, default_factory=lambda: _origin())
 
     def next[T, U](self: MapBlock[T], step: Takes[T, U]) -> MapBlock[U]:
         """Run ``step`` on the result of each item.
@@ -327,11 +384,13 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         return self.inner_steps[-1].name
 
     def _text(self) -> str:
-        inner = "".join(
-            f".{verb}({step.name}{'()' if step.arguments is not None else ''})"
-            for verb, step in zip(self.joined, self.inner_steps, strict=True)
+        return _chain_text(self)
+
+    def _no_result(self) -> NoAttributeError:
+        return NoAttributeError(
+            f"{self._text()} has no result: it is an open map block, with a result for each item. Close it with "
+            ".agg(step), whose step gets the list of results."
         )
-        return f"{self.source}{inner}"
 
     def __repr__(self) -> str:
         return f"<map block {self._text()}>"
@@ -345,16 +404,41 @@ class Drawing:
     chains: list[Chain] = field(default_factory=list)
     used: list[object] = field(default_factory=list)
 
-    def dropped(self, head: object) -> list[Chain]:
-        """Return the chains that lead nowhere, of which none is ``head``.
+    def dropped(self, heads: Iterable[object]) -> list[Chain]:
+        """Return the chains that lead nowhere, of which none is among ``heads``.
 
-        ``head`` is what the flow returned.
+        ``heads``: what the flow returned.
         """
-        used = {id(value) for value in (*self.used, head)}
+        used = {id(value) for value in (*self.used, *heads)}
         return [chain for chain in self.chains if id(chain) not in used]
 
 
 _DRAWING: ContextVar[Drawing | None] = ContextVar("lokki_drawing", default=None)
+
+
+_NUMBERS = count()
+"""Numbers chains in the order in which they are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a chain comes from.
+
+    * ``drawing``: of the flow in whose body it was made; None outside of flows.
+    * ``number``: greater than those of all chains that were there before.
+    """
+
+    drawing: Drawing | None
+    number: int
+
+
+def _origin() -> Origin:
+    return Origin(_DRAWING.get(), next(_NUMBERS))
+
+
+def is_drawing() -> bool:
+    """Tell whether the body of a flow runs now."""
+    return _DRAWING.get() is not None
 
 
 @contextmanager
@@ -385,16 +469,29 @@ def _drawn[C: Chain](chain: C, *used: object) -> C:
     return chain
 
 
+def _use(chain: Chain) -> None:
+    current = _DRAWING.get()
+    if current is not None:
+        current.used.append(chain)
+
+
 def _snapshot(value: object, step: str) -> object:
     """Copy the lists and dicts of an argument.
 
-    A step keeps what it was called with, though they may change later.
+    A step keeps what it was called with, though they may change later. The chains whose results are in it are used.
     """
     if isinstance(value, StepNode | MapBlock):
+        result = f" To pass its result, write {value}.result." if isinstance(value, StepNode) and is_drawing() else ""
         raise FlowError(
             f"{step}() was called with {value}, which has no value while the flow is drawn. "
-            f"Chain them instead: {value}.{_verb(value)}({step})."
+            f"Chain them instead: {value}.{_verb(value)}({step}).{result}"
         )
+    if isinstance(value, ChainResult):
+        chain = awaited_chain(value)
+        assert isinstance(chain, StepNode)
+        _check_own(chain)
+        _use(chain)
+        return value
     try:
         if type(value) is list:
             return [_snapshot(member, step) for member in value]
@@ -405,6 +502,32 @@ def _snapshot(value: object, step: str) -> object:
     except RecursionError:
         raise FlowError(f"{step}() was called with a {type(value).__name__} that contains itself.") from None
     return value
+
+
+def _check_own(chain: Chain) -> None:
+    """Refuse a chain that was made while another flow was drawn."""
+    if chain.origin.drawing is not None and chain.origin.drawing is not _DRAWING.get():
+        raise FlowError(_foreign(chain))
+
+
+def _foreign(chain: Chain) -> str:
+    made = f"while the flow {chain.origin.drawing.flow}() was drawn" if chain.origin.drawing else "outside of any flow"
+    return (
+        f"{chain} was made {made}, so its result cannot be used here. Make the chain in the flow that uses it, or pass "
+        "its .result to the flow as an argument."
+    )
+
+
+def _check_awaited(chain: object, waiting: AnyStep) -> None:
+    if isinstance(chain, MapBlock):
+        raise FlowError(f"{waiting} cannot wait for {chain}, an open map block. Close it with .agg(step) first.")
+    if isinstance(chain, ChainResult):
+        raise FlowError(f"{waiting}.after() takes chains, and no results: leave .result out.")
+    if not isinstance(chain, StepNode):
+        raise FlowError(f"{waiting}.after() takes chains, but {_name(chain)} is not one.")
+    if not chain._is_begun():
+        raise FlowError(f"{waiting} cannot wait for {chain}, a step that was not started. Call it: {chain}(…).")
+    _check_own(chain)
 
 
 def _append[U](upstream: Chain, step: Takes[Never, U], verb: str) -> StepNode[[], U]:
@@ -423,11 +546,14 @@ def _extend[U](block: AnyBlock, step: Takes[Never, U], verb: str, options: MapOp
     return _drawn(MapBlock(block.source, inner_steps, (*block.joined, verb), block.options), block, step)
 
 
-def _single_step(step: object, verb: str, upstream: object) -> AnyStep:
+def _single_step(step: object, verb: str, upstream: Chain) -> AnyStep:
     """Return ``step`` as a step that is not chained to anything yet.
 
-    Raises FlowError for anything else.
+    Raises FlowError for anything else, and for an ``upstream`` of another flow's drawing.
     """
+    _check_own(upstream)
+    if isinstance(step, SubFlow):
+        return step.as_step()
     if isinstance(step, MapBlock):
         raise FlowError(
             f"Nested .map() is not supported: {upstream}.{verb}() takes one step, but {step} is a map block. "
@@ -441,6 +567,31 @@ def _single_step(step: object, verb: str, upstream: object) -> AnyStep:
             f"{upstream}.{verb}() takes one step, but {step} is a chain. Add its steps one after another with .next()."
         )
     return step
+
+
+def _chain_text(chain: Chain) -> str:
+    """Write a chain as the user did.
+
+    It walks up the chain in a loop, since that may be long.
+    """
+    texts: list[str] = []
+    current: Chain | None = chain
+    while current is not None:
+        if isinstance(current, MapBlock):
+            inner = (
+                f".{verb}({_call_text(step)})" for verb, step in zip(current.joined, current.inner_steps, strict=True)
+            )
+            texts.append("".join(inner))
+            current = current.source
+        else:
+            call, upstream = _call_text(current), current.upstream
+            texts.append(call if upstream is None else f".{_verb(upstream)}({call})")
+            current = upstream
+    return "".join(reversed(texts))
+
+
+def _call_text(step: AnyStep) -> str:
+    return f"{step.name}()" if step.arguments is not None else step.name
 
 
 def _verb(upstream: Chain) -> str:

@@ -12,6 +12,7 @@ from lokki.base.access import Permission
 from lokki.base.failures import users_place
 from lokki.base.naming import check_step_name, flow_name
 from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
+from lokki.base.placeholders import ChainResult
 from lokki.chain import Chain, Drawing, MapBlock, StepNode, drawing
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
@@ -247,9 +248,8 @@ class Flow[**P, R = Any]:
         placeholders = [Param(param.name, param.annotation) for param in params]
         with drawing(self.fn.__name__) as drawn:
             head = _call(self.fn, placeholders)
-        _check_head(self.fn.__name__, head, drawn)
-        assert isinstance(head, StepNode | MapBlock)
-        graph = FlowGraph(self.name, head, params, self.options, inspect.cleandoc(self.__doc__ or ""), self)
+        heads = _check_head(self.fn.__name__, head, drawn)
+        graph = FlowGraph(self.name, heads, params, self.options, inspect.cleandoc(self.__doc__ or ""), self)
         lower(graph)  # finds arguments that cannot travel, here and not in the middle of a run
         return graph
 
@@ -328,18 +328,19 @@ def _placed(place: str, text: str) -> FlowError:
     return error
 
 
-def _check_head(name: str, head: object, drawn: Drawing) -> None:
-    if head is None:
-        raise FlowError(
-            f"the flow {name}() returned None. "
-            "Return the chain, such as: return get_birds().map(flap_bird).agg(join_birds)"
-        )
-    if not isinstance(head, StepNode | MapBlock):
-        raise FlowError(
-            f"the flow {name}() returned {head!r}, which is no chain of steps. "
-            "Return the chain, such as: return get_birds().map(flap_bird).agg(join_birds)"
-        )
-    dropped = drawn.dropped(head)
+def _check_head(name: str, head: object, drawn: Drawing) -> Chain | tuple[Chain, ...]:
+    """Return what a body returned, which is a chain or a tuple of chains.
+
+    Raises FlowError for anything else, and for chains that are no part of it.
+    """
+    heads = head if isinstance(head, tuple) and head else (head,)
+    for chain in heads:
+        if not isinstance(chain, StepNode | MapBlock):
+            raise FlowError(
+                f"the flow {name}() returned {_returned_text(head)}. "
+                "Return the chain, such as: return get_birds().map(flap_bird).agg(join_birds)"
+            )
+    dropped = drawn.dropped(heads)
     if dropped:
         lost = dropped[-1]
         where = lost.where if isinstance(lost, StepNode) else lost.inner_steps[-1].where
@@ -348,3 +349,14 @@ def _check_head(name: str, head: object, drawn: Drawing) -> None:
             f"{lost} was started and dropped: it is not part of what {name}() returns, so it would never run. "
             "Chaining returns a new chain: use its result.",
         )
+    return heads if isinstance(head, tuple) else heads[0]
+
+
+def _returned_text(head: object) -> str:
+    if head is None:
+        return "None"
+    if isinstance(head, ChainResult):
+        return f"{head!r}, which is no chain of steps: leave .result out"
+    if isinstance(head, list) and any(isinstance(member, StepNode) for member in head):
+        return "a list. To get several results, return a tuple of chains"
+    return f"{head!r}, which is no chain of steps"

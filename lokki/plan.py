@@ -7,22 +7,20 @@ whatever shows a run all follow it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, repeat
 
 import msgspec
 
 from lokki.base import signatures
-from lokki.base.convert import ChangeError, ConversionError, from_json, parameter_json, to_json
+from lokki.base.convert import ChangeError, ConversionError, from_json, parameter_json
 from lokki.base.options import FlowOptions
 from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.errors import FlowError, ParameterError
-from lokki.graph import FlowGraph, FlowParameter, MapCloseEntry, MapOpenEntry, Param, TaskEntry, parameter_name
-from lokki.plans.operations import MAP, Argument, Block, Call, FanOut, Op, block_lines, calls_in, fan_outs_in
-from lokki.plans.templates import Item, Output, ParamRef, Reads, Results, Template
+from lokki.graph import FlowGraph, FlowParameter
+from lokki.plans.operations import Block, Call, FanOut, block_lines, calls_in, fan_outs_in
+from lokki.plans.templates import Output
 
 PARAMETERS_BYTES = 180_000
 """Most bytes of a run's parameters as JSON.
@@ -89,21 +87,11 @@ class Plan:
 def lower(graph: FlowGraph) -> Plan:
     """Turn a resolved flow into its plan.
 
-    Raises FlowError for an argument or a default that cannot travel as JSON, naming step, parameter and type.
+    Raises FlowError for a default that cannot travel as JSON, naming parameter and type.
     """
     _check_defaults(graph)
-    ops: list[Op] = []
-    reads: Reads = None
-    sources = {entry.source_id for entry in graph.entries if isinstance(entry, MapOpenEntry)}
-    for entry in graph.entries:
-        match entry:
-            case TaskEntry(node, step_id) | MapCloseEntry(node, step_id):
-                ops.append(Call(step_id, node.name, _arguments(node, reads), reads, step_id in sources))
-                reads = Output(step_id)
-            case MapOpenEntry(source_id=source):
-                ops.append(FanOut(f"{source}{MAP}", source, _body(entry), entry.options))
-                reads = Results(f"{source}{MAP}")
-    return Plan(graph.name, graph.params, tuple(ops), graph.options, {step.name: step for step in graph.steps})
+    steps = {step.name: step for step in graph.steps}
+    return Plan(graph.name, graph.params, graph.block, graph.options, steps, graph.returns)
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -196,72 +184,3 @@ def _check_defaults(graph: FlowGraph) -> None:
                 parameter_json(param.default, param.annotation)
             except ConversionError as error:
                 raise FlowError(f"the default of {graph.name}'s parameter {param.name!r} is {error}.") from None
-
-
-def _body(entry: MapOpenEntry) -> Block:
-    calls: list[Call] = []
-    reads: Reads = Item()
-    for step, step_id in zip(entry.inner_steps, entry.inner_ids, strict=True):
-        calls.append(Call(step_id, step.name, _arguments(step, reads), reads))
-        reads = Output(step_id)
-    return tuple(calls)
-
-
-def _arguments(step: AnyStep, reads: Reads) -> tuple[Argument, ...]:
-    """Turn the arguments that a step was called with into templates."""
-    if step.arguments is None:
-        return ()
-    parameters = list(signatures.signature(step.fn).parameters.values())
-    positional = _positional(parameters, skipped=0 if reads is None else 1)
-    hints = signatures.hints(step.fn)
-    arguments = []
-    for value in step.arguments.args:
-        name, variadic = next(positional)
-        arguments.append(Argument(name, _template(step, name, value, hints), variadic=variadic))
-    catch_all = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
-    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    for keyword, value in step.arguments.kwargs.items():
-        name = keyword if keyword in names else catch_all
-        arguments.append(Argument(name, _template(step, name, value, hints), keyword))
-    return tuple(arguments)
-
-
-def _positional(parameters: list[inspect.Parameter], skipped: int) -> Iterator[tuple[str, bool]]:
-    """Yield the parameters of arguments by position, and which are variadic.
-
-    A decorator may add arguments by position that are for no parameter in particular: they get no name.
-    """
-    names = [(p.name, False) for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
-    return chain(names[skipped:], repeat((rest, True)))
-
-
-def _template(step: AnyStep, name: str, value: object, hints: dict[str, object]) -> Template:
-    try:
-        return _convert(value, hints.get(name, signatures.UNKNOWN))
-    except ConversionError as error:
-        raise FlowError(f"{step.where}: the argument {name!r} of {step.name}() is {error}.") from None
-
-
-def _convert(value: object, annotation: object) -> Template:
-    if isinstance(value, Param):
-        return ParamRef(parameter_name(value))
-    if type(value) in (list, tuple) and _has_placeholder(value):
-        return [_convert(member, signatures.member(annotation)) for member in value]  # type: ignore[attr-defined]
-    if type(value) is dict and _has_placeholder(value):
-        if not all(type(name) is str for name in value):
-            raise ConversionError(f"{value!r}; in a dict with parameters of the flow, keys must be strings")
-        return {name: _convert(member, signatures.member(annotation)) for name, member in value.items()}
-    return _as_template(to_json(value, annotation))
-
-
-def _as_template(value: Json) -> Template:
-    return value  # type: ignore[return-value]  # JSON is a template without places; list is invariant
-
-
-def _has_placeholder(value: object) -> bool:
-    if isinstance(value, Param):
-        return True
-    if isinstance(value, dict):
-        return any(_has_placeholder(member) for member in value.values())
-    return isinstance(value, list | tuple) and any(_has_placeholder(member) for member in value)

@@ -1,11 +1,15 @@
 """The operations of a flow as data: what runs in which order, side by side or instead of others, and who reads what.
 
-`lokki.plan` lowers a drawn flow into them. Local run, builder, handler, and all that shows a run follow them, and none
-of them asks the user's code again what the flow looks like.
+`lokki.graph` makes them of a drawn flow, and `lokki.plan` holds them. Local run, builder, handler, and all that shows a
+run follow them, and none of them asks the user's code again what the flow looks like.
 
 ============  ==================================================================================================
-`operations`  calls, map blocks, forks and switches, and the walks over them: what is read, what is given
 `templates`   the arguments of a call: JSON with places for parameters of the flow and for values of the run
+`operations`  calls, map blocks, forks and switches, and the walks over them: what is read, what is given
+`resolving`   from chains to their operations, in the order in which they were drawn, with ids
+`fitting`     whether the steps take what comes to them, by their annotations
+`arguments`   what a step was called with in the flow, as templates
+`arranging`   what is independent goes side by side
 ============  ==================================================================================================
 
 A plan is a block: operations that run one after another. A `Fork` holds blocks that run side by side, a `Switch` holds

@@ -263,7 +263,7 @@ def test_the_text_of_a_chain_is_no_value_of_a_flow() -> None:
     ("name", "hint"),
     [
         ("append", "Use the value inside the next step, which gets it."),
-        ("result", "Use the value inside the next step, which gets it."),
+        ("results", "Did you mean .result?"),
         ("mapp", "Did you mean .map?"),
         ("nxt", "Did you mean .next?"),
     ],

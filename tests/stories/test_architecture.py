@@ -18,9 +18,9 @@ LAYERS = {
     "lokki.errors": 0,
     "lokki.base*": 0,  # values, names and checks that know nothing of flows
     "lokki.chain": 1,
-    "lokki.graph": 1,  # what the user drew
+    "lokki.graph": 1,
+    "lokki.plans*": 1,  # what the user drew, and its operations
     "lokki.plan": 2,
-    "lokki.plans*": 2,
     "lokki.plan_json": 2,
     "lokki.decorators": 2,
     "lokki.config": 2,  # what is to be run
