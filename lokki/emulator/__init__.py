@@ -6,8 +6,9 @@ that a build wrote, in stages:
 1. `session` makes the run's folder and its record, as for a local run, and reports the run from start to end.
 2. `template` reads the bundle: the template's functions, the state machine, and the packages, which it unpacks.
 3. `run.Emulation` starts what stands for AWS, and ends all of it: `scratch` (a folder that is gone afterwards,
-   however that comes about, by its `reaper`), `s3` (a server for the data) and `functions` (a process for each
-   execution environment).
+   however that comes about, by its `reaper`), `s3` (a server for the data, and for all that steps ask of AWS, which
+   `iam` holds against their roles) and `functions` (a process for each execution environment). `secret_store` puts
+   the values of secrets there.
 4. `states` interprets the state machine. It invokes functions and reads and writes objects through protocols alone.
 5. Each event of the history goes to `history.jsonl` and to `translation`, which turns it into lokki's own events. So
    a run is shown, reported and read like a local one. `run_files` has the names of what stays in the run's folder.

@@ -20,6 +20,7 @@ from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, Surroundings
 from lokki.emulator.functions.sandbox import make_sandbox
 from lokki.emulator.functions.throttling import ThrottledFunctions
+from lokki.emulator.iam.checking import Roles
 from lokki.emulator.run_files import DEFINITION, FUNCTION_LOGS, HISTORY, OBJECTS, SNAPSHOT
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.s3.faults import S3Faults
@@ -60,6 +61,7 @@ class EmulationOptions:
     * ``images``: for packages that are images, what is in their /var/task.
     * ``account_concurrency``: how many invocations Lambda takes at one time; more are throttled. None: as many as come.
     * ``shared``: folders of this machine that functions see.
+    * ``permissive``: what roles do not allow is noted and let through.
     * ``note``: gets what a user should know before the run.
     """
 
@@ -69,6 +71,7 @@ class EmulationOptions:
     images: Mapping[str, Path] | None = None
     account_concurrency: int | None = None
     shared: Sequence[Path] = ()
+    permissive: bool = False
     note: Callable[[str], None] = _note_nothing
 
     @property
@@ -108,7 +111,9 @@ class Emulation:
             code.mkdir()
             self.built = read_bundle(self._bundle, code, self._options.images)
             objects = self._folder / OBJECTS
-            self.s3 = cleanup.enter_context(S3Server(self.built.bucket, self._s3_faults(), objects, secret))
+            self.s3 = cleanup.enter_context(
+                S3Server(self.built.bucket, self._s3_faults(), objects, secret, self._roles())
+            )
             put_secrets(self.built.functions, self.s3)
             LocalStore(self._folder).write(DEFINITION, [(self._bundle / DEFINITION).read_bytes()])
             self._history = cleanup.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
@@ -181,6 +186,10 @@ class Emulation:
         delay = _COLD_START if self._options.slow_start else 0.0
         surroundings = Surroundings(sandbox, temporary, self.s3.variables("function"), self._log, delay)
         return LambdaFunctions(self.built.functions, surroundings, self._options.workers * 2, self.stop)
+
+    def _roles(self) -> Roles:
+        by_key = {spec.name: spec.role for spec in self.built.functions if spec.role is not None}
+        return Roles(by_key, self._options.permissive)
 
     def _s3_faults(self) -> S3Faults:
         seed = self._options.chaos

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lokki.base.values import Json
+from lokki.builder.names import DeployedFunction, deployed_functions, function_suffixes
+from lokki.emulator.iam.suggestions import advice, lines_by_step
 from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.run_files import emulated_name
 from lokki.engine.causes import RunTranslator, reported_failure
@@ -33,12 +35,14 @@ class Session:
     * ``bundle``: the folder that was built.
     * ``emit``: gets lokki's events.
     * ``root``: where run folders are made.
+    * ``suggest``: gets the permissions that steps lack, as lines by step, instead of the run's error.
     """
 
     bundle: Path
     emit: Callable[[Event], None]
     options: EmulationOptions
     root: Path = Path(".lokki")
+    suggest: Callable[[Mapping[str, Sequence[str]]], None] | None = None
 
     def run(
         self, graph: FlowGraph, params: Mapping[str, object], run_id: str | None = None, *, plan: Plan | None = None
@@ -100,7 +104,8 @@ class Session:
     ) -> object:
         """Report a run from start to end, and keep its record."""
         start = time.monotonic()
-        listener = _Listener(self.emit, RunTranslator(plan, package_locator(file_of(graph))))
+        functions = tuple(deployed_functions(graph.steps))
+        listener = _Listener(self.emit, RunTranslator(plan, package_locator(file_of(graph))), functions)
         with self._runs.locked(record.run_id):
             folder = self._runs.folder / record.run_id
             listener(RunStarted(plan.flow, record.run_id, params, redriven, str(folder)))
@@ -142,18 +147,36 @@ class Session:
             except KeyboardInterrupt:
                 emulation.keep(execution)
                 raise
+            lacking = _lacking(emulation, listener.functions)
+            if self.suggest is not None:
+                self.suggest(lacking)
             if outcome.status != "SUCCEEDED":
                 emulation.keep(execution)
                 # Raised in here, so that the emulation knows of it: what ends badly besides must not hide it.
                 cause = reported_failure("", outcome.error, outcome.cause)
-                raise RunError(listener.translator.why(cause.summary))
+                why = listener.translator.why(cause.summary)
+                raise RunError(why if self.suggest is not None else f"{why}{advice(lacking)}")
             return emulation.result(outcome)
 
 
-class _Listener:
-    """Hands events on in the words of a local run; for any thread."""
+def _lacking(emulation: Emulation, functions: Sequence[DeployedFunction]) -> dict[str, list[str]]:
+    """Return the permissions that steps lacked, as lines by step."""
+    name = emulation.built.name
+    suffixes = function_suffixes(name, [function.name for function in functions])
+    steps = {f"{name}-{suffixes[function.name]}": function.step.name for function in functions}
+    return lines_by_step(emulation.s3.missing_permissions(), steps)
 
-    def __init__(self, emit: Callable[[Event], None], translator: RunTranslator) -> None:
+
+class _Listener:
+    """Hands events on in the words of a local run; for any thread.
+
+    ``functions``: those of the flow.
+    """
+
+    def __init__(
+        self, emit: Callable[[Event], None], translator: RunTranslator, functions: Sequence[DeployedFunction]
+    ) -> None:
+        self.functions = functions
         self.translator = translator
         self._emit = emit
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ import yaml
 from lokki.base.quotas import DEFINITION_BYTES, LEAST_DISK
 from lokki.base.values import Json
 from lokki.emulator.functions.process import FunctionSpec
+from lokki.emulator.iam.checking import Role
+from lokki.emulator.iam.policies import PolicyStatement
 from lokki.emulator.states.definition import StateMachine, check_expressions, read_definition
 from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.fields import Fields
@@ -42,7 +44,7 @@ _READ = (
 )  # fmt: skip
 """Properties of functions that the emulator follows; ``Code`` is one more."""
 
-_IGNORED = ("Description", "KmsKeyArn", "LoggingConfig", "Role", "SnapStart", "Tags", "TracingConfig")
+_IGNORED = ("Description", "KmsKeyArn", "LoggingConfig", "SnapStart", "Tags", "TracingConfig")
 """Properties of functions that change nothing here."""
 
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -162,6 +164,14 @@ class Stack:
         """Return the properties of all resources of a type, unresolved."""
         return [resource.inside("Properties") for resource in self._resources.values() if resource.text("Type") == kind]
 
+    def properties(self, name: str) -> Fields | None:
+        """Return the properties of a resource, unresolved.
+
+        None where it has none.
+        """
+        resource = self._resources.get(name)
+        return resource.inside("Properties") if resource is not None and "Properties" in resource else None
+
     def resolved(self, properties: Mapping[str, Json]) -> dict[str, Json]:
         """Return properties with their references resolved."""
         return {name: self.resolve(value) for name, value in properties.items()}
@@ -229,6 +239,7 @@ def _read_function(stack: Stack, fields: Fields, packages: _Packages) -> Functio
     name = str(stack.resolve(fields.value("FunctionName")))
     properties = stack.resolved({key: fields.value(key) for key in _READ if key in fields})
     code = fields.inside("Code")
+    role = _read_role(stack, fields.value("Role")) if "Role" in fields else None
     fields.ignore(_IGNORED)
     if unknown := fields.unread:
         raise EmulatorError(f"template.yaml: the function {name}: the emulator does not know {unknown[0]}.")
@@ -253,7 +264,46 @@ def _read_function(stack: Stack, fields: Fields, packages: _Packages) -> Functio
         {key: str(value) for key, value in function.environment.variables.items()},
         _FIRST,
         function.ephemeral_storage.size,
+        role,
     )
+
+
+def _read_role(stack: Stack, value: Json) -> Role | None:
+    """Read the role of a function, None where it is not of this template."""
+    match value:
+        case {"Fn::GetAtt": [str(name), "Arn"]} if (role := stack.properties(name)) is not None:
+            statements = [
+                statement
+                for policy in (*role.objects("Policies"), *_managed_policies(stack, role))
+                for statement in policy.inside("PolicyDocument").objects("Statement")
+            ]
+            return Role(name, tuple(_read_statement(stack, fields) for fields in statements))
+    return None
+
+
+def _managed_policies(stack: Stack, role: Fields) -> Iterator[Fields]:
+    references = role.value("ManagedPolicyArns") if "ManagedPolicyArns" in role else []
+    for reference in references if isinstance(references, list) else []:
+        policy = stack.properties(str(reference.get("Ref"))) if isinstance(reference, dict) else None
+        if policy is not None:
+            yield policy
+
+
+def _read_statement(stack: Stack, fields: Fields) -> PolicyStatement:
+    """Read an Allow statement, of which lokki's roles consist."""
+    if fields.text("Effect") != "Allow":
+        raise EmulatorError(f"{fields.where}: the emulator knows the Effect Allow only.")
+    patterns: dict[str, tuple[str, ...]] = {}
+    for operator, keys in (fields.mapping("Condition") if "Condition" in fields else {}).items():
+        if operator != "StringLike" or not isinstance(keys, dict):
+            raise EmulatorError(f"{fields.where}: the emulator does not know the condition {operator}.")
+        patterns |= {key: _texts(stack.resolve(value)) for key, value in keys.items()}
+    actions, resources = (_texts(stack.resolve(fields.value(name))) for name in ("Action", "Resource"))
+    return PolicyStatement(actions, resources, patterns)
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
 def _check_machine(function: _Function) -> None:

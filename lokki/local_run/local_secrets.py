@@ -17,7 +17,7 @@ def secrets_of(steps: Iterable[AnyStep]) -> Iterator[None]:
 
     Worker processes inherit them. Raises RunError for a value that cannot be had.
     """
-    values = secret_values(sources_of(steps), os.environ)
+    values = secret_values(secret_sources(steps), os.environ)
     additions = values.keys() - os.environ.keys()
     os.environ.update({name: values[name] for name in additions})
     try:
@@ -27,7 +27,7 @@ def secrets_of(steps: Iterable[AnyStep]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def sources_of(steps: Iterable[AnyStep]) -> dict[str, str]:
+def secret_sources(steps: Iterable[AnyStep]) -> dict[str, str]:
     """Return where the values of all secrets are, by variable.
 
     Raises RunError where two steps want different ones in a variable that is not set.

@@ -53,7 +53,7 @@ class SecretValues:
     def _fetch_all(self) -> None:
         for variable, source in self._sources.items():
             try:
-                self._environ[variable] = fetch(source, self._environ)
+                self._environ[variable] = fetch_secret(source, self._environ)
             except ConfigError:
                 raise
             except AwsCallError as error:
@@ -64,7 +64,7 @@ class SecretValues:
         self._read = time.monotonic()
 
 
-def fetch(source: str, environ: MutableMapping[str, str]) -> str:
+def fetch_secret(source: str, environ: MutableMapping[str, str]) -> str:
     """Return the value of a secret.
 
     Raises AwsCallError, and ValueError for one that is no text.

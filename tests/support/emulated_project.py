@@ -19,7 +19,7 @@ import os
 import sys
 import time
 
-from lokki import Retry, flow, main, step
+from lokki import Read, Retry, Write, flow, main, step
 
 
 @step
@@ -100,7 +100,7 @@ def slow(number: int) -> int:
     return number
 
 
-@step
+@step(permissions=[Write("s3://my-artifacts/birds/")])
 def put(text: str) -> str:
     import boto3  # Lambda's Python has it
 
@@ -109,7 +109,7 @@ def put(text: str) -> str:
     return text
 
 
-@step
+@step(permissions=[Read("s3://my-artifacts/birds/")])
 def get(text: str) -> list[str]:
     import boto3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +60,7 @@ class EmulateOptions:
     slow_start: bool = False
     chaos: str | None = None
     account_concurrency: int | None = None
+    suggest_permissions: bool = False
 
 
 def emulate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
@@ -89,6 +90,11 @@ def _own_options() -> list[click.Parameter]:
             metavar="SEED",
             help="Throttle, crash and double invocations and let S3 refuse and be late, as the seed says.",
         ),
+        click.Option(
+            ["--suggest-permissions"],
+            is_flag=True,
+            help="Let steps do what their roles do not allow, and say at the end which permissions they lack.",
+        ),
     ]
 
 
@@ -115,21 +121,43 @@ def emulate_flow(request: RunRequest, options: EmulateOptions, output: OutputOpt
         return f'read it with lokki.local("{request.graph.name}").run("{recorder.report.run_id}").result()'
 
     words = LastWords(output, streams, NextCommands(resume, retrieve))
+    lacking: dict[str, Sequence[str]] = {}
     try:
         with closing(recorder), interruptible():
-            result = _result(request.graph, request.params, options, output, recorder)
+            result = _result(request.graph, request.params, options, output, recorder, lacking)
     except KeyboardInterrupt:
         return words.interrupted()
     except ParameterError:
         raise
     except LokkiError as error:
-        return words.failed(str(error), recorder.report, error)
-    return words.finished(result)
+        code = words.failed(str(error), recorder.report, error)
+    else:
+        code = words.finished(result)
+    if options.suggest_permissions:
+        _say_suggestions(words, lacking)
+    return code
+
+
+def _say_suggestions(words: LastWords, lacking: Mapping[str, Sequence[str]]) -> None:
+    for step, lines in lacking.items():
+        listed = "".join(f"\n    {line}," for line in lines)
+        words.say(f"{step}(): permissions=[{listed}\n]", "permissions", step=step, permissions="\n".join(lines))
+    if not lacking:
+        words.say("no step lacks a permission for what it did", "permissions")
 
 
 def _result(
-    graph: FlowGraph, params: Mapping[str, object], options: EmulateOptions, output: OutputOptions, recorder: Recorder
+    graph: FlowGraph,
+    params: Mapping[str, object],
+    options: EmulateOptions,
+    output: OutputOptions,
+    recorder: Recorder,
+    lacking: dict[str, Sequence[str]],
 ) -> object:
+    """Build and run the flow.
+
+    ``lacking``: gets the permissions that steps lack, where they are asked for.
+    """
     try:
         # Only here: the libraries of the extra take a second to import, and may be missing.
         from lokki.emulator.run import EmulationOptions
@@ -155,9 +183,15 @@ def _result(
     concurrency = options.account_concurrency
     workers = options.workers or _workers(concurrency)
     settings = EmulationOptions(
-        workers, options.chaos, options.slow_start, account_concurrency=concurrency, note=report
+        workers,
+        options.chaos,
+        options.slow_start,
+        account_concurrency=concurrency,
+        permissive=options.suggest_permissions,
+        note=report,
     )
-    session = Session(Path(config.build_dir), recorder, settings)
+    suggest = lacking.update if options.suggest_permissions else None
+    session = Session(Path(config.build_dir), recorder, settings, suggest=suggest)
     if options.resume is not None:
         return session.resume(graph, options.resume or None, plan=compiled.plan)
     return session.run(graph, params, options.run_id, plan=compiled.plan)

@@ -30,6 +30,7 @@ from lokki.base.quotas import FUNCTION_PAYLOAD_BYTES, LEAST_DISK
 from lokki.emulator.functions.connections import belongs_to
 from lokki.emulator.functions.runtime_api import InvocationEvent, RuntimeApi
 from lokki.emulator.functions.sandbox import Sandbox
+from lokki.emulator.iam.checking import Role
 from lokki.emulator.states.services import ACCOUNT, REGION, Caller, FunctionReply
 
 INIT_SECONDS = 10.0
@@ -49,6 +50,7 @@ class FunctionSpec:
 
     * ``folder``: its unpacked code.
     * ``timeout``: seconds; ``memory``: MB; ``disk``: MB of /tmp.
+    * ``role``: what it may do; None where that is not known.
     * ``version``: the number of a published version; without it the function is ``$LATEST``.
     """
 
@@ -60,6 +62,7 @@ class FunctionSpec:
     environment: Mapping[str, str]
     version: str = ""
     disk: int = LEAST_DISK
+    role: Role | None = None
 
     @property
     def arn(self) -> str:

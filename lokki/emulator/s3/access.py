@@ -11,9 +11,11 @@ import hmac
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
+from lokki.emulator.iam.checking import Roles
 from lokki.emulator.s3.faults import S3Faults
 
 LOG_PATH = "/lokki-emulator/requests"
+MISSING_PATH = "/lokki-emulator/missing-permissions"
 TOKEN_HEADER = "X-Amz-Security-Token"
 
 
@@ -21,13 +23,15 @@ TOKEN_HEADER = "X-Amz-Security-Token"
 class ServerOptions:
     """What the server's process gets at its start.
 
-    ``objects``: the folder that gets all objects at its end, or "".
+    * ``objects``: the folder that gets all objects at its end, or "".
+    * ``roles``: of the functions.
     """
 
     bucket: str
     token: str
     faults: S3Faults = field(default_factory=S3Faults)
     objects: str = ""
+    roles: Roles = field(default_factory=Roles)
 
 
 def sent_token(header: str | None, query: str) -> str:

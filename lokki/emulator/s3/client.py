@@ -9,13 +9,16 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from lokki.base.values import Stored
-from lokki.emulator.s3.access import LOG_PATH, TOKEN_HEADER, ServerOptions
+from lokki.emulator.iam.checking import Missing, Roles
+from lokki.emulator.s3.access import LOG_PATH, MISSING_PATH, TOKEN_HEADER, ServerOptions
 from lokki.emulator.s3.faults import S3Faults
 from lokki.emulator.scratch import Secret
 from lokki.emulator.states.services import REGION
@@ -48,12 +51,18 @@ class S3Server:
     """
 
     def __init__(
-        self, bucket: str, faults: S3Faults | None = None, objects: Path | None = None, secret: Secret | None = None
+        self,
+        bucket: str,
+        faults: S3Faults | None = None,
+        objects: Path | None = None,
+        secret: Secret | None = None,
+        roles: Roles | None = None,
     ) -> None:
         self.bucket = bucket
         self._secret = secret or Secret.new()
         self._objects = objects
         self._faults = faults or S3Faults()
+        self._roles = roles or Roles()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._store: S3Store | None = None
@@ -70,9 +79,9 @@ class S3Server:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(_is_for_libraries, sys.path))},
         )
         # Not by its command line, which everybody on this machine can read.
-        options = ServerOptions(self.bucket, self._secret.token, self._faults, objects)
+        options = ServerOptions(self.bucket, self._secret.token, self._faults, objects, self._roles)
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(options)).encode() + b"\n")
+        self._process.stdin.write(msgspec.json.encode(options) + b"\n")
         self._process.stdin.flush()
         return self
 
@@ -156,14 +165,21 @@ class S3Server:
             for actor, method, path, _, status in self.log()
         ]
 
+    def missing_permissions(self) -> list[Missing]:
+        """Return what functions asked for and their roles do not allow."""
+        return msgspec.json.decode(self._get(MISSING_PATH), type=list[Missing])
+
     def log(self) -> list[tuple[str, str, str, str, int]]:
         """Return all requests until now.
 
         They are access key, method, path, query and status of each.
         """
-        request = urllib.request.Request(f"{self.endpoint}{LOG_PATH}", headers={TOKEN_HEADER: self._secret.token})
+        return [tuple(fields) for fields in json.loads(self._get(LOG_PATH))]
+
+    def _get(self, path: str) -> bytes:
+        request = urllib.request.Request(f"{self.endpoint}{path}", headers={TOKEN_HEADER: self._secret.token})
         with urllib.request.urlopen(request) as answer:
-            return [tuple(fields) for fields in json.loads(answer.read())]
+            return bytes(answer.read())
 
 
 def _is_for_libraries(entry: str) -> bool:

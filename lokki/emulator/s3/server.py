@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
+from moto.secretsmanager.models import secretsmanager_backends
 from moto.sts.models import sts_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from lokki.emulator.chance import chance
-from lokki.emulator.s3.access import LOG_PATH, TOKEN_HEADER, ServerOptions, equal, sent_token
+from lokki.emulator.iam.checking import Authorized, Present
+from lokki.emulator.s3.access import LOG_PATH, MISSING_PATH, TOKEN_HEADER, ServerOptions, equal, sent_token
 from lokki.emulator.s3.faults import S3Faults
 from lokki.errors import StoreError
 from lokki.store.keys import check_key
@@ -94,7 +96,7 @@ def _without_cors(start_response: StartResponse) -> StartResponse:
 class Counted:
     """The application, with a log of requests, and with faults."""
 
-    def __init__(self, app: WSGIApplication, faults: S3Faults) -> None:
+    def __init__(self, app: Authorized, faults: S3Faults) -> None:
         self._app = app
         self._faults = faults
         self._lock = threading.Lock()
@@ -108,6 +110,9 @@ class Counted:
             start_response("200 OK", [("Content-Type", "application/json")])
             with self._lock:
                 return [json.dumps(self._requests).encode()]
+        if path == MISSING_PATH:
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [msgspec.json.encode(self._app.missing)]
         match = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
         actor = match[1] if match else ""
         with self._lock:
@@ -127,6 +132,16 @@ class Counted:
         return self._app(environ, start_response)
 
 
+def _has_object(bucket: str, key: str) -> bool:
+    content = s3_backends[_ACCOUNT]["aws"].buckets.get(bucket)
+    return content is not None and key in content.keys
+
+
+def _secret_arn(name: str) -> str:
+    secrets = (backend.secrets.get(name) for backend in secretsmanager_backends[_ACCOUNT].values())
+    return next((str(secret.arn) for secret in secrets if secret is not None), "")
+
+
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"  # connections that are kept: a new one for each request costs 4 ms
     disable_nagle_algorithm = True
@@ -141,7 +156,8 @@ def serve(options: ServerOptions, announce: Callable[[int], None]) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_backends[_ACCOUNT]["aws"].create_bucket(options.bucket, "us-east-1")
     moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
-    app = Guarded(Counted(moto, options.faults), options.token)
+    authorized = Authorized(moto, options.roles, Present(_has_object, _secret_arn))
+    app = Guarded(Counted(authorized, options.faults), options.token)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(server.server_port)

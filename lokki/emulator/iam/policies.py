@@ -1,0 +1,79 @@
+"""The statements of a role, and what they allow.
+
+lokki's roles have Allow statements alone, with conditions by StringLike.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+ANY = "*"
+"""The resource of an action that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What IAM checks for a request.
+
+    * ``action``: such as ``s3:GetObject``.
+    * ``resource``: an ARN; `ANY` where the action has none, "" where it is not known.
+    * ``hint``: an ARN that stands in the request, where it is not known whether IAM checks it.
+    * ``prefix``: of a list of objects, which is a condition key; None for all else.
+    """
+
+    action: str
+    resource: str
+    prefix: str | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatement:
+    """An Allow statement.
+
+    ``conditions``: by the condition key, patterns of which one must match.
+    """
+
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    conditions: Mapping[str, tuple[str, ...]]
+
+    def allows(self, need: Need) -> bool:
+        """Tell whether it allows something."""
+        return (
+            any(matches_pattern(action.lower(), need.action.lower()) for action in self.actions)
+            and (not need.resource or any(matches_pattern(resource, need.resource) for resource in self.resources))
+            and all(self._meets(key, patterns, need) for key, patterns in self.conditions.items())
+        )
+
+    @staticmethod
+    def _meets(key: str, patterns: Iterable[str], need: Need) -> bool:
+        # A condition on a key that the request does not have is not met.
+        return (
+            key == "s3:prefix"
+            and need.prefix is not None
+            and any(matches_pattern(text, need.prefix) for text in patterns)
+        )
+
+
+def allowed(statements: Sequence[PolicyStatement], need: Need) -> bool:
+    """Tell whether any of the statements of a role allows something."""
+    return any(statement.allows(need) for statement in statements)
+
+
+def matches_pattern(pattern: str, text: str) -> bool:
+    """Tell whether a text is what a pattern with * and ? says.
+
+    >>> matches_pattern("arn:aws:s3:::lake/raw/*", "arn:aws:s3:::lake/raw/2026/a"), matches_pattern("a?c", "ac")
+    (True, False)
+    """
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
