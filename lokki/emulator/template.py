@@ -239,7 +239,7 @@ def _read_function(stack: Stack, fields: Fields, packages: _Packages) -> Functio
     name = str(stack.resolve(fields.value("FunctionName")))
     properties = stack.resolved({key: fields.value(key) for key in _READ if key in fields})
     code = fields.inside("Code")
-    role = _read_role(stack, fields.value("Role")) if "Role" in fields else None
+    role = read_role(stack, fields.value("Role")) if "Role" in fields else None
     fields.ignore(_IGNORED)
     if unknown := fields.unread:
         raise EmulatorError(f"template.yaml: the function {name}: the emulator does not know {unknown[0]}.")
@@ -268,7 +268,7 @@ def _read_function(stack: Stack, fields: Fields, packages: _Packages) -> Functio
     )
 
 
-def _read_role(stack: Stack, value: Json) -> Role | None:
+def read_role(stack: Stack, value: Json) -> Role | None:
     """Read the role of a function, None where it is not of this template."""
     match value:
         case {"Fn::GetAtt": [str(name), "Arn"]} if (role := stack.properties(name)) is not None:

@@ -21,6 +21,8 @@ from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
 from lokki.builder.settings import check_settings
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, PermissionsConfig, load_config
+from lokki.emulator.iam.policies import Need, allowed
+from lokki.emulator.template import Stack, read_role
 from lokki.errors import ConfigError
 from lokki.loading import load_flow
 
@@ -201,6 +203,15 @@ def test_many_permissions_are_divided_and_none_is_lost(permissions: tuple[Allow,
     uses = {use[1:] for each in roles.statements("FetchFunctionRole") for use in each.all_uses}
     assert uses >= {(action, arn) for each in permissions for action in each.actions for arn in each.resources}
     assert roles.names == {"FetchFunctionRole", MACHINE}
+
+
+def test_the_emulator_reads_all_policies_of_a_role() -> None:
+    permissions = tables(200)
+    role = read_role(Stack(template_of_one(permissions).template), {"Fn::GetAtt": ["FetchFunctionRole", "Arn"]})
+    assert role is not None
+    needs = [Need(action, arn) for each in permissions for action in each.actions for arn in each.resources]
+    assert [need for need in needs if not allowed(role.statements, need)] == []
+    assert not allowed(role.statements, Need("dynamodb:Get0", f"{TABLE}-1"))
 
 
 def test_more_permissions_than_a_role_takes_are_refused() -> None:

@@ -14,15 +14,18 @@ import boto3
 import pytest
 from aws.moto_server import Aws
 from aws.policies import ACCOUNT, REGION, Call, Roles, allowing
+from aws.role_keys import role_keys
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from support.command import Ran
 from support.deployed_project import CACHE
+from support.lambda_runtime import lambda_runtime
 
 from lokki import FlowError, flow, step
 from lokki.base.access import SECRETS_VARIABLE
 from lokki.builder.cloudformation import build_template
+from lokki.builder.lambda_pkg import HANDLER_SOURCE
 from lokki.builder.package_types import ZipCode
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
@@ -70,6 +73,7 @@ def test_values_that_are_not_old_are_not_read_again_unless_that_is_forced(stored
     assert (values.refresh(force=True), environ["DATABASE"]) == ("", "database 2")
 
 
+@pytest.mark.slow
 def test_when_a_refresh_fails_the_step_goes_on_with_what_it_has(stored: Aws) -> None:
     environ = {**stored.environ, SECRETS_VARIABLE: json.dumps({"API_TOKEN": "prod/api-token"})}
     values = SecretValues(environ, seconds=0)
@@ -116,6 +120,51 @@ def test_requests_are_signed_as_botocore_signs_them() -> None:
     signed = authorization(headers, content, RoleKeys("AKID", "secret", "session"), "eu-north-1/secretsmanager")
     assert signed.rpartition("Signature=")[2] == signature
     assert "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target," in signed
+
+
+SNAPPED = """
+import os
+
+from lokki import flow, step
+
+AT_IMPORT = os.environ["API_TOKEN"]
+
+
+@step(secrets={"API_TOKEN": "prod/api-token"})
+def ask():
+    return [AT_IMPORT, os.environ["API_TOKEN"]]
+
+
+@flow
+def asking():
+    return ask()
+"""
+
+
+def test_after_a_restore_from_a_snapshot_values_are_read_again(stored: Aws, tmp_path: Path) -> None:
+    place = {"module": "asking", "name": ""}
+    packaged = {"flow": {**place, "attribute": "asking"}, "step": {**place, "attribute": "ask"}, "calls": {"ask": {}}}
+    (tmp_path / "step.json").write_text(json.dumps(packaged))
+    (tmp_path / "asking.py").write_text(SNAPPED)
+    (tmp_path / "handler.py").write_text(HANDLER_SOURCE)
+
+    def rotate() -> None:
+        client(stored, "secretsmanager").put_secret_value(SecretId="prod/api-token", SecretString="token 2")
+
+    with role_keys() as keys:
+        around = {
+            **keys.environ,
+            "AWS_ENDPOINT_URL": stored.endpoint,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
+            "LOKKI_ARTIFACT_BUCKET": stored.new_bucket(),
+            "LOKKI_FLOW_NAME": "asking",
+            SECRETS_VARIABLE: json.dumps({"API_TOKEN": "prod/api-token"}),
+        }
+        with lambda_runtime(tmp_path, "handler.lambda_handler", around, rotate) as running:
+            answer = running.invoke({"run_id": "r", "call": "ask", "params": {}})
+    log = (tmp_path / "log").read_text()
+    assert (answer.kind, answer.content) == ("response", {"result": ["token 1", "token 2"]}), (answer, log)
+    assert "token " not in log
 
 
 # --- in a template ---

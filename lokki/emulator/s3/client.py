@@ -166,8 +166,14 @@ class S3Server:
         ]
 
     def missing_permissions(self) -> list[Missing]:
-        """Return what functions asked for and their roles do not allow."""
-        return msgspec.json.decode(self._get(MISSING_PATH), type=list[Missing])
+        """Return what functions asked for and their roles do not allow.
+
+        Raises EmulatorError if the server has ended.
+        """
+        try:
+            return msgspec.json.decode(self._get(MISSING_PATH), type=list[Missing])
+        except OSError:
+            raise EmulatorError("the emulated S3 has ended, so the run cannot go on. Start a new run.") from None
 
     def log(self) -> list[tuple[str, str, str, str, int]]:
         """Return all requests until now.
