@@ -199,6 +199,13 @@ def test_two_evaluators_of_policies_agree(
     assert allowed(ours, Need(action, resource, prefix)) == expected
 
 
+def test_the_account_and_the_region_of_a_policy_are_those_of_the_emulation() -> None:
+    statement = PolicyStatement(("sqs:*",), ("arn:aws-cn:sqs:cn-north-1:210987654321:birds",), {})
+    elsewhere = QUEUE.replace("us-east-1", "eu-west-1")
+    resources = (QUEUE, f"{QUEUE}-2", elsewhere)
+    assert [allowed([statement], Need("sqs:SendMessage", arn)) for arn in resources] == [True, False, False]
+
+
 # --- suggestions ---
 
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lokki.emulator.states.services import ACCOUNT, REGION
+
+_ARN_PARTS = 6
 ANY = "*"
 """The resource of an action that has none."""
 
@@ -46,7 +49,7 @@ class PolicyStatement:
         """Tell whether it allows something."""
         return (
             any(matches_pattern(action.lower(), need.action.lower()) for action in self.actions)
-            and (not need.resource or any(matches_pattern(resource, need.resource) for resource in self.resources))
+            and (not need.resource or any(names(resource, need.resource) for resource in self.resources))
             and all(self._meets(key, patterns, need) for key, patterns in self.conditions.items())
         )
 
@@ -63,6 +66,27 @@ class PolicyStatement:
 def allowed(statements: Sequence[PolicyStatement], need: Need) -> bool:
     """Tell whether any of the statements of a role allows something."""
     return any(statement.allows(need) for statement in statements)
+
+
+def names(pattern: str, arn: str) -> bool:
+    """Tell whether a resource of a policy names an ARN of the emulation.
+
+    The emulation's account stands for whichever account the policy names, and its region, where the step's code chose
+    none, for whichever region.
+
+    >>> names("arn:aws:sqs:eu-north-1:210987654321:birds", f"arn:aws:sqs:{REGION}:{ACCOUNT}:birds")
+    True
+    >>> names("arn:aws:sqs:eu-north-1:210987654321:birds", f"arn:aws:sqs:eu-west-1:{ACCOUNT}:birds")
+    False
+    """
+    parts, actual = pattern.split(":", 5), arn.split(":", 5)
+    if len(parts) == len(actual) == _ARN_PARTS:
+        if parts[4].isdigit() and actual[4] == ACCOUNT:
+            parts[4] = ACCOUNT
+        if actual[3] == REGION:
+            parts[3] = REGION
+        parts[1] = actual[1]
+    return matches_pattern(":".join(parts), arn)
 
 
 def matches_pattern(pattern: str, text: str) -> bool:
