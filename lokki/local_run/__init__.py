@@ -29,7 +29,7 @@ What must never happen:
 
 * A result counts that is not whole, or is another run's: every file is checked when it is read.
 * A finished result is lost in a kill, or in a power cut more than a second later: a pack is written before the journal
-  that names its bytes, an outcome after everything that it names.
+  that names its bytes, an outcome after everything that it names (and is forced to disk within a second itself).
 * Two processes go on with one run: the lock is shared with the workers, and held until the last of them has ended.
 * A child that a step forked returns into the run, writes to its files, answers its parent or keeps its lock.
 * An error of lokki's is taken for a failure of the step, or a failure of the step for an error of lokki's.

@@ -6,7 +6,9 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Buffer, Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +19,9 @@ from lokki.errors import StoreError, damaged
 from lokki.store.keys import check_key, check_range, truncation_error
 
 _SCHEME = "local:///"
+FLUSH_SECONDS = 1.0
+"""How much later than it was written a power cut can still take what was written by `LocalStore.write_soon`."""
+
 _MOST_PIECES = 1024  # IOV_MAX on Linux and macOS, see writev(2)
 
 
@@ -27,12 +32,13 @@ class LocalStore:
 
     Nothing outside of the directory is read or written, also not through symbolic links. Only their owner may read what
     is written. ``existing``: folders of so many first parts of a key are never made, so that what was removed while
-    somebody wrote into it stays removed.
+    somebody wrote into it stays removed. ``pending``: what forces to disk what `write_soon` wrote.
     """
 
-    def __init__(self, root: Path, *, existing: int | None = None) -> None:
+    def __init__(self, root: Path, *, existing: int | None = None, pending: PendingFiles | None = None) -> None:
         self._root = root.resolve()
         self._existing = existing
+        self._pending = pending or PendingFiles()
 
     def url(self, key: str) -> str:
         """Return the URL of a key."""
@@ -45,11 +51,36 @@ class LocalStore:
 
         An error from the chunks is handed on as it is.
         """
+        return self._write(key, chunks, flush_file=os.fsync, flush=_flush_entry)
+
+    def write_soon(self, key: str, chunks: Iterable[Buffer]) -> Stored:
+        """Write a file as `write` does, but do not wait for the disk.
+
+        A kill does not lose it, and from a second later or the next `flush` on no power cut does. One before that may
+        leave an empty file: only for what is checked when it is read, and written after all that it names.
+        """
+        return self._write(key, chunks, flush_file=begin_writing_back, flush=self._pending.add)
+
+    def flush(self) -> None:
+        """Force to disk what `write_soon` wrote.
+
+        Raises StoreError when the disk cannot take it.
+        """
+        with self._translating(self.url("*"), "written"):
+            self._pending.flush()
+
+    def _write(
+        self,
+        key: str,
+        chunks: Iterable[Buffer],
+        flush_file: Callable[[int], None],
+        flush: Callable[[Path], None],
+    ) -> Stored:
         url = self.url(key)
         path = self._path(key, url)
         with self._translating(url, "written"):
             first = None if self._existing is None else self._root.joinpath(*key.split("/")[: self._existing])
-            make_directory(path.parent, first)
+            make_directory(path.parent, first, flush)
             # In the same directory: a file is renamed in one step only within its file system.
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
         temporary = Path(name)
@@ -61,9 +92,9 @@ class LocalStore:
                 with self._translating(url, "written"):
                     file.flush()
                     # First the content and then the name, or a power cut could leave the name of an empty file.
-                    os.fsync(descriptor)
+                    flush_file(descriptor)
                     temporary.replace(path)
-                    flush_directory(path.parent)
+                    flush(path)
         finally:
             temporary.unlink(missing_ok=True)  # it is gone already if it was renamed
         return Stored(url)
@@ -121,18 +152,69 @@ def _read(file: BinaryIO, place: Stored, size: int) -> bytes:
     return content
 
 
-def make_directory(path: Path, existing: Path | None = None) -> None:
+class PendingFiles:
+    """Files and folders that are to be forced to disk soon.
+
+    A second after the first of them was added, or earlier by `flush`: many at once cost the disk less than each alone.
+    ``force``: forces one to disk.
+    """
+
+    def __init__(self, force: Callable[[Path], None] | None = None) -> None:
+        self._force = force or flush_directory
+        self._paths: dict[Path, None] = {}
+        self._changing = threading.Lock()
+        self._flushing = threading.Lock()
+        self._is_awaited = False
+
+    def add(self, path: Path) -> None:
+        """Add a file or folder that is new, and so the folder that it is in."""
+        with self._changing:
+            self._paths[path] = self._paths[path.parent] = None
+            if self._is_awaited:
+                return
+            self._is_awaited = True
+        threading.Thread(target=self._flush_later, name="lokki-disk", daemon=True).start()
+
+    def flush(self) -> None:
+        """Force everything that was added to disk.
+
+        Raises OSError; what could not be forced to disk stays.
+        """
+        # Whoever comes while another thread flushes waits: all that was added before is on disk when this returns.
+        with self._flushing:
+            with self._changing:
+                paths, self._paths = self._paths, {}
+            try:
+                # Files first: after a power cut, few names should be there whose content is not.
+                for path in sorted(paths, key=Path.is_dir):
+                    with suppress(FileNotFoundError, NotADirectoryError):  # it was removed meanwhile
+                        self._force(path)
+            except BaseException:
+                with self._changing:
+                    self._paths = paths | self._paths
+                raise
+
+    def _flush_later(self) -> None:
+        time.sleep(FLUSH_SECONDS)
+        with self._changing:
+            self._is_awaited = False
+        with suppress(OSError):  # raised by the flush that somebody waits for, or by the next one
+            self.flush()
+
+
+def make_directory(path: Path, existing: Path | None = None, flush: Callable[[Path], None] | None = None) -> None:
     """Make a directory and its parents so that they stay.
 
-    They are made down from one that must exist, and outlive a power cut.
+    They are made down from one that must exist, and outlive a power cut. ``flush``: sees to that for a new
+    folder, by default at once.
     """
     if path.is_dir():
         return
     if path == existing:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    make_directory(path.parent, existing)
+    make_directory(path.parent, existing, flush)
     path.mkdir(0o700, exist_ok=True)
-    flush_directory(path.parent)
+    (flush or _flush_entry)(path)
 
 
 def open_to_append(path: Path) -> int:
@@ -160,10 +242,11 @@ def write_pieces(descriptor: int, pieces: Sequence[Buffer]) -> None:
             rest[0] = rest[0][written:]
 
 
-def begin_writing_back(descriptor: int, offset: int, length: int) -> None:
+def begin_writing_back(descriptor: int, offset: int = 0, length: int = 0) -> None:
     """Have the system begin to force a range of a file to disk.
 
-    So the fsync that comes later finds little left to wait for. Linux alone can be asked, and promises nothing.
+    By default, all of it. So the fsync that comes later finds little left to wait for. Linux alone can be asked, and
+    promises nothing.
     """
     if sys.platform == "linux":
         # It would drop these pages from memory, too, but not while they are on their way to the disk.
@@ -171,8 +254,15 @@ def begin_writing_back(descriptor: int, offset: int, length: int) -> None:
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
 
+def _flush_entry(path: Path) -> None:
+    flush_directory(path.parent)
+
+
 def flush_directory(path: Path) -> None:
-    """Force to disk which files a directory holds."""
+    """Force to disk which files a directory holds.
+
+    Or what a file does.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

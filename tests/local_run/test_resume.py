@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ import pytest
 import steps
 from support.local_runs import EXECUTORS, Local, assert_clean, start, wait_until
 
-from lokki import flow, step
+from lokki import StepNode, flow, step
 from lokki.cli.run_details import run_details
 from lokki.engine.events import (
     CodeChanged,
@@ -24,6 +25,7 @@ from lokki.engine.events import (
     MapStarted,
     RunFinished,
     RunStarted,
+    StepFinished,
     StepSkipped,
     StepStarted,
 )
@@ -491,6 +493,39 @@ def test_a_power_cut_loses_no_more_than_what_was_not_forced_to_disk(tmp_path: Pa
                 local.resume(steps.storm())
     assert Local(tmp_path).run(steps.storm(), resume=Resume("run")) == list(range(300))
     assert stored_numbers(tmp_path, "storm_c") == list(range(300))
+    assert_clean(tmp_path)
+
+
+@step
+def first() -> list[str]:
+    return ["first"]
+
+
+@step
+def more(names: list[str]) -> list[str]:
+    return [*names, f"more {len(names)}"]
+
+
+@flow
+def long_chain() -> StepNode[..., list[str]]:
+    return first().next(more).next(more).next(more).next(more).next(more)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_power_cut_that_takes_outcomes_costs_the_steps_from_the_first_one_on(tmp_path: Path, seed: int) -> None:
+    """The disk need not have outcomes of the last second, nor take them in the order in which they were written."""
+    chance = random.Random(seed)
+    local = Local(tmp_path, also=interrupting(11))
+    with pytest.raises(KeyboardInterrupt):
+        local.run(long_chain(), run_id="run")
+    ended = [event.id for event in local.of(StepFinished)]
+    assert len(ended) == 5
+    lost = sorted(chance.sample(ended, 2), key=ended.index)
+    os.truncate(tmp_path / "runs" / "run" / lost[0] / "output.json", 0)
+    shutil.rmtree(tmp_path / "runs" / "run" / lost[1])
+    local = Local(tmp_path)
+    assert local.resume(long_chain()) == ["first", *(f"more {number}" for number in range(1, 6))]
+    assert [event.id for event in local.of(StepSkipped)] == ended[: ended.index(lost[0])]
     assert_clean(tmp_path)
 
 
