@@ -223,19 +223,27 @@ def test_suggestions_allow_what_was_missing_by_prefixes_and_in_any_account() -> 
     ]
     place = "${AWS::Region}:${AWS::AccountId}"
     assert suggest(needs) == [
-        Read("s3://lake/raw/"),
         Read("s3://lake/names.csv"),
+        Read("s3://lake/raw/"),
         Write("s3://lake/out/?/"),
-        Allow("s3:DeleteObject", "arn:aws:s3:::lake/out/*"),
-        Allow(["dynamodb:GetItem", "dynamodb:PutItem"], f"arn:aws:dynamodb:{place}:table/birds"),
-        Allow("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{place}:secret:token-??????"),
         Allow("cloudwatch:PutMetricData", "*"),
+        Allow(["dynamodb:GetItem", "dynamodb:PutItem"], f"arn:aws:dynamodb:{place}:table/birds"),
+        Allow("s3:DeleteObject", "arn:aws:s3:::lake/out/*"),
+        Allow("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{place}:secret:token-??????"),
     ]
-    assert suggested_lines(needs)[:3] == [
+    assert suggested_lines(needs)[1:4] == [
         'Read("s3://lake/raw/")',
-        'Read("s3://lake/names.csv")',
         'Write("s3://lake/out/?/")',
+        'Allow("cloudwatch:PutMetricData", "*")',
     ]
+
+
+def test_the_same_actions_on_several_resources_are_one_permission() -> None:
+    needs = [
+        Need(action, f"{TABLE}-{number}") for number in (2, 1) for action in ("dynamodb:Query", "dynamodb:GetItem")
+    ]
+    place = "arn:aws:dynamodb:${AWS::Region}:${AWS::AccountId}:table/birds"
+    assert suggest(needs) == [Allow(["dynamodb:GetItem", "dynamodb:Query"], f"{place}-1", f"{place}-2")]
 
 
 # --- refusals, as boto3 sees them ---

@@ -18,18 +18,22 @@ _UNWRITABLE = re.compile(r"[^ -~\u00a0-\u00ff]|\$(?=\{)")
 
 
 def suggest(needs: Iterable[Need]) -> list[Permission]:
-    """Return permissions that allow all this, each once, the shortest way.
+    """Return permissions that allow all this, each once, sorted.
 
     Objects are allowed by the prefix that they are in, up to its last ``/``. Region and account are those of the stack.
     """
-    permissions = dict.fromkeys(map(_permission, needs))
-    actions: dict[tuple[str, ...], dict[str, None]] = {}
+    permissions = set(map(_permission, needs))
+    objects = sorted((entry for entry in permissions if not isinstance(entry, Allow)), key=repr)
+    largest = [entry for entry in objects if not any(_covers(other, entry) for other in objects)]
+    actions: dict[str, set[str]] = {}
     for entry in permissions:
         if isinstance(entry, Allow):
-            actions.setdefault(entry.resources, {}).update(dict.fromkeys(entry.actions))
-    objects = [entry for entry in permissions if not isinstance(entry, Allow)]
-    largest = [entry for entry in objects if not any(_covers(other, entry) for other in objects)]
-    return [*largest, *(Allow(names, *resources) for resources, names in actions.items())]
+            for arn in entry.resources:
+                actions.setdefault(arn, set()).update(entry.actions)
+    resources: dict[tuple[str, ...], list[str]] = {}
+    for arn, names in sorted(actions.items()):
+        resources.setdefault(tuple(sorted(names)), []).append(arn)
+    return [*largest, *(Allow(names, *arns) for names, arns in sorted(resources.items()))]
 
 
 def suggested_lines(needs: Iterable[Need]) -> list[str]:
