@@ -5,7 +5,8 @@ The place is the user's line, and the traceback leaves out lokki's own frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:  # loaded only when something failed: a Lambda function starts
     import traceback
 
 _PACKAGE = __file__.rpartition("/base/")[0] + "/"
+
+
+_LEAST_HIDDEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,21 @@ class Failure:
         """The error and the first line of its message."""
         line = first_line(self.message)
         return f"{self.error}: {line}" if line else self.error
+
+
+def hide_values(failure: Failure, values: Iterable[str]) -> Failure:
+    """Return a failure whose texts do not show some values.
+
+    Values of less than four characters stand in too many words to be hidden.
+
+    >>> hide_values(Failure("load", "ValueError", "bad token 0123"), ["0123"]).message
+    'bad token ***'
+    """
+    message, users, full = failure.message, failure.traceback, failure.full_traceback
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _LEAST_HIDDEN:
+            message, users, full = (text.replace(value, "***") for text in (message, users, full))
+    return replace(failure, message=message, traceback=users, full_traceback=full)
 
 
 def first_line(text: str) -> str:

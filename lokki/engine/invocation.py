@@ -12,14 +12,14 @@ import inspect
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
 from types import CodeType
 
 from lokki.base import signatures
 from lokki.base.convert import ConversionError, from_json
-from lokki.base.failures import Failure, failure_of
+from lokki.base.failures import Failure, failure_of, hide_values
 from lokki.base.options import Retry
 from lokki.base.values import Json
 from lokki.chain import AnyStep
@@ -62,6 +62,7 @@ class Invocation:
     ``values`` says which these are: where there are any, the invocation is called with `Inputs`.
 
     ``defined_at``: ``file:line`` of the step's function. ``sets_decimals``: the flow's file has used decimal's context.
+    ``secrets``: values that no failure of it shows.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Invocation:
     defined_at: str = ""
     sets_decimals: bool = False
     values: tuple[Source, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def __call__(self, value: object) -> object:
         """Call the step once.
@@ -246,6 +248,8 @@ def run(
         # A user's step may raise anything; sys.exit() in a step is a failure of the step, as it is on AWS.
         except BaseException as error:
             failure = failure_of(invocation.id, error, attempt, invocation.defined_at)
+            if invocation.secrets:
+                failure = hide_values(failure, invocation.secrets)
             retry = invocation.retry
             if retry is None or attempt >= retry.attempts or not retry.matches(error):
                 raise StepFailedError(failure) from error

@@ -265,7 +265,8 @@ def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invoc
     Its children do not go on with the run.
     """
     invocation = prepare(call, step, params)
-    return replace(invocation, fn=guarded(invocation.fn))
+    secrets = tuple(os.environ.get(name, "") for name in step.options.secrets)
+    return replace(invocation, fn=guarded(invocation.fn), secrets=secrets)
 
 
 @contextmanager

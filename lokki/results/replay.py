@@ -72,7 +72,8 @@ def _prepare(call: Call, plan: Plan, params: Mapping[str, Json]) -> Invocation:
     """Prepare a call, with its step's secrets in its environment."""
     step = plan.steps[call.step]
     invocation = prepare(call, step, params)
-    return replace(invocation, env={**invocation.env, **secret_values(step.options.secrets, os.environ)})
+    values = secret_values(step.options.secrets, os.environ)
+    return replace(invocation, env={**invocation.env, **values}, secrets=tuple(values.values()))
 
 
 def debug(error: BaseException, stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:

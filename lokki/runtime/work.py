@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -85,6 +86,8 @@ class Work(msgspec.Struct, frozen=True):
         if self.handled.first:
             params = bind_parameters(self.flow_params, started_by_aws(self.flow_params, params))
         invocation = prepare(call, self.step, params)
+        if secrets := self.step.options.secrets:
+            invocation = replace(invocation, secrets=tuple(os.environ.get(name, "") for name in secrets))
         value: object = None
         match self.request.input:
             case Entry() as entry:

@@ -243,7 +243,7 @@ def load(fail: bool) -> list[int]:
     assert "LOKKI_SECRETS" not in os.environ or AT_IMPORT
     if fail:
         token = os.environ["API_TOKEN"]
-        raise ValueError("no answer")
+        raise ValueError(f"no answer to {token}")
     return [len(os.environ["API_TOKEN"]), len(os.environ["DATABASE"])]
 
 
@@ -298,7 +298,7 @@ def test_a_value_is_in_no_file_and_no_output_of_a_run(tmp_path: Path, arguments:
     assert (ran.code, ran.out) == (0, f"{4 * len(CANARY)}\n"), ran.err
     failed = command(tmp_path, *arguments, "--fail", **variables)
     assert failed.code == 1
-    assert "ValueError: no answer" in failed.err
+    assert "ValueError: no answer to ***" in failed.err
     assert places_of(CANARY, tmp_path, ran) == places_of(CANARY, tmp_path, failed) == []
 
 
