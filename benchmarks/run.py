@@ -17,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import build
+import chain
 import codec
 import cpu_map
 import handler_scale
@@ -30,6 +31,7 @@ from measuring import HERE, Table, compiled_modules, markdown
 TOPICS: dict[str, Callable[[], Table]] = {
     "startup": startup.measure,
     "build": build.measure,
+    "chain": chain.measure,
     "local_map": local_map.measure,
     "large_results": large_results.measure,
     "cpu_map": cpu_map.measure,

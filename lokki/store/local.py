@@ -22,6 +22,7 @@ _SCHEME = "local:///"
 FLUSH_SECONDS = 1.0
 """How much later than it was written a power cut can still take what was written by `LocalStore.write_soon`."""
 
+_AT_ONCE = 8
 _MOST_PIECES = 1024  # IOV_MAX on Linux and macOS, see writev(2)
 
 
@@ -186,13 +187,40 @@ class PendingFiles:
                 paths, self._paths = self._paths, {}
             try:
                 # Files first: after a power cut, few names should be there whose content is not.
-                for path in sorted(paths, key=Path.is_dir):
-                    with suppress(FileNotFoundError, NotADirectoryError):  # it was removed meanwhile
-                        self._force(path)
+                for group in (path for path in paths if not path.is_dir()), filter(Path.is_dir, paths):
+                    self._force_all(list(group))
             except BaseException:
                 with self._changing:
                     self._paths = paths | self._paths
                 raise
+
+    def _force_all(self, paths: list[Path]) -> None:
+        """Force some files or folders to disk, several at a time.
+
+        The disk takes those that wait for it in one go: 100 on 8 threads took a tenth of the time. Raises OSError.
+        """
+        errors: list[OSError] = []
+
+        def work() -> None:
+            with suppress(IndexError):  # another thread took the last one
+                while paths:
+                    try:
+                        self._force(paths.pop())
+                    except (FileNotFoundError, NotADirectoryError):
+                        pass  # it was removed meanwhile
+                    except OSError as error:
+                        errors.append(error)
+
+        helpers = [
+            threading.Thread(target=work, name="lokki-disk", daemon=True) for _ in range(min(_AT_ONCE, len(paths)) - 1)
+        ]
+        for helper in helpers:
+            helper.start()
+        work()
+        for helper in helpers:
+            helper.join()
+        if errors:
+            raise errors[0]
 
     def _flush_later(self) -> None:
         time.sleep(FLUSH_SECONDS)
