@@ -76,6 +76,10 @@ class ResultError(LokkiError, TypeError):
     """
 
 
+class NoCaseError(LokkiError, LookupError):
+    """The step of a switch returned a value for which there is no case."""
+
+
 class StepTimeoutError(LokkiError, TimeoutError):
     """A step ran longer than its ``timeout``.
 

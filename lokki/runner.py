@@ -214,7 +214,7 @@ class LocalRunner:
         """
         folder = self.runs.folder_of(record)
         pending = rerun != Rerun() or any(
-            not folder.map_outcome_path(fan_out.source).exists() for fan_out in plan.fan_outs
+            not folder.map_outcome_path(fan_out.key).exists() for fan_out in plan.fan_outs
         )
         if flow is None or not pending:
             return nullcontext()
@@ -224,8 +224,8 @@ class LocalRunner:
 
 
 def _rerun(plan: Plan, resume: Resume) -> Rerun:
-    position = None if resume.from_step is None else operation_of(plan, resume.from_step)
-    return Rerun(position, resume.retry_failed)
+    operation = "" if resume.from_step is None else operation_of(plan, resume.from_step).id
+    return Rerun(operation, resume.retry_failed)
 
 
 @contextmanager

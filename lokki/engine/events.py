@@ -48,6 +48,13 @@ class StepSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class StepNotChosen:
+    """A step does not run, since its switch chose another case."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished:
     """A step that runs once has its result in the store.
 
@@ -188,6 +195,7 @@ type Event = (
     | CodeChanged
     | StepStarted
     | StepSkipped
+    | StepNotChosen
     | StepFinished
     | StepRetried
     | StepFailed

@@ -23,13 +23,14 @@ from lokki.engine.events import (
     RunStarted,
     StepFailed,
     StepFinished,
+    StepNotChosen,
     StepRetried,
     StepSkipped,
     StepStarted,
 )
 from lokki.plans.operations import MAP
 
-type Status = Literal["running", "finished", "failed", "interrupted", "skipped"]
+type Status = Literal["running", "finished", "failed", "interrupted", "restored", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ def fold(report: RunReport, event: Event) -> RunReport:
         case StepStarted(step_id):
             return _with(report, OpReport(step_id, (step_id,)))
         case StepSkipped(op_id):
-            return _with(report, OpReport(op_id, (op_id.removesuffix(MAP),), "skipped"))
+            return _with(report, OpReport(op_id, (op_id.removesuffix(MAP),), "restored"))
+        case StepNotChosen(step_id):
+            return _with(report, OpReport(step_id, (step_id,), "skipped"))
         case StepFinished(step_id):
             op = replace(_op(report, step_id), status="finished", seconds=event.seconds, items=event.items)
             return _with(report, op)
@@ -136,16 +139,21 @@ def fold(report: RunReport, event: Event) -> RunReport:
             return _fold_map(report, event)
 
 
-def map_op(report: RunReport, source_id: str) -> OpReport:
-    """Return what is known of the map block over a step's result."""
-    return _op(report, f"{source_id}{MAP}")
+def map_op(report: RunReport, key: str) -> OpReport:
+    """Return what is known of a map block, by the name that its results are kept under."""
+    return _op(report, _map_id(key))
+
+
+def _map_id(key: str) -> str:
+    # Of a second map block over one source, the key is its id.
+    return key if MAP in key else f"{key}{MAP}"
 
 
 def _fold_map(report: RunReport, event: Event) -> RunReport:
     match event:
         case MapStarted():
             op = OpReport(
-                f"{event.id}{MAP}",
+                _map_id(event.id),
                 event.steps,
                 items=event.items,
                 restored=event.finished,

@@ -9,25 +9,25 @@ from dataclasses import dataclass
 
 from lokki.base.naming import suggestion
 from lokki.errors import RunFolderError
+from lokki.local_run.schedule import Unit, units_in
 from lokki.plan import Plan
-from lokki.plans.operations import Op, calls_in
+from lokki.plans.operations import calls_in
 
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
     """What a resumed run runs again although its results are there.
 
-    * ``operation``: the position in the plan of the first operation to run again, with all that follow it; None for
-      none.
-    * ``failed_items``: whether items run again whose failures were tolerated, with all that follows their map block.
+    * ``operation``: the id of the call or the map block to run again, with all that depends on it; empty for none.
+    * ``failed_items``: whether items run again whose failures were tolerated, with all that depends on their map block.
     """
 
-    operation: int | None = None
+    operation: str = ""
     failed_items: bool = False
 
 
-def operation_of(plan: Plan, name: str) -> int:
-    """Return the position of the operation that a step belongs to.
+def operation_of(plan: Plan, name: str) -> Unit:
+    """Return the operation that a step belongs to.
 
     ``name``: a call's id, or a step's name.
 
@@ -35,16 +35,16 @@ def operation_of(plan: Plan, name: str) -> int:
     first of them. An inner step of a map block belongs to the block. Raises RunFolderError for a name that is neither.
     """
     for names_of in (_ids, _step_names):
-        for position, operation in enumerate(plan.ops):
+        for operation in units_in(plan.ops):
             if name in names_of(operation):
-                return position
-    ids = list(dict.fromkeys(call_id for operation in plan.ops for call_id in _ids(operation)))
+                return operation
+    ids = list(dict.fromkeys(call.id for call in plan.calls))
     raise RunFolderError(f"{plan.flow} has no step {name!r}. {suggestion(name, ids)}")
 
 
-def _ids(operation: Op) -> list[str]:
+def _ids(operation: Unit) -> list[str]:
     return [call.id for call in calls_in((operation,))]
 
 
-def _step_names(operation: Op) -> list[str]:
+def _step_names(operation: Unit) -> list[str]:
     return [call.step for call in calls_in((operation,))]

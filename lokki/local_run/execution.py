@@ -1,15 +1,16 @@
-"""Executes the operations of a plan in order, each unless its result is there already."""
+"""Executes the operations of a plan, in order or side by side, each unless its result is there already."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import takewhile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import msgspec
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath, format_item
 from lokki.base.options import Executor
-from lokki.base.values import Inline, ref_to_json
+from lokki.base.values import Inline, Json, ref_to_json
 from lokki.engine.context import at_item
 from lokki.engine.events import (
     CodeChanged,
@@ -31,6 +32,7 @@ from lokki.engine.events import (
     RunStarted,
     StepFailed,
     StepFinished,
+    StepNotChosen,
     StepRetried,
     StepSkipped,
     StepStarted,
@@ -38,29 +40,45 @@ from lokki.engine.events import (
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.engine.report import map_failure
+from lokki.engine.switching import choose
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
 from lokki.local_run import journal_reader
 from lokki.local_run.again import Rerun, operation_of
+from lokki.local_run.body import body_of
 from lokki.local_run.feed import Feed
 from lokki.local_run.folder import MapOutcome
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
+from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
+from lokki.local_run.run_values import CASE, RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
+from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
+from lokki.local_run.shared_values import copies_of, write_values
+from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.plan import Plan
-from lokki.plans.operations import Call, FanOut, Op, calls_in
-from lokki.plans.templates import Output, Results
+from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, calls_in, operations_in
+from lokki.plans.templates import source_name
 from lokki.store.base import save
 from lokki.store.items import WrittenItems, write_items
 from lokki.store.local import flush_directory, make_directory
-from lokki.store.manifest import check_items, item_lines
+from lokki.store.manifest import check_is_no_iterator, check_items, item_lines
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
     from lokki.local_run.processes import ProcessPool
 
 type Listener = Callable[[Event], None]
+
+
+class _Branch(threading.local):
+    """What a thread that runs a branch has of its own."""
+
+    limit: TimeLimit | None = None
+
+
+_branch = _Branch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,6 @@ class LocalExecution:
         self._plan = plan
         self._record = record
         self._code = code
-        self._emit = setup.listener
         self._store = setup.runs.store
         self._folder = setup.runs.folder_of(record)
         self._identity = setup.runs.identity(record.run_id)
@@ -111,6 +128,15 @@ class LocalExecution:
         self._deadline = Deadline(None if timeout is None else self._began + timeout)
         self._params = record.params
         self._limit = TimeLimit(deadline=self._deadline, stuck=self._give_up if setup.abandon is not None else None)
+        self._own_thread = threading.get_ident()
+        self._lock = threading.RLock()  # of what branches on other threads change: the record, and what listeners see
+        self._halt = Halt()
+        self._pool_lock = threading.Lock()
+        self._slots = Slots(setup.workers, self._halt)
+        self._environment = SharedEnvironment(self._halt)
+        self._is_forked = any(isinstance(op, Fork) for op in operations_in(plan.ops))
+        self._kept: frozenset[str] = frozenset()
+        self._values = RunValues(plan, self._folder)
 
     def execute(self, rerun: Rerun | None) -> object:
         """Run what is left of the plan and return the result.
@@ -126,27 +152,18 @@ class LocalExecution:
             except OSError as error:
                 raise _unusable(self._folder.path, error) from error
         try:
-            # Up to the first that is not finished: whatever follows it is computed from its result.
-            finished = list(takewhile(self._is_finished, self._plan.ops)) if resumed else []
-            changed = self._clean(finished) if resumed else []
+            remaining = schedule(self._plan.ops, self._is_finished) if resumed else Schedule()
+            changed = self._clean(remaining) if resumed else []
+            self._kept = remaining.kept
             self._save("running")
             self._emit(RunStarted(self._plan.flow, self._record.run_id, self._params, resumed, folder))
             for event in changed:
                 self._emit(event)
-            for op in finished:
-                self._emit(StepSkipped(op.id))
-            for op in self._plan.ops[len(finished) :]:
-                raise_interrupt()
-                if self._deadline.passed:
-                    raise self._late()
-                # Before anything is written: another run's folder may stand in its place by now.
-                self._check_folder()
-                if isinstance(op, FanOut):
-                    self._map(op)
-                elif isinstance(op, Call):
-                    self._call(op)
+            for unit in remaining.finished:
+                self._emit(StepSkipped(unit.id))
+            self._run_block(self._plan.ops)
             self._check_folder()
-            result = self._result(self._plan.ops[-1].id)
+            result = self._values.result()
             raise_interrupt()
             self._save("finished")
         except KeyboardInterrupt:
@@ -161,6 +178,64 @@ class LocalExecution:
             raise error
         self._emit(RunFinished(self._seconds()))
         return result
+
+    def _emit(self, event: Event) -> None:
+        with self._lock:
+            self._setup.listener(event)
+
+    def _run_block(self, block: Block) -> None:
+        for op in block:
+            match op:
+                case Call() | FanOut():
+                    if op.id not in self._kept:
+                        self._run_unit(op)
+                case Fork():
+                    self._run_fork(op)
+                case Switch():
+                    self._run_switch(op)
+
+    def _run_unit(self, unit: Unit) -> None:
+        raise_interrupt()
+        self._halt.check()
+        if self._deadline.passed:
+            raise self._late()
+        # Before anything is written: another run's folder may stand in its place by now.
+        self._check_folder()
+        if isinstance(unit, FanOut):
+            self._map(unit)
+        else:
+            self._call(unit)
+
+    def _run_fork(self, fork: Fork) -> None:
+        """Run the branches of a fork side by side, or one after another for debuggers."""
+        if self._setup.executor == "inline":
+            for branch in fork.branches:
+                self._run_block(branch)
+        else:
+            run_side_by_side([partial(self._run_branch, branch) for branch in fork.branches], self._halt)
+
+    def _run_branch(self, block: Block) -> None:
+        try:
+            self._run_block(block)
+        finally:
+            self._time_limit().close()
+
+    def _run_switch(self, switch: Switch) -> None:
+        """Run the case that the call of a switch chose."""
+        chosen = self._values.case_of(switch)
+        for case in switch.cases:
+            if case is not chosen:
+                for call in calls_in(case.block):
+                    self._emit(StepNotChosen(call.id))
+        self._run_block(chosen.block)
+
+    def _time_limit(self) -> TimeLimit:
+        """Return this thread's own: a branch has another than the run."""
+        if threading.get_ident() == self._own_thread:
+            return self._limit
+        if _branch.limit is None:
+            _branch.limit = TimeLimit(deadline=self._deadline)
+        return _branch.limit
 
     def _check_folder(self) -> None:
         """Raise RunFolderError unless this run's folder is still in its place."""
@@ -187,37 +262,42 @@ class LocalExecution:
         return error if isinstance(error, LokkiError) else _unusable(self._folder.path, error)
 
     def _forget_damaged(self, step_id: str) -> None:
-        op = self._plan.ops[operation_of(self._plan, step_id)]
+        op = operation_of(self._plan, step_id)
         if isinstance(op, FanOut):
-            journal_reader.repair(self._folder.parts(op.source))
-            self._folder.forget_map_outcome(op.source)
+            journal_reader.repair(self._folder.parts(op.key))
+            self._folder.forget_map_outcome(op.key)
         else:
             self._folder.forget_outcome(op.id)
 
-    def _is_finished(self, op: Op) -> bool:
+    def _is_finished(self, op: Unit) -> bool:
         """Tell whether the result of an operation is there.
 
-        It must have the form that this flow needs: the items of a map block, or one value.
+        It must have the form that this flow needs: the items of a map block, one value, or both; and the case of a
+        switch.
         """
         try:
             if isinstance(op, FanOut):
-                return self._folder.map_outcome(op.source) is not None
+                return self._folder.map_outcome(op.key) is not None
             outcome = self._folder.outcome(op.id)
         except StoreError:  # damaged: it runs again
             if isinstance(op, FanOut):
-                self._folder.forget_map_outcome(op.source)
+                self._folder.forget_map_outcome(op.key)
             return False
-        assert isinstance(op, Call)
-        return outcome is not None and ("items" in outcome) is op.fans_out
+        return (
+            outcome is not None
+            and ("items" in outcome) is op.fans_out
+            and ("result" in outcome or "result_url" in outcome) is (op.keeps_value or not op.fans_out)
+            and (CASE in outcome) is bool(op.cases)
+        )
 
     def _forget(self, rerun: Rerun) -> None:
         """Remove the results that are to be computed again.
 
         `_clean` removes those that depend on them.
         """
-        blocks = [op for op in self._plan.ops if isinstance(op, FanOut)] if rerun.failed_items else []
+        blocks = list(self._plan.fan_outs) if rerun.failed_items else []
         failed = [op for op in blocks if self._failed_items(op)]
-        if rerun.failed_items and not failed and all(map(self._is_finished, self._plan.ops)):
+        if rerun.failed_items and not failed and all(map(self._is_finished, units_in(self._plan.ops))):
             raise RunFolderError(
                 f"no item of the run {self._record.run_id!r} failed, so there is none to run again; "
                 f"--resume {self._record.run_id} gives its result."
@@ -226,13 +306,13 @@ class LocalExecution:
             self._save("running")  # first, so that a kill from here on leaves a run that says it has to go on
         for op in failed:
             # Its journal stays: in it the items that have their results are told from those that failed.
-            self._folder.forget_map_outcome(op.source)
-            flush_directory(self._folder.parts(op.source).folder)
-        if rerun.operation is not None:
-            self._remove_results(self._plan.ops[rerun.operation])
+            self._folder.forget_map_outcome(op.key)
+            flush_directory(self._folder.parts(op.key).folder)
+        if rerun.operation:
+            self._remove_results(next(unit for unit in units_in(self._plan.ops) if unit.id == rerun.operation))
 
-    def _remove_results(self, op: Op) -> None:
-        results = self._folder.parts(op.source).folder if isinstance(op, FanOut) else self._folder.path / op.id
+    def _remove_results(self, op: Unit) -> None:
+        results = self._folder.parts(op.key).folder if isinstance(op, FanOut) else self._folder.path / op.id
         if results.exists():
             shutil.rmtree(results)
             flush_directory(results.parent)
@@ -240,38 +320,35 @@ class LocalExecution:
     def _failed_items(self, op: FanOut) -> int:
         """Return how many items of a map block failed, 0 for one not finished."""
         with self._folder.reading(op.calls[0].id):
-            return self._folder.failed_items(op.source)
+            return self._folder.failed_items(op.key)
 
-    def _clean(self, finished: list[Op]) -> list[CodeChanged]:
+    def _clean(self, remaining: Schedule) -> list[CodeChanged]:
         """Remove half-written files, and results of what is computed again.
 
         Returns which steps' code has changed since they gave results that stay.
         """
-        folder = self._folder.path
-        for half in folder.rglob(".*.part"):
+        for half in self._folder.path.rglob(".*.part"):
             half.unlink()
-        for op in self._plan.ops[len(finished) :]:
-            if isinstance(op, Call) and (folder / op.id).exists():
-                shutil.rmtree(folder / op.id)
-        partial = [
-            op
-            for op in self._plan.ops[len(finished) :][:1]
-            if isinstance(op, FanOut) and self._folder.parts(op.source).folder.exists()
-        ]
-        older = {name: self._record.code.get(name, "") for name in _names([*finished, *partial])}
-        blocks = {op.source for op in [*finished, *partial] if isinstance(op, FanOut)}
-        parts = {source: parts for source, parts in self._record.changed_code.items() if source in blocks}
+        for unit in remaining.stale:
+            self._remove_results(unit)
+        finished = remaining.finished
+        partial_maps = [op for op in remaining.partial if self._folder.parts(op.key).folder.exists()]
+        older = {name: self._record.code.get(name, "") for name in _names([*finished, *partial_maps])}
+        blocks = {op.key for op in [*finished, *partial_maps] if isinstance(op, FanOut)}
+        parts = {key: parts for key, parts in self._record.changed_code.items() if key in blocks}
         failed = sum(self._failed_items(op) for op in finished if isinstance(op, FanOut))
         self._record = replace(self._record, code=self._code | older, changed_code=parts, failed=failed)
         changed = [name for name, checksum in older.items() if checksum not in ("", self._code[name])]
+        unfinished = _names(partial_maps)
         return [
-            CodeChanged(name, self._finished_items(partial) if name in _names(partial) else None) for name in changed
+            CodeChanged(name, self._finished_items(partial_maps) if name in unfinished else None) for name in changed
         ]
 
-    def _finished_items(self, partial: list[FanOut]) -> int:
-        """Return how many items of the unfinished map block have their results."""
+    def _finished_items(self, partial_maps: list[FanOut]) -> int:
+        """Return how many items of unfinished map blocks have their results."""
         return sum(
-            journal_reader.scan(self._folder.parts(op.source), self._folder.items(op.source)).finished for op in partial
+            journal_reader.scan(self._folder.parts(op.key), self._folder.items(op.source)).finished
+            for op in partial_maps
         )
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
@@ -280,59 +357,92 @@ class LocalExecution:
         Nothing is recorded where the code is the same.
         """
         code = {name: self._code[name] for name in _names([op])}
-        noted = self._record.changed_code.get(op.source, [])
-        latest = noted[-1].code if noted else {name: self._record.code[name] for name in code}
-        if code != latest:
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            parts = [*noted, CodeOfParts(first_part, since, code)]
-            self._record = replace(self._record, changed_code={**self._record.changed_code, op.source: parts})
-            self._save("running")
+        with self._lock:
+            noted = self._record.changed_code.get(op.key, [])
+            latest = noted[-1].code if noted else {name: self._record.code[name] for name in code}
+            if code != latest:
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                parts = [*noted, CodeOfParts(first_part, since, code)]
+                self._record = replace(self._record, changed_code={**self._record.changed_code, op.key: parts})
+                self._save("running")
 
     def _call(self, call: Call) -> None:
-        self._emit(StepStarted(call.id))
-        began = time.monotonic()
         invocation = self._deadline.limit(guarded_call(call, self._plan.steps[call.step], self._params))
+        with self._turn(invocation.env):
+            self._emit(StepStarted(call.id))
+            finished = self._call_now(call, invocation)
+        self._emit(finished)
+
+    @contextmanager
+    def _turn(self, variables: Mapping[str, str]) -> Iterator[None]:
+        """Wait until a call may run beside those of other branches."""
+        if not self._is_forked:
+            with environment(variables):
+                yield
+        else:
+            with self._environment.used(variables), self._slots.taken():
+                yield
+
+    def _call_now(self, call: Call, invocation: Invocation) -> StepFinished:
+        began = time.monotonic()
         try:
             at_item(call.id, ())
-            with environment(invocation.env):
-                finished = (self._run_source if call.fans_out else self._run_step)(call, invocation, began)
+            return (self._run_source if call.fans_out else self._run_step)(call, invocation, began)
         except StepFailedError as error:
             raise_interrupt()  # Ctrl-C ended what the step had started, too: the step has not failed
             raise self._failed(call.id, error.failure) from error.__cause__
         except ResultError as error:
             raise self._failed(call.id, failure_of(call.id, error, 1, invocation.defined_at)) from error
         except StoppedError:
+            self._halt.check()
             self._emit(StepFailed(call.id, Failure(call.id, "Timeout", str(self._late()), invocation.defined_at)))
             raise self._late() from None
         finally:
             at_item("", ())
-        self._emit(finished)
 
     def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
-        result = run(invocation, self._input(call), self._attempts(), fresh_value=lambda: self._input(call))
+        inputs = partial(self._values.inputs, call)
+        result = run(invocation, inputs(), self._attempts(), fresh_value=inputs)
         self._check_folder()
-        ref = save(self._store, self._folder.keys.output(call.id), result, self._setup.inline_limit, checked=True)
-        text = msgspec.json.encode(ref_to_json(ref))
-        self._folder.write_outcome(call.id, text)
-        size = len(text) if isinstance(ref, Inline) else self._folder.output(call.id).stat().st_size
+        outcome, size = self._keep(call, result)
+        self._folder.write_outcome(call.id, msgspec.json.encode(outcome))
         return StepFinished(call.id, time.monotonic() - began, size)
+
+    def _keep(self, call: Call, result: object) -> tuple[dict[str, Json], int]:
+        """Save a result, and return what is written of it, and its size."""
+        ref = save(self._store, self._folder.keys.output(call.id), result, self._setup.inline_limit, checked=True)
+        outcome = ref_to_json(ref)
+        size = (
+            len(msgspec.json.encode(outcome))
+            if isinstance(ref, Inline)
+            else self._folder.output(call.id).stat().st_size
+        )
+        return (outcome | {CASE: choose(call.cases, result, call.step)} if call.cases else outcome), size
 
     def _run_source(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
         """Run a step and write its items.
 
         A generator runs here, so its tries and its timeout include that.
         """
+        value: dict[str, Json] = {}
 
         def make_items(*args: object, **kwargs: object) -> object:
-            return self._write_items(call, invocation.fn(*args, **kwargs))
+            result = invocation.fn(*args, **kwargs)
+            if call.keeps_value:
+                try:
+                    value.update(self._keep(call, check_is_no_iterator(call.step, result))[0])
+                except (LokkiError, OSError) as error:
+                    return error
+            return self._write_items(call, result)
 
         writing = replace(invocation, fn=guarded(make_items))
-        outcome = run(writing, self._input(call), self._attempts(), fresh_value=lambda: self._input(call))
+        inputs = partial(self._values.inputs, call)
+        outcome = run(writing, inputs(), self._attempts(), fresh_value=inputs)
         if isinstance(outcome, Exception):
             raise outcome
         assert isinstance(outcome, WrittenItems)
         self._check_folder()
-        self._folder.write_items_outcome(call.id, outcome)
+        self._folder.write_items_outcome(call.id, outcome, value)
         size = outcome.pack_bytes + outcome.manifest_bytes
         return StepFinished(call.id, time.monotonic() - began, size, outcome.count)
 
@@ -352,7 +462,7 @@ class LocalExecution:
             return error
 
     def _map(self, op: FanOut) -> None:
-        parts = self._folder.parts(op.source)
+        parts = self._folder.parts(op.key)
         with self._folder.reading(op.source, resumable=True):
             items = self._folder.items(op.source)
             self._folder.check_items(op.source)
@@ -361,29 +471,58 @@ class LocalExecution:
             progress = journal_reader.scan(parts, items)
         finished_before = progress.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
-        own_process = self._setup.executor == "inline"
-        inner = [guarded_call(call, self._plan.steps[call.step], self._params) for call in op.calls]
-        inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
-        job = MapJob(
-            op.source, tuple(inner), self._folder.pack(op.source), parts, self._setup.inline_limit, own_process
-        )
-        self._emit(MapStarted(op.source, tuple(call.id for call in op.calls), items, finished_before, workers))
-        began = time.monotonic()
-        with self._folder.manifest(op.source).open("rb") as manifest, self._folder.reading(op.source, resumable=True):
-            feed = Feed(item_lines(manifest), progress, workers)
-            mapping = MapDispatcher(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going)
-            if finished_before < items:
-                first_part = parts.next_number()
-                self._note_code(op, first_part)
-                try:
-                    self._run_workers(mapping, first_part, workers)
-                finally:
-                    self._record = replace(self._record, failed=self._record.failed + mapping.failed)
+        with self._job(op, parts) as job:
+            self._emit(MapStarted(op.key, tuple(call.id for call in op.calls), items, finished_before, workers))
+            began = time.monotonic()
+            mapping = self._dispatch(op, job, progress, workers, items)
         self._check_finished(op, mapping, items - finished_before)
         self._check_folder()
         # Last of all, when the workers have forced their parts to disk: it says that they are complete.
-        self._folder.write_map_outcome(op.source, MapOutcome(items, items - mapping.failed, mapping.failed))
-        self._emit(MapFinished(op.source, items - mapping.failed, mapping.failed, time.monotonic() - began))
+        self._folder.write_map_outcome(op.key, MapOutcome(items, items - mapping.failed, mapping.failed))
+        self._emit(MapFinished(op.key, items - mapping.failed, mapping.failed, time.monotonic() - began))
+
+    @contextmanager
+    def _job(self, op: FanOut, parts: Parts) -> Iterator[MapJob]:
+        """Prepare what workers must know of a map block.
+
+        What all items read stands in a file as long as worker processes need it.
+        """
+        own_process = self._setup.executor == "inline"
+        inner = [guarded_call(call, self._plan.steps[call.step], self._params) for call in op.calls]
+        inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
+        body = body_of(op)
+        shared = {source: self._values.value(source) for source in body.outside}
+        file = self._folder.path / f".{op.key}-values.part" if shared and self._setup.executor == "processes" else None
+        if file is not None:
+            write_values(file, shared)
+        loaders = {source: copies_of(value, source_name(source)) for source, value in shared.items()}
+        pack, limit = self._folder.pack(op.source), self._setup.inline_limit
+        try:
+            yield MapJob(
+                op.key, tuple(inner), pack, parts, limit, own_process, None if body.is_line else body, loaders, file
+            )
+        finally:
+            if file is not None:
+                file.unlink(missing_ok=True)
+
+    def _dispatch(
+        self, op: FanOut, job: MapJob, progress: journal_reader.Scan, workers: int, items: int
+    ) -> MapDispatcher:
+        """Let workers run the items that have no results yet."""
+        slot = self._slots.taken if self._is_forked and self._setup.executor == "threads" else nullcontext
+        with self._folder.manifest(op.source).open("rb") as manifest, self._folder.reading(op.source, resumable=True):
+            feed = Feed(item_lines(manifest), progress, workers)
+            mapping = MapDispatcher(job, op.options, feed, self._deadline, self._emit, self._setup.keep_going, slot)
+            if progress.finished < items:
+                first_part = job.parts.next_number()
+                self._note_code(op, first_part)
+                try:
+                    with self._halt.stopping(mapping.stop):
+                        self._run_workers(mapping, first_part, workers)
+                finally:
+                    with self._lock:
+                        self._record = replace(self._record, failed=self._record.failed + mapping.failed)
+        return mapping
 
     def _run_workers(self, mapping: MapDispatcher, first_part: int, workers: int) -> None:
         # One more than there are workers: for failures of items whose worker died.
@@ -391,9 +530,12 @@ class LocalExecution:
         match self._setup.executor:
             case "processes":
                 assert self._setup.pool is not None
-                self._setup.pool.run(mapping, self._params, parts)
+                # There is one pool: maps of two branches share it one after the other.
+                with self._pool_lock, self._slots.taken(workers):
+                    self._setup.pool.run(mapping, self._params, parts)
             case "threads":
-                with environment(_common_environment(mapping.job.inner)):
+                variables = _common_environment(mapping.job.inner)
+                with self._environment.used(variables) if self._is_forked else environment(variables):
                     run_on_threads(mapping, parts[:-1])
             case "inline":
                 run_inline(mapping, parts[0], self._limit)
@@ -413,27 +555,8 @@ class LocalExecution:
         if self._deadline.passed:
             raise self._late()
         if mapping.finished + mapping.failed < pending:
+            self._halt.check()
             raise RunError(f"the map over {op.source}() ended before all its items did; resume the run.")
-
-    def _input(self, call: Call) -> object:
-        match call.reads:
-            case Output(source):
-                return self._result(source)
-            case Results(fan_out_id):
-                return self._results(self._plan.fan_out(fan_out_id))
-            case _:
-                return None
-
-    def _results(self, block: FanOut) -> list[object]:
-        source_id = block.source
-        with self._folder.reading(source_id, resumable=True):
-            items = self._folder.items(source_id)
-        with self._folder.reading(block.calls[0].id, resumable=True):
-            return journal_reader.results(self._folder.parts(source_id), items, self._folder.failed_items(source_id))
-
-    def _result(self, step_id: str) -> object:
-        with self._folder.reading(step_id, resumable=True):
-            return self._folder.result(step_id)
 
     def _attempts(self) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
@@ -442,11 +565,11 @@ class LocalExecution:
 
         def sleep(seconds: float) -> None:
             remaining = self._deadline.remaining
-            time.sleep(seconds if remaining is None else min(seconds, remaining))
+            self._halt.sleep(seconds if remaining is None else min(seconds, remaining))
             if self._deadline.passed:
                 raise StoppedError
 
-        return Attempts(sleep, self._limit, retried)
+        return Attempts(sleep, self._time_limit(), retried)
 
     def _give_up(self, late: StepTimeoutError, at: tuple[str, ItemPath]) -> None:
         """End the run and the process from another thread than the main one.
@@ -476,8 +599,9 @@ class LocalExecution:
         return time.monotonic() - self._began
 
     def _save(self, status: str, error: str = "") -> None:
-        seconds = self._record.seconds + self._seconds()
-        self._setup.runs.save(replace(self._record, status=status, seconds=seconds, error=error))
+        with self._lock:
+            seconds = self._record.seconds + self._seconds()
+            self._setup.runs.save(replace(self._record, status=status, seconds=seconds, error=error))
 
     def _save_if_possible(self, status: str, error: str = "") -> None:
         """Save how the run ended.
@@ -495,7 +619,7 @@ def _unusable(folder: Path, error: LokkiError | OSError) -> RunError:
     return unusable
 
 
-def _names(ops: Sequence[Op]) -> list[str]:
+def _names(ops: Sequence[Unit]) -> list[str]:
     """Name the steps of some operations, each once, in order."""
     return list(dict.fromkeys(call.step for call in calls_in(tuple(ops))))
 

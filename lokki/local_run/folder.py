@@ -39,6 +39,9 @@ CHECKSUMS = "checksums.json"
 _OUTCOME = "output.json"
 _MAP_OUTCOME = "map_results/manifest.json"
 
+_REF = ("result", "result_url", "range", "crc32")
+"""The fields of an outcome that are the reference to a result."""
+
 _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."
 
@@ -87,9 +90,13 @@ class RunFolder:
         """
         self._write(f"{step_id}/{_OUTCOME}", outcome)
 
-    def write_items_outcome(self, step_id: str, written: WrittenItems) -> None:
-        """Write the outcome of the source of a map block."""
+    def write_items_outcome(self, step_id: str, written: WrittenItems, value: Mapping[str, Json]) -> None:
+        """Write the outcome of the source of a map block.
+
+        ``value``: the reference to its result, where that is read as one value, too.
+        """
         outcome = {
+            **value,
             "items": written.count,
             "map_manifest_key": self.keys.map_manifest(step_id),
             "manifest_crc32": written.manifest_crc32,
@@ -106,7 +113,8 @@ class RunFolder:
 
         ``load``: loads the value of a reference, by default `RunFolder.load`.
         """
-        return (load or self.load)(ref_from_json(self._existing_outcome(step_id)))
+        outcome = self._existing_outcome(step_id)
+        return (load or self.load)(ref_from_json({name: outcome[name] for name in _REF if name in outcome}))
 
     def map_outcome(self, source_id: str) -> MapOutcome | None:
         """Return the outcome of a map block, or None until it has ended."""

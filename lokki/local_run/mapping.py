@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container
+from contextlib import AbstractContextManager, nullcontext
 
 from lokki.base.failures import Failure
 from lokki.base.options import MapOptions
@@ -27,9 +28,11 @@ class MapDispatcher:
         deadline: Deadline,
         emit: Callable[[Event], None],
         keep_going: bool = False,
+        slot: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.job = job
         self.deadline = deadline
+        self.slot = slot  # held while a worker runs a chunk, where other branches run steps, too
         self.stop = threading.Event()
         self.items = feed.items
         self.finished = 0

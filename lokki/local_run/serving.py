@@ -177,7 +177,7 @@ class MapServer:
         job = self._mapping.job
         worker.begin(part)
         self._workers.append(worker)
-        worker.send(StartMap(job.id, dict(self._params), part, job.pack, job.parts, job.inline_limit))
+        worker.send(StartMap(job.id, dict(self._params), part, job.pack, job.parts, job.inline_limit, job.values))
         self._send_work(worker)
         if worker.death is not None:
             self._take_death(worker.death)

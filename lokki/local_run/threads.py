@@ -60,7 +60,8 @@ def work(mapping: MapDispatcher, part: str, limit: TimeLimit | None = None) -> N
     try:
         last = None
         while (items := mapping.take(last)) is not None:
-            last = worker.run(items)
+            with mapping.slot():
+                last = worker.run(items)
             mapping.count(last)
             if worker.first_error is not None:
                 mapping.note_error(*worker.first_error)

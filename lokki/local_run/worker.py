@@ -20,19 +20,21 @@ from lokki.base.values import Inline, Json
 from lokki.chain import AnyStep
 from lokki.engine.context import at_item
 from lokki.engine.events import StepRetried
-from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare, run
+from lokki.engine.invocation import Attempts, Inputs, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.engine.limits import TimeLimit
+from lokki.engine.switching import choose, choosing
 from lokki.errors import LokkiError, ResultError, StoreError, damaged
+from lokki.local_run.body import ITEM, Body, BodyCall
 from lokki.local_run.feed import CHUNK_SECONDS, Chunk, PendingRetry
 from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import partial_value
+from lokki.local_run.shared_values import Loaders, copies_of
 from lokki.plans.operations import Call
-from lokki.store.codec import dumps, loads
+from lokki.plans.templates import Item, Source, source_name
+from lokki.store.codec import loads
 from lokki.store.manifest import ManifestEntry, entries
-
-_SCALARS = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class MapJob:
 
     * ``inner``: its steps; ``pack``: where its items are; ``parts``: where results go.
     * ``own_process``: no other worker runs in this process, so that each step can have the environment that it wants.
+    * ``body``: what its steps read and give, where they are no line; None for a line.
+    * ``shared``: the values that all items read; ``values``: the file with them, for worker processes.
     """
 
     id: str
@@ -70,6 +74,45 @@ class MapJob:
     parts: Parts
     inline_limit: int
     own_process: bool = False
+    body: Body | None = None
+    shared: Loaders = field(default_factory=dict)
+    values: Path | None = None
+
+
+class ItemState:
+    """What the calls of a body have given so far for one item, and which cases they chose."""
+
+    def __init__(self, index: int, load_item: Callable[[], object], shared: Loaders) -> None:
+        self._index = index
+        self._shared = shared
+        self._given: dict[str, Callable[[], object]] = {ITEM: load_item}
+        self._chosen: dict[str, int] = {}
+
+    def is_chosen(self, call: BodyCall) -> bool:
+        """Tell whether a call runs, as far as it is a case of switches."""
+        return all(self._chosen.get(switch) == position for switch, position in call.only)
+
+    def inputs(self, call: BodyCall) -> object:
+        """Return what a call is called with, anew each time."""
+        first = None
+        if call.reads is not None:
+            load_first = self._given.get(call.reads)
+            assert call.call.reads is not None
+            first = self._shared[call.call.reads]() if load_first is None else load_first()
+        values = call.call.values
+        return Inputs(first, {source: self._value(source) for source in values}) if values else first
+
+    def give(self, call: BodyCall, result: object) -> None:
+        """Keep the result of a call, and the case that it chose."""
+        copies = copies_of(result, f"what {call.call.id}() returned for item {self._index}")
+        self._given.update(dict.fromkeys(call.gives, copies))
+        if call.cases:
+            self._chosen[call.switch] = choose(call.cases, result, call.call.step)
+
+    def _value(self, source: Source) -> object:
+        if source in self._shared:
+            return self._shared[source]()
+        return self._given[ITEM if isinstance(source, Item) else source_name(source)]()
 
 
 class Worker:
@@ -110,13 +153,14 @@ class Worker:
         finished = 0
         failures: list[tuple[int, Failure]] = []
         retry: PendingRetry | None = None
+        run_item = self._run_item if self._job.body is None else self._run_body
         try:
             if chunk.retry is not None:
                 self._sleep(chunk.retry.wait)
             for line, entry in zip(chunk.lines, entries(chunk.lines), strict=True):
                 if self._stop.is_set() or self._limit.exceeded:
                     break
-                failure = self._run_item(line, entry, chunk)
+                failure = run_item(line, entry, chunk)
                 if failure is None:
                     finished += 1
                 else:
@@ -164,7 +208,7 @@ class Worker:
                 if position == last:
                     self._part.add(index, result)
                     return None
-                copies = _copies(result, invocation.id, index)
+                copies = copies_of(result, f"what {invocation.id}() returned for item {index}")
                 handed_on = copies()
                 if time.perf_counter() - began > CHUNK_SECONDS:
                     # Lost in a kill, this result would cost more than to write it down.
@@ -178,6 +222,45 @@ class Worker:
                 return self._failed(restart, failure_of(invocation.id, error, 1, invocation.defined_at))
             value, restart = handed_on, copies
             position += 1
+
+    def _run_body(self, line: bytes, entry: ManifestEntry, chunk: Chunk) -> Failure | None:
+        """Run the calls of a body that is no line on one item.
+
+        Returns why it failed, if it did. An item that was not finished begins anew: what it needs of its calls is more
+        than one value.
+        """
+        body, inner = self._job.body, self._job.inner
+        assert body is not None
+        self._index, self._item, self._position = entry.index, entry.path, 0
+        self._mark_at(chunk.retry)  # the code of a value's class may end this process while it is read
+        state = ItemState(entry.index, partial(self._start_value, line, replace(chunk, partials={})), self._job.shared)
+        for position, call in enumerate(body.calls):
+            if not state.is_chosen(call):
+                continue
+            self._position = position
+            invocation = inner[position]
+            get_inputs = partial(state.inputs, call)
+            try:
+                result = self._call(invocation, get_inputs(), get_inputs, chunk.retry)
+                state.give(call, result)
+                if body.result in call.gives:
+                    outcome = result
+            except StepFailedError as error:
+                self._note_error(error.__cause__ or error)
+                return self._fail(error.failure)
+            except LokkiError as error:  # a value that cannot be read, or a result that does not pickle
+                if isinstance(error, StoreError) and error.damage:
+                    raise
+                self._note_error(error)
+                return self._fail(failure_of(invocation.id, error, 1, invocation.defined_at))
+        self._part.add(entry.index, outcome)
+        return None
+
+    def _fail(self, failure: Failure) -> Failure:
+        """Write down why an item failed."""
+        raise_interrupt()  # as in `_failed`
+        self._part.fail(self._index, failure)
+        return failure
 
     def _call(
         self, invocation: Invocation, value: object, restart: Callable[[], object], retry: PendingRetry | None
@@ -265,8 +348,9 @@ def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invoc
     Its children do not go on with the run.
     """
     invocation = prepare(call, step, params)
+    fn = choosing(invocation.fn, call.cases, call.step) if call.cases else invocation.fn
     secrets = tuple(os.environ.get(name, "") for name in step.options.secrets)
-    return replace(invocation, fn=guarded(invocation.fn), secrets=secrets)
+    return replace(invocation, fn=guarded(fn), secrets=secrets)
 
 
 @contextmanager
@@ -282,14 +366,3 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _copies(value: object, step_id: str, index: int) -> Callable[[], object]:
-    """Return a function that makes copies of a value.
-
-    The next step gets one for each try: deployed, steps share no memory.
-    """
-    if type(value) in _SCALARS:
-        return lambda: value
-    packed = dumps(value)
-    return lambda: loads(packed, url=f"what {step_id}() returned for item {index}")

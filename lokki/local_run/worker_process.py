@@ -19,6 +19,7 @@ from lokki.decorators import Flow
 from lokki.engine.limits import TimeLimit
 from lokki.errors import LokkiError, RunError, StoreError
 from lokki.loading import import_again
+from lokki.local_run.body import body_of
 from lokki.local_run.descriptors import hide
 from lokki.local_run.exits import STUCK, end_process
 from lokki.local_run.feed import Chunk
@@ -26,6 +27,7 @@ from lokki.local_run.forks import watch
 from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
+from lokki.local_run.shared_values import read_values
 from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import Plan, lower, plan_lines
 from lokki.plans.operations import FanOut
@@ -65,7 +67,10 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class StartMap:
-    """Tells a worker process to begin with a map block."""
+    """Tells a worker process to begin with a map block.
+
+    ``values``: a file with what all items read, as `lokki.local_run.shared_values` writes it; None where there is none.
+    """
 
     id: str
     params: dict[str, Json]
@@ -73,6 +78,7 @@ class StartMap:
     pack: Path
     parts: Parts
     inline_limit: int
+    values: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,7 @@ class _WorkerMain:
         # Before the flow is imported, which may take long: a parent that dies meanwhile is noticed.
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
         plan = _draw(begin.flow)
-        fan_outs = {op.source: op for op in plan.fan_outs}
+        fan_outs = {op.key: op for op in plan.fan_outs}
         if begin.captured is not None:
             capture_streams(self._send, begin.captured)
         self._send(Ready())
@@ -168,7 +174,17 @@ class _WorkerMain:
         """Run one map block until there are no more items."""
         try:
             inner = tuple(guarded_call(call, plan.steps[call.step], start.params) for call in op.calls)
-            job = MapJob(op.source, inner, start.pack, start.parts, start.inline_limit, own_process=True)
+            body = body_of(op)
+            job = MapJob(
+                op.key,
+                inner,
+                start.pack,
+                start.parts,
+                start.inline_limit,
+                own_process=True,
+                body=None if body.is_line else body,
+                shared={} if start.values is None else read_values(start.values),
+            )
             limit = TimeLimit(end_process=True, stuck=lambda *_: end_process(STUCK))
             worker = Worker(job, start.part, self._stop, self._send, limit, self._mark)
             while isinstance(chunk := self._messages.get(), Chunk) and chunk.lines:

@@ -29,6 +29,7 @@ from lokki.engine.events import (
     RunInterrupted,
     RunStarted,
     StepFinished,
+    StepNotChosen,
     StepOutput,
     StepRetried,
     StepSkipped,
@@ -174,7 +175,7 @@ class LiveBars:
                 self._move(map_op(report, step_id))
             case StepRetried() | RunFailed() | RunInterrupted():
                 for op in report.ops.values():
-                    if op.status not in ("finished", "skipped"):
+                    if op.status not in ("finished", "restored", "skipped"):
                         self._move(op)
         line = self._words.line(event, report)
         if line is not None and not isinstance(event, StepFinished | MapFinished):
@@ -256,6 +257,8 @@ class Words:
             case StepSkipped():
                 source = event.id.removesuffix(MAP)
                 return f"{source if source == event.id else f'map over {source}'}: kept from before"
+            case StepNotChosen():
+                return f"{event.id}: skipped"
             case CodeChanged():
                 return self._changed(event, report)
             case StepFinished():

@@ -116,6 +116,19 @@ def check_items(step: str, result: object) -> Iterable[object]:
     return result
 
 
+def check_is_no_iterator(step: str, result: object) -> object:
+    """Return a map source's result that is read as one value, too.
+
+    Raises ResultError for an iterator, such as a generator, which can be gone through once.
+    """
+    if isinstance(result, Iterator):
+        raise ResultError(
+            f"{step}() returned {type(result).__name__}, which can be gone through once, but the flow maps over it and "
+            "reads it as a value, too: return a list."
+        )
+    return result
+
+
 def entries(lines: Iterable[bytes]) -> list[ManifestEntry]:
     """Decode some lines of a manifest, as `item_lines` yields them."""
     return _DECODER.decode(b"[%b]" % b",".join(lines))

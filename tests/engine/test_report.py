@@ -126,7 +126,7 @@ def test_a_whole_run_is_reported() -> None:
             failure=FAILURE,
             failed_item=(1,),
         ),
-        OpReport("join_birds", ("join_birds",), "skipped"),
+        OpReport("join_birds", ("join_birds",), "restored"),
     )
     assert report == RunReport(
         "birds-flow",

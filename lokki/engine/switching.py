@@ -1,0 +1,59 @@
+"""Which case of a switch runs, decided from what its step returned; here and on Lambda alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import wraps
+
+from lokki.errors import NoCaseError
+from lokki.plans.operations import CaseValue
+
+
+def case_value(value: object) -> CaseValue:
+    """Return the value by which a case is chosen, None for one that no case can have.
+
+    A member of an Enum counts as its value where that is a bool, an int or a str, else as its name.
+
+    >>> case_value("good"), case_value(True), case_value(2.5)
+    ('good', True, None)
+    """
+    if isinstance(value, Enum) and not isinstance(value, bool | int | str):
+        inner = value.value
+        return inner if isinstance(inner, bool | int | str) else value.name
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return str.__str__(value) if isinstance(value, str) else None
+
+
+def choose(cases: Sequence[CaseValue], value: object, step: str) -> int:
+    """Return the position of the case for a value.
+
+    ``cases``: their values, None for the default. True is no 1, and 1 is no "1".
+
+    Raises NoCaseError where there is neither a case for the value nor a default.
+    """
+    chosen = case_value(value)
+    for position, case in enumerate(cases):
+        if case is not None and type(case) is type(chosen) and case == chosen:
+            return position
+    if None in cases:
+        return cases.index(None)
+    listed = ", ".join(map(repr, cases))
+    raise NoCaseError(
+        f"{step}() returned {value!r}, for which its switch has no case ({listed}). Add one, or default=."
+    )
+
+
+def choosing(fn: Callable[..., object], cases: Sequence[CaseValue], step: str) -> Callable[..., object]:
+    """Return a function that fails where its result has no case, so that this is a failure of the step."""
+
+    @wraps(fn)
+    def call(*args: object, **kwargs: object) -> object:
+        result = fn(*args, **kwargs)
+        choose(cases, result, step)
+        return result
+
+    return call

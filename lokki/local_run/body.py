@@ -1,0 +1,93 @@
+"""The body of a map block as a worker runs it: its calls in order, with what each reads, gives, and when it runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lokki.plans.operations import Block, Call, CaseValue, FanOut, Fork, Switch, operations_in, read_from_outside
+from lokki.plans.templates import Item, Source, source_name
+
+ITEM = source_name(Item())
+"""The name of the item that a body runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyCall:
+    """A call of a body.
+
+    * ``reads``: the name of the value that fills its first parameter; None for a call that has only its own arguments.
+    * ``gives``: the names that its result has: its own id, and those of the switches whose result it is.
+    * ``switch``: the id of the switch that it chooses a case of, with the values of its ``cases``.
+    * ``only``: the switches that it is a case of, each with its case's position; it runs if all of them chose so.
+    """
+
+    call: Call
+    reads: str | None
+    gives: tuple[str, ...]
+    switch: str = ""
+    cases: tuple[CaseValue, ...] = ()
+    only: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What each item of a map block goes through.
+
+    * ``result``: the name of the value that is an item's result.
+    * ``outside``: what it reads that is the same for all items.
+    """
+
+    calls: tuple[BodyCall, ...]
+    result: str
+    outside: tuple[Source, ...]
+
+    @property
+    def is_line(self) -> bool:
+        """Whether each call reads what the one before it gave, and nothing else."""
+        names = (ITEM, *(call.call.id for call in self.calls))
+        return self.result == names[-1] and all(
+            call.reads == name and not call.only and not call.cases and not call.call.values
+            for call, name in zip(self.calls, names, strict=False)
+        )
+
+
+def body_of(fan_out: FanOut) -> Body:
+    """Return the body of a map block."""
+    own = {Item(), Item(fan_out.id)}
+    names: dict[str, list[str]] = defaultdict(list)
+    for op in operations_in(fan_out.body):
+        if isinstance(op, Switch):
+            for case in op.cases:
+                names[case.output].append(op.id)
+    outside = tuple(source for source in read_from_outside(fan_out.body) if source not in own)
+    return Body(tuple(_calls(fan_out.body, fan_out.id, names, ())), fan_out.result, outside)
+
+
+def _calls(
+    block: Block, fan_out: str, names: dict[str, list[str]], only: tuple[tuple[str, int], ...]
+) -> Iterator[BodyCall]:
+    choosing = {op.on: op for op in block if isinstance(op, Switch)}
+    for op in block:
+        match op:
+            case Call():
+                reads = None if op.reads is None else _name(op.reads, fan_out)
+                switch = choosing[op.id].id if op.id in choosing else ""
+                yield BodyCall(op, reads, tuple(_all_names(op.id, names)), switch, op.cases, only)
+            case Switch():
+                for position, case in enumerate(op.cases):
+                    yield from _calls(case.block, fan_out, names, (*only, (op.id, position)))
+            case Fork() | FanOut():
+                raise TypeError(f"the body of {fan_out} holds {op.id}, which no worker runs")
+
+
+def _name(source: Source, fan_out: str) -> str:
+    return ITEM if source == Item(fan_out) else source_name(source)
+
+
+def _all_names(name: str, names: dict[str, list[str]]) -> Iterator[str]:
+    """Yield a name and those of all switches whose result it is, inner ones first."""
+    yield name
+    for switch in names[name]:
+        yield from _all_names(switch, names)

@@ -1,0 +1,71 @@
+"""The values of a run that its calls read, from the files in which they are kept."""
+
+from __future__ import annotations
+
+from lokki.engine.invocation import Inputs
+from lokki.errors import damaged
+from lokki.local_run import journal_reader
+from lokki.local_run.folder import RunFolder
+from lokki.plan import Plan
+from lokki.plans.operations import Call, Case, FanOut, Switch, operations_in
+from lokki.plans.templates import Item, Output, Results, Source
+
+CASE = "case"
+"""The field of a call's outcome with the position of the case that it chose."""
+
+
+class RunValues:
+    """What the operations of a run gave, a new copy each time.
+
+    What is damaged raises DamagedError, which says that resuming the run is enough.
+    """
+
+    def __init__(self, plan: Plan, folder: RunFolder) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._switches = {op.id: op for op in operations_in(plan.ops) if isinstance(op, Switch)}
+
+    def result(self) -> object:
+        """Return what the flow returned."""
+        values = tuple(map(self.value, self._plan.outputs))
+        return values if self._plan.returns_tuple else values[0]
+
+    def inputs(self, call: Call) -> object:
+        """Return what a call outside of map blocks is called with."""
+        first = None if call.reads is None else self.value(call.reads)
+        return Inputs(first, {source: self.value(source) for source in call.values}) if call.values else first
+
+    def value(self, source: Source) -> object:
+        """Return a value of the run; a map block's item is none."""
+        match source:
+            case Output(step_id):
+                return self._result(self._giver(step_id))
+            case Results(fan_out_id):
+                return self._results(self._plan.fan_out(fan_out_id))
+            case Item(fan_out_id):
+                raise TypeError(f"the items of {fan_out_id} are read by its own calls")
+
+    def case_of(self, switch: Switch) -> Case:
+        """Return the case that the call of a switch chose."""
+        with self._folder.reading(switch.on, resumable=True):
+            position = (self._folder.outcome(switch.on) or {}).get(CASE)
+            if type(position) is not int or not 0 <= position < len(switch.cases):
+                path = self._folder.outcome_path(switch.on)
+                raise damaged(f"{path} names no case of its switch", "Run the step that writes it again.")
+        return switch.cases[position]
+
+    def _giver(self, step_id: str) -> str:
+        """Return the id of the call that gave a result, which a switch has from one of its cases."""
+        while step_id in self._switches:
+            step_id = self.case_of(self._switches[step_id]).output
+        return step_id
+
+    def _result(self, step_id: str) -> object:
+        with self._folder.reading(step_id, resumable=True):
+            return self._folder.result(step_id)
+
+    def _results(self, block: FanOut) -> list[object]:
+        with self._folder.reading(block.source, resumable=True):
+            items = self._folder.items(block.source)
+        with self._folder.reading(block.calls[0].id, resumable=True):
+            return journal_reader.results(self._folder.parts(block.key), items, self._folder.failed_items(block.key))

@@ -1,0 +1,144 @@
+"""What of a plan is left to run, decided from what depends on what, before anything is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lokki.plans.operations import (
+    Block,
+    Call,
+    FanOut,
+    Fork,
+    Op,
+    Switch,
+    blocks_of,
+    operations_in,
+    read_from_outside,
+    sources_of,
+)
+from lokki.plans.templates import Item, Output, Results, Source
+
+type Unit = Call | FanOut
+"""What has results of its own, which are there or not: a call outside of map blocks, or a whole map block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The units of a plan by what a resumed run does with them.
+
+    * ``finished``: they keep their results.
+    * ``partial``: map blocks that go on, with the results that they have.
+    * ``stale``: they run anew, whatever they have.
+    """
+
+    finished: tuple[Unit, ...] = ()
+    partial: tuple[FanOut, ...] = ()
+    stale: tuple[Unit, ...] = ()
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The ids of the units that keep their results."""
+        return frozenset(unit.id for unit in self.finished)
+
+
+def units_in(block: Block) -> Iterator[Unit]:
+    """Yield the calls and map blocks of a block that have results of their own, in order.
+
+    Calls inside of a map block have none: their results are the block's.
+    """
+    for op in block:
+        match op:
+            case Call() | FanOut():
+                yield op
+            case Fork() | Switch():
+                for inner in blocks_of(op):
+                    yield from units_in(inner)
+
+
+def schedule(block: Block, is_finished: Callable[[Unit], bool], rerun: frozenset[str] = frozenset()) -> Schedule:
+    """Return what a resumed run does with the units of a plan.
+
+    A unit is finished if its results are there, and those of all that it depends on. ``rerun``: the ids of units that
+    run again although they are finished.
+    """
+    waits = dependencies(block)
+    unfinished: set[str] = set(rerun)
+    finished: list[Unit] = []
+    partial: list[FanOut] = []
+    stale: list[Unit] = []
+    for unit in units_in(block):
+        if not unfinished.isdisjoint(waits[unit.id]) or unit.id in rerun:
+            stale.append(unit)
+        elif is_finished(unit):
+            finished.append(unit)
+            continue
+        elif isinstance(unit, FanOut):
+            partial.append(unit)
+        else:
+            stale.append(unit)
+        unfinished.add(unit.id)
+    return Schedule(tuple(finished), tuple(partial), tuple(stale))
+
+
+def dependencies(block: Block) -> dict[str, frozenset[str]]:
+    """Return for each unit the ids of the units that it depends on directly.
+
+    It depends on those that it reads, on those that it waits for, and in a case on the call that chose it.
+    """
+    givers = _givers(block)
+    waits: dict[str, frozenset[str]] = {}
+    for unit, chosen_by in _with_choosers(block, ()):
+        ids = {unit_id for source in _reads(unit) for unit_id in givers.get(source, frozenset())}
+        ids |= {unit_id for op_id in _after(unit) for unit_id in givers.get(op_id, frozenset())}
+        waits[unit.id] = frozenset(ids | set(chosen_by))
+    return waits
+
+
+def _with_choosers(block: Block, chosen_by: tuple[str, ...]) -> Iterator[tuple[Unit, tuple[str, ...]]]:
+    for op in block:
+        match op:
+            case Call() | FanOut():
+                yield op, chosen_by
+            case Fork():
+                for branch in op.branches:
+                    yield from _with_choosers(branch, chosen_by)
+            case Switch():
+                for case in op.cases:
+                    yield from _with_choosers(case.block, (*chosen_by, op.on))
+
+
+def _reads(unit: Unit) -> tuple[Source, ...]:
+    if isinstance(unit, Call):
+        return sources_of(unit)
+    own = {Item(), Item(unit.id)}
+    return (*sources_of(unit), *(source for source in read_from_outside(unit.body) if source not in own))
+
+
+def _after(unit: Unit) -> tuple[str, ...]:
+    calls = (unit,) if isinstance(unit, Call) else unit.calls
+    return tuple(op_id for call in calls for op_id in call.after)
+
+
+def _givers(block: Block) -> dict[Source | str, frozenset[str]]:
+    """Return which units give a value, by the value and by the id that others wait for.
+
+    That of a switch is given by the call that chooses and by all its cases.
+    """
+    givers: dict[Source | str, frozenset[str]] = {}
+    for op in operations_in(block):
+        ids = _ids_of(op)
+        givers[op.id] = ids
+        match op:
+            case Call() | Switch():
+                givers[Output(op.id)] = ids
+            case FanOut():
+                givers[Results(op.id)] = ids
+            case Fork():
+                pass
+    return givers
+
+
+def _ids_of(op: Op) -> frozenset[str]:
+    own = frozenset({op.on}) if isinstance(op, Switch) else frozenset[str]()
+    return own | {unit.id for unit in units_in((op,))}
