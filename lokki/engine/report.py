@@ -140,7 +140,10 @@ def fold(report: RunReport, event: Event) -> RunReport:
 
 
 def map_op(report: RunReport, key: str) -> OpReport:
-    """Return what is known of a map block, by the name that its results are kept under."""
+    """Return what is known of a map block.
+
+    ``key``: the name that its results are kept under.
+    """
     return _op(report, _map_id(key))
 
 

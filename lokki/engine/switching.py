@@ -11,9 +11,10 @@ from lokki.plans.operations import CaseValue
 
 
 def case_value(value: object) -> CaseValue:
-    """Return the value by which a case is chosen, None for one that no case can have.
+    """Return the value by which a case is chosen.
 
-    A member of an Enum counts as its value where that is a bool, an int or a str, else as its name.
+    It is None for a value that no case can have. A member of an Enum counts as its value where that is a bool, an int
+    or a str, else as its name.
 
     >>> case_value("good"), case_value(True), case_value(2.5)
     ('good', True, None)
@@ -48,7 +49,10 @@ def choose(cases: Sequence[CaseValue], value: object, step: str) -> int:
 
 
 def choosing(fn: Callable[..., object], cases: Sequence[CaseValue], step: str) -> Callable[..., object]:
-    """Return a function that fails where its result has no case, so that this is a failure of the step."""
+    """Return a function that fails where its result has no case.
+
+    So this is a failure of the step.
+    """
 
     @wraps(fn)
     def call(*args: object, **kwargs: object) -> object:

@@ -87,7 +87,7 @@ def _name(source: Source, fan_out: str) -> str:
 
 
 def _all_names(name: str, names: dict[str, list[str]]) -> Iterator[str]:
-    """Yield a name and those of all switches whose result it is, inner ones first."""
+    """Yield a name, and those of all switches whose result it is."""
     yield name
     for switch in names[name]:
         yield from _all_names(switch, names)

@@ -152,7 +152,7 @@ class LocalExecution:
             except OSError as error:
                 raise _unusable(self._folder.path, error) from error
         try:
-            remaining = schedule(self._plan.ops, self._is_finished) if resumed else Schedule()
+            remaining = schedule(self._plan.ops, self._is_finished, self._values.chosen) if resumed else Schedule()
             changed = self._clean(remaining) if resumed else []
             self._kept = remaining.kept
             self._save("running")
@@ -207,7 +207,10 @@ class LocalExecution:
             self._call(unit)
 
     def _run_fork(self, fork: Fork) -> None:
-        """Run the branches of a fork side by side, or one after another for debuggers."""
+        """Run the branches of a fork side by side.
+
+        For debuggers they run one after another.
+        """
         if self._setup.executor == "inline":
             for branch in fork.branches:
                 self._run_block(branch)

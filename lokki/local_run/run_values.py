@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lokki.engine.invocation import Inputs
-from lokki.errors import damaged
+from lokki.errors import StoreError, damaged
 from lokki.local_run import journal_reader
 from lokki.local_run.folder import RunFolder
 from lokki.plan import Plan
@@ -54,8 +54,18 @@ class RunValues:
                 raise damaged(f"{path} names no case of its switch", "Run the step that writes it again.")
         return switch.cases[position]
 
+    def chosen(self, switch: Switch) -> Case | None:
+        """Return the case that was chosen, None before its call has run."""
+        try:
+            return self.case_of(switch)
+        except StoreError:
+            return None
+
     def _giver(self, step_id: str) -> str:
-        """Return the id of the call that gave a result, which a switch has from one of its cases."""
+        """Return the id of the call that gave a result.
+
+        A switch has it from one of its cases.
+        """
         while step_id in self._switches:
             step_id = self.case_of(self._switches[step_id]).output
         return step_id

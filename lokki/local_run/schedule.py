@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from lokki.plans.operations import (
     Block,
     Call,
+    Case,
     FanOut,
     Fork,
-    Op,
     Switch,
     blocks_of,
     operations_in,
@@ -43,7 +43,7 @@ class Schedule:
 
 
 def units_in(block: Block) -> Iterator[Unit]:
-    """Yield the calls and map blocks of a block that have results of their own, in order.
+    """Yield the calls and map blocks with results of their own, in order.
 
     Calls inside of a map block have none: their results are the block's.
     """
@@ -56,19 +56,22 @@ def units_in(block: Block) -> Iterator[Unit]:
                     yield from units_in(inner)
 
 
-def schedule(block: Block, is_finished: Callable[[Unit], bool], rerun: frozenset[str] = frozenset()) -> Schedule:
+type Chosen = Callable[[Switch], Case | None]
+"""Tells which case of a switch was chosen, None where it has yet to be."""
+
+
+def schedule(block: Block, is_finished: Callable[[Unit], bool], chosen: Chosen = lambda switch: None) -> Schedule:
     """Return what a resumed run does with the units of a plan.
 
-    A unit is finished if its results are there, and those of all that it depends on. ``rerun``: the ids of units that
-    run again although they are finished.
+    A unit is finished if its results are there, and those of all that it depends on.
     """
-    waits = dependencies(block)
-    unfinished: set[str] = set(rerun)
+    waits = dependencies(block, chosen)
+    unfinished: set[str] = set()
     finished: list[Unit] = []
     partial: list[FanOut] = []
     stale: list[Unit] = []
     for unit in units_in(block):
-        if not unfinished.isdisjoint(waits[unit.id]) or unit.id in rerun:
+        if not unfinished.isdisjoint(waits[unit.id]):
             stale.append(unit)
         elif is_finished(unit):
             finished.append(unit)
@@ -81,12 +84,12 @@ def schedule(block: Block, is_finished: Callable[[Unit], bool], rerun: frozenset
     return Schedule(tuple(finished), tuple(partial), tuple(stale))
 
 
-def dependencies(block: Block) -> dict[str, frozenset[str]]:
+def dependencies(block: Block, chosen: Chosen = lambda switch: None) -> dict[str, frozenset[str]]:
     """Return for each unit the ids of the units that it depends on directly.
 
     It depends on those that it reads, on those that it waits for, and in a case on the call that chose it.
     """
-    givers = _givers(block)
+    givers = _givers(block, chosen)
     waits: dict[str, frozenset[str]] = {}
     for unit, chosen_by in _with_choosers(block, ()):
         ids = {unit_id for source in _reads(unit) for unit_id in givers.get(source, frozenset())}
@@ -120,14 +123,14 @@ def _after(unit: Unit) -> tuple[str, ...]:
     return tuple(op_id for call in calls for op_id in call.after)
 
 
-def _givers(block: Block) -> dict[Source | str, frozenset[str]]:
-    """Return which units give a value, by the value and by the id that others wait for.
+def _givers(block: Block, chosen: Chosen) -> dict[Source | str, frozenset[str]]:
+    """Return which units give each value.
 
-    That of a switch is given by the call that chooses and by all its cases.
+    They are by the value, and by the id that others wait for. That of a switch is given by the call that chooses and by the case that was chosen.
     """
     givers: dict[Source | str, frozenset[str]] = {}
     for op in operations_in(block):
-        ids = _ids_of(op)
+        ids = frozenset(_ids_of((op,), chosen))
         givers[op.id] = ids
         match op:
             case Call() | Switch():
@@ -139,6 +142,16 @@ def _givers(block: Block) -> dict[Source | str, frozenset[str]]:
     return givers
 
 
-def _ids_of(op: Op) -> frozenset[str]:
-    own = frozenset({op.on}) if isinstance(op, Switch) else frozenset[str]()
-    return own | {unit.id for unit in units_in((op,))}
+def _ids_of(block: Block, chosen: Chosen) -> Iterator[str]:
+    for op in block:
+        match op:
+            case Call() | FanOut():
+                yield op.id
+            case Fork():
+                for branch in op.branches:
+                    yield from _ids_of(branch, chosen)
+            case Switch():
+                yield op.on
+                case = chosen(op)
+                for one in op.cases if case is None else (case,):
+                    yield from _ids_of(one.block, chosen)

@@ -19,9 +19,9 @@ _GLANCE = 0.1
 
 
 class Halt:
-    """Ends all branches of a run early, since one failed or the user stopped it.
+    """Ends all branches of a run early.
 
-    What is running is finished and kept; nothing further begins.
+    One failed, or the user stopped the run. What is running is finished and kept; nothing further begins.
     """
 
     def __init__(self) -> None:
@@ -94,9 +94,9 @@ class Slots:
 
 
 class SharedEnvironment:
-    """Lets steps run side by side that want the same environment variables, and others one after another.
+    """Lets steps run side by side that want the same environment.
 
-    A process has one environment.
+    Others run one after another, since a process has one environment.
     """
 
     def __init__(self, halt: Halt) -> None:
@@ -144,7 +144,8 @@ class _Branch(threading.Thread):
         """Run the branch, and say that it has ended."""
         try:
             self._branch_context.run(self._run)
-        except BaseException as error:  # raised again by the thread that waits
+        # Raised again by the thread that waits.
+        except BaseException as error:
             self.error = error
         self._ended.put(self)
 

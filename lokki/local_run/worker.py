@@ -80,7 +80,7 @@ class MapJob:
 
 
 class ItemState:
-    """What the calls of a body have given so far for one item, and which cases they chose."""
+    """What the calls of a body gave for one item, and which cases they chose."""
 
     def __init__(self, index: int, load_item: Callable[[], object], shared: Loaders) -> None:
         self._index = index

@@ -115,6 +115,7 @@ BROAD = {
     ("lokki.base.failures", "error_text"): "a user's __str__ may raise anything",
     ("lokki.base.failures", "failure_of"): "attributes of a user's exception may raise anything",
     ("lokki.local_run.own_thread", "run"): "handed to the thread that waits, which raises it",
+    ("lokki.local_run.side_by_side", "run"): "handed to the thread that waits, which raises it",
     ("lokki.local_run.threads", "*"): "handed to the thread that waits, which raises it",
     ("lokki.engine.async_exceptions", "*"): "handed to the thread that waits, which raises it",
 }

@@ -1,0 +1,474 @@
+"""Flows that are graphs on this machine: branches side by side, values of the run, switches, and resuming anywhere."""
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from support.interpreter import Interpreter, interpret
+from support.local_runs import EXECUTORS, Local
+from test_graph_flows import Node, drawn, evaluated, graphs
+
+from lokki import Retry, RunError, flow, step
+from lokki.base.options import FlowOptions
+from lokki.chain import StepNode
+from lokki.engine.events import StepNotChosen, StepSkipped, StepStarted
+from lokki.engine.switching import choose
+from lokki.errors import NoCaseError
+from lokki.local_run.again import Rerun
+from lokki.local_run.body import body_of
+from lokki.local_run.execution import LocalExecution, Setup
+from lokki.local_run.runs import RunRecord, Runs
+from lokki.local_run.schedule import dependencies, schedule, units_in
+from lokki.plan import Plan, lower
+from lokki.plan_json import plan_to_json
+from lokki.plans.operations import Argument, Block, Call, Case, FanOut, Fork, Switch
+from lokki.plans.templates import Item, Output, Results
+from lokki.runner import Executor, Resume
+
+CALLED: list[str] = []
+FAILING: set[str] = set()
+
+
+def note(name: str) -> None:
+    CALLED.append(name)
+    if name in FAILING:
+        raise ValueError(f"{name} fails")
+
+
+@step
+def load(count: int = 3) -> list[int]:
+    note("load")
+    return list(range(count))
+
+
+@step
+def train(rows: list[int]) -> dict[str, int]:
+    note("train")
+    return {"weight": sum(rows)}
+
+
+@step
+def slow_stats(rows: list[int]) -> int:
+    note("slow_stats")
+    return len(rows)
+
+
+@step
+def score(row: int, model: dict[str, int]) -> int:
+    # A step may spoil what it gets: no other item sees that.
+    model["weight"] += row
+    return model["weight"]
+
+
+@step
+def rank(scores: list[int], model: dict[str, int]) -> list[int]:
+    note("rank")
+    return [*sorted(scores, reverse=True), model["weight"]]
+
+
+@step
+def report(parts: list[object], named: dict[str, object]) -> object:
+    note("report")
+    return [parts, named]
+
+
+@flow
+def scores_flow(count: int = 3) -> StepNode[..., Any]:
+    raw = load(count)
+    model = raw.next(train)
+    stats = raw.next(slow_stats)
+    ranked = raw.map(score(model=model.result)).agg(rank(model=model.result))
+    return report([ranked.result, stats.result], {"model": model.result})
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    CALLED.clear()
+    FAILING.clear()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_graph_gives_what_its_functions_give(executor: Executor, tmp_path: Path) -> None:
+    expected = [[[5, 4, 3, 3], 3], {"model": {"weight": 3}}]
+    assert Local(tmp_path, executor).run(scores_flow()) == expected == interpret(lower(scores_flow()))
+
+
+@step
+def meet(name: str, number: int) -> str:
+    BARRIER.wait(timeout=20)
+    return name * number
+
+
+BARRIER = threading.Barrier(2)
+
+
+@flow
+def meeting_flow() -> StepNode[..., Any]:
+    return report([meet("a", 1).result, meet("b", 2).result], {})
+
+
+def test_branches_run_at_the_same_time(tmp_path: Path) -> None:
+    assert Local(tmp_path).run(meeting_flow()) == [["a", "bb"], {}]
+
+
+AT_ONCE: list[int] = []
+_lock = threading.Lock()
+_now = 0
+
+
+@step
+def busy(number: int) -> int:
+    global _now
+    with _lock:
+        _now += 1
+        AT_ONCE.append(_now)
+    time.sleep(0.01)
+    with _lock:
+        _now -= 1
+    return number
+
+
+@flow
+def busy_flow() -> StepNode[..., Any]:
+    maps = [load(4).map(busy).agg(train) for _ in range(2)]
+    calls = [busy(number) for number in range(4)]
+    return report([chain.result for chain in (*maps, *calls)], {})
+
+
+def test_no_more_steps_run_at_once_than_there_are_workers(tmp_path: Path) -> None:
+    AT_ONCE.clear()
+    Local(tmp_path, workers=3).run(busy_flow())
+    assert (len(AT_ONCE), max(AT_ONCE)) == (12, 3)
+
+
+@step(env={"COLOR": "red"})
+def red() -> str | None:
+    time.sleep(0.02)
+    return os.environ.get("COLOR")
+
+
+@step(env={"COLOR": "blue"})
+def blue() -> str | None:
+    time.sleep(0.02)
+    return os.environ.get("COLOR")
+
+
+@step
+def colorless() -> str | None:
+    return os.environ.get("COLOR")
+
+
+@flow
+def colors_flow() -> StepNode[..., Any]:
+    return report([chain.result for chain in (red(), blue(), colorless(), red(), blue())], {})
+
+
+def test_steps_side_by_side_have_the_environment_that_they_want(tmp_path: Path) -> None:
+    assert Local(tmp_path, workers=5).run(colors_flow()) == [["red", "blue", None, "red", "blue"], {}]
+    assert "COLOR" not in os.environ
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("failing", ["train", "slow_stats", "rank"])
+def test_a_branch_that_fails_fails_the_run_and_what_is_finished_is_kept(
+    executor: Executor, failing: str, tmp_path: Path
+) -> None:
+    local = Local(tmp_path, executor)
+    FAILING.add(failing)
+    with pytest.raises(RunError, match=f"{failing} fails"):
+        local.run(scores_flow(), run_id="run")
+    first = list(CALLED)
+    CALLED.clear()
+    FAILING.clear()
+    result = local.run(scores_flow(), resume=Resume("run"))
+    assert result == interpret(lower(scores_flow()))
+    del CALLED[-len(lower(scores_flow()).steps) :]  # the interpreter's own
+    kept = {event.id for event in local.events if isinstance(event, StepSkipped)} & {"load", "train", "slow_stats"}
+    assert kept == set(first) - {failing} - {"rank", "report"}
+
+
+@pytest.mark.parametrize(
+    ("from_step", "again"),
+    [
+        ("slow_stats", ["slow_stats", "report"]),
+        ("train", ["train", "rank", "report"]),
+        ("rank", ["rank", "report"]),
+        ("score", ["rank", "report"]),
+        ("load", ["load", "train", "slow_stats", "rank", "report"]),
+    ],
+)
+def test_from_a_step_runs_again_what_depends_on_it_and_nothing_else(
+    from_step: str, again: list[str], tmp_path: Path
+) -> None:
+    local = Local(tmp_path)
+    result = local.run(scores_flow(), run_id="run")
+    CALLED.clear()
+    assert local.run(scores_flow(), resume=Resume("run", from_step=from_step)) == result
+    assert sorted(CALLED) == sorted(again)
+
+
+@given(graphs())
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_random_graphs_give_what_direct_calls_give(tmp_path: Path, nodes: list[Node]) -> None:
+    for executor in ("threads", "inline"):
+        root = tmp_path / f"{time.monotonic_ns()}"
+        assert Local(root, executor).run(drawn(nodes)) == evaluated(nodes)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@given(graphs())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_many_random_graphs_give_what_direct_calls_give(tmp_path: Path, nodes: list[Node]) -> None:
+    for executor in ("threads", "inline"):
+        root = tmp_path / f"{time.monotonic_ns()}"
+        assert Local(root, executor).run(drawn(nodes)) == evaluated(nodes)  # type: ignore[arg-type]
+
+
+@given(graphs())
+def test_what_depends_on_an_unfinished_unit_is_not_kept(nodes: list[Node]) -> None:
+    plan = lower(drawn(nodes))
+    chance = random.Random(len(nodes))
+    there = {unit.id for unit in units_in(plan.ops) if chance.random() < 0.7}
+    remaining = schedule(plan.ops, lambda unit: unit.id in there)
+    waits = dependencies(plan.ops)
+    assert remaining.kept <= there
+    assert all(waits[unit_id] <= remaining.kept for unit_id in remaining.kept)
+    others = {unit.id for unit in (*remaining.stale, *remaining.partial)}
+    assert remaining.kept | others == {unit.id for unit in units_in(plan.ops)}
+    assert all(unit_id not in there or not waits[unit_id] <= remaining.kept for unit_id in others)
+
+
+# Switches, by hand: what is drawn is tested where chains are.
+
+
+@step
+def grade(value: int, limit: int = 2) -> object:
+    note(f"grade {value}")
+    return {0: "low", 1: True}.get(value, value)
+
+
+@step
+def double(value: int) -> int:
+    note("double")
+    return value * 2
+
+
+@step
+def negate(value: int) -> int:
+    note("negate")
+    return -value
+
+
+@step
+def total(values: list[int]) -> int:
+    note("total")
+    return sum(values)
+
+
+STEPS: Mapping[str, StepNode[..., Any]] = {
+    each.name: each for each in (load, grade, double, negate, total, train, score, report)
+}
+
+
+def cases(prefix: str, reads: Any) -> tuple[Case, ...]:
+    return (
+        Case("low", (Call(f"{prefix}double", "double", (), reads),), f"{prefix}double"),
+        Case(
+            None,
+            (
+                Call(f"{prefix}negate", "negate", (), reads),
+                Call(f"{prefix}double_2", "double", (), Output(f"{prefix}negate")),
+            ),
+            f"{prefix}double_2",
+        ),
+    )
+
+
+def mapped(*, with_model: bool) -> Plan:
+    body: Block = (
+        Call("grade", "grade", (), Item(), cases=("low", None)),
+        Switch("grade.switch", "grade", cases("", Item("load.map"))),
+        Call("negate_2", "negate", (), Output("grade.switch")),
+    )
+    if with_model:
+        argument = Argument("model", Output("train"), "model")
+        body = (*body, Call("score", "score", (argument,), Output("negate_2")))
+    ops: Block = (
+        Call("load", "load", (), None, fans_out=True, keeps_value=True),
+        Call("train", "train", (), Output("load")),
+        FanOut("load.map", "load", body),
+        Call("total", "total", (), Results("load.map")),
+    )
+    return Plan("mapped", (), ops, FlowOptions(), STEPS)
+
+
+def execute(plan: Plan, root: Path, executor: Executor = "threads", resume: bool = False) -> tuple[object, list[Any]]:
+    events: list[Any] = []
+    runs = Runs(root)
+    if not resume:
+        runs.new(RunRecord("run", plan.flow, {}, plan_to_json(plan), dict.fromkeys(STEPS, ""), "running", "2026-01-01"))
+    setup = Setup(runs, executor, 2, events.append, 64)
+    record = runs.load("run")
+    with runs.locked("run"):
+        execution = LocalExecution(setup, plan, record, dict.fromkeys(STEPS, ""))
+        return execution.execute(Rerun() if resume else None), events
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_each_item_of_a_map_takes_the_case_that_was_chosen_for_it(
+    executor: Executor, with_model: bool, tmp_path: Path
+) -> None:
+    plan = mapped(with_model=with_model)
+    assert not body_of(next(plan.fan_outs)).is_line
+    result, _ = execute(plan, tmp_path, executor)
+    assert result == Interpreter(plan, {}).run(plan.ops, {})[Output("total")] == (15 if with_model else 6)
+
+
+def chosen_plan(value: int) -> Plan:
+    on = Call("grade", "grade", (), Output("pick"), cases=("low", None))
+    ops: Block = (
+        Call("pick", "double", (Argument("value", value, "value"),), None),
+        on,
+        Switch("grade.switch", "grade", cases("", Output("pick"))),
+        Fork(
+            "negate_3.fork",
+            (
+                (Call("negate_3", "negate", (), Output("grade.switch")),),
+                (Call("negate_4", "negate", (), Output("grade.switch")),),
+            ),
+        ),
+    )
+    return Plan("chosen", (), ops, FlowOptions(), STEPS, (Output("grade.switch"), Output("negate_4")))
+
+
+@pytest.mark.parametrize(("value", "result", "skipped"), [(0, 0, ["negate", "double_2"]), (2, -8, ["double"])])
+def test_a_switch_runs_one_case_and_says_what_is_skipped(
+    value: int, result: int, skipped: list[str], tmp_path: Path
+) -> None:
+    plan = chosen_plan(value)
+    assert execute(plan, tmp_path)[0] == (result, -result)
+    resumed, events = execute(plan, tmp_path, resume=True)
+    assert resumed == (result, -result)
+    assert [event.id for event in events if isinstance(event, StepNotChosen)] == skipped
+    assert not any(isinstance(event, StepStarted) for event in events)
+
+
+def test_a_resumed_run_keeps_to_what_was_chosen(tmp_path: Path) -> None:
+    plan = chosen_plan(0)
+    FAILING.add("negate")
+    with pytest.raises(RunError, match="negate fails"):
+        execute(plan, tmp_path)
+    FAILING.clear()
+    FAILING.add("grade 0")  # it would fail, were it asked again
+    assert execute(plan, tmp_path, resume=True)[0] == (0, 0)
+
+
+def test_a_value_without_a_case_is_a_failure_of_the_step(tmp_path: Path) -> None:
+    plan = Plan(
+        "none",
+        (),
+        (
+            Call("grade", "grade", (Argument("value", 7, "value"),), None, cases=("low", 1)),
+            Switch("grade.switch", "grade", (Case("low", (Call("load", "load", (), None),), "load"),)),
+        ),
+        FlowOptions(),
+        STEPS,
+    )
+    with pytest.raises(
+        RunError, match=r"NoCaseError: grade\(\) returned 7, for which its switch has no case \('low', 1\)"
+    ):
+        execute(plan, tmp_path)
+
+
+def test_true_is_no_one_and_one_is_no_text() -> None:
+    assert [choose((1, True, "1", None), value, "f") for value in (1, True, "1", 2.5, None, "x")] == [0, 1, 2, 3, 3, 3]
+    with pytest.raises(NoCaseError):
+        choose((1,), True, "f")
+
+
+@step
+def numbers() -> Any:
+    return (number for number in range(3))
+
+
+@flow
+def twice_flow() -> StepNode[..., Any]:
+    source = numbers()
+    return report([source.map(double).agg(total).result, source.result], {})
+
+
+def test_a_generator_that_is_mapped_over_and_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="can be gone through once, but the flow maps over it and reads it as a value"):
+        Local(tmp_path).run(twice_flow())
+
+
+TRIES: list[int] = []
+
+
+@step(retry=Retry(attempts=3, delay=0.01))
+def spoils(rows: list[int], more: list[int]) -> list[int]:
+    TRIES.append(1)
+    rows.append(9)
+    more.append(9)
+    if len(TRIES) < 3:
+        raise OSError("not yet")
+    return rows + more
+
+
+@flow
+def spoiled_flow() -> StepNode[..., Any]:
+    rows = load()
+    return rows.next(spoils(more=rows.result))
+
+
+def test_each_try_gets_its_values_anew(tmp_path: Path) -> None:
+    TRIES.clear()
+    assert Local(tmp_path).run(spoiled_flow()) == [0, 1, 2, 9, 0, 1, 2, 9]
+
+
+@step(timeout=0.2)
+def late() -> None:
+    time.sleep(20)
+
+
+@flow
+def late_flow() -> StepNode[..., Any]:
+    return report([late().result, load().result], {})
+
+
+def test_a_branch_that_is_late_fails_at_its_timeout(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"took longer than its timeout of 0\.2 seconds"):
+        Local(tmp_path).run(late_flow())
+    assert time.monotonic() - began < 10
+
+
+@flow(timeout=0.5)
+def short_flow() -> StepNode[..., Any]:
+    return report([slumber().result, load().result], {})
+
+
+@step
+def slumber() -> None:
+    time.sleep(20)
+
+
+def test_a_run_with_branches_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"longer than the flow's timeout of 0\.5 seconds"):
+        Local(tmp_path).run(short_flow())
+    assert time.monotonic() - began < 12
+
+
+def test_a_run_of_a_graph_says_what_it_returns_when_its_record_is_read(tmp_path: Path) -> None:
+    Local(tmp_path).run(scores_flow(), run_id="run")
+    record = json.loads((tmp_path / "runs" / "run" / "run.json").read_text())
+    assert (record["status"], record["plan"]["format"]) == ("finished", 2)
