@@ -126,7 +126,8 @@ def _after(unit: Unit) -> tuple[str, ...]:
 def _givers(block: Block, chosen: Chosen) -> dict[Source | str, frozenset[str]]:
     """Return which units give each value.
 
-    They are by the value, and by the id that others wait for. That of a switch is given by the call that chooses and by the case that was chosen.
+    They are by the value, and by the id that others wait for. That of a switch is given by the call that chooses and by
+    the case that was chosen.
     """
     givers: dict[Source | str, frozenset[str]] = {}
     for op in operations_in(block):
