@@ -179,6 +179,7 @@ def test_a_package_without_a_wheel_for_lambda_is_one_error_that_says_what_to_do(
     )
 
 
+@pytest.mark.slow
 def test_a_package_of_pure_python_without_a_wheel_is_built(tmp_path: Path) -> None:
     resolved = resolve(Requirements(("docopt==0.6.2",)), (), "x86_64", UV, tmp_path)
     assert (resolved.built, resolved.elsewhere) == (("docopt",), {"docopt==0.6.2": ""})

@@ -180,6 +180,7 @@ def broken_stack(project: Project) -> None:
     project.account.wait()
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_way_is_one_line_each(
     honk: Project, update_golden: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_two_hundred_items_of_five_seconds_get_through_an_account_that_runs_ten_
     assert account.refused < 20, "as many as the account runs were started, but for a moment between two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["EXPRESS", "STANDARD"])
 def test_they_get_through_too_where_all_of_them_start_at_once(kind: str) -> None:
     account = Account(10)

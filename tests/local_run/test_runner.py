@@ -61,7 +61,7 @@ def chains_on_processes(examples: int) -> None:
 
 
 def test_a_random_chain_on_processes_gives_what_a_direct_call_of_its_functions_gives() -> None:
-    chains_on_processes(25)
+    chains_on_processes(8)
 
 
 @pytest.mark.slow

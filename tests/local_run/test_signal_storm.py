@@ -247,9 +247,8 @@ def test_sigterm_while_workers_start_is_never_lost(tmp_path: Path) -> None:
     sigterm_while_workers_start(tmp_path, 60)
 
 
-@pytest.mark.parametrize(
-    "executor", ["inline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("threads", "processes"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_a_step_that_keeps_on_whatever_comes_does_not_keep_the_run(tmp_path: Path, executor: str) -> None:
     body = """
 print("at work")

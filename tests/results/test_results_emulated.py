@@ -271,6 +271,7 @@ def answers(run: Callable[[], Run]) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_an_emulated_run_gives_the_right_value_or_one_line(place: Place, tmp_path: Path) -> None:
     original = place.folder / ".lokki" / "runs" / "finished"
     expected = answers(lambda: results(place).run("finished"))

@@ -72,6 +72,7 @@ def steady(project: Project, text: str) -> str:
     return re.sub(r" +\n", "\n", text)
 
 
+@pytest.mark.slow
 def test_a_flow_from_its_first_deployment_to_its_end(birds: Project, update_golden: bool) -> None:
     def run(*arguments: str, code: int = 0) -> Ran:
         ran = birds.run(*arguments)
