@@ -10,7 +10,6 @@ try:
     from collections.abc import Sequence
     from typing import TYPE_CHECKING
 
-    from lokki.base.access import Allow, Read, Write
     from lokki.base.options import Retry
     from lokki.chain import MapBlock, StepNode
     from lokki.decorators import Flow, flow, step
@@ -31,6 +30,7 @@ except (ImportError, AttributeError):
     raise
 
 if TYPE_CHECKING:
+    from lokki.base.access import Allow, Read, Write
     from lokki.operate import remote
     from lokki.results.flow_results import local
 
@@ -54,8 +54,14 @@ __all__ = [
     "step",
 ]
 
-_LATE = {"local": "lokki.results.flow_results", "remote": "lokki.operate"}
-"""What reads results, by the module it is in: `import lokki` in Lambda does not load it."""
+_LATE = {
+    "Allow": "lokki.base.access",
+    "Read": "lokki.base.access",
+    "Write": "lokki.base.access",
+    "local": "lokki.results.flow_results",
+    "remote": "lokki.operate",
+}
+"""What reads results, and what few steps need, by the module it is in: `import lokki` in Lambda does not load it."""
 
 
 def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:
@@ -81,7 +87,7 @@ def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:
 
 
 def __getattr__(name: str) -> object:
-    """Import what reads results when it is asked for (PEP 562)."""
+    """Import what is not always needed when it is asked for (PEP 562)."""
     if name not in _LATE:
         raise AttributeError(f"module 'lokki' has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_LATE[name]), name)

@@ -8,7 +8,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, overload
 
 from lokki.base import signatures
-from lokki.base.access import Permission
 from lokki.base.failures import users_place
 from lokki.base.naming import check_step_name, flow_name
 from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
@@ -18,7 +17,8 @@ from lokki.errors import FlowError, ParameterError
 from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.plan import lower
 
-if TYPE_CHECKING:  # start-up: see Flow.using
+if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
+    from lokki.base.access import Permission
     from lokki.progress.launching import Launcher
 
 __all__ = ["Flow", "MapBlock", "StepNode", "flow", "step"]

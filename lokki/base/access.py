@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lokki.errors import FlowError
 
-# Texts, compiled at their first use: every cold start loads this module, and few steps have permissions.
+# Texts, compiled at their first use: cold starts load this module.
 _URL = r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?s:.*))"
 _ACTION = r"[A-Za-z0-9-]+:[A-Za-z0-9*?]+"
 _ARN = r"arn:[a-z*?-]+:[A-Za-z0-9*?-]+:[A-Za-z0-9*?-]*:[A-Za-z0-9*?-]*:.+"
@@ -91,9 +91,6 @@ type Permission = Read | Write | Allow
 
 SSM = "ssm:"
 """How sources of secrets begin that are parameters of Systems Manager; all others are in Secrets Manager."""
-
-SECRETS_VARIABLE = "LOKKI_SECRETS"
-"""The variable of a function that has the sources of its secrets, as JSON by variable."""
 
 
 def secret_permission(source: str) -> Allow:

@@ -6,11 +6,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lokki.base.access import Allow, Permission, Read, Write, secret_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES, FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
 from lokki.errors import FlowError
+
+if TYPE_CHECKING:
+    from lokki.base.access import Permission
+
+SECRETS_VARIABLE = "LOKKI_SECRETS"
+"""The variable of a function that has the sources of its secrets, as JSON by variable."""
 
 _VARIABLE = re.compile("[a-zA-Z][a-zA-Z0-9_]+")
 """https://docs.aws.amazon.com/lambda/latest/api/API_Environment.html"""
@@ -118,17 +123,28 @@ class StepOptions:
             raise FlowError(
                 f"@step(dependencies={self.dependencies!r}): give a list, such as dependencies=['pandas>=2']."
             )
+        if self.permissions:
+            self._check_permissions()
+        if self.secrets:
+            self._check_secrets()
+        object.__setattr__(self, "env", dict(self.env))
+        object.__setattr__(self, "secrets", dict(self.secrets))
+
+    def _check_permissions(self) -> None:
+        # Only here: most functions have none, and start without it.
+        from lokki.base.access import Allow, Read, Write
+
         for permission in self.permissions:
             if not isinstance(permission, Read | Write | Allow):
                 raise FlowError(
                     f'@step(permissions=[{permission!r}]): give Read("s3://…"), Write("s3://…") or '
                     'Allow("service:Action", "arn:…"), which lokki has.'
                 )
-        self._check_secrets()
-        object.__setattr__(self, "env", dict(self.env))
-        object.__setattr__(self, "secrets", dict(self.secrets))
 
     def _check_secrets(self) -> None:
+        # Only here, as above.
+        from lokki.base.access import secret_problem
+
         if not isinstance(self.secrets, Mapping):
             raise FlowError(
                 "@step(secrets=…): give a dict of variables and where their values are, such as "

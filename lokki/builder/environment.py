@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 
-from lokki.base.access import SECRETS_VARIABLE
-from lokki.base.options import variables_problem
+from lokki.base.options import SECRETS_VARIABLE, variables_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES
 from lokki.base.values import INLINE_LIMIT
 from lokki.builder.permissions import TemplatePart, ref

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lokki.base.access import SECRETS_VARIABLE, SSM
+from lokki.base.access import SSM
+from lokki.base.options import SECRETS_VARIABLE
 from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import EmulatorError

@@ -14,8 +14,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from lokki.base.access import SECRETS_VARIABLE
-from lokki.base.options import Retry
+from lokki.base.options import SECRETS_VARIABLE, Retry
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json, JsonField
 from lokki.chain import AnyStep, StepNode

@@ -13,7 +13,8 @@ from collections.abc import MutableMapping
 
 import msgspec
 
-from lokki.base.access import SECRETS_VARIABLE, SSM
+from lokki.base.access import SSM
+from lokki.base.options import SECRETS_VARIABLE
 from lokki.base.values import Json, JsonField
 from lokki.errors import ConfigError
 from lokki.runtime.aws_json import AwsCallError, call_service

@@ -60,7 +60,7 @@ def test_a_cold_start_loads_only_what_runs_a_step() -> None:
     assert {name for name in own if name.startswith(("lokki.base.", "lokki.engine.", "lokki.store."))} == {
         f"lokki.{name}"
         for name in (
-            "base.access", "base.convert", "base.failures", "base.item_path", "base.naming", "base.options",
+            "base.convert", "base.failures", "base.item_path", "base.naming", "base.options",
             "base.placeholders", "base.quotas", "base.signatures", "base.values", "engine.invocation", "store.base",
             "store.codec", "store.keys", "store.profile", "store.s3",
         )

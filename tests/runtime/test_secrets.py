@@ -23,7 +23,7 @@ from support.deployed_project import CACHE
 from support.lambda_runtime import lambda_runtime
 
 from lokki import FlowError, flow, step
-from lokki.base.access import SECRETS_VARIABLE
+from lokki.base.options import SECRETS_VARIABLE
 from lokki.builder.cloudformation import build_template
 from lokki.builder.lambda_pkg import HANDLER_SOURCE
 from lokki.builder.package_types import ZipCode
