@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import Field, dataclass, field, replace
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Concatenate, Generic, Never, NoReturn, ParamSp
 
 from lokki.base.naming import nearest_name
 from lokki.base.options import MapOptions, StepOptions
-from lokki.base.placeholders import ChainResult, awaited_chain
+from lokki.base.placeholders import ChainResult, FlowParameter, Param, awaited_chain
 from lokki.errors import FlowError
 
 
@@ -28,24 +28,31 @@ class Arguments:
     kwargs: dict[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The step of a switch that chooses, and the cases with their values.
+
+    The default has None, and is the last one.
+    """
+
+    on: AnyStep
+    cases: tuple[tuple[object, AnyStep], ...]
+
+
 # Written out, not inferred: of classes whose methods take each other, pyright infers invariance, and would refuse .map.
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
 class Takes[T, U](Protocol):
-    """A step that takes a ``T`` and returns a ``U``, for type checkers.
+    """What takes a ``T`` and returns a ``U``, for type checkers.
 
-    StepNode alone would not do: of ``StepNode[[float], str]`` pyright knows no ``StepNode[[int], str]``.
+    It is a step or a flow. StepNode alone would not do: of ``StepNode[[float], str]`` pyright knows no
+    ``StepNode[[int], str]``.
     """
 
-    @property
-    def fn(self) -> Callable[Concatenate[T, ...], U]:
-        """The plain function."""
-
-    @property
-    def arguments(self) -> Arguments | None:
-        """What it was called with, which no flow and no function has."""
+    def _function(self) -> Callable[Concatenate[T, ...], U]:
+        """Return what it is as a plain function."""
 
 
 type AnyStep = StepNode[..., Any]
@@ -54,7 +61,17 @@ type Chain = AnyStep | AnyBlock
 
 
 class SubFlow(ABC):
-    """A flow, as chains know it; it can be a step of another one."""
+    """A flow, as chains know it, which can be a step of another one."""
+
+    __name__: str
+    params: tuple[FlowParameter, ...]
+
+    @abstractmethod
+    def draw_body(self, placeholders: list[Param]) -> Chain | tuple[Chain, ...]:
+        """Call its function with placeholders and return what it returns.
+
+        Raises FlowError for anything but chains, and for chains that are dropped.
+        """
 
     @abstractmethod
     def as_step(self) -> AnyStep:
@@ -165,14 +182,14 @@ class _NoValue(ABC):
         return True
 
     @abstractmethod
-    def _function(self) -> str:
+    def _tested(self) -> str:
         """Name the function that a test would call instead."""
 
     def _no_value(self, use: str) -> FlowError:
         if _DRAWING.get() is None:
             return FlowError(
                 f"{self._text()} has no value, so `{use}` cannot use it: calling a step runs nothing. In a test, call "
-                f"its function: {self._function()}.fn(…). To run a whole flow, call its .run(…)."
+                f"its function: {self._tested()}.fn(…). To run a whole flow, call its .run(…)."
             )
         return FlowError(
             f"{self._text()} has no value while the flow is drawn, so `{use}` cannot use it: steps run later. "
@@ -184,7 +201,7 @@ class _NoValue(ABC):
         """Say why it has no ``.result`` that could be passed to a step."""
 
     def _no_attribute(self, name: str) -> NoAttributeError:
-        verbs = [verb for verb in ("next", "map", "agg", "result", "after") if hasattr(type(self), verb)]
+        verbs = [verb for verb in ("next", "map", "agg", "result", "after", "switch") if hasattr(type(self), verb)]
         near = nearest_name(name, verbs)
         hint = f"Did you mean .{near}?" if near is not None else "Use the value inside the next step, which gets it."
         return NoAttributeError(
@@ -202,8 +219,8 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
 
     * ``upstream``: the chain whose result fills its first parameter.
     * ``waits_for``: chains that it waits for without reading them; ``replaces``: what it was before it did.
-    * ``flow``: for the step that is a flow, that flow.
-    * ``origin``: in which drawing it was made, and when.
+    * ``flow``: for the step that is a flow, that flow; ``choice``: for a switch, its cases.
+    * ``provenance``: in which drawing it was made, and when.
     """
 
     fn: Callable[P, R_co]
@@ -215,7 +232,8 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
     waits_for: tuple[AnyStep, ...] = ()
     replaces: AnyStep | None = None
     flow: SubFlow | None = None
-    origin: Origin = field(init=False, repr=False, default_factory=lambda: _origin())
+    choice: Choice | None = None
+    provenance: Provenance = field(init=False, repr=False, default_factory=lambda: _provenance())
 
     @property
     def __name__(self) -> str:
@@ -257,7 +275,7 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         It can be passed to a step or a flow, also inside a list or a dict, and refuses anything else, since there is no
         value while the flow is drawn. Raises FlowError outside of a flow, and for a step that was not started.
         """
-        if _DRAWING.get() is None or self.origin.drawing is not _DRAWING.get() or not self._is_begun():
+        if _DRAWING.get() is None or self.provenance.drawing is not _DRAWING.get() or not self._is_begun():
             raise AttributeError("result")  # for `_refuse_attribute`, which says why
         result: Any = ChainResult(self, self._text)
         return result  # type: ignore[no-any-return]  # the placeholder of an R_co
@@ -302,6 +320,32 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         options = MapOptions(concurrency, batch, tolerate)
         return _drawn(MapBlock(self, (replace(first, where=_caller()),), ("map",), options), self, step)
 
+    @overload
+    def switch[S, T, U](
+        self: StepNode[P, T],
+        on: Takes[T, S],
+        cases: Mapping[S, Takes[T, U]],
+        *,
+        default: Takes[T, U] | None = None,
+    ) -> StepNode[[], U]: ...
+    # Of cases that are unlike in what else they take, or in being flows, mypy infers no common type.
+    @overload
+    def switch[S, T](
+        self: StepNode[P, T],
+        on: Takes[T, S],
+        cases: Mapping[S, Takes[T, Any]],
+        *,
+        default: Takes[T, Any] | None = None,
+    ) -> StepNode[[], Any]: ...
+    def switch(self, on: object, cases: Mapping[Any, object], *, default: object = None) -> StepNode[[], Any]:
+        """Run one of several steps on this step's result.
+
+        The step ``on`` gets that result, too, and returns a bool, str, int or Enum; the case for what it returned runs.
+        ``default``: runs for all else; without it that is an error of the run. Raises FlowError for cases that cannot
+        be, and for values of a Literal, Enum or bool that have none.
+        """
+        return _drawn(_switched(on, cases, default, self), self, on, *cases.values(), default)
+
     def agg(self, step: Never) -> NoReturn:
         """Raise TypeError, since only a map block has results to aggregate.
 
@@ -315,7 +359,10 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
     def _is_begun(self) -> bool:
         return self.arguments is not None or self.upstream is not None or self.waits_for != ()
 
-    def _function(self) -> str:
+    def _function(self) -> Callable[P, R_co]:
+        return self.fn
+
+    def _tested(self) -> str:
         return self.name
 
     def _text(self) -> str:
@@ -329,7 +376,7 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         if _DRAWING.get() is None:
             return NoAttributeError(
                 f"{self._text()}.result stands for a result in the body of a flow only. In a test, call the step's "
-                f"function: {self._function()}.fn(…)."
+                f"function: {self._tested()}.fn(…)."
             )
         return NoAttributeError(_foreign(self))
 
@@ -350,7 +397,7 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
     inner_steps: tuple[AnyStep, ...]
     joined: tuple[str, ...]
     options: MapOptions = field(default_factory=MapOptions)
-    origin: Origin = field(init=False, repr=False, default_factory=lambda: _origin())
+    provenance: Provenance = field(init=False, repr=False, default_factory=lambda: _provenance())
 
     def next[T, U](self: MapBlock[T], step: Takes[T, U]) -> MapBlock[U]:
         """Run ``step`` on the result of each item.
@@ -373,6 +420,29 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         """
         return _extend(self, step, "map", MapOptions(concurrency, batch, tolerate))
 
+    @overload
+    def switch[S, T, U](
+        self: MapBlock[T],
+        on: Takes[T, S],
+        cases: Mapping[S, Takes[T, U]],
+        *,
+        default: Takes[T, U] | None = None,
+    ) -> MapBlock[U]: ...
+    # Of cases that are unlike in what else they take, or in being flows, mypy infers no common type.
+    @overload
+    def switch[S, T](
+        self: MapBlock[T],
+        on: Takes[T, S],
+        cases: Mapping[S, Takes[T, Any]],
+        *,
+        default: Takes[T, Any] | None = None,
+    ) -> MapBlock[Any]: ...
+    def switch(self, on: object, cases: Mapping[Any, object], *, default: object = None) -> MapBlock[Any]:
+        """Run one of several steps on each item, as a chain's ``switch`` does."""
+        last = replace(_switched(on, cases, default, self), upstream=None)
+        steps, joined = (*self.inner_steps, last), (*self.joined, "switch")
+        return _drawn(MapBlock(self.source, steps, joined, self.options), self, on, *cases.values(), default)
+
     def agg[T, U](self: MapBlock[T], step: Takes[list[T], U]) -> StepNode[[], U]:
         """Close the block with a step that gets the list of all results.
 
@@ -380,7 +450,7 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         """
         return _append(self, step, "agg")
 
-    def _function(self) -> str:
+    def _tested(self) -> str:
         return self.inner_steps[-1].name
 
     def _text(self) -> str:
@@ -421,7 +491,7 @@ _NUMBERS = count()
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Provenance:
     """Where a chain comes from.
 
     * ``drawing``: of the flow in whose body it was made; None outside of flows.
@@ -432,8 +502,8 @@ class Origin:
     number: int
 
 
-def _origin() -> Origin:
-    return Origin(_DRAWING.get(), next(_NUMBERS))
+def _provenance() -> Provenance:
+    return Provenance(_DRAWING.get(), next(_NUMBERS))
 
 
 def is_drawing() -> bool:
@@ -443,16 +513,7 @@ def is_drawing() -> bool:
 
 @contextmanager
 def drawing(flow: str) -> Iterator[Drawing]:
-    """Watch which chains are made and used while the body of a flow runs.
-
-    Raises FlowError inside the body of a flow: a flow is no step of another one.
-    """
-    outer = _DRAWING.get()
-    if outer is not None:
-        raise FlowError(
-            f"the flow {flow}() is called in the flow {outer.flow}(), but a flow cannot be part of a flow. "
-            "Put the steps that they share into a plain function that returns their chain."
-        )
+    """Watch which chains are made and used while the body of a flow runs."""
     current = Drawing(flow)
     token = _DRAWING.set(current)
     try:
@@ -506,12 +567,13 @@ def _snapshot(value: object, step: str) -> object:
 
 def _check_own(chain: Chain) -> None:
     """Refuse a chain that was made while another flow was drawn."""
-    if chain.origin.drawing is not None and chain.origin.drawing is not _DRAWING.get():
+    if chain.provenance.drawing is not None and chain.provenance.drawing is not _DRAWING.get():
         raise FlowError(_foreign(chain))
 
 
 def _foreign(chain: Chain) -> str:
-    made = f"while the flow {chain.origin.drawing.flow}() was drawn" if chain.origin.drawing else "outside of any flow"
+    other = chain.provenance.drawing
+    made = f"while the flow {other.flow}() was drawn" if other is not None else "outside of any flow"
     return (
         f"{chain} was made {made}, so its result cannot be used here. Make the chain in the flow that uses it, or pass "
         "its .result to the flow as an argument."
@@ -533,6 +595,25 @@ def _check_awaited(chain: object, waiting: AnyStep) -> None:
 def _append[U](upstream: Chain, step: Takes[Never, U], verb: str) -> StepNode[[], U]:
     last = _single_step(step, verb, upstream)
     return _drawn(replace(last, upstream=upstream, where=_caller()), upstream, step)
+
+
+def _switched(on: object, cases: Mapping[Any, object], default: object, upstream: Chain) -> AnyStep:
+    if isinstance(on, SubFlow):
+        raise FlowError(f"{upstream}.switch() takes a step that chooses, but {on.__name__} is a flow.")
+    if not isinstance(cases, Mapping) or not cases:
+        raise FlowError(f"{upstream}.switch() takes a dict of cases, such as {{True: step, False: other_step}}.")
+    if None in cases:
+        raise FlowError(f"{upstream}.switch() has a case for None. Give what is for all other values as default=.")
+    chooses = _joined_step(on, upstream)
+    steps: list[tuple[object, AnyStep]] = [(value, _joined_step(step, upstream)) for value, step in cases.items()]
+    if default is not None:
+        steps.append((None, _joined_step(default, upstream)))
+    choice = Choice(chooses, tuple(steps))
+    return StepNode(chooses.fn, chooses.name, chooses.options, upstream=upstream, where=_caller(), choice=choice)
+
+
+def _joined_step(step: object, upstream: Chain) -> AnyStep:
+    return replace(_single_step(step, "switch", upstream), where=_caller())
 
 
 def _extend[U](block: AnyBlock, step: Takes[Never, U], verb: str, options: MapOptions) -> MapBlock[U]:
@@ -585,13 +666,19 @@ def _chain_text(chain: Chain) -> str:
             current = current.source
         else:
             call, upstream = _call_text(current), current.upstream
-            texts.append(call if upstream is None else f".{_verb(upstream)}({call})")
+            texts.append(call if upstream is None else f".{_joining_verb(current, upstream)}({call})")
             current = upstream
     return "".join(reversed(texts))
 
 
 def _call_text(step: AnyStep) -> str:
+    if step.choice is not None:
+        return f"{_call_text(step.choice.on)}, …"
     return f"{step.name}()" if step.arguments is not None else step.name
+
+
+def _joining_verb(step: AnyStep, upstream: Chain) -> str:
+    return "switch" if step.choice is not None else _verb(upstream)
 
 
 def _verb(upstream: Chain) -> str:
@@ -614,6 +701,6 @@ def _is_called_by_lokki() -> bool:
 def _caller() -> str:
     """Return ``file:line`` of the code that called the method of a chain."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

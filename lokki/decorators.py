@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Protocol, overload
 
 from lokki.base import signatures
 from lokki.base.failures import users_place
 from lokki.base.naming import check_step_name, flow_name
 from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
 from lokki.base.placeholders import ChainResult
-from lokki.chain import Chain, Drawing, MapBlock, StepNode, drawing
+from lokki.chain import Chain, Drawing, MapBlock, StepNode, SubFlow, drawing, is_drawing
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.plan import lower
@@ -127,15 +127,27 @@ def _make_step[**P, R](function: Callable[P, R], options: StepOptions) -> StepNo
     return StepNode(function, name, options)
 
 
-class Flow[**P, R = Any]:
+if TYPE_CHECKING:
+
+    class FlowCall[**P, R](FlowGraph, StepNode[P, R]):
+        """What a call of a flow is for type checkers.
+
+        It is a graph, and in the body of another flow a step of that one. No type says which of them.
+        """
+
+        options: Any
+
+
+class Flow[**P, R = Any](SubFlow):
     """A flow, which is drawn and checked when it is called.
 
-    Arguments of that call become the defaults of its parameters.
+    Arguments of that call become the defaults of its parameters. In the body of another flow, a call makes it a step of
+    that one.
     """
 
     _is_flow = True
 
-    def __init__(self, fn: Callable[P, StepNode[..., R]], options: FlowOptions) -> None:
+    def __init__(self, fn: Callable[P, object], options: FlowOptions) -> None:
         self.fn = fn
         self.options = options
         self.name = flow_name(fn.__name__)
@@ -146,12 +158,24 @@ class Flow[**P, R = Any]:
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FlowCall[P, R]: ...
+    # mypy infers Never for a type variable in place of this Any, as for `StepNode`.
+    @overload
+    def __call__[**Q](
+        self: Flow[Concatenate[Any, Q], R], *args: Q.args, **kwargs: Q.kwargs
+    ) -> FlowCall[Concatenate[Any, Q], R]: ...
+    def __call__(self, *args: object, **kwargs: object) -> FlowGraph | StepNode[..., R]:
         """Draw the flow and check it.
 
         Its body runs once, with placeholders for the parameters. Raises FlowError for a flow that could not run, and
         ParameterError for arguments that the flow does not take.
+
+        In the body of another flow it is a step, with these arguments, which ``.next``, ``.map``, ``.agg`` and
+        ``.switch`` take, and which starts a chain when it has all of them.
         """
+        if is_drawing():
+            return self.as_step()(*args, **kwargs)
         try:
             defaults = inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments
         except TypeError as error:
@@ -166,6 +190,22 @@ class Flow[**P, R = Any]:
             code = self.fn.__code__
             error.place = error.place or f"{code.co_filename}:{code.co_firstlineno}"
             raise
+
+    def _function(self) -> Callable[P, R]:
+        return self.run
+
+    def as_step(self) -> StepNode[..., Any]:
+        """Return the step that runs the flow in another one."""
+        return StepNode(self.fn, self.__name__, flow=self)
+
+    def draw_body(self, placeholders: list[Param]) -> Chain | tuple[Chain, ...]:
+        """Call its function with placeholders and return what it returns.
+
+        Raises FlowError for anything but chains, and for chains that are dropped.
+        """
+        with drawing(self.fn.__name__) as drawn:
+            head = _call(self.fn, placeholders)
+        return _check_head(self.fn.__name__, head, drawn)
 
     @overload
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -241,14 +281,17 @@ class Flow[**P, R = Any]:
                 'Put the call below: if __name__ == "__main__":'
             ) from None
 
+        if is_drawing():
+            raise FlowError(
+                f"{self.fn.__name__}.run() runs a flow while another one is drawn. Use it as a step: "
+                f"{self.fn.__name__}(…), or in .next, .map and .agg."
+            )
         options = LaunchOptions(executor, workers, run_id, root, progress, keep_going)
         return Launcher(self.fn, self, options)
 
     def _draw(self, params: tuple[FlowParameter, ...]) -> FlowGraph:
         placeholders = [Param(param.name, param.annotation) for param in params]
-        with drawing(self.fn.__name__) as drawn:
-            head = _call(self.fn, placeholders)
-        heads = _check_head(self.fn.__name__, head, drawn)
+        heads = self.draw_body(placeholders)
         graph = FlowGraph(self.name, heads, params, self.options, inspect.cleandoc(self.__doc__ or ""), self)
         lower(graph)  # finds arguments that cannot travel, here and not in the middle of a run
         return graph
@@ -257,20 +300,45 @@ class Flow[**P, R = Any]:
         return f"<flow {self.name}>"
 
 
+class _FlowDecorator(Protocol):
+    """What ``@flow(…)`` makes of a function, by what the function returns."""
+
+    @overload
+    def __call__[**P, R](self, fn: Callable[P, StepNode[..., R]], /) -> Flow[P, R]: ...
+    @overload
+    def __call__[**P, R, S](self, fn: Callable[P, _Two[R, S]], /) -> Flow[P, tuple[R, S]]: ...
+    @overload
+    def __call__[**P, R, S, T](self, fn: Callable[P, _Three[R, S, T]], /) -> Flow[P, tuple[R, S, T]]: ...
+    @overload
+    def __call__[**P, R, S, T, U](self, fn: Callable[P, _Four[R, S, T, U]], /) -> Flow[P, tuple[R, S, T, U]]: ...
+
+
+type _Two[R, S] = tuple[StepNode[..., R], StepNode[..., S]]
+type _Three[R, S, T] = tuple[StepNode[..., R], StepNode[..., S], StepNode[..., T]]
+type _Four[R, S, T, U] = tuple[StepNode[..., R], StepNode[..., S], StepNode[..., T], StepNode[..., U]]
+# Not tuples of any length too: mypy takes a function that fits two of these for one of no known type.
+
+
 @overload
 def flow[**P, R](fn: Callable[P, StepNode[..., R]], /) -> Flow[P, R]: ...
 @overload
-def flow[**P, R](
+def flow[**P, R, S](fn: Callable[P, _Two[R, S]], /) -> Flow[P, tuple[R, S]]: ...
+@overload
+def flow[**P, R, S, T](fn: Callable[P, _Three[R, S, T]], /) -> Flow[P, tuple[R, S, T]]: ...
+@overload
+def flow[**P, R, S, T, U](fn: Callable[P, _Four[R, S, T, U]], /) -> Flow[P, tuple[R, S, T, U]]: ...
+@overload
+def flow(
     *, schedule: str | None = None, timezone: str | None = None, timeout: float | None = None
-) -> Callable[[Callable[P, StepNode[..., R]]], Flow[P, R]]: ...
-def flow[**P, R](
-    fn: Callable[P, StepNode[..., R]] | None = None,
+) -> _FlowDecorator: ...
+def flow(
+    fn: Callable[..., Any] | None = None,
     /,
     *,
     schedule: str | None = None,
     timezone: str | None = None,
     timeout: float | None = None,
-) -> Flow[P, R] | Callable[[Callable[P, StepNode[..., R]]], Flow[P, R]]:
+) -> Flow[..., Any] | Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Make a function a flow, by ``@flow`` or ``@flow(timeout=3600)``.
 
     Its body chains steps and returns the chain.
@@ -284,7 +352,7 @@ def flow[**P, R](
     """
     options = FlowOptions(schedule, timezone, timeout)
 
-    def decorate(function: Callable[P, StepNode[..., R]]) -> Flow[P, R]:
+    def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
             raise FlowError(f"@flow takes a plain function, not {function!r}. Put it above a def.")
         return Flow(function, options)
@@ -303,7 +371,7 @@ def _parameters(fn: Callable[..., object]) -> tuple[FlowParameter, ...]:
     return tuple(parameters)
 
 
-def _call(fn: Callable[..., Chain], placeholders: list[Param]) -> object:
+def _call(fn: Callable[..., object], placeholders: list[Param]) -> object:
     """Call the body with its placeholders.
 
     They are passed by position or by name, as each parameter takes it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from lokki.base.naming import check_state_names, state_name
@@ -13,9 +13,10 @@ from lokki.errors import FlowError
 from lokki.plans.arguments import inputs_of
 from lokki.plans.arranging import arrange
 from lokki.plans.fitting import check_fit, check_names
-from lokki.plans.operations import Argument, Block, Call, FanOut, Fork, Op, Switch, operations_in
-from lokki.plans.resolving import CallUnit, MapUnit, Unit, calls_of, resolve_chains, source_of
+from lokki.plans.operations import Argument, Block, Call, Case, CaseValue, FanOut, Fork, Op, Switch, operations_in
+from lokki.plans.resolving import resolve_chains
 from lokki.plans.templates import Item, Output, Reads, sources_in
+from lokki.plans.units import CallUnit, CaseUnit, MapUnit, SwitchUnit, Unit, calls_of, maps_of, source_of
 
 __all__ = [
     "REQUIRED",
@@ -25,6 +26,7 @@ __all__ = [
     "MapCloseEntry",
     "MapOpenEntry",
     "Param",
+    "SwitchEntry",
     "TaskEntry",
     "parameter_annotation",
     "parameter_name",
@@ -58,7 +60,20 @@ class MapCloseEntry:
     id: str
 
 
-type GraphEntry = TaskEntry | MapOpenEntry | MapCloseEntry
+@dataclass(frozen=True, slots=True)
+class SwitchEntry:
+    """A switch, of whose cases one runs; their entries follow it.
+
+    * ``id``: of the switch; ``on_id``: of the call that chooses, which comes right before.
+    * ``values``: what the cases are for, None for the default.
+    """
+
+    id: str
+    on_id: str
+    values: tuple[CaseValue, ...]
+
+
+type GraphEntry = TaskEntry | MapOpenEntry | MapCloseEntry | SwitchEntry
 
 
 class FlowGraph:
@@ -91,7 +106,7 @@ class FlowGraph:
         self.origin = origin
         heads = _closed(name, head)
         _check_schedule(name, params, self.options)
-        resolved = resolve_chains(heads)
+        resolved = resolve_chains(heads, origin)
         calls = {call.id: call for call in calls_of(resolved.units)}
         check_names(calls.values())
         check_fit(resolved.units)
@@ -135,6 +150,8 @@ def _steps(entry: GraphEntry) -> tuple[AnyStep, ...]:
             return (step,)
         case MapOpenEntry(_, inner_steps):
             return inner_steps
+        case SwitchEntry():
+            return ()
 
 
 def _closed(name: str, head: Chain | tuple[Chain, ...]) -> tuple[AnyStep, ...]:
@@ -169,18 +186,46 @@ class _Lowering:
         }
         self._read = {source for reads, arguments in self._inputs.values() for source in (reads, *_sources(arguments))}
         self._read |= {source_of(head) for head in heads}
-        self._fanning = {unit.source.id for unit in units if isinstance(unit, MapUnit)}
+        self._read |= {source_of(case.result) for case in _cases(units)}
+        self._fanning = {unit.source.id for unit in maps_of(units)}
 
     def block(self) -> Block:
-        return arrange([(self._operation(unit),) for unit in self._units])
+        return self._arranged(self._units)
 
-    def _operation(self, unit: Unit) -> Op:
-        if isinstance(unit, CallUnit):
-            return self._call(unit)
-        first, *others = [self._call(inner) for inner in unit.body if isinstance(inner, CallUnit)]
-        # The first call of a body reads the item as the first step of a line does, whose plan has no name for it.
-        reads = Item() if first.reads == Item(unit.id) else first.reads
-        return FanOut(unit.id, unit.source.id, (replace(first, reads=reads), *others), unit.block.options)
+    def _arranged(self, units: list[Unit]) -> Block:
+        return arrange([tuple(self._operations(unit)) for unit in units])
+
+    def _operations(self, unit: Unit) -> Iterator[Op]:
+        match unit:
+            case CallUnit():
+                yield self._call(unit)
+            case MapUnit():
+                yield self._map(unit)
+            case SwitchUnit():
+                yield from self._switch(unit, self._arranged)
+
+    def _map(self, unit: MapUnit) -> FanOut:
+        first, *others = self._in_turn(unit.body)
+        if isinstance(first, Call) and first.reads == Item(unit.id):
+            # The first call of a body reads the item as the first step of a line does, whose plan has no name for it.
+            first = replace(first, reads=Item())
+        assert unit.result is not None
+        result = source_of(unit.result).id
+        output = "" if result == [first, *others][-1].id else result
+        return FanOut(unit.id, unit.source.id, (first, *others), unit.block.options, output)
+
+    def _in_turn(self, units: list[Unit]) -> Block:
+        """Return the operations of a map's body, which run one after another."""
+        return tuple(
+            op
+            for unit in units
+            for op in (self._switch(unit, self._in_turn) if isinstance(unit, SwitchUnit) else self._operations(unit))
+        )
+
+    def _switch(self, unit: SwitchUnit, block: Callable[[list[Unit]], Block]) -> Iterator[Op]:
+        yield replace(self._call(unit.on), cases=tuple(case.value for case in unit.cases))
+        cases = (Case(case.value, block(case.units), source_of(case.result).id) for case in unit.cases)
+        yield Switch(unit.id, unit.on.id, tuple(cases))
 
     def _call(self, call: CallUnit) -> Call:
         reads, arguments = self._inputs[call.id]
@@ -195,6 +240,14 @@ class _Lowering:
             fans_out and Output(call.id) in self._read,
             tuple(dict.fromkeys(unit.id for unit in call.after if source_of(unit) not in sources)),
         )
+
+
+def _cases(units: Iterable[Unit]) -> Iterator[CaseUnit]:
+    for unit in units:
+        if isinstance(unit, SwitchUnit):
+            for case in unit.cases:
+                yield case
+                yield from _cases(case.units)
 
 
 def _sources(arguments: tuple[Argument, ...]) -> Iterator[Reads]:
@@ -240,5 +293,6 @@ def _entries(block: Block, nodes: dict[str, AnyStep]) -> Iterator[GraphEntry]:
                 for branch in op.branches:
                     yield from _entries(branch, nodes)
             case Switch():
+                yield SwitchEntry(op.id, op.on, tuple(case.value for case in op.cases))
                 for case in op.cases:
                     yield from _entries(case.block, nodes)

@@ -162,7 +162,7 @@ def element(annotation: object) -> object | None:
             return None
         elif not issubclass(kind, str | bytes | bytearray | abc.Mapping):
             elements.append(_element_of(part))
-    return _union(elements) if elements else None
+    return union_of(elements) if elements else None
 
 
 def is_json(annotation: object) -> bool:
@@ -297,7 +297,7 @@ def _element_of(annotation: object) -> object:
     if kind is tuple:
         if _is_open_ended(arguments) and arguments[1:] != (...,):
             return UNKNOWN
-        return _union([argument for argument in arguments if argument is not ...])
+        return union_of([argument for argument in arguments if argument is not ...])
     return arguments[0] if kind in _COLLECTIONS or kind in _MAPPINGS else UNKNOWN
 
 
@@ -374,7 +374,8 @@ def _is_union(annotation: object) -> bool:
     return typing.get_origin(annotation) in (types.UnionType, typing.Union)
 
 
-def _union(parts: list[object]) -> object:
+def union_of(parts: list[object]) -> object:
+    """Return the annotation of a value that is of one of these."""
     if any(part is UNKNOWN for part in parts):
         return UNKNOWN
     return typing.Union[tuple(parts)] if parts else UNKNOWN  # noqa: UP007 (the parts are known only at run time)

@@ -8,12 +8,20 @@ from itertools import chain, repeat
 
 from lokki.base import signatures
 from lokki.base.convert import ConversionError, to_json
-from lokki.base.placeholders import ChainResult, Param, awaited_chain, parameter_name, placeholders_in
+from lokki.base.placeholders import (
+    ChainResult,
+    Param,
+    awaited_chain,
+    parameter_annotation,
+    parameter_argument,
+    parameter_name,
+    placeholders_in,
+)
 from lokki.base.values import Json
 from lokki.errors import FlowError
 from lokki.plans.operations import Argument
-from lokki.plans.resolving import CallUnit, source_of
 from lokki.plans.templates import Item, Output, ParamRef, Reads, Results, Template
+from lokki.plans.units import Bound, CallUnit, Chains, source_of
 
 
 def inputs_of(call: CallUnit) -> tuple[Reads, tuple[Argument, ...]]:
@@ -65,26 +73,36 @@ def _positional(parameters: list[inspect.Parameter], skipped: int) -> Iterator[t
 def _template(call: CallUnit, name: str, value: object, hints: dict[str, object]) -> Template:
     step = call.node
     try:
-        return _convert(value, hints.get(name, signatures.UNKNOWN), call)
+        return _convert(value, hints.get(name, signatures.UNKNOWN), call.chains)
     except ConversionError as error:
         raise FlowError(f"{step.where}: the argument {name!r} of {step.name}() is {error}.") from None
 
 
-def _convert(value: object, annotation: object, call: CallUnit) -> Template:
+def _convert(value: object, annotation: object, chains: Chains) -> Template:
     if isinstance(value, Param):
-        return ParamRef(parameter_name(value))
+        return _parameter(value)
     if isinstance(value, ChainResult):
-        return source_of(call.chains[id(awaited_chain(value))])
+        return source_of(chains[id(awaited_chain(value))])
     has_placeholder = next(placeholders_in(value), None) is not None
     if has_placeholder and isinstance(value, list | tuple):
         inner = signatures.member(annotation)
-        return [_convert(member, inner, call) for member in value]
+        return [_convert(member, inner, chains) for member in value]
     if has_placeholder and type(value) is dict:
         if not all(type(name) is str for name in value):
             raise ConversionError(f"{value!r}; in a dict with parameters of the flow, keys must be strings")
         inner = signatures.member(annotation)
-        return {name: _convert(member, inner, call) for name, member in value.items()}
+        return {name: _convert(member, inner, chains) for name, member in value.items()}
     return _as_template(to_json(value, annotation))
+
+
+def _parameter(placeholder: Param) -> Template:
+    """Return the place of a parameter, or what it is bound to."""
+    bound = parameter_argument(placeholder)
+    if not isinstance(bound, Bound):
+        return ParamRef(parameter_name(placeholder))
+    if bound.provider is not None:
+        return source_of(bound.provider)
+    return _convert(bound.value, parameter_annotation(placeholder), bound.chains)
 
 
 def _as_template(value: Json) -> Template:

@@ -12,11 +12,13 @@ from lokki.base.placeholders import (
     awaited_chain,
     awaited_text,
     parameter_annotation,
+    parameter_argument,
     parameter_name,
 )
 from lokki.chain import AnyStep
 from lokki.errors import FlowError
-from lokki.plans.resolving import CallUnit, ItemOf, MapUnit, Provider, Unit
+from lokki.plans.switching import check_cases
+from lokki.plans.units import Bound, CallUnit, ItemOf, MapUnit, Provider, SwitchUnit, Unit
 
 
 def check_names(calls: Iterable[CallUnit]) -> None:
@@ -47,10 +49,25 @@ def _place(step: AnyStep) -> str:
 def check_fit(units: Iterable[Unit]) -> None:
     """Refuse calls that get what they do not take."""
     for unit in units:
-        if isinstance(unit, CallUnit):
-            _check_call(unit)
-        else:
-            _check_map(unit)
+        match unit:
+            case CallUnit():
+                _check_call(unit)
+            case MapUnit():
+                _check_map(unit)
+            case SwitchUnit():
+                _check_switch(unit)
+
+
+def check_use(use: CallUnit) -> None:
+    """Refuse a flow as a step that gets what it does not take."""
+    _check_call(use)
+
+
+def _check_switch(unit: SwitchUnit) -> None:
+    _check_call(unit.on)
+    check_cases(unit, returned(unit.on))
+    for case in unit.cases:
+        check_fit(case.units)
 
 
 def _check_map(unit: MapUnit) -> None:
@@ -63,8 +80,10 @@ def _check_map(unit: MapUnit) -> None:
         )
     mapped = [step for verb, step in zip(block.joined, block.inner_steps, strict=True) if verb == "map"][1:]
     for inner in unit.body:
-        assert isinstance(inner, CallUnit)
-        _check_call(inner, is_mapped=any(inner.node is step for step in mapped))
+        if isinstance(inner, CallUnit):
+            _check_call(inner, is_mapped=any(inner.node is step for step in mapped))
+        else:
+            check_fit([inner])
 
 
 def _check_call(call: CallUnit, *, is_mapped: bool = False) -> None:
@@ -89,32 +108,36 @@ def _check_call(call: CallUnit, *, is_mapped: bool = False) -> None:
     raise FlowError(problem)
 
 
-def text_of(ref: Provider) -> str:
+def text_of(provider: Provider) -> str:
     """Say what a value is, for people."""
-    match ref:
+    match provider:
         case CallUnit(in_map=True):
-            return f"what {ref.node.name}() returns for each item"
+            return f"what {provider.node.name}() returns for each item"
         case CallUnit():
-            return f"what {ref.node.name}() returns"
+            return f"what {provider.node.name}() returns"
         case MapUnit(result=CallUnit(node=last)):
             return f"the list of what {last.name}() returns"
         case MapUnit():
-            return f"the list of results of {ref.block}"
+            return f"the list of results of {provider.block}"
+        case SwitchUnit():
+            return f"what the switch on {provider.on.node.name}() gives"
         case ItemOf(unit):
             return f"each item of {unit.source.node.name}()"
 
 
-def returned(ref: Provider) -> object:
+def returned(provider: Provider) -> object:
     """Return the annotation of a value.
 
     None for an item where a map cannot run over its source.
     """
-    match ref:
+    match provider:
         case CallUnit():
-            return _hint(ref.node, "return")
+            return _hint(provider.node, "return")
         case MapUnit():
-            item = signatures.UNKNOWN if ref.result is None else returned(ref.result)
+            item = signatures.UNKNOWN if provider.result is None else returned(provider.result)
             return list if item is signatures.UNKNOWN else list[item]  # type: ignore[valid-type]
+        case SwitchUnit(cases=cases):
+            return signatures.union_of([returned(case.result) for case in cases])
         case ItemOf(unit):
             return signatures.element(returned(unit.source))
 
@@ -146,9 +169,19 @@ def _check_arguments(call: CallUnit, upstream: tuple[object, ...], source_text: 
         ) from None
     for name, value, annotation in _passed(signature, bound, step):
         _check_value(call, name, value, annotation)
-        if isinstance(value, Param):
+        if isinstance(value, Param) and step.flow is None and not _is_bound(value):
             _check_is_annotated(step, name, value)
     return next(iter(signature.parameters), "")
+
+
+def _is_bound(placeholder: Param) -> bool:
+    """Tell whether a parameter stands for a value of the run, and no JSON."""
+    bound = parameter_argument(placeholder)
+    if not isinstance(bound, Bound):
+        return False
+    if isinstance(bound.value, Param):
+        return _is_bound(bound.value)
+    return bound.provider is not None or isinstance(bound.value, ChainResult)
 
 
 def _passed(

@@ -7,61 +7,37 @@ stands, and its calls take its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from lokki.base.naming import occurrence_ids
-from lokki.base.placeholders import ChainResult, awaited_chain, placeholders_in
-from lokki.chain import AnyBlock, AnyStep, Chain, MapBlock
+from lokki.base.convert import ConversionError, to_json
+from lokki.base.naming import check_step_name, occurrence_ids
+from lokki.base.placeholders import (
+    ChainResult,
+    FlowParameter,
+    Param,
+    awaited_chain,
+    placeholders_in,
+)
+from lokki.chain import AnyBlock, AnyStep, Chain, MapBlock, StepNode, SubFlow
 from lokki.errors import FlowError
+from lokki.plans.fitting import check_use
 from lokki.plans.operations import MAP
-from lokki.plans.templates import Item, Output, Results, Source
-
-
-@dataclass(eq=False, slots=True)
-class CallUnit:
-    """A step that is called, in the place where it was drawn.
-
-    * ``name``: of the step, after those of the flows that it is in.
-    * ``reads``: what fills its first parameter.
-    * ``chains``: what each chain is whose result its arguments may be.
-    * ``id``: empty until all calls are known.
-    """
-
-    node: AnyStep
-    name: str
-    reads: Provider | None
-    chains: Chains
-    after: tuple[Unit, ...] = ()
-    in_map: bool = False
-    id: str = ""
-
-
-@dataclass(eq=False, slots=True)
-class MapUnit:
-    """A map block, in the place where it was drawn.
-
-    ``result``: what gives an item's result.
-    """
-
-    block: AnyBlock
-    source: CallUnit
-    body: list[Unit] = field(default_factory=list)
-    result: Provider | None = None
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ItemOf:
-    """The item that a map block is at."""
-
-    map: MapUnit
-
-
-type Unit = CallUnit | MapUnit
-type Provider = Unit | ItemOf
-type Chains = dict[int, Unit]
-"""What chains are, by their identity: the call that gives the result, or the map block."""
+from lokki.plans.switching import case_value
+from lokki.plans.units import (
+    Bound,
+    CallUnit,
+    CaseUnit,
+    Chains,
+    ItemOf,
+    MapUnit,
+    Provider,
+    SwitchUnit,
+    Unit,
+    calls_of,
+    maps_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +46,15 @@ class Site:
 
     * ``units``: those of the block.
     * ``chains``: of the flow whose body this is.
+    * ``prefix``: of the names of calls; ``flows``: those that are being drawn, the outermost first.
+    * ``waits``: what the first calls of the flow wait for.
     """
 
     units: list[Unit]
     chains: Chains
+    flows: tuple[SubFlow, ...] = ()
+    prefix: str = ""
+    waits: tuple[Unit, ...] = ()
     in_map: bool = False
 
 
@@ -85,38 +66,20 @@ class DrawnUnits:
     heads: tuple[Unit, ...]
 
 
-def resolve_chains(heads: Sequence[AnyStep]) -> DrawnUnits:
-    """Find all that heads of chains need."""
-    site = Site([], {})
-    for chain in _in_order(heads):
-        site.chains[id(chain)] = _placed(chain, site)
+def resolve_chains(heads: Sequence[AnyStep], origin: object = None) -> DrawnUnits:
+    """Find all that heads of chains need.
+
+    ``origin``: the flow that is drawn, if there is one.
+    """
+    site = Site([], {}, (origin,) if isinstance(origin, SubFlow) else ())
+    _draw(heads, site)
     _name(site.units)
     return DrawnUnits(site.units, tuple(site.chains[id(head)] for head in heads))
 
 
-def calls_of(units: Iterable[Unit]) -> Iterator[CallUnit]:
-    """Yield the calls among units and inside of them, in order."""
-    for unit in units:
-        if isinstance(unit, CallUnit):
-            yield unit
-        else:
-            yield from calls_of(unit.body)
-
-
-def maps_of(units: Iterable[Unit]) -> Iterator[MapUnit]:
-    """Yield the map blocks among units, in order."""
-    return (unit for unit in units if isinstance(unit, MapUnit))
-
-
-def source_of(ref: Provider) -> Source:
-    """Return the source by which a plan names a value."""
-    match ref:
-        case CallUnit():
-            return Output(ref.id)
-        case MapUnit():
-            return Results(ref.id)
-        case ItemOf(unit):
-            return Item(unit.id)
+def _draw(heads: Sequence[Chain], site: Site) -> None:
+    for chain in _in_order(heads):
+        site.chains[id(chain)] = _placed(chain, site)
 
 
 def _in_order(heads: Sequence[Chain]) -> list[Chain]:
@@ -137,39 +100,33 @@ def _in_order(heads: Sequence[Chain]) -> list[Chain]:
                 f"{chain.where}: {replaced} is used with and without its .after(), so it would run twice. "
                 "Use what .after() returned."
             )
-    return sorted(chains.values(), key=lambda chain: chain.origin.number)
+    return sorted(chains.values(), key=lambda chain: chain.provenance.number)
 
 
 def _needed(chain: Chain) -> Iterator[Chain]:
     """Yield the chains that a chain is joined to, or reads, or waits for."""
-    if isinstance(chain, MapBlock):
-        if is_begun(chain.source):
-            yield chain.source
-        for step in chain.inner_steps:
-            yield from _joined(step)
-        return
-    upstream = chain.upstream
-    if upstream is not None and is_begun(upstream):
+    upstream = chain.source if isinstance(chain, MapBlock) else chain.upstream
+    if upstream is not None and _is_begun(upstream):
         yield upstream
-    yield from _joined(chain)
+    for step in chain.inner_steps if isinstance(chain, MapBlock) else (chain,):
+        yield from _joined(step)
 
 
 def _joined(step: AnyStep) -> Iterator[Chain]:
+    """Yield the chains that a step reads or waits for, wherever it is joined."""
     yield from step.waits_for
     if step.arguments is not None:
-        yield from results_in((*step.arguments.args, *step.arguments.kwargs.values()))
+        for placeholder in placeholders_in((*step.arguments.args, *step.arguments.kwargs.values())):
+            if isinstance(placeholder, ChainResult):
+                chain = awaited_chain(placeholder)
+                assert isinstance(chain, StepNode)
+                yield chain
+    if step.choice is not None:
+        for inner in (step.choice.on, *(case for _, case in step.choice.cases)):
+            yield from _joined(inner)
 
 
-def results_in(arguments: object) -> Iterator[AnyStep]:
-    """Yield the chains whose results are in arguments."""
-    for placeholder in placeholders_in(arguments):
-        if isinstance(placeholder, ChainResult):
-            chain = awaited_chain(placeholder)
-            assert not isinstance(chain, MapBlock)
-            yield chain  # type: ignore[misc]
-
-
-def is_begun(chain: Chain) -> bool:
+def _is_begun(chain: Chain) -> bool:
     """Tell whether a chain is one, and not a step that was not started."""
     return isinstance(chain, MapBlock) or chain._is_begun()
 
@@ -183,24 +140,57 @@ def _placed(chain: Chain, site: Site) -> Unit:
 
 def _upstream_unit(chain: Chain, site: Site) -> Unit:
     """Return what a chain is, placing a step now that was not started."""
-    if is_begun(chain):
+    if _is_begun(chain):
         return site.chains[id(chain)]
     assert not isinstance(chain, MapBlock)
     return _placed_step(chain, None, site)
 
 
 def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> Unit:
-    after = tuple(site.chains[id(chain)] for chain in step.waits_for)
-    unit = CallUnit(step, step.name, reads, site.chains, after, site.in_map)
+    unit: Unit
+    if step.flow is not None:
+        return _placed_flow(step, step.flow, reads, site)
+    if step.choice is None:
+        unit = _call(step, reads, site)
+    else:
+        unit = SwitchUnit(step, _call(step.choice.on, reads, site))
+        for value, case in step.choice.cases:
+            block: list[Unit] = []
+            result = _placed_step(case, reads, replace(site, units=block, waits=()))
+            unit.cases.append(CaseUnit(case_value(value), case, block, result))
     site.units.append(unit)
     return unit
 
 
+def _call(step: AnyStep, reads: Provider | None, site: Site) -> CallUnit:
+    return CallUnit(step, f"{site.prefix}{step.name}", reads, site.chains, _waits(step, reads, site), site.in_map)
+
+
+def _waits(step: AnyStep, reads: Provider | None, site: Site) -> tuple[Unit, ...]:
+    """Return what a step waits for without reading it.
+
+    The first calls of a flow wait for what the flow waits for.
+    """
+    own = tuple(site.chains[id(chain)] for chain in step.waits_for)
+    is_first = reads is None and next(_joined(step), None) is None
+    return (*own, *site.waits) if is_first else own
+
+
 def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
     source = _upstream_unit(block.source, site)
-    assert isinstance(source, CallUnit)
+    where = block.inner_steps[0].where
+    if site.in_map:
+        raise FlowError(
+            f"{where}: Nested .map() is not supported: {block} is in the body of {site.flows[-1].__name__}(), which is "
+            "itself a step of a map. Map over all items at once, or loop inside one step."
+        )
+    if not isinstance(source, CallUnit):
+        raise FlowError(
+            f"{where}: .map() cannot run over what a switch gives, {block.source}. Put a step between that returns the "
+            "list: .next(…).map(…)."
+        )
     unit = MapUnit(block, source)
-    body = Site(unit.body, site.chains, in_map=True)
+    body = replace(site, units=unit.body, waits=(), in_map=True)
     previous: Provider = ItemOf(unit)
     for step in block.inner_steps:
         previous = _placed_step(step, previous, body)
@@ -209,10 +199,59 @@ def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
     return unit
 
 
+def _placed_flow(step: AnyStep, flow: SubFlow, reads: Provider | None, site: Site) -> Unit:
+    """Draw a flow that is a step of another one."""
+    if flow in site.flows:
+        path = " > ".join(f"{other.__name__}()" for other in (*site.flows, flow))
+        raise FlowError(
+            f"{step.where}: the flow {step.name}() reaches itself: {path}. A flow is a step of other flows only; "
+            "what is to be repeated belongs into a loop inside a step, or into a map."
+        )
+    use = CallUnit(step, step.name, reads, site.chains, (), site.in_map)
+    check_use(use)
+    head = flow.draw_body([Param(param.name, param.annotation, bound) for param, bound in _arguments(use, flow)])
+    if isinstance(head, tuple):
+        raise FlowError(
+            f"{step.where}: {step.name}() returns several chains, so it cannot be a step of another flow. "
+            "Return one chain, of a step that gets their results."
+        )
+    if isinstance(head, MapBlock):
+        raise FlowError(
+            f"{step.where}: the flow {step.name}() ends in an open Map block: {head}. Close it with .agg(step), "
+            "whose step gets the list of results."
+        )
+    waits = (*_waits(step, reads, site), *([] if reads is None or isinstance(reads, ItemOf) else [reads]))
+    inner = Site(site.units, {}, (*site.flows, flow), f"{site.prefix}{step.name}_", waits, site.in_map)
+    _draw([head], inner)
+    return inner.chains[id(head)]
+
+
+def _arguments(use: CallUnit, flow: SubFlow) -> Iterator[tuple[FlowParameter, Bound]]:
+    """Yield the parameters of a flow with what they are bound to."""
+    step = use.node
+    arguments = step.arguments
+    args, kwargs = (arguments.args, arguments.kwargs) if arguments else ((), {})
+    first = () if use.reads is None else (Bound(provider=use.reads),)
+    bound = inspect.signature(step.fn).bind(*first, *args, **kwargs).arguments
+    for param in flow.params:
+        value = bound.get(param.name, param.default)
+        if isinstance(value, Bound):
+            yield param, value
+            continue
+        try:
+            if next(placeholders_in(value), None) is None:
+                to_json(value, param.annotation)
+        except ConversionError as error:
+            raise FlowError(f"{step.where}: the argument {param.name!r} of {step.name}() is {error}.") from None
+        yield param, Bound(value, use.chains)
+
+
 def _name(units: Sequence[Unit]) -> None:
     """Give each call and map block its id."""
     calls = list(calls_of(units))
     for call, call_id in zip(calls, occurrence_ids([call.name for call in calls]), strict=True):
+        if call.name != call.node.name:
+            check_step_name(call.name)
         call.id = call_id
     counts: dict[str, int] = {}
     for unit in maps_of(units):

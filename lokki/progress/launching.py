@@ -14,7 +14,6 @@ from typing import cast
 from lokki.base.failures import is_own_file
 from lokki.base.naming import check_run_id
 from lokki.base.options import Executor
-from lokki.chain import StepNode
 from lokki.engine.context import place
 from lokki.errors import FlowError, ParameterError, RunError
 from lokki.graph import FlowGraph
@@ -51,9 +50,7 @@ class Launcher[**P, R]:
     * ``draw``: draws the flow.
     """
 
-    def __init__(
-        self, fn: Callable[P, StepNode[..., R]], draw: Callable[[], FlowGraph], options: LaunchOptions
-    ) -> None:
+    def __init__(self, fn: Callable[P, object], draw: Callable[[], FlowGraph], options: LaunchOptions) -> None:
         self._fn = fn
         self._draw = draw
         self._options = options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -372,3 +373,140 @@ def a_block_is_extended_twice() -> StepNode[..., str]:
 @flow
 def a_step_is_used_twice() -> StepNode[..., int]:
     return number().next(add).next(add)
+
+
+class Grade(enum.Enum):
+    GOOD = 1
+    BAD = 2
+
+
+@step
+def model(rows: list[int], scale: float = 1.0) -> float:
+    return sum(rows) * scale
+
+
+@step
+def score(row: int, model: float) -> float:
+    return row * model
+
+
+@step
+def report(total: int, scores: list[float], parts: dict[str, float] | None = None) -> str:
+    return str(total)
+
+
+@step
+def is_large(value: int) -> bool:
+    return value > 1
+
+
+@step
+def size(value: int) -> Literal["small", "large"]:
+    return "small"
+
+
+@step
+def grade(value: int) -> Grade:
+    return Grade.GOOD
+
+
+@step
+def tidy() -> None:
+    return None
+
+
+@flow
+def scored(rows: list[int], factor: float = 2.0) -> StepNode[..., float]:
+    trained = model(rows, factor)
+    return trained.next(half)
+
+
+@flow
+def per_row(row: int, factor: float = 2.0) -> StepNode[..., float]:
+    return score(row, factor).next(half)
+
+
+@flow
+def a_result_is_an_argument() -> StepNode[..., str]:
+    raw = numbers()
+    trained = raw.next(model)
+    scores = raw.map(score(model=trained.result)).agg(untyped)
+    return report(raw.next(total).result, [trained.result], {"model": trained.result}).after(scores)
+
+
+@flow
+def a_result_is_the_first_argument() -> StepNode[..., float]:
+    return model(numbers().result, number().result)
+
+
+@flow
+def chains_wait_for_chains() -> StepNode[..., int]:
+    return number().after(tidy(), numbers()).next(add).after(words().map(length).agg(total))
+
+
+@flow
+def a_flow_may_return_two_chains(limit: int = 1) -> tuple[StepNode[..., int], StepNode[..., str]]:
+    return number().next(add(limit)), words().next(join)
+
+
+@flow
+def a_flow_may_return_four_chains() -> tuple[
+    StepNode[..., int], StepNode[..., str], StepNode[..., int], StepNode[..., float]
+]:
+    return number(), words().next(join), number(), number().next(half)
+
+
+@flow
+def flows_are_steps(factor: float = 1.0) -> StepNode[..., float]:
+    return numbers().next(scored).next(half)
+
+
+@flow
+def flows_are_steps_with_arguments(factor: float = 1.0) -> StepNode[..., float]:
+    return numbers().next(scored(factor=factor)).next(half)
+
+
+@flow
+def flows_are_steps_of_maps() -> StepNode[..., float]:
+    return numbers().map(per_row(factor=number().result)).next(half).agg(mean)
+
+
+@flow
+def flows_close_maps() -> StepNode[..., float]:
+    return numbers().map(add).agg(scored(factor=1.5)).next(half)
+
+
+@flow
+def flows_start_chains() -> StepNode[..., float]:
+    return scored([1, 2], factor=number().result).next(half)
+
+
+@flow
+def flows_are_returned() -> StepNode[..., float]:
+    return scored(numbers().result)
+
+
+@flow
+def switches_choose() -> StepNode[..., Any]:
+    chosen = number().switch(is_large, {True: add, False: untyped})
+    return chosen.next(untyped)
+
+
+@flow
+def switches_choose_by_literals() -> StepNode[..., int]:
+    return number().switch(size, {"small": add, "large": add(more=2)}).next(add)
+
+
+@flow
+def switches_choose_by_members() -> StepNode[..., float]:
+    return number().switch(grade, {Grade.GOOD: half}, default=per_row(factor=1.0)).next(half)
+
+
+@flow
+def switches_choose_by_numbers() -> StepNode[..., int]:
+    return number().switch(add, {1: add, 2: add(more=2)}, default=add)
+
+
+@flow
+def switches_choose_for_items() -> StepNode[..., float]:
+    return numbers().map(add).switch(is_large, {True: per_row, False: half}).next(half).agg(mean)

@@ -56,6 +56,27 @@ def unannotated_flow(limit=3):  # type: ignore[no-untyped-def]
     return geese(limit).map(weigh).agg(total)
 
 
+@step
+def is_heavy(weight: float) -> bool:
+    return weight > 1
+
+
+@step
+def half(weight: float) -> float:
+    return weight / 2
+
+
+@flow
+def halved(weight: float, times: int = 1) -> StepNode[..., float]:
+    return half(weight)
+
+
+@flow
+def two_results(limit: int) -> tuple[StepNode[..., float], StepNode[..., int]]:
+    weight = geese(limit).map(weigh).agg(total)
+    return weight, weight.next(round_off)
+
+
 def takes_any_bird(step: StepNode[..., Bird]) -> None: ...
 
 
@@ -79,7 +100,23 @@ takes_any_flow(flow_with_options)
 takes_any_flow(unannotated_flow)
 
 
+@flow
+def drawn_flow() -> StepNode[..., float]:
+    chain = geese(1).map(weigh).agg(total)
+    assert_type(chain.result, float)
+    assert_type(chain.after(goose()), StepNode[[], float])
+    assert_type(chain.next(halved), StepNode[[], float])
+    assert_type(chain.next(halved(times=2)).next(round_off), StepNode[[], int])
+    assert_type(halved(1.0).next(round_off), StepNode[[], int])
+    assert_type(halved(1.0).result, float)
+    assert_type(geese(1).map(weigh).next(halved(times=2)), MapBlock[float])
+    assert_type(chain.switch(is_heavy, {True: half, False: half}), StepNode[[], float])
+    assert_type(geese(1).map(weigh).switch(is_heavy, {True: round_off}, default=round_off), MapBlock[int])
+    return chain
+
+
 def runs() -> None:
+    assert_type(two_results.run(3), tuple[float, int])
     assert_type(weights_flow.run(3, unit="g"), float)
     assert_type(weights_flow.run(limit=3, executor="inline"), float)
     assert_type(weights_flow.using(workers=2, root="runs").run(3), float)

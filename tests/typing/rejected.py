@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from inferred import weights_flow
 
@@ -259,6 +259,126 @@ def arguments_after_chaining() -> StepNode[..., Any]:
 @flow
 def a_map_block_in_a_map() -> StepNode[..., Any]:
     return words().map(words().map(shout)).agg(join)  # E: arg-type
+
+
+@step
+def model(rows: list[int], scale: float = 1.0) -> float:
+    return sum(rows) * scale
+
+
+@step
+def is_large(value: int) -> bool:
+    return value > 1
+
+
+@step
+def size(value: int) -> Literal["small", "large"]:
+    return "small"
+
+
+@step
+def numbers() -> list[int]:
+    return [1]
+
+
+@flow
+def modelled(rows: list[int], scale: float = 1.0) -> StepNode[..., float]:
+    return model(rows, scale)
+
+
+@flow
+def lettered(text: str, times: int = 1) -> StepNode[..., str]:
+    return shout(text)
+
+
+@flow
+def a_result_of_the_wrong_type() -> StepNode[..., Any]:
+    return numbers().next(model(scale=words().result))  # E: call-overload
+
+
+@flow
+def a_result_of_the_wrong_type_in_a_list() -> StepNode[..., Any]:
+    return total([word().result])  # E: list-item
+
+
+@flow
+def a_result_of_a_block() -> StepNode[..., Any]:
+    return join(words().map(shout).result)  # E: attr-defined
+
+
+@flow
+def a_result_itself() -> StepNode[..., Any]:
+    return number().result  # E: return-value
+
+
+@flow
+def waiting_for_a_block() -> StepNode[..., Any]:
+    return number().after(words().map(shout))  # E: arg-type
+
+
+@flow
+def a_flow_of_the_wrong_type() -> StepNode[..., Any]:
+    return words().next(modelled)  # E: arg-type
+
+
+@flow
+def a_flow_after_a_flow_of_the_wrong_type() -> StepNode[..., Any]:
+    return numbers().next(modelled(scale=2.0)).next(lettered)  # E: arg-type
+
+
+@flow
+def a_flow_with_an_argument_of_the_wrong_type() -> StepNode[..., Any]:
+    return numbers().next(modelled(scale="2"))  # E: call-overload
+
+
+@flow
+def a_flow_with_an_unknown_argument() -> StepNode[..., Any]:
+    return numbers().next(modelled(scales=2.0))  # E: call-overload
+
+
+@flow
+def a_flow_for_items_of_the_wrong_type() -> StepNode[..., Any]:
+    return numbers().map(lettered(times=2)).agg(join).next(add)  # E: arg-type
+
+
+@flow
+def a_flow_that_closes_the_wrong_map() -> StepNode[..., Any]:
+    return words().map(shout).agg(modelled)  # E: arg-type
+
+
+@flow
+def a_switch_on_the_wrong_type() -> StepNode[..., Any]:
+    return word().switch(is_large, {True: shout, False: shout})  # E: arg-type
+
+
+@flow
+def a_switch_with_a_case_of_the_wrong_type() -> StepNode[..., Any]:
+    return number().switch(is_large, {True: add, False: shout})  # E: dict-item
+
+
+@flow
+def a_switch_with_a_case_that_cannot_happen_at_run_time() -> StepNode[..., Any]:
+    return number().switch(size, {"small": add, "large": add, "medium": add})
+
+
+@flow
+def a_switch_with_a_wrong_default() -> StepNode[..., Any]:
+    return number().switch(is_large, {True: add}, default=shout)  # E: arg-type
+
+
+@flow
+def a_switch_that_gives_the_wrong_type() -> StepNode[..., Any]:
+    return number().switch(is_large, {True: add, False: add}).next(shout)  # E: arg-type
+
+
+@flow
+def a_switch_without_a_case_at_run_time() -> StepNode[..., Any]:
+    return number().switch(is_large, {True: add})
+
+
+@flow
+def a_flow_without_its_argument_at_run_time() -> StepNode[..., Any]:
+    return modelled(scale=2.0)
 
 
 @flow

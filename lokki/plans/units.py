@@ -1,0 +1,132 @@
+"""What was drawn, each operation in its place, before the operations have ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from lokki.chain import AnyBlock, AnyStep
+from lokki.plans.operations import SWITCH, CaseValue
+from lokki.plans.templates import Item, Output, Results, Source
+
+
+@dataclass(eq=False, slots=True)
+class CallUnit:
+    """A step that is called, in the place where it was drawn.
+
+    * ``name``: of the step, after those of the flows that it is in.
+    * ``reads``: what fills its first parameter.
+    * ``chains``: what each chain is whose result its arguments may be.
+    * ``after``: what it waits for without reading it.
+    * ``id``: empty until all calls are known.
+    """
+
+    node: AnyStep
+    name: str
+    reads: Provider | None
+    chains: Chains
+    after: tuple[Unit, ...] = ()
+    in_map: bool = False
+    id: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class MapUnit:
+    """A map block, in the place where it was drawn.
+
+    ``result``: what gives an item's result.
+    """
+
+    block: AnyBlock
+    source: CallUnit
+    body: list[Unit] = field(default_factory=list)
+    result: Provider | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseUnit:
+    """A case of a switch.
+
+    ``result``: what gives the result of the switch.
+    """
+
+    value: CaseValue
+    step: AnyStep
+    units: list[Unit]
+    result: Provider
+
+
+@dataclass(eq=False, slots=True)
+class SwitchUnit:
+    """A switch with the call that chooses, in the place where it was drawn."""
+
+    node: AnyStep
+    on: CallUnit
+    cases: list[CaseUnit] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """Its id, empty until all calls are known."""
+        return f"{self.on.id}{SWITCH}"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOf:
+    """The item that a map block is at."""
+
+    map: MapUnit
+
+
+type Unit = CallUnit | MapUnit | SwitchUnit
+type Provider = Unit | ItemOf
+type Chains = dict[int, Unit]
+"""What chains are, by their identity: the operation that gives the result, or the map block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a parameter of a flow is, where the flow is a step of another one.
+
+    It is an argument of that flow's, with what the chains are whose results may be in it; or the value that comes down
+    the chain.
+    """
+
+    value: object = None
+    chains: Chains = field(default_factory=dict)
+    provider: Provider | None = None
+
+
+def calls_of(units: Iterable[Unit]) -> Iterator[CallUnit]:
+    """Yield the calls among units and inside of them, in order."""
+    for unit in units:
+        match unit:
+            case CallUnit():
+                yield unit
+            case MapUnit():
+                yield from calls_of(unit.body)
+            case SwitchUnit():
+                yield unit.on
+                for case in unit.cases:
+                    yield from calls_of(case.units)
+
+
+def maps_of(units: Iterable[Unit]) -> Iterator[MapUnit]:
+    """Yield the map blocks among units and in their cases, in order."""
+    for unit in units:
+        if isinstance(unit, MapUnit):
+            yield unit
+        elif isinstance(unit, SwitchUnit):
+            for case in unit.cases:
+                yield from maps_of(case.units)
+
+
+def source_of(provider: Provider) -> Source:
+    """Return the source by which a plan names a value."""
+    match provider:
+        case CallUnit() | SwitchUnit():
+            return Output(provider.id)
+        case MapUnit():
+            return Results(provider.id)
+        case ItemOf(unit):
+            return Item(unit.id)
