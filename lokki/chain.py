@@ -29,7 +29,7 @@ class Arguments:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SwitchCases:
     """The step of a switch that chooses, and the cases with their values.
 
     The default has None, and is the last one.
@@ -232,7 +232,7 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
     waits_for: tuple[AnyStep, ...] = ()
     replaces: AnyStep | None = None
     flow: SubFlow | None = None
-    choice: Choice | None = None
+    choice: SwitchCases | None = None
     provenance: Provenance = field(init=False, repr=False, default_factory=lambda: _provenance())
 
     @property
@@ -608,7 +608,7 @@ def _switched(on: object, cases: Mapping[Any, object], default: object, upstream
     steps: list[tuple[object, AnyStep]] = [(value, _joined_step(step, upstream)) for value, step in cases.items()]
     if default is not None:
         steps.append((None, _joined_step(default, upstream)))
-    choice = Choice(chooses, tuple(steps))
+    choice = SwitchCases(chooses, tuple(steps))
     return StepNode(chooses.fn, chooses.name, chooses.options, upstream=upstream, where=_caller(), choice=choice)
 
 

@@ -16,7 +16,7 @@ from lokki.plans.fitting import check_fit, check_names
 from lokki.plans.operations import Argument, Block, Call, Case, CaseValue, FanOut, Fork, Op, Switch, operations_in
 from lokki.plans.resolving import resolve_chains
 from lokki.plans.templates import Item, Output, Reads, sources_in
-from lokki.plans.units import CallUnit, CaseUnit, MapUnit, SwitchUnit, Unit, calls_of, maps_of, source_of
+from lokki.plans.units import CallUnit, CaseUnit, DrawnUnit, MapUnit, SwitchUnit, calls_of, maps_of, source_of
 
 __all__ = [
     "REQUIRED",
@@ -179,7 +179,7 @@ def _check_schedule(name: str, params: tuple[FlowParameter, ...], options: FlowO
 class _Lowering:
     """Turns units into operations, when all of them have ids."""
 
-    def __init__(self, units: list[Unit], heads: tuple[Unit, ...]) -> None:
+    def __init__(self, units: list[DrawnUnit], heads: tuple[DrawnUnit, ...]) -> None:
         self._units = units
         self._inputs: dict[str, tuple[Reads, tuple[Argument, ...]]] = {
             call.id: inputs_of(call) for call in calls_of(units)
@@ -192,10 +192,10 @@ class _Lowering:
     def block(self) -> Block:
         return self._arranged(self._units)
 
-    def _arranged(self, units: list[Unit]) -> Block:
+    def _arranged(self, units: list[DrawnUnit]) -> Block:
         return arrange([tuple(self._operations(unit)) for unit in units])
 
-    def _operations(self, unit: Unit) -> Iterator[Op]:
+    def _operations(self, unit: DrawnUnit) -> Iterator[Op]:
         match unit:
             case CallUnit():
                 yield self._call(unit)
@@ -214,7 +214,7 @@ class _Lowering:
         output = "" if result == [first, *others][-1].id else result
         return FanOut(unit.id, unit.source.id, (first, *others), unit.block.options, output)
 
-    def _in_turn(self, units: list[Unit]) -> Block:
+    def _in_turn(self, units: list[DrawnUnit]) -> Block:
         """Return the operations of a map's body, which run one after another."""
         return tuple(
             op
@@ -222,7 +222,7 @@ class _Lowering:
             for op in (self._switch(unit, self._in_turn) if isinstance(unit, SwitchUnit) else self._operations(unit))
         )
 
-    def _switch(self, unit: SwitchUnit, block: Callable[[list[Unit]], Block]) -> Iterator[Op]:
+    def _switch(self, unit: SwitchUnit, block: Callable[[list[DrawnUnit]], Block]) -> Iterator[Op]:
         yield replace(self._call(unit.on), cases=tuple(case.value for case in unit.cases))
         cases = (Case(case.value, block(case.units), source_of(case.result).id) for case in unit.cases)
         yield Switch(unit.id, unit.on.id, tuple(cases))
@@ -242,7 +242,7 @@ class _Lowering:
         )
 
 
-def _cases(units: Iterable[Unit]) -> Iterator[CaseUnit]:
+def _cases(units: Iterable[DrawnUnit]) -> Iterator[CaseUnit]:
     for unit in units:
         if isinstance(unit, SwitchUnit):
             for case in unit.cases:
@@ -255,7 +255,7 @@ def _sources(arguments: tuple[Argument, ...]) -> Iterator[Reads]:
 
 
 def _returns(
-    head: Chain | tuple[Chain, ...], heads: tuple[Unit, ...], block: Block
+    head: Chain | tuple[Chain, ...], heads: tuple[DrawnUnit, ...], block: Block
 ) -> Output | tuple[Output, ...] | None:
     outputs = tuple(source for source in map(source_of, heads) if isinstance(source, Output))
     if isinstance(head, tuple):

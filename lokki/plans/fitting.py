@@ -18,7 +18,7 @@ from lokki.base.placeholders import (
 from lokki.chain import AnyStep
 from lokki.errors import FlowError
 from lokki.plans.switching import check_cases
-from lokki.plans.units import Bound, CallUnit, ItemOf, MapUnit, Provider, SwitchUnit, Unit
+from lokki.plans.units import Bound, CallUnit, DrawnUnit, ItemOf, MapUnit, Provider, SwitchUnit
 
 
 def check_names(calls: Iterable[CallUnit]) -> None:
@@ -46,7 +46,7 @@ def _place(step: AnyStep) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code else f"{step.fn!r}"
 
 
-def check_fit(units: Iterable[Unit]) -> None:
+def check_fit(units: Iterable[DrawnUnit]) -> None:
     """Refuse calls that get what they do not take."""
     for unit in units:
         match unit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from operator import itemgetter
 
 import msgspec
@@ -53,6 +54,25 @@ class Argument:
 
 type CaseValue = bool | int | str | None
 """What the call of a switch returned, where a case is for it; None is the default, for all other values."""
+
+
+def case_value(value: object) -> CaseValue:
+    """Return the value by which a case is chosen.
+
+    It is None for a value that no case can have. A member of an Enum counts as its value where that is a bool, an int
+    or a str, else as its name.
+
+    >>> case_value("good"), case_value(True), case_value(2.5)
+    ('good', True, None)
+    """
+    if isinstance(value, Enum) and not isinstance(value, bool | int | str):
+        inner = value.value
+        return inner if isinstance(inner, bool | int | str) else value.name
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return str.__str__(value) if isinstance(value, str) else None
 
 
 @dataclass(frozen=True, slots=True)

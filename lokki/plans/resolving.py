@@ -23,18 +23,17 @@ from lokki.base.placeholders import (
 from lokki.chain import AnyBlock, AnyStep, Chain, MapBlock, StepNode, SubFlow
 from lokki.errors import FlowError
 from lokki.plans.fitting import check_use
-from lokki.plans.operations import MAP
-from lokki.plans.switching import case_value
+from lokki.plans.operations import MAP, case_value
 from lokki.plans.units import (
     Bound,
     CallUnit,
     CaseUnit,
     Chains,
+    DrawnUnit,
     ItemOf,
     MapUnit,
     Provider,
     SwitchUnit,
-    Unit,
     calls_of,
     maps_of,
 )
@@ -50,11 +49,11 @@ class Site:
     * ``waits``: what the first calls of the flow wait for.
     """
 
-    units: list[Unit]
+    units: list[DrawnUnit]
     chains: Chains
     flows: tuple[SubFlow, ...] = ()
     prefix: str = ""
-    waits: tuple[Unit, ...] = ()
+    waits: tuple[DrawnUnit, ...] = ()
     in_map: bool = False
 
 
@@ -62,8 +61,8 @@ class Site:
 class DrawnUnits:
     """The units of a flow in order, and those whose results it returns."""
 
-    units: list[Unit]
-    heads: tuple[Unit, ...]
+    units: list[DrawnUnit]
+    heads: tuple[DrawnUnit, ...]
 
 
 def resolve_chains(heads: Sequence[AnyStep], origin: object = None) -> DrawnUnits:
@@ -131,14 +130,14 @@ def _is_begun(chain: Chain) -> bool:
     return isinstance(chain, MapBlock) or chain._is_begun()
 
 
-def _placed(chain: Chain, site: Site) -> Unit:
+def _placed(chain: Chain, site: Site) -> DrawnUnit:
     if isinstance(chain, MapBlock):
         return _placed_map(chain, site)
     upstream = chain.upstream
     return _placed_step(chain, None if upstream is None else _upstream_unit(upstream, site), site)
 
 
-def _upstream_unit(chain: Chain, site: Site) -> Unit:
+def _upstream_unit(chain: Chain, site: Site) -> DrawnUnit:
     """Return what a chain is, placing a step now that was not started."""
     if _is_begun(chain):
         return site.chains[id(chain)]
@@ -146,8 +145,8 @@ def _upstream_unit(chain: Chain, site: Site) -> Unit:
     return _placed_step(chain, None, site)
 
 
-def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> Unit:
-    unit: Unit
+def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> DrawnUnit:
+    unit: DrawnUnit
     if step.flow is not None:
         return _placed_flow(step, step.flow, reads, site)
     if step.choice is None:
@@ -155,7 +154,7 @@ def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> Unit:
     else:
         unit = SwitchUnit(step, _call(step.choice.on, reads, site))
         for value, case in step.choice.cases:
-            block: list[Unit] = []
+            block: list[DrawnUnit] = []
             result = _placed_step(case, reads, replace(site, units=block, waits=()))
             unit.cases.append(CaseUnit(case_value(value), case, block, result))
     site.units.append(unit)
@@ -166,7 +165,7 @@ def _call(step: AnyStep, reads: Provider | None, site: Site) -> CallUnit:
     return CallUnit(step, f"{site.prefix}{step.name}", reads, site.chains, _waits(step, reads, site), site.in_map)
 
 
-def _waits(step: AnyStep, reads: Provider | None, site: Site) -> tuple[Unit, ...]:
+def _waits(step: AnyStep, reads: Provider | None, site: Site) -> tuple[DrawnUnit, ...]:
     """Return what a step waits for without reading it.
 
     The first calls of a flow wait for what the flow waits for.
@@ -199,7 +198,7 @@ def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
     return unit
 
 
-def _placed_flow(step: AnyStep, flow: SubFlow, reads: Provider | None, site: Site) -> Unit:
+def _placed_flow(step: AnyStep, flow: SubFlow, reads: Provider | None, site: Site) -> DrawnUnit:
     """Draw a flow that is a step of another one."""
     if flow in site.flows:
         path = " > ".join(f"{other.__name__}()" for other in (*site.flows, flow))
@@ -246,7 +245,7 @@ def _arguments(use: CallUnit, flow: SubFlow) -> Iterator[tuple[FlowParameter, Bo
         yield param, Bound(value, use.chains)
 
 
-def _name(units: Sequence[Unit]) -> None:
+def _name(units: Sequence[DrawnUnit]) -> None:
     """Give each call and map block its id."""
     calls = list(calls_of(units))
     for call, call_id in zip(calls, occurrence_ids([call.name for call in calls]), strict=True):

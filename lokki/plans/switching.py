@@ -7,18 +7,8 @@ import typing
 
 from lokki.base import signatures
 from lokki.errors import FlowError
-from lokki.plans.operations import CaseValue
+from lokki.plans.operations import CaseValue, case_value
 from lokki.plans.units import SwitchUnit
-
-
-def case_value(value: object) -> CaseValue:
-    """Return the value of a case as plans have it.
-
-    A member of an Enum is its value where that is a bool, int or str, and its name otherwise.
-    """
-    if isinstance(value, enum.Enum):
-        value = value.value if isinstance(value.value, bool | int | str) else value.name
-    return value if isinstance(value, bool | int | str) else None
 
 
 def check_cases(unit: SwitchUnit, annotation: object) -> None:

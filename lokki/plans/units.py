@@ -25,7 +25,7 @@ class CallUnit:
     name: str
     reads: Provider | None
     chains: Chains
-    after: tuple[Unit, ...] = ()
+    after: tuple[DrawnUnit, ...] = ()
     in_map: bool = False
     id: str = ""
 
@@ -39,7 +39,7 @@ class MapUnit:
 
     block: AnyBlock
     source: CallUnit
-    body: list[Unit] = field(default_factory=list)
+    body: list[DrawnUnit] = field(default_factory=list)
     result: Provider | None = None
     id: str = ""
 
@@ -53,7 +53,7 @@ class CaseUnit:
 
     value: CaseValue
     step: AnyStep
-    units: list[Unit]
+    units: list[DrawnUnit]
     result: Provider
 
 
@@ -78,9 +78,9 @@ class ItemOf:
     map: MapUnit
 
 
-type Unit = CallUnit | MapUnit | SwitchUnit
-type Provider = Unit | ItemOf
-type Chains = dict[int, Unit]
+type DrawnUnit = CallUnit | MapUnit | SwitchUnit
+type Provider = DrawnUnit | ItemOf
+type Chains = dict[int, DrawnUnit]
 """What chains are, by their identity: the operation that gives the result, or the map block."""
 
 
@@ -97,7 +97,7 @@ class Bound:
     provider: Provider | None = None
 
 
-def calls_of(units: Iterable[Unit]) -> Iterator[CallUnit]:
+def calls_of(units: Iterable[DrawnUnit]) -> Iterator[CallUnit]:
     """Yield the calls among units and inside of them, in order."""
     for unit in units:
         match unit:
@@ -111,7 +111,7 @@ def calls_of(units: Iterable[Unit]) -> Iterator[CallUnit]:
                     yield from calls_of(case.units)
 
 
-def maps_of(units: Iterable[Unit]) -> Iterator[MapUnit]:
+def maps_of(units: Iterable[DrawnUnit]) -> Iterator[MapUnit]:
     """Yield the map blocks among units and in their cases, in order."""
     for unit in units:
         if isinstance(unit, MapUnit):

@@ -77,6 +77,26 @@ def two_results(limit: int) -> tuple[StepNode[..., float], StepNode[..., int]]:
     return weight, weight.next(round_off)
 
 
+@step
+def model(rows: list[int], scale: float = 1.0) -> float:
+    return sum(rows) * scale
+
+
+@step
+def shout(word: str) -> str:
+    return word.upper()
+
+
+@flow
+def modelled(rows: list[int], scale: float = 1.0) -> StepNode[..., float]:
+    return model(rows, scale)
+
+
+@flow
+def lettered(text: str, times: int = 1) -> StepNode[..., str]:
+    return shout(text)
+
+
 def takes_any_bird(step: StepNode[..., Bird]) -> None: ...
 
 

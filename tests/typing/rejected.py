@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from inferred import weights_flow
+from inferred import lettered, modelled, weights_flow
 
 from lokki import StepNode, flow, step
 
@@ -279,16 +279,6 @@ def size(value: int) -> Literal["small", "large"]:
 @step
 def numbers() -> list[int]:
     return [1]
-
-
-@flow
-def modelled(rows: list[int], scale: float = 1.0) -> StepNode[..., float]:
-    return model(rows, scale)
-
-
-@flow
-def lettered(text: str, times: int = 1) -> StepNode[..., str]:
-    return shout(text)
 
 
 @flow
