@@ -7,7 +7,7 @@ run follow them, and none of them asks the user's code again what the flow looks
 `templates`   the arguments of a call: JSON with places for parameters of the flow and for values of the run
 `operations`  calls, map blocks, forks and switches, and the walks over them: what is read, what is given
 `units`       what was drawn, each operation in its place
-`resolving`   from chains to units, in the order in which they were drawn, with ids; flows that are steps, in their place
+`resolving`   from chains to units, in the order in which they were drawn, with ids; draws flows that are steps
 `fitting`     whether the steps take what comes to them, by their annotations
 `switching`   the cases of switches, against what their steps return
 `arguments`   what a step was called with in the flow, as templates
