@@ -11,9 +11,11 @@ from types import NoneType
 import msgspec
 
 from lokki.base.values import Json
+from lokki.builder.handing_on import item_fields, with_item_named
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT
 from lokki.config import LokkiConfig
 from lokki.plan import Plan
+from lokki.plans.operations import Argument, Call, FanOut
 from lokki.plans.templates import Item, Output, Results, template_to_json
 
 UV_VERSION = "0.13.9"
@@ -80,28 +82,51 @@ def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
     They are by the name of the step and the id of the call, and tell nothing of other steps, so that a change of those
     is no change of this step's package. docs/contract.md has their fields.
     """
-    first = next(plan.calls).id
     maps: dict[str, Json] = {op.id: op.options.tolerate for op in plan.fan_outs}
-    inner: dict[str, Json] = {call.id: maps[op.id] for op in plan.fan_outs for call in op.calls}
+    binding = None if isinstance(plan.ops[0], Call) else next(plan.calls)
+    around = {call.id: op for op in plan.fan_outs for call in op.calls}
+    items = {call_id: fields for op in plan.fan_outs for call_id, fields in item_fields(op).items()}
     steps: dict[str, dict[str, Json]] = {}
     for call in plan.calls:
-        arguments: list[Json] = [
-            {
-                "parameter": argument.parameter,
-                "keyword": argument.keyword,
-                "value": template_to_json(argument.template),
-                **({"variadic": True} if argument.variadic else {}),
-            }
-            for argument in call.arguments
-        ]
+        fan_out = around.get(call.id)
+        own = maps[fan_out.id] if fan_out is not None else None
         steps.setdefault(call.step, {})[call.id] = {
             "reads": _READS[type(call.reads)],
-            "arguments": arguments,
+            "arguments": [_argument(argument, fan_out) for argument in call.arguments],
             "fans_out": call.fans_out,
-            "first": call.id == first,
-            "tolerate": maps[call.reads.id] if isinstance(call.reads, Results) else inner.get(call.id),
+            "first": call is plan.ops[0],
+            "tolerate": maps[call.reads.id] if isinstance(call.reads, Results) and fan_out is None else own,
+            **_graph_fields(call, maps, in_map=fan_out is not None, binds=call is binding),
+            **items.get(call.id, {}),
         }
     return steps
+
+
+def _argument(argument: Argument, fan_out: FanOut | None) -> Json:
+    template = argument.template if fan_out is None else with_item_named(argument.template, fan_out.id)
+    return {
+        "parameter": argument.parameter,
+        "keyword": argument.keyword,
+        "value": template_to_json(template),
+        **({"variadic": True} if argument.variadic else {}),
+    }
+
+
+def _graph_fields(call: Call, maps: Mapping[str, Json], *, in_map: bool, binds: bool) -> dict[str, Json]:
+    """Return the fields of a call that no line has."""
+    fields: dict[str, Json] = {}
+    if binds:
+        fields["binds"] = True
+    if call.keeps_value:
+        fields["keeps_value"] = True
+    if call.cases:
+        fields["cases"] = list(call.cases)
+    sources = (call.reads, *call.values) if in_map else call.values
+    results = [source.id for source in sources if isinstance(source, Results)]
+    tolerated: dict[str, Json] = {name: maps[name] for name in results if maps[name] is not None}
+    if tolerated:
+        fields["tolerates"] = tolerated
+    return fields
 
 
 def repository(flow_name: str, step_name: str) -> str:

@@ -15,10 +15,13 @@ from lokki.base.options import MapOptions
 from lokki.base.values import Inline, Json, Ref, ref_from_json
 from lokki.errors import EventError, LokkiError
 from lokki.plans.operations import Argument, Call
-from lokki.plans.templates import Item, Output, Reads, Results, template_from_json
+from lokki.plans.templates import Item, Output, Reads, Results, source_name, template_from_json
 
 _LONGEST_TEXT = 8000
 _MOST = 2**53  # the largest range of integers that every JSON parser agrees on
+
+_BESIDE_REF = {"map_manifest_key", "items", "case"}
+"""What the reply of a call has beside the reference to its result."""
 
 _READS: dict[str | None, Reads] = {None: None, "output": Output(""), "item": Item(), "results": Results("")}
 
@@ -29,11 +32,15 @@ class Entry(msgspec.Struct, frozen=True):
     * ``index``: of the item in its block.
     * ``ref``: where its value is.
     * ``failed``: why it failed earlier in its batch.
+    * ``values``: what is read later than by the next step, by name.
+    * ``cases``: the case that each switch chose for it.
     """
 
     index: int
     ref: Ref
     failed: dict[str, Json] | None = None
+    values: dict[str, Ref] = {}
+    cases: dict[str, int] = {}
 
 
 class Spilled(msgspec.Struct, frozen=True):
@@ -62,6 +69,9 @@ class ResultsKey(msgspec.Struct, frozen=True):
     items: int
 
 
+type Value = Ref | ResultsKey
+"""Where a value of the run is that is no item."""
+
 type Input = Ref | Entry | Batch | ResultsKey | None
 
 
@@ -70,6 +80,8 @@ class Request(msgspec.Struct, frozen=True):
 
     * ``params``: the flow's parameters that the call uses.
     * ``attempt``: counts from 1.
+    * ``values``: of the run, by name, from outside of the map block that the call may be in.
+    * ``bind``: whether only the parameters are to be checked.
     """
 
     run_id: str
@@ -77,6 +89,40 @@ class Request(msgspec.Struct, frozen=True):
     params: dict[str, Json]
     input: Input
     attempt: int
+    values: dict[str, Value] = {}
+    bind: bool = False
+
+
+class ItemCall(msgspec.Struct, frozen=True):
+    """What a call inside of a map block hands on with each item.
+
+    Only bodies that are no lines have any.
+
+    * ``hands_on``: the names of values in its reply, with those that they have here; "" is the call's own result.
+    * ``switch``: the switch whose case it chooses.
+    * ``only``: the switches that it is in a case of, with the number of the case.
+    * ``keeps_cases``: the switches whose choice is needed later.
+    * ``result``: the name of the item's result, where that is not the call's own.
+    """
+
+    hands_on: dict[str, str]
+    switch: str = ""
+    only: tuple[tuple[str, int], ...] = ()
+    keeps_cases: tuple[str, ...] = ()
+    result: str = ""
+
+    def is_for(self, entry: Entry) -> bool:
+        """Tell whether the call is to run on an item."""
+        return all(entry.cases.get(switch) == number for switch, number in self.only)
+
+
+class _GraphFields(msgspec.Struct, frozen=True):
+    """What ``step.json`` says of a call that no line has."""
+
+    binds: bool = False
+    keeps_value: bool = False
+    cases: tuple[bool | int | str | None, ...] = ()
+    tolerates: dict[str, int | float] = {}
 
 
 class HandledCall(msgspec.Struct, frozen=True):
@@ -85,12 +131,25 @@ class HandledCall(msgspec.Struct, frozen=True):
     * ``first``: whether it validates the parameters of the flow.
     * ``tolerate``: how many items of its map may fail.
     * ``reads_known``: whether the package says what the call reads; where it does not, the event does.
+    * ``reads_value``: the name of the value that fills its first parameter, where that is not the current one.
+    * ``binds``: whether it checks the parameters of the flow, and is not run for it.
+    * ``tolerates``: how many items may fail of the maps whose results are among its values.
     """
 
     call: Call
     first: bool
     tolerate: int | float | None = None
     reads_known: bool = True
+    reads_value: str = ""
+    binds: bool = False
+    tolerates: dict[str, int | float] = {}
+    item_call: ItemCall | None = None
+
+    @property
+    def values(self) -> set[str]:
+        """The names of all that it reads beside the current value."""
+        first = {self.reads_value} if self.reads_value else set[str]()
+        return first.union(map(source_name, self.call.values))
 
 
 def parse_event(event: object, calls: Mapping[str, HandledCall]) -> Request:
@@ -115,16 +174,21 @@ def parse_event(event: object, calls: Mapping[str, HandledCall]) -> Request:
     if type(attempt) is not int or not 0 <= attempt < _MOST:
         raise EventError(f"the event's attempt is {_kind(attempt)}, not the number of retries before it.")
     handled = calls[call_id]
+    if "bind" in event:
+        return _binding(event, Request(run_id, handled.call, params, None, attempt + 1, bind=True), handled)
     call, payload = handled.call, _input(event)
     reads = _read_by(payload)
     if not handled.reads_known:
         call = replace(call, reads=reads)
+    elif handled.item_call is not None:
+        if not isinstance(reads, Item):
+            raise EventError(f"the event has {_described(reads)} for {call_id}(), which is run on items.")
     elif not _fits(call.reads, reads):
         raise EventError(f"the event has {_described(reads)} for {call_id}(), which reads {_described(call.reads)}.")
     missing = () if handled.first else sorted(set(call.params) - params.keys())
     if missing:
         raise EventError(f"the event's params lack {', '.join(missing)}, which {call_id}() takes.")
-    return Request(run_id, call, params, payload, attempt + 1)
+    return Request(run_id, call, params, payload, attempt + 1, _values(event, handled))
 
 
 def parse_entry(value: Json) -> Entry:
@@ -142,7 +206,27 @@ def parse_entry(value: Json) -> Entry:
         return Entry(index, Inline(None), _failed(fields["failed"]))
     if "item" in fields and "result" not in fields:
         fields["result"] = fields.pop("item")
-    return Entry(index, _ref(fields, f"item {index}"))
+    values, cases = fields.pop("values", {}), fields.pop("cases", {})
+    return Entry(
+        index, _ref(fields, f"item {index}"), None, _values_of_item(values, index), _cases_of_item(cases, index)
+    )
+
+
+def _values_of_item(values: Json, index: int) -> dict[str, Ref]:
+    if not isinstance(values, dict):
+        raise EventError(f"the values of item {index} are {_kind(values)}, not an object.")
+    return {name: _ref(value, f"a value of item {index}") for name, value in values.items()}
+
+
+def _cases_of_item(cases: Json, index: int) -> dict[str, int]:
+    if not isinstance(cases, dict):
+        raise EventError(f"the cases of item {index} are {_kind(cases)}, not an object.")
+    numbers: dict[str, int] = {}
+    for name, number in cases.items():
+        if type(number) is not int or not 0 <= number < _MOST:
+            raise EventError(f"a case of item {index} is {_kind(number)}, not the number of a case.")
+        numbers[name] = number
+    return numbers
 
 
 def plain_text(text: str) -> str:
@@ -169,16 +253,45 @@ def _handled_call(step_name: str, call_id: str, fields: Json) -> HandledCall:
     arguments, reads = fields.get("arguments", []), fields.get("reads")
     if not isinstance(arguments, list):
         raise EventError(f"the arguments of the handler's call {call_id!r} are {_kind(arguments)}, not a list.")
+    reads_value = _reads_value(reads)
+    if reads_value:
+        reads = "output"
     if not isinstance(reads, str | None) or reads not in _READS:
         raise EventError(f"the handler's call {call_id!r} reads what it does not know: output, item or results.")
     tolerate = fields.get("tolerate")
     if not isinstance(tolerate, int | float | None):
         raise EventError(f"the handler's call {call_id!r} tolerates {_kind(tolerate)}, not a number of items.")
     MapOptions(tolerate=tolerate)  # checks it
+    try:
+        graph = msgspec.convert(fields, _GraphFields)
+        item_call = msgspec.convert(fields, ItemCall) if "hands_on" in fields else None
+    except msgspec.ValidationError as error:
+        raise EventError(f"the handler's call {call_id!r} has a field that it does not know: {error}.") from None
     call = Call(
-        call_id, step_name, tuple(map(_argument, arguments)), _READS[reads], fans_out=fields.get("fans_out") is True
+        call_id,
+        step_name,
+        tuple(map(_argument, arguments)),
+        _READS[reads],
+        fans_out=fields.get("fans_out") is True,
+        keeps_value=graph.keeps_value,
+        cases=graph.cases,
     )
-    return HandledCall(call, fields.get("first") is True, tolerate, "reads" in fields)
+    return HandledCall(
+        call,
+        fields.get("first") is True,
+        tolerate,
+        "reads" in fields,
+        reads_value,
+        graph.binds,
+        graph.tolerates,
+        item_call,
+    )
+
+
+def _reads_value(reads: Json) -> str:
+    """Return the name of the value that fills a first parameter, or nothing."""
+    name = reads.get("value") if isinstance(reads, dict) and len(reads) == 1 else None
+    return name if isinstance(name, str) else ""
 
 
 def _argument(fields: Json) -> Argument:
@@ -209,12 +322,46 @@ def _input(event: dict[str, Json]) -> Input:
         if type(whole) is not int or not len(value) <= whole < _MOST:
             raise EventError("the event's items_of_batch is no number of items, or less than the event has.")
         return Batch(tuple(map(_entry_of_batch, value)), whole)
-    if isinstance(value, dict) and "results_manifest_key" in value:
+    return _value(value, "the event's input")
+
+
+def _value(value: Json, name: str) -> Value:
+    """Read where a value of the run is.
+
+    It is as the call replied, or the map handed on, that gave it.
+    """
+    if not isinstance(value, dict):
+        return _ref(value, name)
+    if "results_manifest_key" in value:
         key, count = value["results_manifest_key"], value.get("items")
         if not isinstance(key, str) or type(count) is not int or not 0 <= count < _MOST:
-            raise EventError("the event's input has no results_manifest_key and number of items of a map.")
+            raise EventError(f"{name} has no results_manifest_key and number of items of a map.")
         return ResultsKey(key, count)
-    return _ref(value, "the event's input")
+    return _ref({field: member for field, member in value.items() if field not in _BESIDE_REF}, name)
+
+
+def _values(event: dict[str, Json], handled: HandledCall) -> dict[str, Value]:
+    """Find the values of the run that an event has.
+
+    All that a call outside of map blocks reads is there; in one, the items have the rest.
+    """
+    values, names = event.get("values", {}), handled.values
+    if not isinstance(values, dict):
+        raise EventError(f"the event's values are {_kind(values)}, not an object.")
+    if values.keys() - names:
+        raise EventError(f"the event's values have one that {handled.call.id}() does not take.")
+    missing = set[str]() if handled.item_call is not None else names - values.keys()
+    if missing:
+        raise EventError(f"the event's values lack {', '.join(sorted(missing))}, which {handled.call.id}() takes.")
+    return {name: _value(value, f"the event's value {name}") for name, value in values.items()}
+
+
+def _binding(event: dict[str, Json], request: Request, handled: HandledCall) -> Request:
+    if event["bind"] is not True:
+        raise EventError(f"the event's bind is {_kind(event['bind'])}, not true.")
+    if not handled.binds:
+        raise EventError(f"the event's bind is for the flow's first call, which {handled.call.id}() is not.")
+    return request
 
 
 def _entry_of_batch(value: Json) -> Entry | Spilled:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -24,6 +24,9 @@ from lokki.runtime.log import Log
 from lokki.store.base import Store, load, reader, save
 from lokki.store.codec import Pack, member_checksum
 from lokki.store.keys import Keys
+
+if TYPE_CHECKING:
+    from lokki.runtime.values import CallValues
 
 BATCH_MARGIN = 0.5
 """Seconds that a batch keeps for writing its results."""
@@ -83,25 +86,67 @@ class Work(msgspec.Struct, frozen=True):
         Raises StepFailedError when the step failed, or LokkiErrors.
         """
         call, params = self.request.call, self.request.params
-        if self.handled.first:
+        checks_params = self.handled.first or self.request.bind
+        if checks_params:
             params = bind_parameters(self.flow_params, started_by_aws(self.flow_params, params))
-        invocation = prepare(call, self.step, params)
+        if self.request.bind:
+            return {"params": dict(params)}
+        invocation = self._choosing(prepare(call, self.step, params))
         if secrets := self.step.options.secrets:
             invocation = replace(invocation, secrets=tuple(os.environ.get(name, "") for name in secrets))
-        value: object = None
         match self.request.input:
             case Entry() as entry:
                 return self._item(invocation, entry)
             case Batch() as batch:
                 return self._batch(invocation, list(self._entries(batch)), _room(batch))
-            case ResultsKey() as source:
-                value = self._results(source)
-            case None:
-                pass
-            case ref:
-                value = load(self.settings.store, ref)
-        reply = self._once(call, invocation, value)
-        return {**reply, "params": dict(params)} if self.handled.first else reply
+            case source:
+                reply = self._once(call, invocation, self._inputs(source))
+        return {**reply, "params": dict(params)} if checks_params else reply
+
+    def _choosing(self, invocation: Invocation) -> Invocation:
+        """Return an invocation that fails where its result has no case."""
+        call = self.request.call
+        if not call.cases:
+            return invocation
+        from lokki.engine.switching import choosing  # only here: other functions start faster without it
+
+        return replace(invocation, fn=choosing(invocation.fn, call.cases, call.step))
+
+    def _case(self, result: object) -> int | None:
+        """Return the number of the case that a result chooses.
+
+        None for a call that has no switch.
+        """
+        call = self.request.call
+        if not call.cases:
+            return None
+        from lokki.engine.switching import choose  # only here: see above
+
+        return choose(call.cases, result, call.step)
+
+    def _inputs(self, source: Ref | ResultsKey | None) -> object:
+        """Return what the step is called with outside of map blocks."""
+        if self.handled.values:
+            return self._call_values().inputs(source)
+        if isinstance(source, ResultsKey):
+            return self._results(source)
+        return None if source is None else load(self.settings.store, source)
+
+    def _item_loaders(self) -> Callable[[Entry], Callable[[], object]]:
+        """Return what makes the loader of the step's input for an item.
+
+        Each call of a loader loads it anew.
+        """
+        if not self.handled.values and self.request.call.reads is not None:
+            return lambda entry: reader(self.settings.store, entry.ref)
+        values = self._call_values()
+        values.fetch()
+        return values.of_item
+
+    def _call_values(self) -> CallValues:
+        from lokki.runtime.values import CallValues  # only here: other functions start faster without it
+
+        return CallValues(self.settings.store, self.handled, self.request.values)
 
     def _results(self, source: ResultsKey) -> list[object]:
         from lokki.runtime.results import load_results  # only here: other functions start faster without it
@@ -115,15 +160,27 @@ class Work(msgspec.Struct, frozen=True):
         """
         result = self._run_once(invocation, value)
         store, keys, limit = self.settings.store, self._keys, self.settings.inline_limit
+        chosen = self._case(result)
+        case: Reply = {} if chosen is None else {"case": chosen}
         if not call.fans_out:
-            return ref_to_json(save(store, keys.output(call.id), result, limit))
+            return ref_to_json(save(store, keys.output(call.id), result, limit)) | case
+        reply = self._send_items(call, invocation, result) | case
+        if not call.keeps_value:
+            return reply
+        return reply | ref_to_json(save(store, keys.output(call.id), result, limit))
+
+    def _send_items(self, call: Call, invocation: Invocation, result: object) -> Reply:
+        """Write the items of a map block."""
         # Only here: other functions start faster without it.
         from lokki.runtime.sending import send_items
-        from lokki.store.manifest import check_items
+        from lokki.store.manifest import check_is_no_iterator, check_items
 
         items = _Items(check_items(call.step, result))
+        if call.keeps_value:
+            check_is_no_iterator(call.step, result)
+        keys = self._keys
         try:
-            count = send_items(store, keys, call.id, items, limit)
+            count = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)
         except BaseException as error:
             if error is items.failure:  # a generator is the step's code: its errors are the step's
                 raise StepFailedError(failure_of(call.id, error, 1, invocation.defined_at)) from error
@@ -137,9 +194,30 @@ class Work(msgspec.Struct, frozen=True):
         """
         if entry.failed is not None:
             raise EventError(f"item {entry.index} failed before; only batches hand on items that failed.")
-        result = self._run_once(invocation, load(self.settings.store, entry.ref))
+        if self._passes_by(entry):
+            return self._same_entry(entry)
+        result = self._run_once(invocation, self._item_loaders()(entry)())
         key = self._keys.item_output(invocation.id, (entry.index,))
-        return {"index": entry.index, **ref_to_json(save(self.settings.store, key, result, self.settings.inline_limit))}
+        return self._next_entry(entry, save(self.settings.store, key, result, self.settings.inline_limit), result)
+
+    def _passes_by(self, entry: Entry) -> bool:
+        """Tell whether an item's switches chose other cases than the call's."""
+        item_call = self.handled.item_call
+        return item_call is not None and not item_call.is_for(entry)
+
+    def _same_entry(self, entry: Entry) -> Reply:
+        from lokki.runtime.values import same_entry  # only here: other functions start faster without it
+
+        return same_entry(entry)
+
+    def _next_entry(self, entry: Entry, ref: Ref, result: object) -> Reply:
+        """Return an item's entry after its call."""
+        item_call = self.handled.item_call
+        if item_call is None:
+            return {"index": entry.index, **ref_to_json(ref)}
+        from lokki.runtime.values import next_entry  # only here: see above
+
+        return next_entry(item_call, entry, ref, self._case(result))
 
     def _run_once(self, invocation: Invocation, value: object) -> object:
         """Call the step without its retries and its timeout.
@@ -176,34 +254,40 @@ class Work(msgspec.Struct, frozen=True):
             retry=None,
             timeout=None,
         )
+        load_item = self._item_loaders()
         replies: list[Json] = []
         longest = 0.0
         for done, entry in enumerate(entries):
             if entry.failed is not None:
                 replies.append({"index": entry.index, "failed": entry.failed})
                 continue
+            if self._passes_by(entry):
+                replies.append(self._same_entry(entry))
+                continue
             self._check_time(longest, done, len(entries))
             began = time.monotonic()
-            replies.append({"index": entry.index, **self._try(invocation, keeping, entry)})
+            replies.append(self._try(invocation, keeping, entry, load_item))
             longest = max(longest, time.monotonic() - began)
         if members:
             self.settings.store.write(folder, members)
         return {"items": self._small(replies, folder, room)}
 
-    def _try(self, invocation: Invocation, keeping: Invocation, entry: Entry) -> dict[str, Json]:
-        """Run the step on an item, with retries.
+    def _try(
+        self, invocation: Invocation, keeping: Invocation, entry: Entry, loader: Callable[[Entry], Callable[[], object]]
+    ) -> Reply:
+        """Run the step on an item, with retries, and return the item's next entry.
 
-        Returns the item's failure where the map tolerates some, else raises it.
+        That has the item's failure where the map tolerates some; else it is raised.
 
         A result that does not pickle, and an item that cannot be read, are failures of the item that are not tried
         again, as they are locally.
         """
         try:
-            load_item = reader(self.settings.store, entry.ref)
+            load_item = loader(entry)
             result = run(invocation, load_item(), self._attempts((entry.index,)), fresh_value=load_item)
             ref = run(keeping, result, self._attempts())
             assert isinstance(ref, Inline | Stored)  # it is what `keep` returned
-            return ref_to_json(ref)
+            return self._next_entry(entry, ref, result)
         except StepFailedError as error:
             raised: Exception = error
             failure = error.failure
@@ -215,7 +299,7 @@ class Work(msgspec.Struct, frozen=True):
         if not self.handled.tolerate:
             raise raised
         message = plain_text(failure.message[:_FAILURE_TEXT])
-        return {"failed": {"step": failure.step, "error": failure.error, "message": message}}
+        return {"index": entry.index, "failed": {"step": failure.step, "error": failure.error, "message": message}}
 
     def _small(self, replies: list[Json], folder: str, room: int) -> list[Json]:
         """Return the entries of a batch, or where they are.
