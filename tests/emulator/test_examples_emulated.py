@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from build_flows import BUILDS
 from support.base_image import Buildah, make_base_image
-from support.examples import BIRDS, BODY_MASS, EXAMPLES, PRIMES_TO_A_MILLION, run_example
+from support.examples import BIRDS, BODY_MASS, EXAMPLES, LOADED, PRIMES_TO_A_MILLION, SPECIES, VARIANTS, run_example
 from support.runtime_api import Function, started
 
 from lokki.base.values import Json
@@ -41,6 +41,9 @@ LONG = pytest.mark.slow  # pandas is installed, packed and unpacked for each of 
         ("birds_flow_example.py", (), BIRDS),
         ("primes_flow_example.py", ("--limit", "1000000", "--size", "99730"), PRIMES_TO_A_MILLION),
         pytest.param("penguins/penguins_flow.py", (), BODY_MASS, marks=LONG),
+        pytest.param("penguins/classify_flow.py", (), SPECIES, marks=LONG),
+        pytest.param("penguins/variants_flow.py", (), VARIANTS, marks=LONG),
+        pytest.param("penguins/load_flow.py", (), LOADED, marks=LONG),
     ],
 )
 def test_an_example_prints_what_it_prints_when_it_runs_locally(

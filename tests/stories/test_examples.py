@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.examples import BILL_LENGTH, BIRDS, BODY_MASS, PRIMES_TO_A_MILLION, run_example
+from support.examples import (
+    BILL_LENGTH,
+    BIRDS,
+    BODY_MASS,
+    EXAMPLES,
+    LOADED,
+    PRIMES_TO_A_MILLION,
+    SPECIES,
+    VARIANTS,
+    run_example,
+)
 
 EXECUTORS = ("threads", "processes")
 
@@ -33,3 +45,27 @@ def test_primes_are_counted_across_the_borders_of_ranges(executor: str, tmp_path
 
 def test_there_are_no_primes_below_two(tmp_path: Path) -> None:
     assert run_example("primes_flow_example.py", "--limit", "2", folder=tmp_path) == "0 primes, 0 pairs of twins\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("classify_flow.py", SPECIES), ("variants_flow.py", VARIANTS), ("load_flow.py", LOADED)]
+)
+def test_graphs_of_penguins_print_what_they_found(name: str, expected: str, tmp_path: Path) -> None:
+    assert run_example(f"penguins/{name}", folder=tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"), [("classify_flow.py", SPECIES), ("variants_flow.py", VARIANTS), ("load_flow.py", LOADED)]
+)
+def test_graphs_of_penguins_run_on_processes(name: str, expected: str, tmp_path: Path) -> None:
+    assert run_example(f"penguins/{name}", "--executor", "processes", folder=tmp_path) == expected
+
+
+def test_nothing_is_loaded_when_a_check_fails(tmp_path: Path) -> None:
+    options = ("run", "--fewest", "400", "--database", "birds.db")
+    command = [sys.executable, str(EXAMPLES / "penguins/load_flow.py"), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "error: check_size() raised ValueError: only 344 rows came, 400 should" in done.stderr
+    assert not (tmp_path / "birds.db").exists()

@@ -30,6 +30,24 @@ Chinstrap  Dream         68    48.8    3.3    40.9    58.0  PAL0910 N98A2 (+3.0)
 Gentoo     Biscoe       123    47.5    3.1    40.9    59.6  PAL0708 N56A2 (+3.7)
 """
 
+SPECIES = """\
+3 species by 4 measures
+Biscoe      38 of  42 right
+Dream       27 of  31 right
+Torgersen    8 of  13 right
+"""
+
+VARIANTS = """\
+A: 3 groups, 107 birds, 252 g off
+B: 7 groups, 226 birds, 217 g off
+"""
+
+LOADED = """\
+Adelie: 152 birds, 151 weighed, 3701 g
+Chinstrap: 68 birds, 68 weighed, 3733 g
+Gentoo: 124 birds, 123 weighed, 5076 g
+"""
+
 # https://oeis.org/A006880 and https://oeis.org/A007508 for 10^6; https://oeis.org/A005250 for the gap
 PRIMES_TO_A_MILLION = """\
 78,498 primes, 8,169 pairs of twins

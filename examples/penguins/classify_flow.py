@@ -1,0 +1,72 @@
+"""Tells the species of penguins by their measures: a model is trained once, and each island's birds are given to it.
+
+    uv run examples/penguins/classify_flow.py run
+    uv run examples/penguins/classify_flow.py run --every 3
+
+The model is the mean and the spread of each measure per species. It is a result that every item of the map gets, and
+that the report at the end gets, too.
+"""
+
+import pandas as pd
+from palmerpenguins import load_penguins
+
+from lokki import StepNode, flow, main, step
+
+MEASURES = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
+
+
+@step
+def read_birds() -> pd.DataFrame:
+    """Read the birds of which all measures were taken."""
+    birds: pd.DataFrame = load_penguins()
+    return birds.dropna(subset=MEASURES).reset_index(drop=True)
+
+
+@step
+def train(birds: pd.DataFrame, every: int) -> pd.DataFrame:
+    """Return the model: a row per species, learnt from all birds but every so-manieth, which are for the test."""
+    known = birds[birds.index % every != 0]
+    return known.groupby("species")[MEASURES].agg(["mean", "std"])
+
+
+@step
+def islands(birds: pd.DataFrame, every: int) -> list[pd.DataFrame]:
+    """Return the birds for the test, a table per island."""
+    unknown = birds[birds.index % every == 0]
+    return [table for _, table in unknown.groupby("island", sort=True)]
+
+
+@step
+def classify(birds: pd.DataFrame, model: pd.DataFrame) -> tuple[str, int, int]:
+    """Return an island, how many birds it has, and of how many the model knows the species."""
+    means = model.xs("mean", axis=1, level=1)
+    spreads = model.xs("std", axis=1, level=1)
+    right = 0
+    for _, bird in birds.iterrows():
+        distances = (((means - bird[MEASURES]) / spreads) ** 2).sum(axis=1)
+        right += distances.astype(float).idxmin() == bird["species"]
+    return str(birds["island"].iloc[0]), len(birds), right
+
+
+@step
+def render(results: list[tuple[str, int, int]], model: pd.DataFrame) -> str:
+    """Write the result for people to read."""
+    lines = [f"{len(model)} species by {len(MEASURES)} measures"]
+    lines += [f"{island:<10} {right:>3} of {birds:>3} right" for island, birds, right in results]
+    return "\n".join(lines)
+
+
+@flow
+def classify_flow(every: int = 4) -> StepNode[..., str]:
+    """Train a model of the penguins' species and test it, island by island.
+
+    every is how many birds there are for each that is kept for the test.
+    """
+    birds = read_birds()
+    model = birds.next(train(every=every))
+    tables = birds.next(islands(every=every)).map(classify(model=model.result))
+    return tables.agg(render(model=model.result))
+
+
+if __name__ == "__main__":
+    main(classify_flow)
