@@ -10,6 +10,8 @@ from typing import Never
 from lokki.base import signatures
 from lokki.errors import FlowError
 
+_VERBS = {"next", "map", "agg", "switch", "after", "result"}
+
 
 class Placeholder(ABC):
     """Can be passed to a step or a flow, and refuses anything else."""
@@ -23,10 +25,16 @@ class Placeholder(ABC):
     def _refusal(self) -> str:
         """Say that there is no value yet, and what to do instead."""
 
+    @abstractmethod
+    def _no_chain(self, verb: str) -> str:
+        """Say that nothing can be chained to it, and what to write."""
+
     def __getattr__(self, name: str) -> Never:
         if name.startswith("__") and name.endswith("__"):
             # Python's own probing (copy, inspect, typing) must see an ordinary object.
             raise AttributeError(name)
+        if name in _VERBS:
+            raise FlowError(self._no_chain(name))
         self._refuse()
 
     __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __call__ = __str__ = __format__ = __index__ = _refuse
@@ -91,6 +99,13 @@ class Param(Placeholder):
             f"Compute with it inside a step that takes {name}."
         )
 
+    def _no_chain(self, verb: str) -> str:
+        name = parameter_name(self)
+        return (
+            f"the flow's parameter {name!r} is no chain, so it has no .{verb}. Begin a chain with a step that takes it "
+            f"and returns it: step({name}).{verb}."
+        )
+
 
 class ChainResult(Placeholder):
     """Stands for the result of a chain.
@@ -112,6 +127,10 @@ class ChainResult(Placeholder):
             f"the result of {awaited_text(self)} has no value while the flow is drawn: it can only be passed to a "
             "step. Compute with it inside a step that takes it."
         )
+
+    def _no_chain(self, verb: str) -> str:
+        text = awaited_text(self)
+        return f"the result of {text} is no chain, so it has no .{verb}. Leave .result out: {text}.{verb}."
 
 
 def parameter_name(placeholder: Param) -> str:

@@ -325,6 +325,22 @@ def test_a_result_refuses_every_use_but_being_passed_on(use: Callable[[Any], obj
     )
 
 
+def test_what_is_no_chain_has_no_next_and_no_map() -> None:
+    def of_a_result() -> Any:
+        return load().result.map(double).agg(rank)
+
+    def of_a_parameter(rows: list[int]) -> Any:
+        return rows.map(double).agg(rank)  # type: ignore[attr-defined]
+
+    assert said(of_a_result, 1) == (
+        "HERE: the result of load() is no chain, so it has no .map. Leave .result out: load().map."
+    )
+    assert said(of_a_parameter, 1) == (
+        "HERE: the flow's parameter 'rows' is no chain, so it has no .map. Begin a chain with a step that takes it and "
+        "returns it: step(rows).map."
+    )
+
+
 def test_chains_of_other_flows_are_refused() -> None:
     flow(leak)()
 
