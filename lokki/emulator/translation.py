@@ -82,7 +82,9 @@ class EventTranslator:
         self._last: dict[str, tuple[str, Failure]] = {}
         self._tries: dict[str, int] = {}
         self._current = ""
-        self._items: int | None = None
+        # By state, since branches run side by side: what a source handed on, and how a state failed last.
+        self._items: dict[str, int | None] = {}
+        self._failed: dict[str, HistoryEvent] = {}
 
     def __call__(self, event: HistoryEvent) -> None:
         """Translate an event, and emit what it means."""
@@ -107,7 +109,7 @@ class EventTranslator:
         state, details = event.state, event.details
         match event.type:
             case "TaskStateEntered":
-                self._current, self._items = state, None
+                self._current, self._items[state] = state, None
                 if state.endswith(LARGER_SUFFIX):  # the same call, which goes on
                     self._entered[state] = self._entered[state.removesuffix(LARGER_SUFFIX)]
                     return []
@@ -117,27 +119,44 @@ class EventTranslator:
                 self._current = state
                 self._entered[state] = event.seconds
             case "TaskSucceeded":
-                self._last.pop(event.execution, None)
-                self._items = _items_of_source(details["output"])
-            case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
-                return [StepRetried(self._calls[state], (), self._tries.pop(state, 0) + 1, 0.0, caught[1])]
+                self._failed.pop(state, None)
+                self._items[state] = _items_of_source(details["output"])
+            case "TaskStateExited" if (caught := self._failed.pop(state, None)) is not None:
+                failure = self._failure(caught)
+                return [StepRetried(self._calls[state], (), self._tries.pop(state, 0) + 1, 0.0, failure)]
             case "TaskStateExited":
                 size = len(msgspec.json.encode(details["output"]))
                 seconds = event.seconds - self._entered[state]
-                return [StepFinished(self._calls[state], seconds, size, self._items)]
-            case "TaskFailed" | "TaskTimedOut":
-                self._last[event.execution] = (state, self._failure(event))
+                return [StepFinished(self._calls[state], seconds, size, self._items[state])]
+            # No event for MapRunFailed: the items that failed were reported one by one, and the execution fails next.
+            case "TaskFailed" | "TaskTimedOut" | "MapRunFailed":
+                self._failed.pop(state, None)  # so that the last that failed is the last here
+                self._failed[state] = event
+            case "MapStateExited":
+                self._failed.pop(state, None)
             case "TaskRetried":
                 return self._retried(event, None)
             case "MapRunStarted" | "MapRunRedriven":
                 return [self._map_started(event)]
-            # Nothing for MapRunFailed: the items that failed were reported one by one, and the execution fails next.
             case "MapRunSucceeded":
                 return [self._map_finished(event)]
             case "ExecutionFailed":  # no step fails when the run itself is out of time
-                if self._current not in self._maps and self._current:
-                    return [StepFailed(self._calls[self._current], self._failure_of(event, self._calls[self._current]))]
+                return self._run_failed(event)
         return []
+
+    def _run_failed(self, event: HistoryEvent) -> list[Event]:
+        """Return the failure of the step that failed the run.
+
+        Steps that run beside it may have failed, too: it is the last one with the run's own error.
+        """
+        same = (state for state, failed in reversed(self._failed.items()) if _same_error(failed, event))
+        state = next(same, self._current)
+        state = state or self._current
+        if not state or state in self._maps:
+            return []
+        last = self._failed.get(state)
+        is_last = last is not None and last.details["error"] == event.details["error"]
+        return [StepFailed(self._calls[state], _failure(self._calls[state], last if last and is_last else event))]
 
     def _child(self, event: HistoryEvent, child: Child) -> list[Event]:
         match event.type:
@@ -191,7 +210,7 @@ class EventTranslator:
         return MapFinished(self._maps[event.state].source, counts.succeeded - inside, counts.failed + inside, seconds)
 
     def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
-        if event.state in self._maps:
+        if event.state not in self._calls:  # a map or a fork: its steps tell of themselves
             return []
         item = () if child is None else (child.index,)
         retry = msgspec.convert(event.details, _Retry)
@@ -210,6 +229,10 @@ class EventTranslator:
 
     def _failure(self, event: HistoryEvent) -> Failure:
         return _failure(self._calls.get(event.state, event.state), event)
+
+
+def _same_error(failed: HistoryEvent, ended: HistoryEvent) -> bool:
+    return all(failed.details.get(name, "") == ended.details.get(name, "") for name in ("error", "cause"))
 
 
 def _items_of_source(output: Json) -> int | None:

@@ -17,15 +17,13 @@ from support.state_walker import WalkError
 from lokki.base.values import Json
 from lokki.builder.names import function_placeholder
 from lokki.builder.state_machine import state_machine_of
-from lokki.emulator.states.definition import STATE_TYPES, check_expressions, read_definition
+from lokki.emulator.states.definition import check_expressions, read_definition
 from lokki.emulator.states.execution import Execution
 from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.outcome import Identity
 from lokki.emulator.states.services import Caller, ExecutionSettings, FunctionReply, RealClock, Services
 from lokki.plan import Plan
 from lokki.plans.operations import Fork, operations_in
-
-has_parallel = pytest.mark.skipif("Parallel" not in STATE_TYPES, reason="the emulator runs no Parallel state yet")
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def has_forks(plan: Plan) -> bool:
     return any(isinstance(op, Fork) for op in operations_in(plan.ops))
 
 
-SHAPES = [pytest.param(plan, id=name, marks=[has_parallel] * has_forks(plan)) for name, plan in GRAPHS.items()]
+SHAPES = [pytest.param(plan, id=name) for name, plan in GRAPHS.items()]
 
 
 @pytest.mark.parametrize("plan", SHAPES)
@@ -107,7 +105,7 @@ def random_plans(first: int, last: int, forks: bool) -> list[Plan]:
     return [plan for plan in plans if has_forks(plan) == forks]
 
 
-@pytest.mark.parametrize("forks", [False, pytest.param(True, marks=has_parallel)])
+@pytest.mark.parametrize("forks", [False, True])
 def test_random_graphs_are_emulated(forks: bool) -> None:
     plans = random_plans(0, 12, forks)
     assert len(plans) > 2
@@ -116,7 +114,7 @@ def test_random_graphs_are_emulated(forks: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forks", [False, pytest.param(True, marks=has_parallel)])
+@pytest.mark.parametrize("forks", [False, True])
 def test_many_random_graphs_are_emulated(forks: bool) -> None:
     for number, plan in enumerate(random_plans(12, 60, forks)):
         emulate(plan, larger=number % 3 == 1, hides=number % 3 == 2, params={"q": 5})

@@ -91,7 +91,7 @@ def test_a_choice_without_a_way_on_fails(condition: str, error: str) -> None:
 
 def test_a_kind_of_state_is_named_as_its_type_since_its_events_are() -> None:
     assert {kind: read.__qualname__ for kind, read in STATE_TYPES.items()} == {
-        kind: f"{kind}.read" for kind in ("Task", "Pass", "Choice", "Succeed", "Fail", "Map")
+        kind: f"{kind}.read" for kind in ("Task", "Pass", "Choice", "Succeed", "Fail", "Map", "Parallel")
     }
 
 
@@ -353,8 +353,8 @@ PASS: dict[str, Json] = {"Type": "Pass", "End": True}
         (machine({"A": PASS}, Extra=1), "the state machine: the emulator does not know the field 'Extra'."),
         (machine({"A": {**PASS, "Result": 1}}), "the state A: the emulator does not know the field 'Result'."),
         (
-            machine({"A": {"Type": "Parallel"}}),
-            "the state A: Type is 'Parallel'; the emulator knows Task, Pass, Choice, Succeed, Fail, Map.",
+            machine({"A": {"Type": "Wait"}}),
+            "the state A: Type is 'Wait'; the emulator knows Task, Pass, Choice, Succeed, Fail, Map, Parallel.",
         ),
         (
             machine({"A": {**PASS, "Next": "A"}}),

@@ -14,10 +14,13 @@ Two stages, which know nothing of each other's working:
    process.
 
 A kind of state is one frozen dataclass that implements `state.State`: it reads itself, says where it may lead, and
-does one try of its work in a `state.Visit`. `task`, `choice`, `map_state` and `simple_states` hold them. **A new kind
-is such a class and one line in `definition.STATE_TYPES`**; neither branch nor execution changes. A state with states
-of its own reads them through its `LevelReader`, and runs them in branches, or in child executions as `map_state` does
-with `map_run`. What it has begun goes into `Visit.progress`, so that a redrive continues it.
+does one try of its work in a `state.Visit`. `task`, `choice`, `map_state`, `parallel` and `simple_states` hold them.
+**A new kind is such a class and one line in `definition.STATE_TYPES`**; neither branch nor execution changes. A state
+with states of its own reads them through its `LevelReader`, and runs them in branches, or in child executions as
+`map_state` does with `map_run`. What it has begun goes into `Visit.progress`, so that a redrive continues it.
+
+A Parallel state runs a `Branch` for each of its branches on a thread (`parallel_run`). Each sees the execution through
+a `BranchExecution`, which lets nothing more happen once another branch has failed.
 
 A map's way: `map_input` reads the items and cuts them into shares (`items`), `map_run` runs a child execution for
 each share on threads, and `results` puts what came out into files as ResultWriter does.

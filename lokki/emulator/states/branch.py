@@ -1,12 +1,14 @@
 """One path through the states of a level: state after state, with retries, catches and variables.
 
-An execution has one. https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html
+An execution has one, and a Parallel state one for each of its branches.
+https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 
@@ -30,23 +32,32 @@ class _SavedBranch(msgspec.Struct):
     at: str
     input: msgspec.Raw
     variables: dict[str, msgspec.Raw]
-    map_run: msgspec.Raw
+    map_run: msgspec.Raw  # or the branches of a Parallel state
 
 
 class Branch:
     """A path that can be run to its end, and again from the state that failed.
 
-    Its variables are its own.
+    Its variables are its own. ``outer``: those around it, which it only reads.
+    https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
     """
 
-    def __init__(self, execution: RunningExecution, services: Services, states: States, payload: Json) -> None:
+    def __init__(
+        self,
+        execution: RunningExecution,
+        services: Services,
+        states: States,
+        payload: Json,
+        outer: Mapping[str, Json] | None = None,
+    ) -> None:
         self.progress = Progress()
         self._execution = execution
         self._services = services
         self._states = states
         self._at = states.start
         self._input = payload
-        self._variables: dict[str, Json] = {}
+        self._own: dict[str, Json] = {}
+        self._variables: dict[str, Json] = dict(outer or {})
 
     def run(self) -> Json:
         """Run state after state, and return the output of the last.
@@ -66,7 +77,7 @@ class Branch:
         work, saved = self.progress.work, self.progress.saved
         # A state that this process has not reached again keeps the snapshot that the branch came with.
         map_run: Json = work.snapshot() if work is not None else msgspec.json.decode(saved or b"null")
-        return {"at": self._at, "input": self._input, "variables": self._variables, "map_run": map_run}
+        return {"at": self._at, "input": self._input, "variables": self._own, "map_run": map_run}
 
     def restore(self, snapshot: bytes) -> None:
         """Continue from a snapshot, as JSON.
@@ -75,7 +86,8 @@ class Branch:
         """
         saved = msgspec.json.decode(snapshot, type=_SavedBranch)
         self._at, self._input = saved.at, msgspec.json.decode(saved.input)
-        self._variables = {name: msgspec.json.decode(value) for name, value in saved.variables.items()}
+        self._own = {name: msgspec.json.decode(value) for name, value in saved.variables.items()}
+        self._variables |= self._own
         map_run = bytes(saved.map_run)
         self.progress = Progress(saved=None if map_run == b"null" else map_run)
 
@@ -124,7 +136,7 @@ class Branch:
         check_size(assigned, f"What the state '{state}' assigns")
         variables = {**self._variables, **assigned}
         check_variables(variables, state)
-        self._variables = variables
+        self._own, self._variables = {**self._own, **assigned}, variables
         return output
 
     def _tries_again(self, state: State, error: StatesError, used: Counter[int], attempt: int) -> bool:

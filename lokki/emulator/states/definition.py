@@ -14,9 +14,11 @@ from lokki.emulator.states.choice import Choice
 from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.fields import Fields
 from lokki.emulator.states.map_state import Map
+from lokki.emulator.states.parallel import Parallel
 from lokki.emulator.states.simple_states import Fail, Pass, Succeed
 from lokki.emulator.states.state import LevelReader, State, States
 from lokki.emulator.states.task import Task
+from lokki.emulator.states.transition import Transition
 from lokki.errors import EmulatorError
 
 STATE_TYPES: Mapping[str, Callable[[str, Fields, LevelReader], State]] = {
@@ -26,6 +28,7 @@ STATE_TYPES: Mapping[str, Callable[[str, Fields, LevelReader], State]] = {
     "Succeed": Succeed.read,
     "Fail": Fail.read,
     "Map": Map.read,
+    "Parallel": Parallel.read,
 }
 """How a state is read, by its Type; the class that reads it is named as the Type, and so are its events."""
 
@@ -43,8 +46,8 @@ class StateMachine:
 
     @property
     def maps(self) -> Iterator[Map]:
-        """All map states."""
-        return (state for state in self.states.by_name.values() if isinstance(state, Map))
+        """All map states, in branches too."""
+        return (state for state in _states_in(self.states) if isinstance(state, Map))
 
 
 def read_definition(definition: object, name: str) -> StateMachine:
@@ -59,6 +62,7 @@ def read_definition(definition: object, name: str) -> StateMachine:
     timeout = fields.number("TimeoutSeconds")
     states = _Level().read(fields)
     fields.end()
+    _check_scopes(states)
     machine = StateMachine(name, states, timeout)
     # Labels name map runs in ARNs, so two maps with one label could not be told apart.
     labels = [state.settings.label for state in machine.maps]
@@ -105,10 +109,47 @@ class _Level:
         return state
 
 
+def _states_in(states: States) -> Iterator[State]:
+    """Yield the states of a level and of the branches below it."""
+    for state in states.by_name.values():
+        yield state
+        if isinstance(state, Parallel):
+            for branch in state.branches:
+                yield from _states_in(branch)
+
+
+def _check_scopes(states: States, outer: frozenset[str] = frozenset()) -> None:
+    """Raise EmulatorError for a branch that assigns an outer variable.
+
+    A branch may read those, and may not assign them. Branches beside each other may use the same names, and so may
+    the children of a distributed map, which see none of them.
+    https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
+    """
+    own = {name for state in states.by_name.values() for name in _assigned(state)}
+    for state in states.by_name.values():
+        if taken := sorted(outer.intersection(_assigned(state))):
+            raise EmulatorError(
+                f"the state {state.name}: Assign: {taken[0]!r} is a variable of a level around its branch: it may be "
+                "read, not assigned."
+            )
+        if isinstance(state, Parallel):
+            for branch in state.branches:
+                _check_scopes(branch, outer | own)
+        elif isinstance(state, Map):
+            _check_scopes(state.processor)
+
+
+def _assigned(state: State) -> set[str]:
+    return {name for transition in _ways_out(state) for name in transition.assign or {}}
+
+
+def _ways_out(state: State) -> list[Transition]:
+    return [*state.transitions(), *(catcher.transition for catcher in state.rules.catch)]
+
+
 def _targets(state: State, names: Mapping[str, State]) -> set[str]:
     """Return the names of the states that a state may lead to."""
-    transitions = [*state.transitions(), *(catcher.transition for catcher in state.rules.catch)]
-    targets = {transition.next for transition in transitions if transition.next is not None}
+    targets = {transition.next for transition in _ways_out(state) if transition.next is not None}
     if missing := sorted(targets - set(names)):
         raise EmulatorError(f"the state {state.name}: Next is {missing[0]!r}, which is none of the states beside it.")
     return targets

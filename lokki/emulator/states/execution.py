@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 
@@ -56,6 +57,7 @@ class Execution:
         self._start_time = services.clock.elapsed()
         self._skipped = 0.0
         self._number = 0
+        self._lock = threading.Lock()
         self._branch = Branch(self, services, states, payload)
 
     def run(self) -> Outcome:
@@ -93,9 +95,11 @@ class Execution:
         self._branch.restore(snapshot)
         self.redrives, self._number, self.started = saved.redrives, saved.number, saved.started
 
-    def start_child(self, states: States, identity: Identity, payload: Json) -> Execution:
+    def start_child(
+        self, states: States, identity: Identity, payload: Json, left: Callable[[], float] | None = None
+    ) -> Execution:
         """Make a child execution, which sees none of this one's variables."""
-        return Execution(self._services, states, identity, payload, self.left)
+        return Execution(self._services, states, identity, payload, left or self.left)
 
     def left(self) -> float:
         """Return the seconds that the execution has left."""
@@ -108,20 +112,25 @@ class Execution:
         left = self.left()
         waited = min(seconds, max(left, 0.0))
         # Time that the clock skips counts all the same: timeouts must end a run as they would on AWS.
-        self._skipped += waited - self._services.clock.wait(waited)
+        self.skip(waited - self._services.clock.wait(waited))
         return seconds < left
+
+    def skip(self, seconds: float) -> None:
+        """Count time that the clock skipped."""
+        self._skipped += seconds
 
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history.
 
         Raises StatesError, States.Runtime, for one more than a history may have.
         """
-        self._number += 1
-        self._services.listener(
-            HistoryEvent(self.identity.arn, self._number, event, state, self._elapsed(), details, self.identity.child)
-        )
+        with self._lock:  # branches record side by side, and events are in the order of their numbers
+            self._number = number = self._number + 1
+            self._services.listener(
+                HistoryEvent(self.identity.arn, number, event, state, self._elapsed(), details, self.identity.child)
+            )
         # The event that says so is one more, and no other may stop the end from being recorded.
-        if self._number >= HISTORY_EVENTS and not self.identity.express and not event.startswith("Execution"):
+        if number >= HISTORY_EVENTS and not self.identity.express and not event.startswith("Execution"):
             raise StatesError(RUNTIME, f"The execution has more than {HISTORY_EVENTS} events in its history.")
 
     def context(self, state: dict[str, Json]) -> dict[str, Json]:

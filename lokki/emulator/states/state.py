@@ -7,7 +7,7 @@ and catches, Output and Assign) and the execution's (time, limits, the history).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -156,16 +156,21 @@ class RunningExecution(Protocol):
     def wait(self, seconds: float) -> bool:
         """Wait, and tell whether the execution has time left then."""
 
+    def skip(self, seconds: float) -> None:
+        """Count time that the clock skipped."""
+
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history."""
 
     def context(self, state: dict[str, Json]) -> dict[str, Json]:
         """Return the context object at a moment of a state."""
 
-    def start_child(self, states: States, identity: Identity, payload: Json) -> ChildExecution:
+    def start_child(
+        self, states: States, identity: Identity, payload: Json, left: Callable[[], float] | None = None
+    ) -> ChildExecution:
         """Make an execution of other states.
 
-        It sees none of this one's variables.
+        It sees none of this one's variables. ``left``: how many seconds it has at most; as many as this one if None.
         """
 
 
