@@ -27,6 +27,7 @@ from lokki.local_run.again import Rerun, operation_of
 from lokki.local_run.execution import Listener, LocalExecution, Setup
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.local_secrets import secrets_of
+from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import RunRecord, Runs, changes, new_run_id
 from lokki.plan import Plan, bind_parameters, lower, plan_lines
 from lokki.plan_json import plan_to_json
@@ -212,11 +213,7 @@ class LocalRunner:
 
         They get ready while the first step runs.
         """
-        folder = self.runs.folder_of(record)
-        pending = rerun != Rerun() or any(
-            not folder.map_outcome_path(fan_out.key).exists() for fan_out in plan.fan_outs
-        )
-        if flow is None or not pending:
+        if flow is None or (rerun == Rerun() and not RunValues(plan, self.runs.folder_of(record)).maps_remain()):
             return nullcontext()
         from lokki.local_run.processes import ProcessPool  # for start-up, as above
 

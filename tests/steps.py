@@ -434,6 +434,39 @@ def storm(log: str, count: int = 2000, seconds: float = 0.0001):
 
 
 @step
+def graph_call(value: list[int], name: str, log: str, seconds: float) -> list[int]:
+    note(log, f"{name} begins {os.getpid()}")
+    work_for(seconds * 50, 0)
+    note(log, f"{name} ends {os.getpid()}")
+    return value
+
+
+@step
+def graph_score(value: dict[str, object], log: str, model: list[int], common: list[int]) -> list[int]:
+    note(log, f"c {value['n']} {time.monotonic_ns()} {os.getpid()}.{threading.get_ident()}")
+    model.append(int(str(value["n"])))  # a list of its own
+    assert common == [7]
+    return model
+
+
+@step
+def graph_total(scores: list[list[int]], parts: list[list[int]]) -> object:
+    return [[score[-1] for score in scores], max(map(len, scores)), parts]
+
+
+@flow
+def graph_storm(log: str, count: int = 300, seconds: float = 0.0001):
+    source = numbers(count).next(graph_call(name="source", log=log, seconds=seconds))
+    model = source.next(graph_call(name="model", log=log, seconds=seconds))
+    common = graph_call([7], name="common", log=log, seconds=seconds)
+    scored = source.map(storm_a(log=log, seconds=seconds)).next(storm_b(log=log, seconds=seconds))
+    scored = scored.next(graph_score(log=log, model=model.result, common=common.result))
+    late = common.next(graph_call(name="late", log=log, seconds=0.001))
+    squares = numbers(20).map(double).agg(graph_call(name="doubled", log=log, seconds=seconds))
+    return scored.agg(graph_total(parts=[late.result, squares.result, model.result]))
+
+
+@step
 def generate(count: int, log: str) -> Iterator[int]:
     for number in range(count):
         note(log, f"yield {number}")

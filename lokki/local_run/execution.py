@@ -41,7 +41,7 @@ from lokki.engine.invocation import Attempts, Invocation, StepFailedError, Stopp
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.engine.report import map_failure
 from lokki.engine.switching import choose
-from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError, StoreError
+from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError
 from lokki.local_run import journal_reader
 from lokki.local_run.again import Rerun, operation_of
 from lokki.local_run.body import body_of
@@ -53,7 +53,7 @@ from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
 from lokki.local_run.run_values import CASE, RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
-from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
+from lokki.local_run.schedule import Schedule, Unit, units_in
 from lokki.local_run.shared_values import copies_of, write_values
 from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
@@ -152,7 +152,7 @@ class LocalExecution:
             except OSError as error:
                 raise _unusable(self._folder.path, error) from error
         try:
-            remaining = schedule(self._plan.ops, self._is_finished, self._values.chosen) if resumed else Schedule()
+            remaining = self._values.remaining() if resumed else Schedule()
             changed = self._clean(remaining) if resumed else []
             self._kept = remaining.kept
             self._save("running")
@@ -272,27 +272,6 @@ class LocalExecution:
         else:
             self._folder.forget_outcome(op.id)
 
-    def _is_finished(self, op: Unit) -> bool:
-        """Tell whether the result of an operation is there.
-
-        It must have the form that this flow needs: the items of a map block, one value, or both; and the case of a
-        switch.
-        """
-        try:
-            if isinstance(op, FanOut):
-                return self._folder.map_outcome(op.key) is not None
-            outcome = self._folder.outcome(op.id)
-        except StoreError:  # damaged: it runs again
-            if isinstance(op, FanOut):
-                self._folder.forget_map_outcome(op.key)
-            return False
-        return (
-            outcome is not None
-            and ("items" in outcome) is op.fans_out
-            and ("result" in outcome or "result_url" in outcome) is (op.keeps_value or not op.fans_out)
-            and (CASE in outcome) is bool(op.cases)
-        )
-
     def _forget(self, rerun: Rerun) -> None:
         """Remove the results that are to be computed again.
 
@@ -300,7 +279,7 @@ class LocalExecution:
         """
         blocks = list(self._plan.fan_outs) if rerun.failed_items else []
         failed = [op for op in blocks if self._failed_items(op)]
-        if rerun.failed_items and not failed and all(map(self._is_finished, units_in(self._plan.ops))):
+        if rerun.failed_items and not failed and all(map(self._values.is_finished, self._values.units())):
             raise RunFolderError(
                 f"no item of the run {self._record.run_id!r} failed, so there is none to run again; "
                 f"--resume {self._record.run_id} gives its result."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lokki.engine.invocation import Inputs
 from lokki.errors import StoreError, damaged
 from lokki.local_run import journal_reader
 from lokki.local_run.folder import RunFolder
+from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
 from lokki.plan import Plan
 from lokki.plans.operations import Call, Case, FanOut, Switch, operations_in
 from lokki.plans.templates import Item, Output, Results, Source
@@ -60,6 +63,40 @@ class RunValues:
             return self.case_of(switch)
         except StoreError:
             return None
+
+    def remaining(self) -> Schedule:
+        """Return what a resumed run does with the units of the plan."""
+        return schedule(self._plan.ops, self.is_finished, self.chosen)
+
+    def maps_remain(self) -> bool:
+        """Tell whether a resumed run has items to run."""
+        finished = self.remaining().kept
+        return any(isinstance(unit, FanOut) and unit.id not in finished for unit in self.units())
+
+    def units(self) -> Iterator[Unit]:
+        """Yield what has results, without the cases that were not chosen."""
+        return units_in(self._plan.ops, self.chosen)
+
+    def is_finished(self, op: Unit) -> bool:
+        """Tell whether the result of an operation is there.
+
+        It must have the form that this flow needs: the items of a map block, one value, or both; and the case of a
+        switch. An outcome of a map block that is damaged is forgotten.
+        """
+        try:
+            if isinstance(op, FanOut):
+                return self._folder.map_outcome(op.key) is not None
+            outcome = self._folder.outcome(op.id)
+        except StoreError:  # damaged: it runs again
+            if isinstance(op, FanOut):
+                self._folder.forget_map_outcome(op.key)
+            return False
+        return (
+            outcome is not None
+            and ("items" in outcome) is op.fans_out
+            and ("result" in outcome or "result_url" in outcome) is (op.keeps_value or not op.fans_out)
+            and (CASE in outcome) is bool(op.cases)
+        )
 
     def _giver(self, step_id: str) -> str:
         """Return the id of the call that gave a result.

@@ -12,7 +12,6 @@ from lokki.plans.operations import (
     FanOut,
     Fork,
     Switch,
-    blocks_of,
     operations_in,
     read_from_outside,
     sources_of,
@@ -42,22 +41,32 @@ class Schedule:
         return frozenset(unit.id for unit in self.finished)
 
 
-def units_in(block: Block) -> Iterator[Unit]:
+type Chosen = Callable[[Switch], Case | None]
+"""Tells which case of a switch was chosen, None where it has yet to be."""
+
+
+def units_in(block: Block, chosen: Chosen = lambda switch: None) -> Iterator[Unit]:
     """Yield the calls and map blocks with results of their own, in order.
 
-    Calls inside of a map block have none: their results are the block's.
+    Calls inside of a map block have none: their results are the block's. Of a switch whose case was chosen only that
+    case's are among them.
     """
     for op in block:
         match op:
             case Call() | FanOut():
                 yield op
-            case Fork() | Switch():
-                for inner in blocks_of(op):
-                    yield from units_in(inner)
+            case Fork():
+                for branch in op.branches:
+                    yield from units_in(branch, chosen)
+            case Switch():
+                for case in _cases_of(op, chosen):
+                    yield from units_in(case.block, chosen)
 
 
-type Chosen = Callable[[Switch], Case | None]
-"""Tells which case of a switch was chosen, None where it has yet to be."""
+def _cases_of(switch: Switch, chosen: Chosen) -> tuple[Case, ...]:
+    """Return the case that was chosen, or all where none was yet."""
+    case = chosen(switch)
+    return switch.cases if case is None else (case,)
 
 
 def schedule(block: Block, is_finished: Callable[[Unit], bool], chosen: Chosen = lambda switch: None) -> Schedule:
@@ -153,6 +162,5 @@ def _ids_of(block: Block, chosen: Chosen) -> Iterator[str]:
                     yield from _ids_of(branch, chosen)
             case Switch():
                 yield op.on
-                case = chosen(op)
-                for one in op.cases if case is None else (case,):
-                    yield from _ids_of(one.block, chosen)
+                for case in _cases_of(op, chosen):
+                    yield from _ids_of(case.block, chosen)

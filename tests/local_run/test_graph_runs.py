@@ -20,7 +20,7 @@ from lokki.base.options import FlowOptions
 from lokki.chain import StepNode
 from lokki.engine.events import StepNotChosen, StepSkipped, StepStarted
 from lokki.engine.switching import choose
-from lokki.errors import NoCaseError
+from lokki.errors import NoCaseError, RunFolderError
 from lokki.local_run.again import Rerun
 from lokki.local_run.body import body_of
 from lokki.local_run.execution import LocalExecution, Setup
@@ -214,6 +214,17 @@ def test_from_a_step_runs_again_what_depends_on_it_and_nothing_else(
     assert sorted(CALLED) == sorted(again)
 
 
+@pytest.mark.parametrize("step_id", ["load", "train"])
+def test_what_is_gone_is_made_again_with_all_that_depends_on_it(step_id: str, tmp_path: Path) -> None:
+    local = Local(tmp_path, "processes")  # whose workers start only where a map is left to run
+    result = local.run(scores_flow(), run_id="run")
+    (tmp_path / "runs" / "run" / step_id / "output.json").unlink()
+    CALLED.clear()
+    assert local.run(scores_flow(), resume=Resume("run")) == result
+    again = {"load", "train", "slow_stats", "rank", "report"} if step_id == "load" else {"train", "rank", "report"}
+    assert sorted(CALLED) == sorted(again)
+
+
 @given(graphs())
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_graphs_give_what_direct_calls_give(tmp_path: Path, nodes: list[Node]) -> None:
@@ -309,16 +320,18 @@ def mapped(*, with_model: bool) -> Plan:
     return Plan("mapped", (), ops, FlowOptions(), STEPS)
 
 
-def execute(plan: Plan, root: Path, executor: Executor = "threads", resume: bool = False) -> tuple[object, list[Any]]:
+def execute(
+    plan: Plan, root: Path, executor: Executor = "threads", rerun: Rerun | None = None
+) -> tuple[object, list[Any]]:
     events: list[Any] = []
     runs = Runs(root)
-    if not resume:
+    if rerun is None:
         runs.new(RunRecord("run", plan.flow, {}, plan_to_json(plan), dict.fromkeys(STEPS, ""), "running", "2026-01-01"))
     setup = Setup(runs, executor, 2, events.append, 64)
     record = runs.load("run")
     with runs.locked("run"):
         execution = LocalExecution(setup, plan, record, dict.fromkeys(STEPS, ""))
-        return execution.execute(Rerun() if resume else None), events
+        return execution.execute(rerun), events
 
 
 @pytest.mark.parametrize("with_model", [False, True])
@@ -355,7 +368,7 @@ def test_a_switch_runs_one_case_and_says_what_is_skipped(
 ) -> None:
     plan = chosen_plan(value)
     assert execute(plan, tmp_path)[0] == (result, -result)
-    resumed, events = execute(plan, tmp_path, resume=True)
+    resumed, events = execute(plan, tmp_path, rerun=Rerun())
     assert resumed == (result, -result)
     assert [event.id for event in events if isinstance(event, StepNotChosen)] == skipped
     assert not any(isinstance(event, StepStarted) for event in events)
@@ -368,7 +381,26 @@ def test_a_resumed_run_keeps_to_what_was_chosen(tmp_path: Path) -> None:
         execute(plan, tmp_path)
     FAILING.clear()
     FAILING.add("grade 0")  # it would fail, were it asked again
-    assert execute(plan, tmp_path, resume=True)[0] == (0, 0)
+    assert execute(plan, tmp_path, rerun=Rerun())[0] == (0, 0)
+
+
+def test_a_run_whose_switch_is_finished_has_no_failed_items_to_run_again(tmp_path: Path) -> None:
+    plan = chosen_plan(0)
+    execute(plan, tmp_path)
+    with pytest.raises(RunFolderError, match="no item of the run 'run' failed"):
+        execute(plan, tmp_path, rerun=Rerun(failed_items=True))
+
+
+def test_a_case_that_the_switch_does_not_have_is_chosen_anew(tmp_path: Path) -> None:
+    plan = chosen_plan(0)
+    execute(plan, tmp_path)
+    path = tmp_path / "runs" / "run" / "grade" / "output.json"
+    outcome = json.loads(path.read_text())
+    assert outcome["case"] == 0
+    path.write_text(json.dumps(outcome | {"case": 7}))
+    result, events = execute(plan, tmp_path, rerun=Rerun())
+    assert result == (0, 0)
+    assert next(event.id for event in events if isinstance(event, StepStarted)) == "grade"
 
 
 def test_a_value_without_a_case_is_a_failure_of_the_step(tmp_path: Path) -> None:
