@@ -24,6 +24,7 @@ DEPTH_LIMIT = 100
 """The deepest nesting of lists and dicts that counts as exact JSON; deeper (and cyclic) values go to the store."""
 
 _LARGEST_INT = 2**53
+_REF_FIELDS = ("result", "result_url", "range", "crc32")
 _LENGTH_LIMIT = 2_000_000
 _encode = msgspec.json.Encoder().encode
 
@@ -93,6 +94,16 @@ def ref_from_json(obj: Json) -> Ref:
         '{"result": <json>}, {"result_url": <url>} or {"result_url": <url>, "range": [<offset>, <length>]}. '
         "Hand on what the previous step returned, unchanged."
     )
+
+
+def ref_from_reply(reply: Json) -> Ref:
+    """Return the reference that a function's reply has among other fields.
+
+    Raises StoreError if it has none.
+    """
+    if isinstance(reply, dict):
+        return ref_from_json({name: reply[name] for name in _REF_FIELDS if name in reply})
+    return ref_from_json(reply)
 
 
 def inline_json(value: object, limit: int) -> bytes | None:

@@ -50,7 +50,7 @@ def _steps(runs: Runs, record: RunRecord, results: Kept) -> Iterator[str]:
             yield f"{place.id}: {_state(results, place)}"
             if place.source is not None and place.is_last:
                 yield from _failures(results, place)
-                yield from _versions(runs, record, place.source, place.inner[0])
+                yield from _versions(runs, record, place.key, place.inner[0])
         except LokkiError as error:
             yield f"{place.id}: {error}"
 

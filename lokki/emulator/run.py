@@ -13,7 +13,7 @@ from typing import Self
 
 import msgspec
 
-from lokki.base.values import Json, Stored, ref_from_json
+from lokki.base.values import Json, Stored, ref_from_reply
 from lokki.builder.states import machine_of
 from lokki.emulator.functions.chaos import ChaosFunctions
 from lokki.emulator.functions.pool import LambdaFunctions
@@ -162,7 +162,10 @@ class Emulation:
         """Return the value that a flow returned, from an execution that succeeded."""
         flow = self.built.functions[0].environment["LOKKI_FLOW_NAME"]
         store = S3Store(self.built.bucket, f"lokki/{flow}/", environ=self.s3.variables("caller"))
-        return load(store, ref_from_json(outcome.output))
+        output = outcome.output
+        if isinstance(output, dict) and isinstance(members := output.get("results"), list):
+            return tuple(load(store, ref_from_reply(member)) for member in members)
+        return load(store, ref_from_reply(output))
 
     def _make_services(self, functions: LambdaFunctions) -> Services:
         # Chaos outside of throttling: a doubled invocation counts twice, as it would on AWS.

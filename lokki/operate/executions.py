@@ -26,7 +26,7 @@ from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
 from lokki.results.items import LogLine, RunInfo
 from lokki.results.modules import PackagedModule
-from lokki.results.remote import RemoteCatalog
+from lokki.results.remote import RemoteCatalog, has_results
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
 
@@ -149,25 +149,31 @@ class DeployedRuns:
         return events[::-1]
 
     def output(self, run_id: str, state: str) -> Json:
-        """Return the output of a state of the run itself.
+        """Return what a state of the run itself gave.
 
-        A state of a map's child is none of these. None when there is no output.
+        That is the reply of a task's function, and the output of another state. A state of a map's child is none of
+        these. None when there is no output.
 
-        For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote.
+        For a map that failed or ends a branch: ``{"results_manifest_key": key}`` of what its Map Run wrote.
         """
-        map_run = current = ""
+        map_run = ""
         output: Json = None
-        failed = False
+        states: dict[int, str] = {}  # by the id of each event: branches mix theirs
+        events: dict[int, HistoryEventTypeDef] = {}
         for event in self.history(run_id):
-            was_failed, failed = failed, event["type"] in ("TaskFailed", "TaskTimedOut")
-            current = event.get("stateEnteredEventDetails", {}).get("name", current)
+            current = event.get("stateEnteredEventDetails", {}).get("name")
+            previous = event.get("previousEventId", event["id"] - 1)
+            states[event["id"]] = current or states.get(previous, "")
+            events[event["id"]] = event
             started = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails")
-            if started is not None and current == state:
+            if started is not None and states[event["id"]] == state:
                 map_run = started.get("mapRunArn", "")
             left = event.get("stateExitedEventDetails")
-            if left is not None and left["name"] in (state, f"{state}{LARGER_SUFFIX}") and not was_failed:
-                output = msgspec.json.decode(left.get("output", "null"))
-        return self._written(run_id, state, map_run) if output is None and map_run else output
+            if left is not None and left["name"] in (state, f"{state}{LARGER_SUFFIX}"):
+                before = events.get(previous)
+                if before is None or before["type"] not in ("TaskFailed", "TaskTimedOut"):
+                    output = _reply(before, left.get("output", "null"))
+        return self._written(run_id, state, map_run) if map_run and not has_results(output) else output
 
     def map_runs(self, run_id: str) -> builtins.list[DescribeMapRunOutputTypeDef]:
         """Return what is known of each Map Run of a run, the first first."""
@@ -292,8 +298,8 @@ class DeployedRuns:
         """
         if self.map_run(map_run)["status"] == "RUNNING":
             return None
-        source = machine_of(plan_from_definition(self.definition(run_id))).maps[state].source
-        folder = Keys(f"{self.deployed.prefix}{run_id}").map_results(source)
+        key = machine_of(plan_from_definition(self.definition(run_id))).maps[state].key
+        folder = Keys(f"{self.deployed.prefix}{run_id}").map_results(key)
         return {"results_manifest_key": f"{folder}{results_folder(map_run)}/manifest.json"}
 
     @contextmanager
@@ -308,6 +314,19 @@ class DeployedRuns:
                     f"{self.deployed.flow} has no run {run_id!r} in the stack {self.deployed.stack}. See which there "
                     "are: show"
                 ) from None
+
+
+def _reply(before: HistoryEventTypeDef | None, output: str) -> Json:
+    """Return what a task's function replied, or the output of another state.
+
+    ``before``: the event before the state was left. At the end of a branch, the output of a task is the branch's.
+    """
+    succeeded = before.get("taskSucceededEventDetails") if before is not None else None
+    response: Json = msgspec.json.decode(succeeded.get("output") or "null") if succeeded is not None else None
+    if isinstance(response, dict) and isinstance(response.get("Payload"), dict):
+        return response["Payload"]
+    decoded: Json = msgspec.json.decode(output)
+    return decoded
 
 
 def runs_of(aws: Aws, deployed: Deployed) -> DeployedRuns:

@@ -19,7 +19,7 @@ from lokki.local_run.runs import RunRecord, Runs
 from lokki.results.items import LogLine
 from lokki.results.log import log_lines
 from lokki.results.modules import PackagedModule
-from lokki.results.remote import RemoteRun
+from lokki.results.remote import RemoteRun, has_results
 from lokki.store.keys import describe_place
 from lokki.store.local import LocalStore
 
@@ -106,25 +106,29 @@ class KeptHistory:
         return definition
 
     def output(self, run_id: str, state: str) -> Json:
-        """Return the output of a state of the run itself.
+        """Return what a state of the run itself gave.
 
-        None when it has none. States of a map's children are not looked at.
+        That is the reply of a task's function, and the output of another state; None when there is none. States of a
+        map's children are not looked at.
 
-        For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
+        For a map that failed or ends a branch: ``{"results_manifest_key": key}`` of what its Map Run wrote.
         """
         map_run = last = ""
         output: msgspec.Raw | None = None
+        replied = False
         for event in self._events():  # of several of a kind, the last counts: the run was redriven
             if event.state in (state, f"{state}{LARGER_SUFFIX}") and event.child is None:
                 # One that is left after a failure goes on in the larger function, and has no output of its own.
-                if event.type.endswith("StateExited") and last not in ("TaskFailed", "TaskTimedOut"):
+                if event.type == "TaskSucceeded":  # at the end of a branch, the state's output is the branch's
+                    output, replied = event.output, True
+                elif event.type.endswith("StateExited") and last not in ("TaskFailed", "TaskTimedOut") and not replied:
                     output = event.output
                 last = event.type
                 map_run = event.map_run or map_run
-        if output is not None:
-            content: Json = msgspec.json.decode(output)
-            return content
-        return self._written(run_id, map_run.rpartition(":")[2]) if map_run else None
+        content: Json = None if output is None else msgspec.json.decode(output)
+        if map_run and not has_results(content):
+            return self._written(run_id, map_run.rpartition(":")[2])
+        return content
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
         """Yield what the functions logged in the run, in order of time."""

@@ -121,14 +121,14 @@ class Run:
 
     # Any, not object: what it is only the reader knows, and indexing or iterating it must pass type checkers.
     def result(self) -> Any:
-        """Return what the flow's last step returned.
+        """Return what the flow returned.
 
         Raises RunError for a run that has no result, StoreError for one whose result cannot be read.
         """
         if self.status not in _ENDED_WELL:
             why = f": {self.info.error}" if self.info.error else "."
             raise RunError(f"the run {self.id} has no result; it is {self.status}{why}")
-        return self.kept.output(self.steps[-1])
+        return self.kept.result()
 
     def step(self, step_id: str) -> Any:
         """Return what a step returned.

@@ -14,7 +14,7 @@ from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
 from lokki.plan import Plan
-from lokki.plans.operations import Block, Call, FanOut
+from lokki.plans.operations import MAP, Call, FanOut, Switch, calls_in, operations_in
 from lokki.results.html import table
 from lokki.store.manifest import entries
 
@@ -48,7 +48,8 @@ class RunInfo:
 class Place:
     """Where a step stands in its flow.
 
-    ``inner`` has the steps of its map block, and ``source`` the one it maps over.
+    ``inner`` has the steps of its map block, ``source`` the one it maps over, ``map`` the block's id, and ``result``
+    what gives an item's result.
 
     A step that runs once has no ``source``; it ``fans_out`` when a map block runs over its result.
     """
@@ -57,25 +58,60 @@ class Place:
     source: str | None = None
     inner: tuple[str, ...] = ()
     fans_out: bool = False
+    map: str = ""
+    result: str = ""
 
     @property
     def is_last(self) -> bool:
         """Whether what it returns is the result of its item."""
-        return self.inner[-1:] == (self.id,)
+        return self.result == self.id
+
+    @property
+    def key(self) -> str:
+        """The name under which the results of its map block are kept."""
+        return self.map.removesuffix(MAP)
 
 
 def places_of(plan: Plan) -> dict[str, Place]:
     """Return where each step of a plan stands, by its id, in order."""
-    return {place.id: place for place in _places(plan.ops, None)}
+    around = {call.id: fan_out for fan_out in plan.fan_outs for call in fan_out.calls}
+    return {call.id: _place(call, around.get(call.id)) for call in plan.calls}
 
 
-def _places(block: Block, source: str | None) -> Iterator[Place]:
-    inner = () if source is None else tuple(op.id for op in block if isinstance(op, Call))
-    for op in block:
-        if isinstance(op, FanOut):
-            yield from _places(op.body, op.source)
-        elif isinstance(op, Call):
-            yield Place(op.id, source, inner, op.fans_out)
+def _place(call: Call, fan_out: FanOut | None) -> Place:
+    if fan_out is None:
+        return Place(call.id, fans_out=call.fans_out)
+    inner = tuple(other.id for other in fan_out.calls)
+    return Place(call.id, fan_out.source, inner, call.fans_out, fan_out.id, fan_out.result)
+
+
+def result_of(plan: Plan, output: Callable[[str], object], chosen: Callable[[str], int]) -> object:
+    """Return the result of a run.
+
+    * ``output``: loads the result of a step that ran once.
+    * ``chosen``: says which case the step of a switch chose.
+    """
+    switches = {op.id: op for op in operations_in(plan.ops) if isinstance(op, Switch)}
+
+    def value(op_id: str) -> object:
+        while op_id in switches:
+            switch = switches[op_id]
+            op_id = switch.cases[chosen(switch.on)].output
+        return output(op_id)
+
+    values = tuple(value(source.id) for source in plan.outputs)
+    return values if plan.returns_tuple else values[0]
+
+
+def switch_around(plan: Plan, step_id: str) -> tuple[Switch, int] | None:
+    """Return the innermost switch that a step is in, and which case."""
+    around = None
+    for op in operations_in(plan.ops):
+        if isinstance(op, Switch):
+            for number, case in enumerate(op.cases):
+                if any(call.id == step_id for call in calls_in(case.block)):
+                    around = op, number
+    return around
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +164,9 @@ class Kept(Protocol):
 
         No map block may run over it.
         """
+
+    def result(self) -> object:
+        """Return what the flow returned."""
 
     def items(self, step_id: str) -> ItemSource:
         """Return the items that the source of a map block gave."""

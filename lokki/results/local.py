@@ -18,9 +18,22 @@ from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import PENDING, StepResults
+from lokki.local_run.run_values import CASE
 from lokki.local_run.runs import RunRecord, Runs, recorded_plan
+from lokki.plans.operations import Switch
 from lokki.results.emulated import emulated_run
-from lokki.results.items import ItemSource, Kept, LogLine, ManifestItems, Place, RunInfo, failed_item, places_of
+from lokki.results.items import (
+    ItemSource,
+    Kept,
+    LogLine,
+    ManifestItems,
+    Place,
+    RunInfo,
+    failed_item,
+    places_of,
+    result_of,
+    switch_around,
+)
 from lokki.results.log import log_lines
 from lokki.results.modules import MainModule
 from lokki.store.codec import MAINS, MISSING
@@ -99,6 +112,18 @@ class LocalRun:
             self._check_ended(step_id)
             return self._folder.result(step_id, self._values.load)
 
+    def result(self) -> object:
+        """Return what the flow returned."""
+        return result_of(recorded_plan(self._record), self.output, self._chosen)
+
+    def _chosen(self, step_id: str) -> int:
+        with self._folder.reading(step_id):
+            self._check_ended(step_id)
+            number = (self._folder.outcome(step_id) or {}).get(CASE)
+            if type(number) is not int:
+                raise damaged(f"{self._folder.outcome_path(step_id)} names no case of its switch")
+            return number
+
     def items(self, step_id: str) -> ItemSource:
         """Return the items that the source of a map block gave."""
         with self._folder.reading(step_id):
@@ -126,13 +151,20 @@ class LocalRun:
 
     def _check_ended(self, step_id: str) -> None:
         if self._folder.outcome(step_id) is None:
-            # The outcome is written last of all, so a run that finished has had it.
-            if self._record.status == "finished":
+            around = switch_around(recorded_plan(self._record), step_id)
+            # The outcome is written last of all, so a run that finished has had it, where it was to run.
+            if self._record.status == "finished" and (around is None or self._chose(*around)):
                 raise damaged(f"{self._folder.outcome_path(step_id)} is not there any more")
             raise StoreError(
                 f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
                 f"Resume it by --resume {self._record.run_id}."
+                if self._record.status != "finished"
+                else f"the run {self._record.run_id} has no result of {step_id}(): its switch chose another case."
             )
+
+    def _chose(self, switch: Switch, number: int) -> bool:
+        """Tell whether the step of a switch ran, and chose a case."""
+        return self._folder.outcome(switch.on) is not None and self._chosen(switch.on) == number
 
 
 class ValueReader:
@@ -260,13 +292,13 @@ class JournalItems:
         Raises StoreError when a map block that has ended lacks any.
         """
         if self._results is None:
-            source, parts = str(self._place.source), self._folder.parts(str(self._place.source))
-            results = StepResults(parts, self._items, None if self._place.is_last else self._place.id)
-            outcome = self._folder.map_outcome(source)
+            key = self._place.key
+            results = StepResults(self._folder.parts(key), self._items, None if self._place.is_last else self._place.id)
+            outcome = self._folder.map_outcome(key)
             if outcome is not None:
                 results.check_complete(outcome.succeeded, outcome.failed)
             elif self._record.status == "finished":
-                raise damaged(f"{self._folder.map_outcome_path(source)} is not there any more", "Run the map again.")
+                raise damaged(f"{self._folder.map_outcome_path(key)} is not there any more", "Run the map again.")
             self._results = results
         return self._results
 

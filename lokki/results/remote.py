@@ -11,12 +11,23 @@ from dataclasses import replace
 from typing import Protocol
 
 from lokki.base.failures import Failure
-from lokki.base.naming import MAP_SUFFIX, state_name
-from lokki.base.values import Inline, Json, Ref, Stored, ref_from_json
+from lokki.base.naming import state_name
+from lokki.base.values import Inline, Json, Ref, Stored, ref_from_reply
 from lokki.engine.causes import reported_failure
 from lokki.errors import StoreError
+from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
-from lokki.results.items import Load, LogLine, ManifestItems, Place, RunInfo, failed_item, places_of
+from lokki.results.items import (
+    Load,
+    LogLine,
+    ManifestItems,
+    Place,
+    RunInfo,
+    failed_item,
+    places_of,
+    result_of,
+    switch_around,
+)
 from lokki.store import codec
 from lokki.store.base import Store
 from lokki.store.keys import Keys, describe_place
@@ -44,11 +55,12 @@ class History(Protocol):
         """Return the state machine's definition as the run has it."""
 
     def output(self, run_id: str, state: str) -> Json:
-        """Return the output of a state of the run itself.
+        """Return what a state of the run itself gave.
 
-        None when it has none. States of a map's children are not looked at.
+        That is the reply of a task's function, and the output of another state; None when there is none. States of a
+        map's children are not looked at.
 
-        For a map that failed: ``{"results_manifest_key": key}`` of what its Map Run wrote, where it wrote something.
+        For a map that failed or ends a branch: ``{"results_manifest_key": key}`` of what its Map Run wrote.
         """
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
@@ -122,19 +134,36 @@ class RemoteRun:
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
-        return places_of(plan_from_definition(self._history.definition(self._run_id)))
+        return places_of(self._plan())
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
 
         No map block may run over it.
         """
-        output = self._history.output(self._run_id, state_name(step_id))
-        if output is None:
+        return self._load(ref_from_reply(self._reply(step_id)))
+
+    def result(self) -> object:
+        """Return what the flow returned."""
+        return result_of(self._plan(), self.output, self._chosen)
+
+    def _chosen(self, step_id: str) -> int:
+        number = self._reply(step_id).get("case")
+        if not isinstance(number, int):
+            raise StoreError(f"the run {self._run_id} does not say which case {step_id}() chose.")
+        return number
+
+    def _reply(self, step_id: str) -> dict[str, Json]:
+        reply = self._history.output(self._run_id, state_name(step_id))
+        if not isinstance(reply, dict):
             raise StoreError(
-                f"the run {self._run_id} has no result of {step_id}(): it did not get that far, or failed."
+                f"the run {self._run_id} has no result of {step_id}(): it did not get that far, or failed"
+                f"{', or its switch chose another case' if switch_around(self._plan(), step_id) else ''}."
             )
-        return self._load(ref_from_json(output))
+        return reply
+
+    def _plan(self) -> Plan:
+        return plan_from_definition(self._history.definition(self._run_id))
 
     def items(self, step_id: str) -> ManifestItems:
         """Return the items that the source of a map block gave."""
@@ -145,7 +174,8 @@ class RemoteRun:
         """Return what a map block's step returned for each item."""
         source = str(place.source)
         count = len(self.items(source))
-        output = self._history.output(self._run_id, state_name(source) + MAP_SUFFIX)
+        state = "".join(map(state_name, place.map.split(".")))
+        output = self._history.output(self._run_id, state)
         key = output.get("results_manifest_key") if isinstance(output, dict) else None
         outcomes = read_results(self._store, key if isinstance(key, str) else None, place.inner, count)
 
@@ -221,6 +251,14 @@ class RemoteItems:
                 f"small, or of a batch, are in the child execution only. Compute it again: replay RUN --step {step} "
                 f"--item {index}. ({error})"
             ) from None
+
+
+def has_results(output: Json) -> bool:
+    """Tell whether the output of a map's state says where its results are.
+
+    At the end of a branch, it is what the branch hands out.
+    """
+    return isinstance(output, dict) and "results_manifest_key" in output
 
 
 def read_results(store: Store, key: str | None, inner: Sequence[str], items: int) -> dict[int, Ref | Failure]:

@@ -139,7 +139,8 @@ class Deployed:
 
     def output(self, run_id: str, state: str) -> Json:
         for event in self.history:
-            if event.type.endswith("StateExited") and event.state == state and event.child is None:
+            ends = event.type in ("TaskSucceeded", "MapStateExited")
+            if ends and event.state == state and event.child is None:
                 return event.details["output"]
         return None
 

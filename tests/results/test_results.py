@@ -385,7 +385,9 @@ def test_a_run_and_a_state_machine_tell_where_each_step_stands(chain: Chain) -> 
     for op in plan.ops:
         if isinstance(op, FanOut):
             inner = tuple(call.id for call in op.calls)
-            expected.update({step_id: Place(step_id, op.source, inner) for step_id in inner})
+            expected.update(
+                {step_id: Place(step_id, op.source, inner, map=op.id, result=inner[-1]) for step_id in inner}
+            )
     definition = build_state_machine(graph, LokkiConfig())
     assert places_of(plan_from_json(plan_to_json(plan))) == expected
     assert places_of(plan_from_definition(definition)) == expected
@@ -466,6 +468,58 @@ def test_an_emulated_run_has_the_results_of_a_local_one(
     assert repr(there.result()) == repr(here.result())
     if batch is None and kind != "empty":
         assert repr(items(there.step("pair"))[3]) == repr((items(there.step("values"))[3], datetime(2026, 7, 1).date()))
+
+
+@step
+def grade(rows: list[int]) -> str:
+    return "many" if len(rows) > 2 else "few"
+
+
+@step
+def count(rows: list[int]) -> tuple[str, int]:
+    return "counted", len(rows)
+
+
+@step
+def plus(row: int, other: tuple[str, int]) -> int:
+    return row + other[1]
+
+
+@step
+def is_even(row: int) -> bool:
+    return row % 2 == 0
+
+
+@flow
+def graph_flow(rows: int = 3):
+    numbers = steps.numbers(rows)
+    counted = numbers.next(count)
+    first = numbers.map(plus(other=counted.result)).agg(steps.total)
+    second = numbers.map(steps.double).switch(is_even, {True: steps.double, False: plus(other=counted.result)})
+    chosen = numbers.switch(grade, {"many": steps.total, "few": count})
+    return first, second.agg(steps.total), chosen
+
+
+@pytest.mark.parametrize("rows", [4, 2])
+def test_an_emulated_graph_has_the_results_of_a_local_one(tmp_path: Path, s3: S3Server, rows: int) -> None:
+    Local(tmp_path).run(graph_flow(), run_id="one", params={"rows": rows})
+    deployed = InProcess(graph_flow(), LokkiConfig(), s3)
+    assert deployed.run({"rows": rows}, f"graph-{rows}").status == "SUCCEEDED"
+    here, there = local("graph-flow", tmp_path).latest(), emulated(s3, deployed).run(f"graph-{rows}")
+    assert there.steps == here.steps
+    assert there.result() == here.result()
+    assert len(there.result()) == 3
+    skipped = {"count_2"} if rows > 2 else {"total_2"}
+    for step_id in sorted({*there.steps} - skipped):
+        here_value, there_value = here.step(step_id), there.step(step_id)
+        if isinstance(here_value, Items):
+            assert len(there_value) == rows
+        else:
+            assert there_value == here_value
+    assert list(items(there.step("plus"))) == list(items(here.step("plus")))
+    for run in (here, there):
+        with pytest.raises(StoreError, match="has no result of"):
+            run.step(*skipped)
 
 
 @pytest.mark.parametrize("batch", [None, 3])

@@ -164,7 +164,7 @@ def wait_for(
     if watch.outcome == "finished":
         run = account.results.run(run_id)
         # Not result(): the run's history has its end, of which its description may tell a moment later.
-        return words.finished(run.kept.output(run.steps[-1]))
+        return words.finished(run.kept.result())
     return words.failed(_why(account, watch, listener.report), listener.report)
 
 
