@@ -4,8 +4,9 @@
 lock, and hands the plan to an execution. From there one stage calls the next:
 
 1. **execution** goes through the operations of the plan in order and skips those whose outcome is there. A step that
-   runs once runs here, on the main thread, and its result is written before its outcome is. `again` decides what of a
-   resumed run is forgotten first.
+   runs once runs here, on the main thread or that of its branch, and its result is written before its outcome is.
+   `again` decides what of a resumed run is forgotten first, and **schedule** what else depends on that. **run_values**
+   reads what a call is called with, anew for each; **side_by_side** has the branches' threads, and what they share.
 2. **mapping** and **feed** share a map block out: the feed hands its unfinished items out in chunks of about 50 ms, the
    dispatcher counts what comes back and stops the block when more items failed than it tolerates.
 3. **threads**, **processes**: the executors. Threads (and ``inline``) call the worker in this process. With processes,
@@ -13,7 +14,7 @@ lock, and hands the plan to an execution. From there one stage calls the next:
    asked; **serving** feeds the workers over pipes and takes over what dead ones leave; **worker_process** is the
    worker's end of a pipe.
 4. **worker** runs the inner steps on each item, whichever executor it is on, and writes every result to a part of its
-   own.
+   own. **body** says what each of them reads where they are no line, **shared_values** has what all items read.
 5. **journal** is the format of such parts and their writer; **journal_reader** is the one reader, for resuming, for the
    step after the block, and for `lokki.results`.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.interpreter import Interpreter, interpret
 from support.local_runs import EXECUTORS, Local
 from test_graph_flows import Node, drawn, evaluated, graphs
@@ -18,7 +19,15 @@ from test_graph_flows import Node, drawn, evaluated, graphs
 from lokki import Retry, RunError, flow, step
 from lokki.base.options import FlowOptions
 from lokki.chain import StepNode
-from lokki.engine.events import StepNotChosen, StepSkipped, StepStarted
+from lokki.engine.events import (
+    Event,
+    MapFinished,
+    MapStarted,
+    StepFinished,
+    StepNotChosen,
+    StepSkipped,
+    StepStarted,
+)
 from lokki.engine.switching import choose
 from lokki.errors import NoCaseError, RunFolderError
 from lokki.local_run.again import Rerun
@@ -240,6 +249,44 @@ def test_many_random_graphs_give_what_direct_calls_give(tmp_path: Path, nodes: l
     for executor in ("threads", "inline"):
         root = tmp_path / f"{time.monotonic_ns()}"
         assert Local(root, executor).run(drawn(nodes)) == evaluated(nodes)  # type: ignore[arg-type]
+
+
+def end_and_resume(root: Path, nodes: list[Node], executor: Executor, moment: int) -> None:
+    """End a run after some event, and assert that it goes on with what has no result."""
+    local = Local(root, executor)
+
+    def interrupt(event: Event) -> None:
+        if len(local.events) == moment:
+            raise KeyboardInterrupt
+
+    local.also = interrupt
+    try:
+        result = local.run(drawn(nodes), run_id="run")  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        # A map and its source have one id.
+        steps, maps = ({event.id for event in local.of(kind)} for kind in (StepFinished, MapFinished))
+        local.also = lambda event: None
+        result = local.run(drawn(nodes), resume=Resume("run"))  # type: ignore[arg-type]
+        assert steps.isdisjoint(event.id for event in local.of(StepStarted))
+        assert maps.isdisjoint(event.id for event in local.of(MapStarted))
+    assert result == evaluated(nodes)
+
+
+@given(graphs(), st.sampled_from(["threads", "inline"]), st.integers(1, 30))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_random_graph_that_ends_at_any_event_goes_on_there(
+    tmp_path: Path, nodes: list[Node], executor: Executor, moment: int
+) -> None:
+    end_and_resume(tmp_path / f"{time.monotonic_ns()}", nodes, executor, moment)
+
+
+@pytest.mark.slow
+@given(graphs(), st.sampled_from(["threads", "inline"]), st.integers(1, 60))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_many_random_graphs_that_end_at_any_event_go_on_there(
+    tmp_path: Path, nodes: list[Node], executor: Executor, moment: int
+) -> None:
+    end_and_resume(tmp_path / f"{time.monotonic_ns()}", nodes, executor, moment)
 
 
 @given(graphs())

@@ -90,12 +90,12 @@ def _run_options() -> list[click.Parameter]:
         click.Option(
             ["--from", "from_step"],
             metavar="STEP",
-            help="Resume, and run this step again and all that follows it, although their results are there.",
+            help="Resume, and run this step again and all that depends on it, although their results are there.",
         ),
         click.Option(
             ["--retry-failed"],
             is_flag=True,
-            help="Resume, and run items again whose failures were tolerated, and all that follows their map.",
+            help="Resume, and run items again whose failures were tolerated, and all that depends on their map.",
         ),
         click.Option(
             ["--keep-going"],
