@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +19,7 @@ from test_graph_flows import Node, drawn, evaluated, graphs
 from lokki import Retry, RunError, flow, step
 from lokki.base.options import FlowOptions
 from lokki.chain import StepNode
+from lokki.decorators import Flow
 from lokki.engine.events import (
     Event,
     MapFinished,
@@ -30,6 +31,7 @@ from lokki.engine.events import (
 )
 from lokki.engine.switching import choose
 from lokki.errors import NoCaseError, RunFolderError
+from lokki.graph import FlowGraph
 from lokki.local_run.again import Rerun
 from lokki.local_run.body import body_of
 from lokki.local_run.execution import LocalExecution, Setup
@@ -251,9 +253,8 @@ def test_many_random_graphs_give_what_direct_calls_give(tmp_path: Path, nodes: l
         assert Local(root, executor).run(drawn(nodes)) == evaluated(nodes)  # type: ignore[arg-type]
 
 
-def end_and_resume(root: Path, nodes: list[Node], executor: Executor, moment: int) -> None:
-    """End a run after some event, and assert that it goes on with what has no result."""
-    local = Local(root, executor)
+def end_and_resume(local: Local, graph: FlowGraph, params: dict[str, object], moment: int, expected: object) -> bool:
+    """End a run at some event, and assert that it goes on there; tell whether there was that event."""
 
     def interrupt(event: Event) -> None:
         if len(local.events) == moment:
@@ -261,15 +262,16 @@ def end_and_resume(root: Path, nodes: list[Node], executor: Executor, moment: in
 
     local.also = interrupt
     try:
-        result = local.run(drawn(nodes), run_id="run")  # type: ignore[arg-type]
+        result, interrupted = local.run(graph, params, run_id="run"), False
     except KeyboardInterrupt:
         # A map and its source have one id.
         steps, maps = ({event.id for event in local.of(kind)} for kind in (StepFinished, MapFinished))
         local.also = lambda event: None
-        result = local.run(drawn(nodes), resume=Resume("run"))  # type: ignore[arg-type]
+        result, interrupted = local.run(graph, params, resume=Resume("run")), True
         assert steps.isdisjoint(event.id for event in local.of(StepStarted))
         assert maps.isdisjoint(event.id for event in local.of(MapStarted))
-    assert result == evaluated(nodes)
+    assert result == expected
+    return interrupted
 
 
 @given(graphs(), st.sampled_from(["threads", "inline"]), st.integers(1, 30))
@@ -277,7 +279,8 @@ def end_and_resume(root: Path, nodes: list[Node], executor: Executor, moment: in
 def test_a_random_graph_that_ends_at_any_event_goes_on_there(
     tmp_path: Path, nodes: list[Node], executor: Executor, moment: int
 ) -> None:
-    end_and_resume(tmp_path / f"{time.monotonic_ns()}", nodes, executor, moment)
+    local = Local(tmp_path / f"{time.monotonic_ns()}", executor)
+    end_and_resume(local, drawn(nodes), {}, moment, evaluated(nodes))
 
 
 @pytest.mark.slow
@@ -286,7 +289,8 @@ def test_a_random_graph_that_ends_at_any_event_goes_on_there(
 def test_many_random_graphs_that_end_at_any_event_go_on_there(
     tmp_path: Path, nodes: list[Node], executor: Executor, moment: int
 ) -> None:
-    end_and_resume(tmp_path / f"{time.monotonic_ns()}", nodes, executor, moment)
+    local = Local(tmp_path / f"{time.monotonic_ns()}", executor)
+    end_and_resume(local, drawn(nodes), {}, moment, evaluated(nodes))
 
 
 @given(graphs())
@@ -303,7 +307,103 @@ def test_what_depends_on_an_unfinished_unit_is_not_kept(nodes: list[Node]) -> No
     assert all(unit_id not in there or not waits[unit_id] <= remaining.kept for unit_id in others)
 
 
-# Switches, by hand: what is drawn is tested where chains are.
+# Switches that are drawn: with branches, maps and switches in their cases.
+
+
+@step
+def count_up(count: int) -> list[int]:
+    return list(range(count))
+
+
+@step
+def size(number: int) -> Literal["small", "large"]:
+    return "small" if number < 4 else "large"
+
+
+@step
+def is_even(number: int) -> bool:
+    return number % 2 == 0
+
+
+@step
+def plus(number: int, by: list[int]) -> int:
+    by.append(1)
+    return number + sum(by)
+
+
+@step
+def times(number: int, by: int = 10) -> int:
+    return number * by
+
+
+@step
+def pair(first: int, second: int) -> int:
+    return first * 1000 + second
+
+
+@flow
+def again_chosen(number: int, by: list[int]) -> StepNode[..., int]:
+    return times(number).switch(is_even, {True: plus(by=by), False: times(by=3)})
+
+
+@flow
+def in_branches(number: int, by: list[int]) -> StepNode[..., int]:
+    return pair(times(number, 2).result, plus(number, by).result)
+
+
+@flow
+def in_map(number: int) -> StepNode[..., int]:
+    return count_up(number).map(times).agg(total)
+
+
+@flow
+def chosen_for_items(count: int = 9) -> StepNode[..., Any]:
+    rows, by = count_up(count), count_up(3)
+    block = rows.map(times(by=1)).switch(size, {"small": again_chosen(by=by.result), "large": plus(by=by.result)})
+    return block.next(times(by=2)).agg(total)
+
+
+@flow
+def chosen_once(count: int = 9) -> StepNode[..., Any]:
+    by = count_up(3)
+    chosen = count_up(count).next(total).switch(size, {"small": in_branches(by=by.result), "large": in_map})
+    return chosen.next(times(by=2))
+
+
+CHOOSING = [
+    ("threads", chosen_for_items, 0),
+    *[(executor, chosen_for_items, 9) for executor in EXECUTORS],
+    ("threads", chosen_once, 3),
+    ("inline", chosen_once, 9),
+]
+
+
+@pytest.mark.parametrize(("executor", "choosing", "count"), CHOOSING)
+def test_what_is_drawn_with_switches_gives_what_its_functions_give(
+    executor: Executor, choosing: Flow[..., Any], count: int, tmp_path: Path
+) -> None:
+    local = Local(tmp_path, executor)
+    params: dict[str, object] = {"count": count}
+    expected = interpret(lower(choosing()), params)
+    assert local.run(choosing(), params, run_id="run") == expected
+    for from_step in (None, "times", "size"):
+        assert local.run(choosing(), params, resume=Resume("run", from_step=from_step)) == expected
+        assert any(local.of(StepStarted) + local.of(MapStarted)) is (from_step is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("executor", "choosing", "count"), CHOOSING)
+def test_what_is_drawn_with_switches_goes_on_wherever_it_ended(
+    executor: Executor, choosing: Flow[..., Any], count: int, tmp_path: Path
+) -> None:
+    params: dict[str, object] = {"count": count}
+    expected = interpret(lower(choosing()), params)
+    moment = 1
+    while end_and_resume(Local(tmp_path / str(moment), executor), choosing(), params, moment, expected):
+        moment += 5 if executor == "processes" else 1
+
+
+# Switches by hand: shapes that no flow draws, and exact outcomes.
 
 
 @step
