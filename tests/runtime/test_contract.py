@@ -34,10 +34,9 @@ def blocks(language: str, kind: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def birds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The flow of the document, as the module `birds`."""
+    """The flows of the document, as the module `birds`."""
     path = tmp_path_factory.mktemp("flow") / "birds.py"
-    [(_, text)] = blocks("python", "flow")
-    path.write_text(text)
+    path.write_text("\n\n".join(text for kind in ("flow", "graph") for _, text in blocks("python", kind)))
     spec = importlib.util.spec_from_file_location("birds", path)
     assert spec is not None
     assert spec.loader is not None
@@ -55,9 +54,11 @@ def handlers(aws: Aws, birds: ModuleType) -> dict[str, Handler]:
     environ = {**aws.environ, "LOKKI_ARTIFACT_BUCKET": BUCKET, "LOKKI_FLOW_NAME": FLOW}
     described = describe_calls(lower(birds.birds_flow()))
     described["join_birds"]["join_birds_2"] = {"reads": "output"}
+    graph = describe_calls(lower(birds.nests_flow()))
     made = {}
-    for name, calls in described.items():
-        lambda_handler = make_handler(getattr(birds, name), flow=birds.birds_flow, calls=calls, environ=environ)
+    for name, calls in (described | graph).items():
+        drawn = birds.nests_flow if name in graph else birds.birds_flow
+        lambda_handler = make_handler(getattr(birds, name), flow=drawn, calls=calls, environ=environ)
         made.update(dict.fromkeys(calls, lambda_handler))
     return made
 
@@ -79,7 +80,7 @@ def test_every_example_is_what_the_handler_does(aws: Aws, handlers: dict[str, Ha
         else:
             assert {kind: value} == outcome
         checked.append(kind)
-    assert (checked.count("event"), checked.count("reply"), checked.count("error")) == (9, 6, 3)
+    assert (checked.count("event"), checked.count("reply"), checked.count("error")) == (15, 11, 4)
 
 
 def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from aws.moto_server import Aws
 from support.graph_plans import GRAPHS, compiled, random_plan
 from support.interpreter import interpret
 from support.lambda_function import FLOW, Cloud, Context
-from support.state_walker import Walker
+from support.state_walker import Walker, WalkError
 
 from lokki import flow, step
 from lokki.base.values import Json, ref_from_json
 from lokki.builder.lambda_pkg import describe_calls
+from lokki.builder.names import function_placeholder
 from lokki.builder.placeholders import FLOW_PLACEHOLDER
 from lokki.builder.state_machine import state_machine_of
 from lokki.chain import AnyStep
@@ -101,6 +102,8 @@ class DeployedRun:
     cloud: Cloud
     plan: Plan
     inline_limit: int = 4096
+    dying: int | None = None
+    """The index of the item that the smaller functions run out of memory on."""
 
     def __post_init__(self) -> None:
         variables = {"LOKKI_ARTIFACT_BUCKET": self.cloud.bucket, "LOKKI_FLOW_NAME": FLOW}
@@ -114,11 +117,16 @@ class DeployedRun:
     def invoke(self, name: str, event: dict[str, Any]) -> Json:
         one = next(each for each in self.plan.calls if each.id == event["call"])
         self.events.append(event)
+        entries = event.get("items") or [event["item"]] if "item" in event or "items" in event else []
+        if any(entry.get("index") == self.dying for entry in entries) and not self.functions[name].larger:
+            raise WalkError("Runtime.OutOfMemory")
         reply = self.handlers[one.step](json.loads(json.dumps(event)), Context())
         return json.loads(json.dumps(reply))
 
     def result(self) -> object:
-        text = json.dumps(state_machine_of(compiled(self.plan))).replace(f"${{{FLOW_PLACEHOLDER}}}", FLOW)
+        whole = compiled(self.plan, larger=self.dying is not None)
+        self.functions = {f"${{{function_placeholder(each.name)}}}": each for each in whole.functions}
+        text = json.dumps(state_machine_of(whole)).replace(f"${{{FLOW_PLACEHOLDER}}}", FLOW)
         output: Any = Walker(self.invoke, Objects(self.cloud), params={"q": 5}).run(json.loads(text))
         if not self.plan.returns_tuple:
             return self.value(output)
@@ -139,6 +147,15 @@ def cloud(aws: Aws) -> Cloud:
 def test_a_graph_gives_what_its_plan_means(name: str, cloud: Cloud) -> None:
     plan = with_steps(GRAPHS[name])
     assert DeployedRun(cloud, plan).result() == interpret(plan, {"q": 5})
+
+
+@pytest.mark.parametrize("name", ["switch-in-map", "switch-in-batches"])
+def test_items_keep_what_they_carry_where_a_function_runs_out_of_memory(name: str, cloud: Cloud) -> None:
+    plan = with_steps(GRAPHS[name])
+    run = DeployedRun(cloud, plan, dying=1)
+    assert run.result() == interpret(plan, {"q": 5})
+    parts = [event for event in run.events if "items_of_batch" in event]
+    assert any("values" in entry for event in parts for entry in event["items"]) == (name == "switch-in-batches")
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -21,12 +21,20 @@ from lokki.runtime.handler import Handler
 from lokki.store import codec
 
 SECRET = "hunter2"
+IN_MAP: dict[str, Any] = {
+    "hands_on": {"x": "x", "step": ""}, "only": [["limit", 1]], "keeps_cases": ["limit"], "result": "x",
+}  # fmt: skip
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @step
 def hand_on(value: object = None) -> object:
     return value
+
+
+@step
+def join(value: object = None, other: object = None) -> object:
+    return [value, other]
 
 
 @step
@@ -52,12 +60,16 @@ def cloud(aws: Aws) -> Cloud:
 @pytest.fixture(scope="module")
 def handlers(cloud: Cloud) -> list[Handler]:
     arguments: Any = [{"parameter": "limit", "keyword": None, "value": {"$param": "limit"}}]
+    value: Any = [{"parameter": "other", "keyword": "other", "value": [{"$output": "limit"}]}]
     return [
         cloud.function(hand_on),
         cloud.function(hand_on, {"reads": "item", "tolerate": 3}),
         cloud.function(take, {"reads": "results", "tolerate": 0.5}),
         cloud.function(first, {"reads": None, "first": True, "arguments": arguments}, hostile_flow),
         cloud.function(hand_on, {"reads": "output", "fans_out": True}),
+        cloud.function(join, {"reads": "output", "arguments": value, "cases": ["good", 1, None], "binds": True}),
+        cloud.function(join, {"reads": {"value": "x"}, "arguments": value, **IN_MAP}),
+        cloud.function(hand_on, {"reads": "item", "hands_on": {"rows.map.item": "rows.map.item"}}),
     ]
 
 
@@ -80,6 +92,7 @@ scalars = (
 FIELDS = [
     "run_id", "call", "params", "input", "item", "items", "index", "result", "result_url", "range", "failed", "attempt",
     "entries_url", "results_manifest_key", "step", "error", "message", "limit", "since", "$param",
+    "values", "cases", "bind", "x", "rows.map.item", "case", "map_manifest_key",
 ]  # fmt: skip
 jsons = st.recursive(
     scalars,
@@ -104,16 +117,21 @@ def events(draw: st.DrawFn) -> object:
     references = st.fixed_dictionaries({}, optional={"result": jsons, "result_url": urls | jsons, "range": jsons})
     failures = st.fixed_dictionaries({"step": scalars, "error": scalars, "message": scalars})
     fields = {"item": jsons, "result": jsons, "result_url": urls, "failed": failures | jsons, "entries_url": urls}
-    entries = st.fixed_dictionaries({}, optional={"index": st.integers(0, 9) | jsons, **fields})
+    named = st.fixed_dictionaries({}, optional=dict.fromkeys(("x", "limit", "rows.map.item"), references)) | jsons
+    chosen = st.fixed_dictionaries({}, optional={"limit": st.integers(0, 2)}) | jsons
+    carried = {"values": named, "cases": chosen}
+    entries = st.fixed_dictionaries({}, optional={"index": st.integers(0, 9) | jsons, **fields, **carried})
     results = st.fixed_dictionaries(
         {"results_manifest_key": urls | st.text(max_size=9), "items": st.integers() | jsons}
     )
     # The run's id is no value of the flow: it names the execution, and is in each line.
     fixed: dict[str, Any] = {"run_id": st.just(RUN) | jsons.filter(lambda value: value != SECRET)}
     optional: dict[str, Any] = {
-        "call": st.sampled_from(["hand_on", "take", "first"]) | jsons,
+        "call": st.sampled_from(["hand_on", "take", "first", "join"]) | jsons,
         "params": st.fixed_dictionaries({}, optional={"limit": jsons, "since": jsons, "x": jsons}) | jsons,
         "attempt": st.integers() | jsons,
+        "values": named,
+        "bind": jsons,
     }
     source = draw(st.sampled_from(["input", "item", "items", "none"]))
     if source != "none":
