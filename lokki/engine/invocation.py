@@ -93,7 +93,7 @@ class Invocation:
         if self.sets_decimals:
             copy_decimals()
         values: Mapping[Source, object] = {}
-        if isinstance(value, Inputs):
+        if type(value) is Inputs:  # not isinstance, which asks values of users what class they are of
             values = value.values
             value = value.first
         args, kwargs = self.make_arguments(values)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,12 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath, format_item
 from lokki.base.options import Executor
-from lokki.base.values import Inline, Json, ref_to_json
 from lokki.engine.context import at_item
 from lokki.engine.events import (
     CodeChanged,
@@ -37,21 +33,20 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, run
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.engine.report import map_failure
-from lokki.engine.switching import choose
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError
 from lokki.local_run import journal_reader
 from lokki.local_run.again import Rerun, operation_of
 from lokki.local_run.body import body_of
+from lokki.local_run.calls import CallRunner
 from lokki.local_run.feed import Feed
 from lokki.local_run.folder import MapOutcome
-from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
-from lokki.local_run.run_values import CASE, RunValues
+from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.schedule import Schedule, Unit, units_in
 from lokki.local_run.shared_values import copies_of, write_values
@@ -61,10 +56,8 @@ from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, calls_in, operations_in
 from lokki.plans.templates import source_name
-from lokki.store.base import save
-from lokki.store.items import WrittenItems, write_items
 from lokki.store.local import flush_directory, make_directory
-from lokki.store.manifest import check_is_no_iterator, check_items, item_lines
+from lokki.store.manifest import item_lines
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
     from lokki.local_run.processes import ProcessPool
@@ -101,14 +94,6 @@ class Setup:
     abandon: Callable[[LokkiError], None] | None = None
 
 
-class _SourceError(Exception):
-    """Carries an error of the user's generator past our own handlers."""
-
-    def __init__(self, raised: Exception) -> None:
-        super().__init__()
-        self.raised = raised
-
-
 class LocalExecution:
     """One run of a plan.
 
@@ -137,6 +122,7 @@ class LocalExecution:
         self._is_forked = any(isinstance(op, Fork) for op in operations_in(plan.ops))
         self._kept: frozenset[str] = frozenset()
         self._values = RunValues(plan, self._folder)
+        self._calls = CallRunner(self._store, self._folder, self._values, setup.inline_limit, self._check_folder)
 
     def execute(self, rerun: Rerun | None) -> object:
         """Run what is left of the plan and return the result.
@@ -369,7 +355,8 @@ class LocalExecution:
         began = time.monotonic()
         try:
             at_item(call.id, ())
-            return (self._run_source if call.fans_out else self._run_step)(call, invocation, began)
+            size, items = self._calls.run(call, invocation, self._attempts())
+            return StepFinished(call.id, time.monotonic() - began, size, items)
         except StepFailedError as error:
             raise_interrupt()  # Ctrl-C ended what the step had started, too: the step has not failed
             raise self._failed(call.id, error.failure) from error.__cause__
@@ -381,67 +368,6 @@ class LocalExecution:
             raise self._late() from None
         finally:
             at_item("", ())
-
-    def _run_step(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
-        inputs = partial(self._values.inputs, call)
-        result = run(invocation, inputs(), self._attempts(), fresh_value=inputs)
-        self._check_folder()
-        outcome, size = self._keep(call, result)
-        self._folder.write_outcome(call.id, msgspec.json.encode(outcome))
-        return StepFinished(call.id, time.monotonic() - began, size)
-
-    def _keep(self, call: Call, result: object) -> tuple[dict[str, Json], int]:
-        """Save a result, and return what is written of it, and its size."""
-        ref = save(self._store, self._folder.keys.output(call.id), result, self._setup.inline_limit, checked=True)
-        outcome = ref_to_json(ref)
-        size = (
-            len(msgspec.json.encode(outcome))
-            if isinstance(ref, Inline)
-            else self._folder.output(call.id).stat().st_size
-        )
-        return (outcome | {CASE: choose(call.cases, result, call.step)} if call.cases else outcome), size
-
-    def _run_source(self, call: Call, invocation: Invocation, began: float) -> StepFinished:
-        """Run a step and write its items.
-
-        A generator runs here, so its tries and its timeout include that.
-        """
-        value: dict[str, Json] = {}
-
-        def make_items(*args: object, **kwargs: object) -> object:
-            result = invocation.fn(*args, **kwargs)
-            if call.keeps_value:
-                try:
-                    value.update(self._keep(call, check_is_no_iterator(call.step, result))[0])
-                except (LokkiError, OSError) as error:
-                    return error
-            return self._write_items(call, result)
-
-        writing = replace(invocation, fn=guarded(make_items))
-        inputs = partial(self._values.inputs, call)
-        outcome = run(writing, inputs(), self._attempts(), fresh_value=inputs)
-        if isinstance(outcome, Exception):
-            raise outcome
-        assert isinstance(outcome, WrittenItems)
-        self._check_folder()
-        self._folder.write_items_outcome(call.id, outcome, value)
-        size = outcome.pack_bytes + outcome.manifest_bytes
-        return StepFinished(call.id, time.monotonic() - began, size, outcome.count)
-
-    def _write_items(self, call: Call, result: object) -> WrittenItems | Exception:
-        """Return what was written of the items.
-
-        An error of ours, which is no failure of the step, is returned and not raised.
-        """
-        try:
-            self._check_folder()
-            items = _guarded(check_items(call.step, result))
-            with tempfile.TemporaryFile(dir=self._folder.path) as spool:
-                return write_items(self._store, self._folder.keys, call.id, items, self._setup.inline_limit, spool)
-        except _SourceError as error:
-            raise error.raised from None
-        except (LokkiError, OSError) as error:
-            return error
 
     def _map(self, op: FanOut) -> None:
         parts = self._folder.parts(op.key)
@@ -604,14 +530,6 @@ def _unusable(folder: Path, error: LokkiError | OSError) -> RunError:
 def _names(ops: Sequence[Unit]) -> list[str]:
     """Name the steps of some operations, each once, in order."""
     return list(dict.fromkeys(call.step for call in calls_in(tuple(ops))))
-
-
-def _guarded(items: Iterable[object]) -> Iterator[object]:
-    """Yield the user's items, and mark errors of their making as the user's."""
-    try:
-        yield from items
-    except (LokkiError, OSError) as error:
-        raise _SourceError(error) from error
 
 
 def _common_environment(inner: tuple[Invocation, ...]) -> dict[str, str]:
