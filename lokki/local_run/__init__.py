@@ -4,9 +4,10 @@
 lock, and hands the plan to an execution. From there one stage calls the next:
 
 1. **execution** goes through the operations of the plan in order and skips those whose outcome is there. A step that
-   runs once runs on the main thread or that of its branch; **calls** writes its result before its outcome is. `again`
-   decides what of a resumed run is forgotten first, and **schedule** what else depends on that. **run_values** reads
-   what a call is called with, anew for each; **side_by_side** has the branches' threads, and what they share.
+   runs once runs on the main thread or that of its branch; **calls** writes its result before its outcome. `again`
+   decides what of a resumed run is forgotten first, **schedule** what else depends on that; **resuming** removes it.
+   **run_values** reads what a call is called with, anew for each; **side_by_side** has the threads of branches, and
+   what they share.
 2. **mapping** and **feed** share a map block out: the feed hands its unfinished items out in chunks of about 50 ms, the
    dispatcher counts what comes back and stops the block when more items failed than it tolerates.
 3. **threads**, **processes**: the executors. Threads (and ``inline``) call the worker in this process. With processes,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.engine.report import map_failure
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError
 from lokki.local_run import journal_reader
-from lokki.local_run.again import Rerun, operation_of
+from lokki.local_run.again import Rerun
 from lokki.local_run.body import body_of
 from lokki.local_run.calls import CallRunner
 from lokki.local_run.feed import Feed
@@ -46,9 +45,10 @@ from lokki.local_run.folder import MapOutcome
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
+from lokki.local_run.resuming import Resuming, step_names
 from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
-from lokki.local_run.schedule import Schedule, Unit, units_in
+from lokki.local_run.schedule import Schedule, Unit
 from lokki.local_run.shared_values import copies_of, write_values
 from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
@@ -56,7 +56,7 @@ from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, calls_in, operations_in
 from lokki.plans.templates import source_name
-from lokki.store.local import flush_directory, make_directory
+from lokki.store.local import make_directory
 from lokki.store.manifest import item_lines
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
@@ -122,6 +122,7 @@ class LocalExecution:
         self._is_forked = any(isinstance(op, Fork) for op in operations_in(plan.ops))
         self._kept: frozenset[str] = frozenset()
         self._values = RunValues(plan, self._folder)
+        self._resuming = Resuming(plan, self._folder, self._values)
         self._calls = CallRunner(self._store, self._folder, self._values, setup.inline_limit, self._check_folder)
 
     def execute(self, rerun: Rerun | None) -> object:
@@ -134,7 +135,7 @@ class LocalExecution:
         resumed = rerun is not None
         if rerun is not None:
             try:
-                self._forget(rerun)
+                self._resuming.forget(rerun, self._record.run_id, lambda: self._save("running"))
             except OSError as error:
                 raise _unusable(self._folder.path, error) from error
         try:
@@ -242,7 +243,7 @@ class LocalExecution:
         try:
             self._check_folder()
             if isinstance(error, DamagedError):
-                self._forget_damaged(error.step)
+                self._resuming.forget_damaged(error.step)
         except LokkiError as reason:
             reason.__cause__ = error
             return reason
@@ -250,81 +251,17 @@ class LocalExecution:
             return _unusable(self._folder.path, error)
         return error if isinstance(error, LokkiError) else _unusable(self._folder.path, error)
 
-    def _forget_damaged(self, step_id: str) -> None:
-        op = operation_of(self._plan, step_id)
-        if isinstance(op, FanOut):
-            journal_reader.repair(self._folder.parts(op.key))
-            self._folder.forget_map_outcome(op.key)
-        else:
-            self._folder.forget_outcome(op.id)
-
-    def _forget(self, rerun: Rerun) -> None:
-        """Remove the results that are to be computed again.
-
-        `_clean` removes those that depend on them.
-        """
-        blocks = list(self._plan.fan_outs) if rerun.failed_items else []
-        failed = [op for op in blocks if self._failed_items(op)]
-        if rerun.failed_items and not failed and all(map(self._values.is_finished, self._values.units())):
-            raise RunFolderError(
-                f"no item of the run {self._record.run_id!r} failed, so there is none to run again; "
-                f"--resume {self._record.run_id} gives its result."
-            )
-        if rerun != Rerun():
-            self._save("running")  # first, so that a kill from here on leaves a run that says it has to go on
-        for op in failed:
-            # Its journal stays: in it the items that have their results are told from those that failed.
-            self._folder.forget_map_outcome(op.key)
-            flush_directory(self._folder.parts(op.key).folder)
-        if rerun.operation:
-            self._remove_results(next(unit for unit in units_in(self._plan.ops) if unit.id == rerun.operation))
-
-    def _remove_results(self, op: Unit) -> None:
-        results = self._folder.parts(op.key).folder if isinstance(op, FanOut) else self._folder.path / op.id
-        if results.exists():
-            shutil.rmtree(results)
-            flush_directory(results.parent)
-
-    def _failed_items(self, op: FanOut) -> int:
-        """Return how many items of a map block failed, 0 for one not finished."""
-        with self._folder.reading(op.calls[0].id):
-            return self._folder.failed_items(op.key)
-
     def _clean(self, remaining: Schedule) -> list[CodeChanged]:
-        """Remove half-written files, and results of what is computed again.
-
-        Returns which steps' code has changed since they gave results that stay.
-        """
-        for half in self._folder.path.rglob(".*.part"):
-            half.unlink()
-        for unit in remaining.stale:
-            self._remove_results(unit)
-        finished = remaining.finished
-        partial_maps = [op for op in remaining.partial if self._folder.parts(op.key).folder.exists()]
-        older = {name: self._record.code.get(name, "") for name in _names([*finished, *partial_maps])}
-        blocks = {op.key for op in [*finished, *partial_maps] if isinstance(op, FanOut)}
-        parts = {key: parts for key, parts in self._record.changed_code.items() if key in blocks}
-        failed = sum(self._failed_items(op) for op in finished if isinstance(op, FanOut))
-        self._record = replace(self._record, code=self._code | older, changed_code=parts, failed=failed)
-        changed = [name for name, checksum in older.items() if checksum not in ("", self._code[name])]
-        unfinished = _names(partial_maps)
-        return [
-            CodeChanged(name, self._finished_items(partial_maps) if name in unfinished else None) for name in changed
-        ]
-
-    def _finished_items(self, partial_maps: list[FanOut]) -> int:
-        """Return how many items of unfinished map blocks have their results."""
-        return sum(
-            journal_reader.scan(self._folder.parts(op.key), self._folder.items(op.source)).finished
-            for op in partial_maps
-        )
+        """Remove what is not kept, and return whose code has changed."""
+        self._record, changed = self._resuming.clean(remaining, self._record, self._code)
+        return changed
 
     def _note_code(self, op: FanOut, first_part: int) -> None:
         """Record from which part on other code makes a map block's results.
 
         Nothing is recorded where the code is the same.
         """
-        code = {name: self._code[name] for name in _names([op])}
+        code = {name: self._code[name] for name in step_names([op])}
         with self._lock:
             noted = self._record.changed_code.get(op.key, [])
             latest = noted[-1].code if noted else {name: self._record.code[name] for name in code}
@@ -525,11 +462,6 @@ def _unusable(folder: Path, error: LokkiError | OSError) -> RunError:
     unusable = RunError(f"the run's folder {folder} cannot be used: {error}.")
     unusable.__cause__ = error
     return unusable
-
-
-def _names(ops: Sequence[Unit]) -> list[str]:
-    """Name the steps of some operations, each once, in order."""
-    return list(dict.fromkeys(call.step for call in calls_in(tuple(ops))))
 
 
 def _common_environment(inner: tuple[Invocation, ...]) -> dict[str, str]:
