@@ -135,10 +135,13 @@ class Run:
 
         That is its value where it ran once, and a sequence of `Items` where it ran on items.
 
-        The source of a map block gives its items, as such a sequence too. Raises ParameterError for a step that the
-        run does not have, StoreError for one that has no result.
+        The source of a map block gives its items, as such a sequence too. A map block's id, such as ``rows.map``,
+        stands for its results: what its last step gave, or its switch.
+
+        Raises ParameterError for a step that the run does not have, StoreError for one that has no result.
         """
-        place = self.place(step_id)
+        maps = self.kept.maps()
+        place = maps[step_id] if step_id in maps else self.place(step_id)
         if place.source is not None:
             return Items(self.kept.results(place))
         return Items(self.kept.items(step_id)) if place.fans_out else self.kept.output(step_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from mmap import mmap
 from typing import Protocol, overload
@@ -71,11 +71,24 @@ class Place:
         """The name under which the results of its map block are kept."""
         return self.map.removesuffix(MAP)
 
+    @property
+    def until(self) -> tuple[str, ...]:
+        """The steps that an item must not fail at to get through this one."""
+        return self.inner if self.is_last else self.inner[: self.inner.index(self.id) + 1]
+
 
 def places_of(plan: Plan) -> dict[str, Place]:
     """Return where each step of a plan stands, by its id, in order."""
     around = {call.id: fan_out for fan_out in plan.fan_outs for call in fan_out.calls}
     return {call.id: _place(call, around.get(call.id)) for call in plan.calls}
+
+
+def maps_of(plan: Plan) -> dict[str, Place]:
+    """Return where the results of each map block stand, by its id.
+
+    They are those of its last step, or of its switch.
+    """
+    return {fan_out.id: replace(_place(fan_out.calls[0], fan_out), id=fan_out.result) for fan_out in plan.fan_outs}
 
 
 def _place(call: Call, fan_out: FanOut | None) -> Place:
@@ -158,6 +171,9 @@ class Kept(Protocol):
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
+
+    def maps(self) -> Mapping[str, Place]:
+        """Return the run's map blocks in order, by id."""
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.

@@ -30,6 +30,7 @@ from lokki.results.items import (
     Place,
     RunInfo,
     failed_item,
+    maps_of,
     places_of,
     result_of,
     switch_around,
@@ -102,6 +103,10 @@ class LocalRun:
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
         return places_of(recorded_plan(self._record))
+
+    def maps(self) -> Mapping[str, Place]:
+        """Return the run's map blocks in order, by id."""
+        return maps_of(recorded_plan(self._record))
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
@@ -264,8 +269,7 @@ class JournalItems:
         with self._reading():
             failures = self._scanned().failures
         # An item that fails at a later step has a result here.
-        own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
-        return {index: failure for index, failure in failures.items() if failure.step in own}
+        return {index: failure for index, failure in failures.items() if failure.step in self._place.until}
 
     def _reading(self) -> AbstractContextManager[None]:
         return self._folder.reading(self._place.inner[0])
@@ -273,6 +277,8 @@ class JournalItems:
     def _missing(self, index: int, results: StepResults) -> Exception:
         failure = results.failures.get(index)
         step, run_id = self._place.id, self._record.run_id
+        # What a switch gave is there under the block's own name.
+        last = f"{self._place.result}()" if "." not in self._place.result else f'step("{self._place.map}")'
         if failure is not None and index in self.failures():
             return failed_item((index,), failure)
         if results.status[index] == PENDING:
@@ -282,7 +288,7 @@ class JournalItems:
             )
         return StoreError(
             f"what {step}() returned for item {index} is not kept: of a map block, a run keeps the results of its last "
-            f"step, {self._place.inner[-1]}(), and of others what unfinished items needed. "
+            f"step, {last}, and of others what unfinished items needed. "
             f"Compute it again: replay {run_id} --step {step} --item {index}."
         )
 

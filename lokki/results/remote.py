@@ -24,6 +24,7 @@ from lokki.results.items import (
     Place,
     RunInfo,
     failed_item,
+    maps_of,
     places_of,
     result_of,
     switch_around,
@@ -136,6 +137,10 @@ class RemoteRun:
         """Return the run's steps in order, by id."""
         return places_of(self._plan())
 
+    def maps(self) -> Mapping[str, Place]:
+        """Return the run's map blocks in order, by id."""
+        return maps_of(self._plan())
+
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
 
@@ -232,7 +237,7 @@ class RemoteItems:
         """
         failed = {index: outcome for index, outcome in self._outcomes.items() if isinstance(outcome, Failure)}
         # An item that fails at a later step has a result here.
-        own = self._place.inner[: self._place.inner.index(self._place.id) + 1]
+        own = self._place.until
         return {i: failure for i, failure in failed.items() if self._place.is_last or failure.step in own}
 
     def _inner_value(self, index: int, outcome: Ref | Failure | None) -> object:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from aws.deployed import Deployed as InProcess
 from aws.deployed import DyingFirst, Handlers
-from aws.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, deployed
+from aws.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, Pages, deployed
 from aws.moto_server import Aws as Moto
 from support.command import Place
 
@@ -24,6 +24,7 @@ from lokki.cli.commands.show import describe_run, runs_table
 from lokki.cli.last_words import OutputOptions
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
+from lokki.deploy.deployed import Deployed
 from lokki.emulator.s3.client import S3Server
 from lokki.engine.events import (
     Event,
@@ -43,6 +44,7 @@ from lokki.engine.events import (
 from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
+from lokki.operate.executions import DeployedRuns
 from lokki.operate.following import begin, begin_new, follow
 from lokki.operate.watching import Watch, take_history
 
@@ -317,6 +319,48 @@ def test_items_of_a_map_that_failed_are_found_by_its_map_run(s3: S3Server) -> No
     items = cast("Any", operated.account.results.run("run-9").step("odd_fails"))
     assert items[0] == 0
     assert items.failures()[1].message == "1 is odd"
+
+
+@dataclass(frozen=True)
+class OneHistory:
+    """A client of Step Functions that knows the history of one run."""
+
+    events: list[dict[str, Any]]
+
+    def get_paginator(self, operation: str) -> Pages:
+        return Pages([{"events": self.events[::-1]}])
+
+
+def test_what_a_call_at_the_end_of_a_branch_returned_is_found_among_events_of_other_branches() -> None:
+    """A state's output is the branch's there: it lacks what nothing reads, and has names."""
+    told = [
+        ("TaskStateEntered", 3, "stateEnteredEventDetails", {"name": "Train"}),
+        ("TaskStateEntered", 3, "stateEnteredEventDetails", {"name": "Archive"}),
+        ("TaskSucceeded", 4, "taskSucceededEventDetails", {"output": '{"Payload": {"result": "model", "case": 1}}'}),
+        ("TaskFailed", 5, "taskFailedEventDetails", {"error": "OSError"}),
+        ("TaskStateExited", 6, "stateExitedEventDetails", {"name": "Train", "output": '{"train": {"result": 1}}'}),
+        ("TaskSucceeded", 7, "taskSucceededEventDetails", {"output": '{"Payload": {"result": null}}'}),
+        ("TaskStateExited", 9, "stateExitedEventDetails", {"name": "Archive", "output": "{}"}),
+        ("MapStateEntered", 3, "stateEnteredEventDetails", {"name": "RowsMap"}),
+        ("TaskStateEntered", 3, "stateEnteredEventDetails", {"name": "Other"}),
+        ("MapRunStarted", 11, "mapRunStartedEventDetails", {"mapRunArn": "arn"}),
+        (
+            "MapStateExited",
+            13,
+            "stateExitedEventDetails",
+            {"name": "RowsMap", "output": '{"results_manifest_key": "k"}'},
+        ),
+    ]
+    events = [
+        {"id": number, "previousEventId": previous, "timestamp": START, "type": kind, field_name: details}
+        for number, (kind, previous, field_name, details) in enumerate(told, 4)
+    ]
+    stack = Deployed("flow", "stack", f"{ARN}:stateMachine:flow", "bucket", {})
+    runs = DeployedRuns(cast("Any", OneHistory(events)), cast("Any", None), stack)
+    assert runs.output("r", "Train") == {"result": "model", "case": 1}
+    assert runs.output("r", "Archive") == {"result": None}
+    assert runs.output("r", "RowsMap") == {"results_manifest_key": "k"}
+    assert runs.output("r", "Other") is None
 
 
 def test_seconds_of_a_run_are_those_of_its_history(s3: S3Server) -> None:

@@ -516,7 +516,11 @@ def test_an_emulated_graph_has_the_results_of_a_local_one(tmp_path: Path, s3: S3
             assert len(there_value) == rows
         else:
             assert there_value == here_value
-    assert list(items(there.step("plus"))) == list(items(here.step("plus")))
+    assert list(items(there.step("plus"))) == list(items(here.step("plus"))) == [row + rows for row in range(rows)]
+    second = [row * 4 for row in range(rows)]  # doubled, they are all even
+    for run in (here, there):
+        assert list(items(run.step("numbers.map_2"))) == second
+        assert items(run.step("numbers.map_2")).failures() == {}
     for run in (here, there):
         with pytest.raises(StoreError, match="has no result of"):
             run.step(*skipped)
