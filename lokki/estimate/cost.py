@@ -6,8 +6,8 @@ Counted is what a run does in which nothing fails: retries, cold starts, logs, t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lokki.base import quotas
 from lokki.builder.compiled import Compiled
@@ -16,12 +16,16 @@ from lokki.builder.timing import execution_type
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
-from lokki.plans.operations import Call, FanOut, Op
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, operations_in, read_from_outside, sources_of
+from lokki.plans.templates import Item, Output, Results, Source
 
 _INLINE_ENTRY = 24
 """Bytes of an entry of a manifest around a value: ``{"index":100000,"item":}``."""
 _STORED_ENTRY = 180
 """Bytes of an entry that says where the value is."""
+
+_BINDING_SECONDS = 0.001
+"""What checking the parameters takes, where that is an invocation of its own."""
 
 _PART = 8 * 2**20
 """Bytes that the store uploads or downloads at a time, and from which on an upload has several requests."""
@@ -86,7 +90,7 @@ class Requests:
 class MapEstimate:
     """The child executions of one map block.
 
-    - ``id``: of the map's source
+    - ``id``: the name that the map's results are kept under, which is mostly that of its source
     - ``express``: whether the children are EXPRESS executions
     - ``batch``: most items of a child
     - ``child_seconds``: what a full child takes
@@ -154,41 +158,160 @@ class Estimate:
         return sum(line.dollars for line in self.lines)
 
 
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What a part of a run does. Parts that follow each other are added.
+
+    - ``maps``: of its map blocks, by the names that their results are kept under
+    - ``express_hours``: gigabyte-hours of EXPRESS children
+    """
+
+    requests: Requests = field(default_factory=Requests)
+    maps: Mapping[str, MapEstimate] = field(default_factory=dict)
+    transitions: int = 0
+    seconds: float = 0.0
+    express_hours: float = 0.0
+
+    def __add__(self, other: _Count) -> _Count:
+        return _Count(
+            self.requests + other.requests,
+            {**self.maps, **other.maps},
+            self.transitions + other.transitions,
+            self.seconds + other.seconds,
+            self.express_hours + other.express_hours,
+        )
+
+
 def estimate(compiled: Compiled, workload: Workload) -> Estimate:
     """Count what a run will do.
 
-    Raises ParameterError for a map without a number of items, ConfigError for settings that cannot be built.
+    Of branches side by side the longest counts for the time. Of a switch the dearest case counts: which one runs is not
+    known before. Raises ParameterError for a map without a number of items, ConfigError for settings that cannot be
+    built.
     """
-    requests = Requests()
-    maps: list[MapEstimate] = []
-    transitions, seconds, express_hours = 0, 0.0, 0.0
-    previous: Op | None = None
-    for op in compiled.plan.ops:
-        transitions += 1
-        if isinstance(op, FanOut):
-            block = estimate_map(compiled, op, workload)
-            maps.append(block)
-            requests += _map_requests(compiled, op, block, workload)
-            transitions += child_transitions(op, block)
-            express_hours += _express_hours(block) if block.express else 0.0
-            seconds += block.seconds
-        elif isinstance(op, Call):
-            requests += _call_requests(compiled, op, previous, workload)
-            if isinstance(previous, FanOut):
-                requests += _reading_results(previous, maps[-1], workload)
-            seconds += workload.measure(op).seconds
-        previous = op
+    counted = _around(compiled, workload) + _Counter(compiled, workload).block(compiled.plan.ops)
+    requests, maps = counted.requests, tuple(counted.maps.values())
     express = sum(block.children for block in maps if block.express)
     lines = (
-        CostLine(prices.TRANSITIONS, transitions),
+        CostLine(prices.TRANSITIONS, counted.transitions),
         CostLine(prices.EXPRESS_REQUESTS, express),
-        CostLine(prices.EXPRESS_DURATION, express_hours),
+        CostLine(prices.EXPRESS_DURATION, counted.express_hours),
         CostLine(prices.LAMBDA_REQUESTS, requests.invocations),
         CostLine(prices.LAMBDA_DURATION[compiled.config.architecture], requests.gigabyte_seconds),
         CostLine(prices.S3_PUTS, requests.puts),
         CostLine(prices.S3_GETS, requests.gets),
     )
-    return Estimate(transitions, express, express_hours, requests, tuple(maps), seconds, lines)
+    return Estimate(counted.transitions, express, counted.express_hours, requests, maps, counted.seconds, lines)
+
+
+def _around(compiled: Compiled, workload: Workload) -> _Count:
+    """Count the states before and after the plan's own.
+
+    A flow that begins with branches has its parameters checked first; a result that is not the last one's is fetched.
+    """
+    plan = compiled.plan
+    before = _Count()
+    if isinstance(plan.ops[0], Fork):
+        first = next(plan.calls)
+        before = _Count(_invocations(compiled, first, 1, _BINDING_SECONDS), transitions=1)
+    return before if plan.result is None else before + _Count(transitions=1)
+
+
+class _Counter:
+    """Counts the operations of a plan, one after another."""
+
+    def __init__(self, compiled: Compiled, workload: Workload) -> None:
+        self._compiled = compiled
+        self._workload = workload
+        self._calls = {call.id: call for call in compiled.plan.calls}
+        self._switches = {op.id: op for op in operations_in(compiled.plan.ops) if isinstance(op, Switch)}
+
+    def block(self, block: Block) -> _Count:
+        """Count a block."""
+        counted = _Count()
+        for op in block:
+            counted += self._op(op)
+        return counted
+
+    def _op(self, op: Op) -> _Count:
+        match op:
+            case Call():
+                return self._call(op)
+            case FanOut():
+                return self._map(op)
+            case Fork():
+                branches = [self.block(branch) for branch in op.branches]
+                summed = sum(branches, _Count(transitions=1))
+                return replace(summed, seconds=max(branch.seconds for branch in branches))
+            case Switch():
+                dearest = max((self.block(case.block) for case in op.cases), key=_cost_order)
+                return _Count(transitions=1) + dearest
+
+    def _call(self, call: Call) -> _Count:
+        requests = _call_requests(self._compiled, call, self._workload)
+        for source in sources_of(call):
+            requests += self._reading(source)
+        return _Count(requests, transitions=1, seconds=self._workload.measure(call).seconds)
+
+    def _map(self, op: FanOut) -> _Count:
+        block = estimate_map(self._compiled, op, self._workload)
+        outside = Requests()
+        for source in read_from_outside(op.body):
+            if not isinstance(source, Item):
+                readers = sum(source in sources_of(call) for call in op.calls)
+                outside += _times(self._reading(source), readers * block.children)
+        return _Count(
+            _map_requests(self._compiled, op, block, self._workload) + outside,
+            {op.key: block},
+            1 + child_transitions(op, block),
+            block.seconds,
+            _express_hours(block) if block.express else 0.0,
+        )
+
+    def _reading(self, source: Source) -> Requests:
+        """Count what one call fetches of a value."""
+        match source:
+            case Output(op_id):
+                while op_id in self._switches:
+                    op_id = self._switches[op_id].cases[0].output
+                measure = self._workload.measure(self._calls[op_id])
+                return Requests(gets=gets(measure.size) if measure.stored else 0)
+            case Results(fan_out_id):
+                op = self._compiled.plan.fan_out(fan_out_id)
+                return _reading_results(op, estimate_map(self._compiled, op, self._workload), self._workload)
+            case Item():
+                return Requests()
+
+
+def _cost_order(count: _Count) -> tuple[float, float]:
+    """Order what could run instead of each other, the dearest last."""
+    return count.requests.gigabyte_seconds, count.seconds
+
+
+def _times(requests: Requests, count: int) -> Requests:
+    return Requests(gets=requests.gets * count)
+
+
+def path_of(block: Block, workload: Workload) -> tuple[Call | Switch, ...]:
+    """Return the calls and switches of a map's body that an item meets.
+
+    Of a switch, those of the case that takes longest.
+    """
+    path: list[Call | Switch] = []
+    for op in block:
+        match op:
+            case Call():
+                path.append(op)
+            case Switch():
+                cases = [path_of(case.block, workload) for case in op.cases]
+                path += [op, *max(cases, key=lambda case: _path_seconds(case, workload))]
+            case Fork() | FanOut():
+                raise TypeError(f"the body of a map holds {op.id}")
+    return tuple(path)
+
+
+def _path_seconds(path: Sequence[Call | Switch], workload: Workload) -> float:
+    return sum(workload.measure(op).seconds for op in path if isinstance(op, Call))
 
 
 def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstimate:
@@ -204,7 +327,7 @@ def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool)
     source = workload.measures.get(op.source, Measure())
     batch = min(batch, max(1, BATCH_BYTES // entry_size(source)), max(items, 1))
     children = math.ceil(items / batch)
-    child_seconds = batch * sum(workload.measure(call).seconds for call in op.calls)
+    child_seconds = batch * _path_seconds(path_of(op.body, workload), workload)
     # More children may start than functions run; those wait, in the map or for a function.
     at_once = min(
         op.options.concurrency or workload.functions_at_once,
@@ -214,7 +337,7 @@ def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool)
     )
     dispatch = children / starts_per_second(express=express)
     seconds = max(dispatch + child_seconds, math.ceil(children / at_once) * child_seconds) if children else 0.0
-    return MapEstimate(op.source, express, items, batch, children, child_seconds, at_once, dispatch, seconds)
+    return MapEstimate(op.key, express, items, batch, children, child_seconds, at_once, dispatch, seconds)
 
 
 def starts_per_second(*, express: bool) -> int:
@@ -225,9 +348,25 @@ def starts_per_second(*, express: bool) -> int:
 def child_transitions(op: FanOut, block: MapEstimate) -> int:
     """Return the transitions that the children of a map are billed.
 
-    The start of each child is one, and a STANDARD child has one for each of its steps.
+    The start of each child is one, and a STANDARD child has one for each of its states: steps, and Choices of switches.
+    An item meets one case of each; a batch is shown to all of them, as its items may take each.
     """
-    return block.children * (1 if block.express else 1 + len(op.calls))
+    if block.express:
+        return block.children
+    return block.children * (1 + _states(op.body, batch=op.options.batch is not None))
+
+
+def _states(block: Block, *, batch: bool) -> int:
+    """Return how many states a child comes through at most."""
+    count = 0
+    for op in block:
+        if isinstance(op, Switch):
+            cases = [_states(case.block, batch=batch) for case in op.cases]
+            # Before each case of a batch there is a Choice, and where the switch ends the body a Pass.
+            count += sum(cases) + len(cases) + (op is block[-1]) if batch else 1 + max(cases)
+        else:
+            count += 1
+    return count
 
 
 def children_cost(op: FanOut, block: MapEstimate) -> float:
@@ -275,19 +414,18 @@ def _invocations(compiled: Compiled, call: Call, count: int, seconds: float) -> 
     return Requests(invocations=count, gigabyte_seconds=count * billed * compiled.memory(compiled.step_of(call)) / 1024)
 
 
-def _call_requests(compiled: Compiled, call: Call, previous: Op | None, workload: Workload) -> Requests:
+def _call_requests(compiled: Compiled, call: Call, workload: Workload) -> Requests:
     """Count what a call outside of maps does.
 
-    What reading the results of a map takes is not part of it.
+    What reading its values takes is not part of it.
     """
     measure = workload.measure(call)
     requests = _invocations(compiled, call, 1, measure.seconds)
-    if isinstance(previous, Call) and workload.measure(previous).stored:
-        requests += Requests(gets=gets(workload.measure(previous).size))
     if call.fans_out:
         items = workload.items.get(call.id, 0)
         pack = items * measure.size if measure.stored else 0
-        return requests + Requests(puts=puts(pack) + puts(items * entry_size(measure)))
+        requests += Requests(puts=puts(pack) + puts(items * entry_size(measure)))
+        return requests + Requests(puts=puts(pack) if call.keeps_value and measure.stored else 0)
     return requests + Requests(puts=puts(measure.size) if measure.stored else 0)
 
 
@@ -296,9 +434,11 @@ def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: 
     requests = Requests(gets=1, puts=2 if block.items else 1)  # the manifest; manifest.json and a file of results
     for children, items in block.shares:
         upstream, spilled = workload.measures.get(op.source, Measure()), False
-        for call in op.calls:
+        taken = path_of(op.body, workload)
+        for call in op.calls if op.options.batch is not None else [call for call in taken if isinstance(call, Call)]:
             measure = workload.measure(call)
-            requests += _invocations(compiled, call, children, items * measure.seconds)
+            seconds = items * measure.seconds if call in taken else 0.0
+            requests += _invocations(compiled, call, children, seconds)
             downloads = (items * gets(upstream.size) if upstream.stored else 0) + spilled
             spilled = _spills(op, measure, items)
             own = puts(measure.size * items) if measure.stored else 0  # without batch, a share has one item

@@ -13,7 +13,8 @@ from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, starts_per_second
 from lokki.estimate.prices import AccountLimit
 from lokki.plan import Plan
-from lokki.plans.operations import Call, FanOut, Op
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, blocks_of, sources_of
+from lokki.plans.templates import Results
 
 SLOW_DISPATCH = 60.0
 """Seconds of starting child executions from which on it is worth a word."""
@@ -22,6 +23,8 @@ _TASK_EVENTS = 5
 """Events of a task that succeeds: entered, scheduled, started, succeeded, exited."""
 _MAP_EVENTS = 4
 """Events of a distributed map that succeeds: entered, run started, run succeeded, exited."""
+_PARALLEL_EVENTS = 4
+"""Events of a Parallel state that succeeds, and more than a Choice has: entered, started, succeeded, exited."""
 _EXECUTION_EVENTS = 2
 _IN_MEMORY = 3
 """How many times the bytes of their compressed form values in Python take, at a guess."""
@@ -54,15 +57,15 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
     plan = compiled.plan
     listed = [*_events(plan), *_state(plan, workload, params_bytes)]
     maps = {block.id: block for block in estimate.maps}
-    previous: Op | None = None
-    for op in plan.ops:
+    for op in _units(plan.ops):
         if isinstance(op, FanOut):
-            listed += _map(compiled, op, maps[op.source], workload)
-        elif isinstance(op, Call):
-            listed += _call(compiled, op, workload.measure(op).seconds, 1)
-            if isinstance(previous, FanOut):
-                listed += _memory(compiled, op, previous, maps[previous.source], workload)
-        previous = op
+            listed += _map(compiled, op, maps[op.key], workload) if op.key in maps else ()
+            continue
+        listed += _call(compiled, op, workload.measure(op).seconds, 1)
+        for source in sources_of(op):
+            if isinstance(source, Results):
+                block = plan.fan_out(source.id)
+                listed += _memory(compiled, op, block, maps[block.key], workload) if block.key in maps else ()
     if plan.options.timeout is not None and estimate.seconds > plan.options.timeout:
         limit = AccountLimit(math.ceil(plan.options.timeout), "seconds", "the flow's own timeout", "")
         text = f"the run takes at least {estimate.seconds:.0f} s"
@@ -92,14 +95,37 @@ def _events(plan: Plan) -> Iterator[Problem]:
     Those of the children are shorter, as they have no maps.
     """
     limit = prices.HISTORY_EVENTS
-    events = _EXECUTION_EVENTS + sum(_MAP_EVENTS if isinstance(op, FanOut) else _TASK_EVENTS for op in plan.ops)
+    events = _EXECUTION_EVENTS + sum(map(_events_of, _outer(plan.ops)))
     if events > limit.value:
         yield Problem(limit, f"the run's history has {events} events", "draw the flow as several flows")
-    for op in plan.ops:
-        if isinstance(op, FanOut) and _EXECUTION_EVENTS + _TASK_EVENTS * len(op.calls) > limit.value:
+    for op in plan.fan_outs:
+        if _EXECUTION_EVENTS + _TASK_EVENTS * len(op.calls) > limit.value:
             yield Problem(
                 limit, f"each item of {op.source}() has {len(op.calls)} steps", "put several into one function"
             )
+
+
+def _outer(block: Block) -> Iterator[Op]:
+    """Yield the operations of a block that are outside of maps."""
+    for op in block:
+        yield op
+        if not isinstance(op, FanOut):
+            for inner in blocks_of(op):
+                yield from _outer(inner)
+
+
+def _units(block: Block) -> Iterator[Call | FanOut]:
+    return (op for op in _outer(block) if isinstance(op, Call | FanOut))
+
+
+def _events_of(op: Op) -> int:
+    match op:
+        case FanOut():
+            return _MAP_EVENTS
+        case Call():
+            return _TASK_EVENTS
+        case Fork() | Switch():
+            return _PARALLEL_EVENTS
 
 
 def _state(plan: Plan, workload: Workload, params_bytes: int) -> Iterator[Problem]:

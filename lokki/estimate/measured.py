@@ -13,6 +13,7 @@ from lokki.estimate.cost import Measure
 from lokki.local_run.folder import LOG, RunFolder
 from lokki.local_run.journal import pack_path
 from lokki.local_run.runs import Runs
+from lokki.local_run.schedule import units_in
 from lokki.plan import Plan
 from lokki.plans.operations import Call, FanOut
 
@@ -74,14 +75,12 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
             done[event.id] += event.count
     items: dict[str, int] = {}
     measures: dict[str, Measure] = {}
-    for op in plan.ops:
+    for op in units_in(plan.ops):
         if isinstance(op, FanOut):
-            if done[op.source]:
-                seconds_of_one = spent[op.source] / done[op.source] / len(op.calls)
-                size, stored = _result_size(folder.parts(op.source).paths(), done[op.source])
+            if done[op.key]:
+                seconds_of_one = spent[op.key] / done[op.key] / len(op.calls)
+                size, stored = _result_size(folder.parts(op.key).paths(), done[op.key])
                 measures.update({call.id: Measure(seconds_of_one, size, stored) for call in op.calls})
-            continue
-        if not isinstance(op, Call):
             continue
         outcome = _outcome(folder.outcome_path(op.id))
         if op.id in seconds and outcome is not None:

@@ -42,7 +42,9 @@ def savings(compiled: Compiled, workload: Workload, estimate: Estimate) -> list[
     """Return the maps whose children would cost less with another setting."""
     blocks = {block.id: block for block in estimate.maps}
     listed = [
-        _saving(compiled, op, blocks[op.source], workload) for op in compiled.maps if not blocks[op.source].express
+        _saving(compiled, op, blocks[op.key], workload)
+        for op in compiled.maps
+        if op.key in blocks and not blocks[op.key].express
     ]
     return [saving for saving in listed if saving.alternatives]
 
@@ -55,4 +57,4 @@ def _saving(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Worklo
     if all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
         alternatives[EXPRESS] = count_children(op, workload, block.batch, express=True)
     costs = [(setting, children_cost(op, other)) for setting, other in alternatives.items()]
-    return Saving(op.source, block.children, dollars, tuple(cost for cost in costs if dollars - cost[1] >= WORTH))
+    return Saving(op.key, block.children, dollars, tuple(cost for cost in costs if dollars - cost[1] >= WORTH))

@@ -662,3 +662,88 @@ def test_the_command_says_what_is_missing_or_wrong(folder: Path, arguments: list
 def test_the_command_takes_the_flows_parameters(folder: Path) -> None:
     found = run(steps.chained(), "--items", "5", "--log", "x" * 270_000)
     assert "the parameters have 270,010 bytes as JSON, and a run takes 180,000" in found
+
+
+# --- graphs ---
+
+
+@step
+def rows(count: int = 4) -> list[int]:
+    return list(range(count))
+
+
+@step
+def blob(values: list[int]) -> bytes:
+    return bytes(values)
+
+
+@step
+def shift(value: int, by: bytes) -> int:
+    return value + len(by)
+
+
+@step
+def is_small(value: int) -> bool:
+    return value >= 0
+
+
+@step
+def is_even(value: int) -> bool:
+    return value % 2 == 0
+
+
+@step
+def twice(value: int) -> int:
+    return value * 2
+
+
+@step
+def summed(values: list[int]) -> int:
+    return sum(values)
+
+
+@step
+def gathered(values: list[object], raw: bytes) -> int:
+    return len(values) + len(raw)
+
+
+@flow
+def branches(count: int = 4):
+    source = rows(count)
+    raw = source.next(blob)
+    shifted = source.map(shift(by=raw.result)).switch(is_small, {True: twice}, default=twice).agg(summed)
+    # Each batch has items for both cases, as is counted.
+    batched = source.map(shift(by=b""), batch=2).switch(is_even, {True: twice, False: twice}).next(twice).agg(summed)
+    chosen = shifted.switch(is_small, {True: twice, False: twice})
+    return gathered([chosen.result, batched.result], raw=raw.result)
+
+
+@flow
+def two_starts(count: int = 4):
+    one, other = rows(count), rows(3)
+    return gathered([one.result, other.result], raw=one.next(blob).result), other.next(summed)
+
+
+@pytest.mark.parametrize("drawn", [branches, two_starts])
+def test_what_a_graph_does_is_what_the_emulator_counts(s3: S3Server, drawn: Callable[[], FlowGraph]) -> None:
+    config = LokkiConfig(artifact_bucket="acme-artifacts")
+    deployed = Deployed(drawn(), config, s3)
+    before = deployed.methods()
+    assert deployed.run({}, "run").status == "SUCCEEDED"
+    counted = deployed.methods() - before
+    compiled = compile_flow(drawn(), config)
+    stored = {"blob": Measure(0.5, 30, stored=True)}
+    measures = {call.id: stored.get(call.step, Measure(0.5, 30)) for call in compiled.plan.calls}
+    found = estimate(compiled, Workload({"rows": 4}, measures))
+    assert (found.transitions, found.children) == (deployed.transitions(), deployed.children())
+    assert (found.requests.invocations, found.requests.puts, found.requests.gets) == (
+        deployed.functions.invocations.total(), counted["PUT"], counted["GET"],
+    )  # fmt: skip
+
+
+def test_branches_take_as_long_as_the_longest_and_cost_as_much_as_all() -> None:
+    compiled = compile_flow(two_starts(), LokkiConfig(artifact_bucket="acme-artifacts"))
+    measures = {"rows": Measure(1.0), "rows_2": Measure(5.0), "blob": Measure(2.0), "summed": Measure(4.0)}
+    found = estimate(compiled, Workload({}, measures | {"gathered": Measure(1.0)}))
+    assert found.seconds == 5.0 + max(1.0 + 2.0 + 1.0, 4.0)
+    assert found.requests.gigabyte_seconds == pytest.approx((5 + 1 + 2 + 1 + 4) * 512 / 1024)
