@@ -20,7 +20,7 @@ from lokki.base.values import INLINE_LIMIT, Json, JsonField
 from lokki.chain import AnyStep, StepNode
 from lokki.decorators import Flow
 from lokki.engine.invocation import StepFailedError
-from lokki.errors import ConfigError
+from lokki.errors import ConfigError, EventError
 from lokki.graph import FlowParameter
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
 from lokki.runtime.log import Log
@@ -213,10 +213,14 @@ class _Function:
             log.write("INFO", "start")
             handled = self._calls[request.call.id]
             reply = Work(self._step, request, handled, self._params, settings, context, log).reply()
+            size = len(msgspec.json.encode(reply))
+        except UnicodeEncodeError:  # lokki never puts such text inline; what an item carries goes on as it came
+            refused = EventError("the event has text that cannot be encoded, such as half of a surrogate pair.")
+            _raise_by_name(refused, None, log, began)
         # The step may raise anything. Its message and values stay out of lokki's log: it may hold what nobody may read.
         except Exception as error:
             _raise_by_name(error, self._step.options.retry, log, began)
-        log.write("INFO", "end", seconds=_since(began), bytes=len(msgspec.json.encode(reply)))
+        log.write("INFO", "end", seconds=_since(began), bytes=size)
         return reply
 
 

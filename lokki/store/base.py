@@ -77,7 +77,11 @@ def reader(store: Store, ref: Ref) -> Callable[[], object]:
     if not isinstance(ref, Inline):
         return lambda: load(store, ref)
     # Decoded anew each time: a step may change the value that it gets.
-    text = msgspec.json.encode(ref.result)
+    try:
+        text = msgspec.json.encode(ref.result)
+    except (UnicodeEncodeError, OverflowError):  # what lokki itself never puts inline, such as a lone surrogate
+        member = codec.dumps(ref.result)
+        return lambda: codec.loads(member)
     return lambda: msgspec.json.decode(text)
 
 

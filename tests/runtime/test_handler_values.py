@@ -270,3 +270,13 @@ def test_a_wrong_item_names_the_field_and_no_value(cloud: Cloud, fields: dict[st
     assert message in str(raised.value)
     with pytest.raises(EventError, match=r"the event has one input for grade\(\), which is run on items"):
         handler(event(grade, input={"result": 1}), Context())
+
+
+def test_text_that_cannot_be_encoded_is_run_on_and_not_handed_on(cloud: Cloud) -> None:
+    item = {"index": 0, "item": "\ud800"}
+    reply = cloud.function(grade, {"reads": "item"})(event(grade, item=item), Context())
+    assert set(reply) == {"index", "result_url"}
+    carrying = cloud.function(grade, {"reads": "item", "hands_on": {"rows.map.item": "rows.map.item"}})
+    for fields in ({"item": item}, {"items": [item]}):
+        with pytest.raises(EventError, match="text that cannot be encoded"):
+            carrying(event(grade, **fields), Context())
