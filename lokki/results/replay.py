@@ -13,13 +13,17 @@ from lokki.base.failures import users_place
 from lokki.base.item_path import ItemPath, format_item
 from lokki.base.values import Json
 from lokki.engine.context import at_item
-from lokki.engine.invocation import Attempts, Invocation, prepare, run
+from lokki.engine.invocation import Attempts, Inputs, Invocation, prepare, run
+from lokki.engine.switching import choose
 from lokki.errors import ParameterError, RunError, StoreError
+from lokki.local_run.body import Body, body_of
 from lokki.local_run.local_secrets import secret_values
-from lokki.local_run.worker import environment
+from lokki.local_run.schedule import units_in
+from lokki.local_run.shared_values import copies_of
+from lokki.local_run.worker import ItemState, environment
 from lokki.plan import Plan, bind_parameters
-from lokki.plans.operations import Call, FanOut, calls_in
-from lokki.plans.templates import Item, Output, Results
+from lokki.plans.operations import Call, Case, FanOut, Switch, calls_in, operations_in
+from lokki.plans.templates import Item, Output, Results, Source, source_name
 from lokki.results.flow_results import Items, Run
 from lokki.store.codec import dumps, loads
 from lokki.store.manifest import check_items
@@ -63,8 +67,13 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str
     if block is None:
         if item:
             raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
-        return Replay(call, invocations[step_id], _input(plan, of, call))
-    value = _item_input(of, block, call, invocations, _checked_item(of, block, call, item), tell)
+        _check_chosen(plan, of, call)
+        return Replay(call, invocations[step_id], _inputs(plan, of, call))
+    index, body = _checked_item(of, block, call, item), body_of(block)
+    if body.is_line:
+        value = _item_input(of, block, call, invocations, index, tell)
+    else:
+        value = _body_inputs(plan, of, block, body, call, invocations, index, tell)
     return Replay(call, invocations[step_id], value, item)
 
 
@@ -106,7 +115,7 @@ class _Debugger(pdb.Pdb):
 
 def _find(plan: Plan, step_id: str, of: Run) -> tuple[Call, FanOut | None]:
     of.place(step_id)
-    for op in plan.ops:
+    for op in units_in(plan.ops):
         for call in calls_in((op,)):
             if call.id == step_id:
                 return call, op if isinstance(op, FanOut) else None
@@ -114,19 +123,76 @@ def _find(plan: Plan, step_id: str, of: Run) -> tuple[Call, FanOut | None]:
     raise ParameterError(f"the flow has no step {step_id!r} any more; it has {steps}.")
 
 
-def _input(plan: Plan, of: Run, call: Call) -> object:
-    """Return what a step that runs once had come down the chain."""
-    match call.reads:
-        case Output(source):
-            return of.step(source)
+def _inputs(plan: Plan, of: Run, call: Call) -> object:
+    """Return what a step that runs once was called with."""
+    first = None if call.reads is None else _value(plan, of, call.reads)
+    return Inputs(first, {source: _value(plan, of, source) for source in call.values}) if call.values else first
+
+
+def _value(plan: Plan, of: Run, source: Source) -> object:
+    """Return a value of a run."""
+    match source:
+        case Output(op_id):
+            switches = {op.id: op for op in operations_in(plan.ops) if isinstance(op, Switch)}
+            while op_id in switches:
+                op_id = _chosen_case(plan, of, switches[op_id]).output
+            return of.kept.output(op_id)
         case Results(fan_out_id):
-            source = plan.fan_out(fan_out_id).source
-            last = [place for place in of.kept.places().values() if place.source == source and place.is_last]
-            if not last:
-                raise ParameterError(f"the run {of.id} has no map over {source}(): the flow has changed since.")
-            return list(Items(of.kept.results(last[0])).succeeded())
-        case _:
-            return None
+            maps = of.kept.maps()
+            if fan_out_id not in maps:
+                over = plan.fan_out(fan_out_id).source
+                raise ParameterError(f"the run {of.id} has no map over {over}(): the flow has changed since.")
+            return list(Items(of.kept.results(maps[fan_out_id])).succeeded())
+        case Item(fan_out_id):
+            raise ParameterError(f"the items of {fan_out_id} are read in its own steps only.")
+
+
+def _chosen_case(plan: Plan, of: Run, switch: Switch) -> Case:
+    on = next(call for call in plan.calls if call.id == switch.on)
+    return switch.cases[choose(on.cases, of.kept.output(on.id), on.step)]
+
+
+def _check_chosen(plan: Plan, of: Run, call: Call) -> None:
+    """Raise ParameterError for a call in a case that was not chosen."""
+    for op in operations_in(plan.ops):
+        if isinstance(op, Switch):
+            holds = [case for case in op.cases if call in calls_in(case.block)]
+            if holds and _chosen_case(plan, of, op) is not holds[0]:
+                value = of.kept.output(op.on)
+                raise ParameterError(
+                    f"{call.id}() was skipped in {of.id}: {op.on}() returned {value!r}, for which its switch has "
+                    "another case."
+                )
+
+
+def _body_inputs(
+    plan: Plan,
+    of: Run,
+    block: FanOut,
+    body: Body,
+    call: Call,
+    invocations: dict[str, Invocation],
+    item: int,
+    tell: Callable[[str], None],
+) -> object:
+    """Return what a step of a map's body was called with for an item.
+
+    The body is no line. The steps before it run again, since a run keeps the results of such bodies alone.
+    """
+    outside = {source: copies_of(_value(plan, of, source), source_name(source)) for source in body.outside}
+    items = of.kept.items(block.source)
+    state = ItemState(item, lambda: items.value(item), outside)
+    for step in body.calls:
+        if not state.is_chosen(step):
+            if step.call.id == call.id:
+                raise ParameterError(f"{call.id}() was skipped for item {item} in {of.id}: another case was chosen.")
+            continue
+        value = state.inputs(step)
+        if step.call.id == call.id:
+            return value
+        tell(f"{step.call.id}() runs again on item {item}: the run does not keep what it returned")
+        state.give(step, _run_once(step.call, invocations[step.call.id], value, (item,)))
+    raise AssertionError(f"{call.id} is none of the body's calls")
 
 
 def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:

@@ -371,3 +371,79 @@ def test_the_command_reads_an_items_path_and_refuses_what_is_none(birds: Path) -
     assert err.endswith(
         "'first' names no item: give its index from 0, such as 3, or one index for each map, such as 3/7.\n"
     )
+
+
+# --- graphs ---
+
+
+@step
+def load(count: int = 4) -> list[int]:
+    return list(range(count))
+
+
+@step
+def weigh(rows: list[int]) -> dict[str, int]:
+    return {"weight": sum(rows)}
+
+
+@step
+def score(row: int, model: dict[str, int]) -> int:
+    return row * model["weight"]
+
+
+@step
+def is_even(row: int) -> bool:
+    return row % 2 == 0
+
+
+@step
+def half(row: int, by: int = 2) -> float:
+    return row / by
+
+
+@step
+def negate(row: int) -> int:
+    return -row
+
+
+@step
+def report(rows: list[object], *others: object) -> list[object]:
+    return [*rows, *others]
+
+
+@flow
+def graph():
+    rows = load()
+    model = rows.next(weigh)
+    block = rows.map(score(model=model.result)).switch(is_even, {True: half, False: negate})
+    total = rows.map(negate).agg(report(model.result))
+    single = model.next(count_of).switch(is_even, {True: half(by=3), False: negate})
+    return block.agg(report(single.result, total.result, [rows.result]))
+
+
+@step
+def count_of(model: dict[str, int]) -> int:
+    return model["weight"]
+
+
+def test_steps_of_a_graph_replay_to_what_they_returned(tmp_path: Path) -> None:
+    result = Local(tmp_path).run(graph(), run_id="run")
+    of, plan = local("graph", tmp_path).latest(), lower(graph())
+
+    def again(step_id: str, item: ItemPath = ()) -> object:
+        return fetch(plan, of, step_id, item, lambda line: None).run()
+
+    assert again("report_2") == result
+    once = {call.id for call in plan.calls} - {call.id for block in plan.fan_outs for call in block.calls}
+    skipped = {"negate_3"}
+    for step_id in once - skipped:
+        value = of.step(step_id)
+        assert again(step_id) == (list(value) if isinstance(value, Items) else value)
+    assert again("half", (2,)) == 6.0
+    assert [again("score", (number,)) for number in range(4)] == [0, 6, 12, 18]
+    with pytest.raises(
+        ParameterError, match=r"negate_3\(\) was skipped in run: is_even_2\(\) returned True, for which"
+    ):
+        again("negate_3")
+    with pytest.raises(ParameterError, match=r"negate\(\) was skipped for item 0 in run: another case was chosen"):
+        again("negate", (0,))
