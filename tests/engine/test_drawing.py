@@ -63,3 +63,64 @@ def test_a_count_of_tolerated_failures_is_no_share() -> None:
         return get_birds().map(flap, tolerate=2).agg(join)
 
     assert drawn(tolerant_flow())[1] == "└─▶ each item, 2 may fail"
+
+
+@step
+def count(birds: list[str]) -> int:
+    return len(birds)
+
+
+@step
+def is_many(number: int) -> bool:
+    return number > 3
+
+
+@step
+def praise(number: int) -> str:
+    return f"{number}!"
+
+
+@step
+def regret(number: int, more: str = "") -> str:
+    return f"{number}{more}"
+
+
+@step
+def tell(song: str, numbers: list[object]) -> str:
+    return song
+
+
+def test_branches_switches_and_values_are_drawn() -> None:
+    @flow
+    def counted(birds: list[str]):  # type: ignore[no-untyped-def]
+        return count(birds).switch(is_many, {True: praise}, default=regret(more="."))
+
+    @flow
+    def graph_flow(limit: int = 5):  # type: ignore[no-untyped-def]
+        birds = get_birds(limit)
+        number = birds.next(counted)
+        song = birds.map(flap(times=2)).agg(join)
+        other = birds.map(shout).agg(join)
+        return tell(song.result, [number.result]).after(other), number
+
+    assert drawn(graph_flow()) == [
+        "get_birds(limit=$limit)",
+        "╔═ side by side",
+        "║ count",
+        "║ is_many",
+        "║ ├ true ─▶ praise",
+        '║ └ else ─▶ regret(more=".")',
+        "╟─",
+        "║ └─▶ each item",
+        "║     flap(times=2)",
+        "║ ┌─◀ all results",
+        "║ join",
+        "╟─",
+        "║ └─▶ each item",
+        "║     shout",
+        "║ ┌─◀ all results",
+        "║ join",
+        "╚═",
+        "tell(numbers=[counted_is_many.switch.result])  after join_2",
+        "returns (tell, counted_is_many.switch)",
+    ]
