@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, overload
@@ -20,6 +21,9 @@ from lokki.plan import lower
 if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
     from lokki.base.access import Permission
     from lokki.progress.launching import Launcher
+
+_LEADING_PLACE = re.compile(r".+?\.py:\d+(?=: )")
+"""Where an error is, as many begin their text."""
 
 __all__ = ["Flow", "MapBlock", "StepNode", "flow", "step"]
 
@@ -188,7 +192,8 @@ class Flow[**P, R = Any](SubFlow):
             return self._draw(params)
         except FlowError as error:
             code = self.fn.__code__
-            error.place = error.place or f"{code.co_filename}:{code.co_firstlineno}"
+            own = _LEADING_PLACE.match(str(error))
+            error.place = error.place or (own[0] if own else f"{code.co_filename}:{code.co_firstlineno}")
             raise
 
     def _function(self) -> Callable[P, R]:

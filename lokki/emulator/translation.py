@@ -108,6 +108,8 @@ class EventTranslator:
     def _main(self, event: HistoryEvent) -> list[Event]:
         state, details = event.state, event.details
         match event.type:
+            case "TaskStateEntered" | "TaskStateExited" if state not in self._calls:
+                pass  # the state that completes the parameters: no step of the flow
             case "TaskStateEntered":
                 self._current, self._items[state] = state, None
                 if state.endswith(LARGER_SUFFIX):  # the same call, which goes on
@@ -152,7 +154,7 @@ class EventTranslator:
         same = (state for state, failed in reversed(self._failed.items()) if _same_error(failed, event))
         state = next(same, self._current)
         state = state or self._current
-        if not state or state in self._maps:
+        if state not in self._calls:
             return []
         last = self._failed.get(state)
         is_last = last is not None and last.details["error"] == event.details["error"]
@@ -176,7 +178,7 @@ class EventTranslator:
                 step_id = self._calls[last[0]] if last is not None else self._maps[child.map].inner[0]
                 failure = self._failure_of(event, step_id, last)
                 return [
-                    ItemFailed(self._maps[child.map].source, (index,), failure)
+                    ItemFailed(self._maps[child.map].key, (index,), failure)
                     for index in range(child.index, child.index + child.items)
                 ]
         return []
@@ -186,7 +188,7 @@ class EventTranslator:
 
         In a batch, some may have failed and been tolerated.
         """
-        map_id = self._maps[child.map].source
+        map_id = self._maps[child.map].key
         failed = _tolerated_items(event.details["output"])
         self._failed_inside[child.map] = self._failed_inside.get(child.map, 0) + len(failed)
         events: list[Event] = []
@@ -201,13 +203,13 @@ class EventTranslator:
         self._failed_inside[event.state] = 0
         block = self._maps[event.state]
         start = msgspec.convert(event.details, _MapStart)
-        return MapStarted(block.source, block.inner, start.items, start.finished, start.concurrency)
+        return MapStarted(block.key, block.inner, start.items, start.finished, start.concurrency)
 
     def _map_finished(self, event: HistoryEvent) -> MapFinished:
         inside = self._failed_inside[event.state]
         counts = msgspec.convert(event.details, _MapCounts)
         seconds = event.seconds - self._entered[event.state]
-        return MapFinished(self._maps[event.state].source, counts.succeeded - inside, counts.failed + inside, seconds)
+        return MapFinished(self._maps[event.state].key, counts.succeeded - inside, counts.failed + inside, seconds)
 
     def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
         if event.state not in self._calls:  # a map or a fork: its steps tell of themselves

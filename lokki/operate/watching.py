@@ -35,7 +35,6 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.plans.operations import MAP
 from lokki.results.remote import child_failure
 from lokki.store.map_results import child_items
 
@@ -142,10 +141,10 @@ def take_map_run(
         items = counts["total"] if run.items is None else run.items
         run = replace(run, succeeded=counts["succeeded"] if run.redriven_at is not None else 0)
         workers = (numbers["maxConcurrency"] or CHILDREN_AT_ONCE) * max(state.batch, 1)
-        emitted.append(MapStarted(state.source, state.inner, items, run.succeeded, workers))
+        emitted.append(MapStarted(state.key, state.inner, items, run.succeeded, workers))
         run = replace(run, started=True, items=items)
     if counts["succeeded"] > run.succeeded:
-        emitted.append(ItemsFinished(state.source, counts["succeeded"] - run.succeeded, 0.0))
+        emitted.append(ItemsFinished(state.key, counts["succeeded"] - run.succeeded, 0.0))
     new = [child for child in failed if child["executionArn"] not in run.reported]
     new.sort(key=lambda child: child.get("stopDate") or child["startDate"])  # they are listed latest first
     why = [event for child in new for event in item_failures(state, child)]
@@ -155,21 +154,21 @@ def take_map_run(
     emitted += why
     # Children that failed may be listed a moment later than they are counted: those are waited for.
     if now_failed > told_failed and (len(reported) >= watch.most or run.outcome):
-        emitted.append(ItemsFailed(state.source, now_failed - told_failed))
+        emitted.append(ItemsFailed(state.key, now_failed - told_failed))
         told_failed = now_failed
     run = replace(run, succeeded=max(run.succeeded, counts["succeeded"]), failed=told_failed, reported=reported)
     if not run.outcome:
         return replace(watch, map_run=run), emitted
     if run.outcome == "succeeded":
         seconds = ((run.ended_at or run.entered) - run.entered).total_seconds()
-        emitted.append(MapFinished(state.source, run.succeeded, run.failed, seconds))
+        emitted.append(MapFinished(state.key, run.succeeded, run.failed, seconds))
     return replace(watch, map_run=None, done=(*watch.done, *_done(run, state))), emitted
 
 
 def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> list[ItemFailed]:
     """Tell why a map's child failed, once for each of its items."""
     failure = child_failure(state.inner, child.get("error", "States.TaskFailed"), child.get("cause", ""))
-    return [ItemFailed(state.source, (index,), failure) for index in child_items(child.get("input", ""))]
+    return [ItemFailed(state.key, (index,), failure) for index in child_items(child.get("input", ""))]
 
 
 def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
@@ -221,7 +220,9 @@ def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
 
     The first, one after a failure, or one of a run that was redriven.
     """
-    step = watch.machine.calls.get(watch.current, watch.current)
+    if watch.current not in watch.machine.calls:  # the state that completes the parameters: no step of the flow
+        return replace(watch, running=True, failed_at=None), []
+    step = watch.machine.calls[watch.current]
     if not watch.running:
         return replace(watch, running=True, entered=at), [StepStarted(step)]
     if watch.failed_at is None or watch.failure is None:
@@ -233,15 +234,17 @@ def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
 
 def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
     left = event["stateExitedEventDetails"]
+    if left["name"] not in watch.machine.calls:
+        return replace(watch, running=False, failed_at=None, failure=None), []
     if watch.failed_at is not None and watch.failure is not None:
         # It goes on in the larger function: that is another try.
-        step = watch.machine.calls.get(left["name"], left["name"])
+        step = watch.machine.calls[left["name"]]
         return replace(watch, failed_at=None), [StepRetried(step, (), watch.tries, 0.0, watch.failure)]
     text = left.get("output", "null")
     output = msgspec.json.decode(text)
     items: int | None = output["items"] if isinstance(output, dict) and "map_manifest_key" in output else None
     seconds = (event["timestamp"] - (watch.entered or event["timestamp"])).total_seconds()
-    step = watch.machine.calls.get(left["name"], left["name"])
+    step = watch.machine.calls[left["name"]]
     watch = replace(watch, items=items, running=False, failed_at=None, failure=None, done=(*watch.done, step))
     return watch, [StepFinished(step, seconds, len(text.encode()), items)]
 
@@ -273,4 +276,4 @@ def _ended(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
 
 
 def _done(run: WatchedMap, state: MapState) -> list[str]:
-    return [f"{state.source}{MAP}"] if run.outcome == "succeeded" else []
+    return [state.id] if run.outcome == "succeeded" else []

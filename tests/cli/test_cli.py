@@ -459,14 +459,11 @@ def test_parameters_on_resume_are_laid_over_those_of_the_run(place: Place) -> No
             ),
         ),
         (
-            "nested.py",
+            "loop.py",
+            "from lokki import flow, main\n@flow\ndef bad_flow():\n    return bad_flow()\nmain(bad_flow)\n",
             (
-                "from work import work_flow\nfrom lokki import flow, main\n"
-                "@flow\ndef bad_flow():\n    return work_flow()\nmain(bad_flow)\n"
-            ),
-            (
-                "error: nested.py:5: the flow work_flow() is called in the flow bad_flow(), but a flow cannot be "
-                "part of a flow. Put the steps that they share into a plain function that returns their chain.\n"
+                "error: loop.py:4: the flow bad_flow() reaches itself: bad_flow() > bad_flow(). A flow is a step of "
+                "other flows only; what is to be repeated belongs into a loop inside a step, or into a map.\n"
             ),
         ),
         (

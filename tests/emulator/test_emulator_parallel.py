@@ -333,6 +333,24 @@ def test_the_step_that_failed_a_run_is_the_one_with_its_error() -> None:
     ]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_state_that_completes_the_parameters_is_no_step(fails: bool) -> None:
+    events: list[Event] = []
+
+    def bind(event: Json) -> Json:
+        if fails:
+            raise FunctionError("ValueError", "no luck")
+        return {"params": {}}
+
+    world = make_world({"bind": bind, "one": lambda event: 1})
+    run(world, {"Parameters": task("bind", Next="A"), "A": task("one")})
+    translate = EventTranslator(Machine(calls={"A": "a"}), events.append)
+    for event in world.history:
+        translate(event)
+    told = [event.id for event in events if isinstance(event, StepStarted | StepFinished | StepFailed)]
+    assert told == ([] if fails else ["a", "a"])
+
+
 # --- random trees ---
 
 

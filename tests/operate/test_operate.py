@@ -408,6 +408,14 @@ def test_a_task_that_is_scheduled_again_after_a_failure_was_retried() -> None:
     assert (retried.id, retried.attempt, retried.wait, retried.failure.error) == ("load", 1, 1.0, "OSError")
 
 
+def test_the_state_that_completes_the_parameters_is_no_step() -> None:
+    binding = (entered("Parameters"), SCHEDULED, FAILED, SCHEDULED, left("Parameters"))
+    events = history(("ExecutionStarted", {}), *binding, entered("Load"), SCHEDULED, left("Load"))
+    watch, told = take_history(Watch("f", "r", {}, MACHINE), events)
+    assert kinds(told) == ["RunStarted", "StepStarted", "StepFinished"]
+    assert watch.done == ("load",)
+
+
 @pytest.mark.parametrize("enters_again", [True, False])
 def test_a_run_that_was_redriven_goes_on_with_what_is_kept(enters_again: bool) -> None:
     ended = ("ExecutionFailed", {"executionFailedEventDetails": {"error": "OSError", "cause": "no"}})

@@ -95,9 +95,11 @@ def describe_run(account: Account, run_id: str, failed: int) -> list[str]:
 def _states(machine: Machine, report: RunReport) -> Iterable[tuple[str, ...]]:
     for state in machine.order:
         inside = machine.maps.get(state)
-        op = report.ops.get(f"{inside.source}{MAP}" if inside else machine.calls[state])
+        op = report.ops.get(inside.id if inside else machine.calls[state])
         title = f"map over {inside.source}: {' → '.join(inside.inner)}" if inside else machine.calls[state]
-        yield title, *(_state(op) if op is not None else ("waiting", "", "", ""))
+        # What a finished run never came to stands in a case that was not chosen.
+        missing = "skipped" if report.status == "finished" else "waiting"
+        yield title, *(_state(op) if op is not None else (missing, "", "", ""))
 
 
 def _state(op: OpReport) -> tuple[str, ...]:
