@@ -43,8 +43,9 @@ def classify(birds: pd.DataFrame, model: pd.DataFrame) -> tuple[str, int, int]:
     spreads = model.xs("std", axis=1, level=1)
     right = 0
     for _, bird in birds.iterrows():
-        distances = (((means - bird[MEASURES]) / spreads) ** 2).sum(axis=1)
-        right += distances.astype(float).idxmin() == bird["species"]
+        offsets = ((means - bird[MEASURES]) / spreads).astype(float)
+        distances = {species: float((row**2).sum()) for species, row in offsets.iterrows()}
+        right += min(distances, key=distances.__getitem__) == bird["species"]
     return str(birds["island"].iloc[0]), len(birds), right
 
 

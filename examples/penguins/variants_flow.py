@@ -56,12 +56,11 @@ def by_flipper(birds: pd.DataFrame) -> dict[str, object]:
 @step
 def compare(groups: list[dict[str, object]]) -> str:
     """Write how far off each variant is on average."""
-    by_variant = pd.DataFrame(groups).groupby("variant")
-    table = by_variant.agg(groups=("birds", "size"), birds=("birds", "sum"), error=("error", "sum"))
-    return "\n".join(
-        f"{row.Index}: {row.groups} groups, {row.birds} birds, {1000 * row.error / row.birds:.0f} g off"
-        for row in table.itertuples()
-    )
+    lines = []
+    for name, rows in pd.DataFrame(groups).groupby("variant"):
+        birds, error = int(rows["birds"].sum()), float(rows["error"].sum())
+        lines.append(f"{name}: {len(rows)} groups, {birds} birds, {1000 * error / birds:.0f} g off")
+    return "\n".join(lines)
 
 
 @flow

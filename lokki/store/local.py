@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -165,22 +164,29 @@ class PendingFiles:
         self._paths: dict[Path, None] = {}
         self._changing = threading.Lock()
         self._flushing = threading.Lock()
-        self._is_awaited = False
+        self._waiting: _Waiting | None = None
 
     def add(self, path: Path) -> None:
         """Add a file or folder that is new, and so the folder that it is in."""
         with self._changing:
             self._paths[path] = self._paths[path.parent] = None
-            if self._is_awaited:
+            if self._waiting is not None:
                 return
-            self._is_awaited = True
-        threading.Thread(target=self._flush_later, name="lokki-disk", daemon=True).start()
+            self._waiting = _Waiting(self._flush_later)
+            self._waiting.start()
 
     def flush(self) -> None:
         """Force everything that was added to disk.
 
-        Raises OSError; what could not be forced to disk stays.
+        No thread is left that would do so later. Raises OSError; what could not be forced to disk stays.
         """
+        with self._changing:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.end()
+        self._flush()
+
+    def _flush(self) -> None:
         # Whoever comes while another thread flushes waits: all that was added before is on disk when this returns.
         with self._flushing:
             with self._changing:
@@ -223,11 +229,29 @@ class PendingFiles:
             raise errors[0]
 
     def _flush_later(self) -> None:
-        time.sleep(FLUSH_SECONDS)
         with self._changing:
-            self._is_awaited = False
+            self._waiting = None
         with suppress(OSError):  # raised by the flush that somebody waits for, or by the next one
-            self.flush()
+            self._flush()
+
+
+class _Waiting(threading.Thread):
+    """Calls a function a second later, unless it is ended before."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        super().__init__(name="lokki-disk", daemon=True)
+        self._function = function
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Wait, and call the function."""
+        if not self._ended.wait(FLUSH_SECONDS):
+            self._function()
+
+    def end(self) -> None:
+        """End the thread, or wait for what it has begun."""
+        self._ended.set()
+        self.join()
 
 
 def make_directory(path: Path, existing: Path | None = None, flush: Callable[[Path], None] | None = None) -> None:

@@ -241,7 +241,7 @@ def test_a_flow_is_no_part_of_a_flow() -> None:
     def outer() -> StepNode[..., float]:
         return nap(sums_flow.run(limit=1))
 
-    with pytest.raises(FlowError, match=r"the flow sums_flow\(\) is called in the flow outer\(\)"):
+    with pytest.raises(FlowError, match=r"sums_flow\.run\(\) runs a flow while another one is drawn. Use it as a step"):
         outer.run()
 
 

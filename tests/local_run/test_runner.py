@@ -51,7 +51,7 @@ def failure(local: Local, graph: FlowGraph) -> str:
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_random_chain_gives_what_a_direct_call_of_its_functions_gives(executor: Executor) -> None:
-    check(executor, 40)
+    check(executor, 25)
 
 
 def chains_on_processes(examples: int) -> None:
