@@ -15,6 +15,10 @@ from lokki import StepNode, flow, main, step
 MEASURES = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
 
 
+type Model = dict[str, dict[str, tuple[float, float]]]
+"""The mean and the spread of each measure, by species."""
+
+
 @step
 def read_birds() -> pd.DataFrame:
     """Read the birds of which all measures were taken."""
@@ -23,10 +27,13 @@ def read_birds() -> pd.DataFrame:
 
 
 @step
-def train(birds: pd.DataFrame, every: int) -> pd.DataFrame:
-    """Return the model: a row per species, learnt from all birds but every so-manieth, which are for the test."""
+def train(birds: pd.DataFrame, every: int) -> Model:
+    """Return the model, learnt from all birds but every so-manieth, which are for the test."""
     known = birds[birds.index % every != 0]
-    return known.groupby("species")[MEASURES].agg(["mean", "std"])
+    return {
+        str(species): {name: (float(rows[name].mean()), float(rows[name].std())) for name in MEASURES}
+        for species, rows in known.groupby("species")
+    }
 
 
 @step
@@ -37,20 +44,20 @@ def islands(birds: pd.DataFrame, every: int) -> list[pd.DataFrame]:
 
 
 @step
-def classify(birds: pd.DataFrame, model: pd.DataFrame) -> tuple[str, int, int]:
+def classify(birds: pd.DataFrame, model: Model) -> tuple[str, int, int]:
     """Return an island, how many birds it has, and of how many the model knows the species."""
-    means = model.xs("mean", axis=1, level=1)
-    spreads = model.xs("std", axis=1, level=1)
     right = 0
-    for _, bird in birds.iterrows():
-        offsets = ((means - bird[MEASURES]) / spreads).astype(float)
-        distances = {species: float((row**2).sum()) for species, row in offsets.iterrows()}
+    for bird in birds.to_dict("records"):
+        distances = {
+            species: sum(((bird[name] - mean) / spread) ** 2 for name, (mean, spread) in measures.items())
+            for species, measures in model.items()
+        }
         right += min(distances, key=distances.__getitem__) == bird["species"]
     return str(birds["island"].iloc[0]), len(birds), right
 
 
 @step
-def render(results: list[tuple[str, int, int]], model: pd.DataFrame) -> str:
+def render(results: list[tuple[str, int, int]], model: Model) -> str:
     """Write the result for people to read."""
     lines = [f"{len(model)} species by {len(MEASURES)} measures"]
     lines += [f"{island:<10} {right:>3} of {birds:>3} right" for island, birds, right in results]
