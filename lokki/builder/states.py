@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lokki.base.naming import LARGER_SUFFIX, PART_SUFFIX, state_name
+from lokki.base.values import Json
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, calls_in, operations_in
 
@@ -120,6 +121,21 @@ class Machine:
     maps: Mapping[str, MapState] = field(default_factory=dict)
     forks: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, SwitchState] = field(default_factory=dict)
+
+    def not_chosen(self, step_id: str, reply: Json) -> tuple[str, ...]:
+        """Return the calls of cases that the call of a switch did not choose.
+
+        ``reply``: what its function gave, which has the number of the case.
+        """
+        number = reply.get("case") if isinstance(reply, dict) else None
+        return tuple(
+            call
+            for switch in self.switches.values()
+            if switch.on == step_id and type(number) is int
+            for position, case in enumerate(switch.cases)
+            if position != number
+            for call in case.calls
+        )
 
 
 def machine_of(plan: Plan) -> Machine:

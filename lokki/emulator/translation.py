@@ -25,6 +25,7 @@ from lokki.engine.events import (
     MapStarted,
     StepFailed,
     StepFinished,
+    StepNotChosen,
     StepOutput,
     StepRetried,
     StepStarted,
@@ -73,6 +74,7 @@ class EventTranslator:
     """
 
     def __init__(self, machine: Machine, emit: Callable[[Event], None]) -> None:
+        self._machine = machine
         self._calls = machine.calls
         self._emit = emit
         self._lock = threading.Lock()
@@ -82,7 +84,8 @@ class EventTranslator:
         self._last: dict[str, tuple[str, Failure]] = {}
         self._tries: dict[str, int] = {}
         self._current = ""
-        # By state, since branches run side by side: what a source handed on, and how a state failed last.
+        # By state, since branches run side by side: its reply, what a source handed on, and how a state failed last.
+        self._replies: dict[str, Json] = {}
         self._items: dict[str, int | None] = {}
         self._failed: dict[str, HistoryEvent] = {}
 
@@ -123,13 +126,16 @@ class EventTranslator:
             case "TaskSucceeded":
                 self._failed.pop(state, None)
                 self._items[state] = _items_of_source(details["output"])
+                self._replies[state] = details["output"]
             case "TaskStateExited" if (caught := self._failed.pop(state, None)) is not None:
                 failure = self._failure(caught)
                 return [StepRetried(self._calls[state], (), self._tries.pop(state, 0) + 1, 0.0, failure)]
             case "TaskStateExited":
                 size = len(msgspec.json.encode(details["output"]))
                 seconds = event.seconds - self._entered[state]
-                return [StepFinished(self._calls[state], seconds, size, self._items[state])]
+                step = self._calls[state]
+                skipped = map(StepNotChosen, self._machine.not_chosen(step, self._replies.pop(state, None)))
+                return [StepFinished(step, seconds, size, self._items[state]), *skipped]
             # No event for MapRunFailed: the items that failed were reported one by one, and the execution fails next.
             case "TaskFailed" | "TaskTimedOut" | "MapRunFailed":
                 self._failed.pop(state, None)  # so that the last that failed is the last here

@@ -184,9 +184,18 @@ def _fold_map(report: RunReport, event: Event) -> RunReport:
 
 
 def _ended(report: RunReport, status: Status) -> RunReport:
-    """Note how a run ended, for what was running too."""
-    ops = {op.id: replace(op, status=status) if op.status == "running" else op for op in report.ops.values()}
-    return replace(report, status=status, ops=ops)
+    """Note how a run ended, for what was running too.
+
+    Where an operation failed, those that ran beside it were only stopped.
+    """
+    is_told = any(op.status == "failed" or (op.status == "running" and op.failed) for op in report.ops.values())
+
+    def end(op: OpReport) -> OpReport:
+        if op.status != "running":
+            return op
+        return replace(op, status="interrupted" if status == "failed" and is_told and not op.failed else status)
+
+    return replace(report, status=status, ops={op.id: end(op) for op in report.ops.values()})
 
 
 def _with(report: RunReport, op: OpReport) -> RunReport:

@@ -41,11 +41,11 @@ class Schedule:
         return frozenset(unit.id for unit in self.finished)
 
 
-type Chosen = Callable[[Switch], Case | None]
+type ChosenCase = Callable[[Switch], Case | None]
 """Tells which case of a switch was chosen, None where it has yet to be."""
 
 
-def units_in(block: Block, chosen: Chosen = lambda switch: None) -> Iterator[Unit]:
+def units_in(block: Block, chosen: ChosenCase = lambda switch: None) -> Iterator[Unit]:
     """Yield the calls and map blocks with results of their own, in order.
 
     Calls inside of a map block have none: their results are the block's. Of a switch whose case was chosen only that
@@ -63,13 +63,13 @@ def units_in(block: Block, chosen: Chosen = lambda switch: None) -> Iterator[Uni
                     yield from units_in(case.block, chosen)
 
 
-def _cases_of(switch: Switch, chosen: Chosen) -> tuple[Case, ...]:
+def _cases_of(switch: Switch, chosen: ChosenCase) -> tuple[Case, ...]:
     """Return the case that was chosen, or all where none was yet."""
     case = chosen(switch)
     return switch.cases if case is None else (case,)
 
 
-def schedule(block: Block, is_finished: Callable[[Unit], bool], chosen: Chosen = lambda switch: None) -> Schedule:
+def schedule(block: Block, is_finished: Callable[[Unit], bool], chosen: ChosenCase = lambda switch: None) -> Schedule:
     """Return what a resumed run does with the units of a plan.
 
     A unit is finished if its results are there, and those of all that it depends on.
@@ -93,7 +93,7 @@ def schedule(block: Block, is_finished: Callable[[Unit], bool], chosen: Chosen =
     return Schedule(tuple(finished), tuple(partial), tuple(stale))
 
 
-def dependencies(block: Block, chosen: Chosen = lambda switch: None) -> dict[str, frozenset[str]]:
+def dependencies(block: Block, chosen: ChosenCase = lambda switch: None) -> dict[str, frozenset[str]]:
     """Return for each unit the ids of the units that it depends on directly.
 
     It depends on those that it reads, on those that it waits for, and in a case on the call that chose it.
@@ -132,7 +132,7 @@ def _after(unit: Unit) -> tuple[str, ...]:
     return tuple(op_id for call in calls for op_id in call.after)
 
 
-def _givers(block: Block, chosen: Chosen) -> dict[Source | str, frozenset[str]]:
+def _givers(block: Block, chosen: ChosenCase) -> dict[Source | str, frozenset[str]]:
     """Return which units give each value.
 
     They are by the value, and by the id that others wait for. That of a switch is given by the call that chooses and by
@@ -152,7 +152,7 @@ def _givers(block: Block, chosen: Chosen) -> dict[Source | str, frozenset[str]]:
     return givers
 
 
-def _ids_of(block: Block, chosen: Chosen) -> Iterator[str]:
+def _ids_of(block: Block, chosen: ChosenCase) -> Iterator[str]:
     for op in block:
         match op:
             case Call() | FanOut():

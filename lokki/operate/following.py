@@ -8,7 +8,7 @@ from lokki.builder.states import machine_of
 from lokki.engine.events import Event
 from lokki.errors import RunFolderError
 from lokki.operate.executions import DeployedRuns
-from lokki.operate.watching import Watch, take_history, take_map_run
+from lokki.operate.watching import Watch, WatchedMap, take_history, take_map_run
 from lokki.plan_json import plan_from_definition
 
 FIRST, LONGEST, GROWTH = 1.0, 5.0, 1.25
@@ -45,14 +45,18 @@ def look(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
     """Look at a run once, and return what is new."""
     emitted: list[Event] = []
     events = runs.history(watch.run_id, watch.last)
+    asked: set[str] = set()  # maps in progress are asked once a look, those that end once more
     while True:
-        previous = watch
         watch, more = take_history(watch, events)
         emitted += more
-        if watch.map_run is not None:
-            watch, more = _look_at_map(runs, watch)
-            emitted += more
-        if watch.map_run is not None or watch.last == previous.last:
+        ended = False
+        for arn, run in watch.maps.items():
+            if run.outcome or arn not in asked:
+                asked.add(arn)
+                watch, more = _look_at_map(runs, watch, run)
+                emitted += more
+                ended = ended or arn not in watch.maps
+        if not ended:
             return watch, emitted
 
 
@@ -75,10 +79,7 @@ def follow(
         pause = min(pause * GROWTH, LONGEST)
 
 
-def _look_at_map(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
-    run = watch.map_run
-    if run is None:
-        return watch, []
+def _look_at_map(runs: DeployedRuns, watch: Watch, run: WatchedMap) -> tuple[Watch, list[Event]]:
     numbers = runs.map_run(run.arn)
     counts = numbers["itemCounts"]
     limit = watch.most - len(run.reported)

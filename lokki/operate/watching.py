@@ -1,12 +1,13 @@
 """What Step Functions says of a run, folded into lokki's events, so that it is shown as a local run is. Pure functions.
 
-A run's machine is a line of states, so that an event that names no state is one of the state entered last.
+Branches mix their events. Most name no state; each names the event before it in its branch, and so its state:
+https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +32,7 @@ from lokki.engine.events import (
     RunStarted,
     StepFailed,
     StepFinished,
+    StepNotChosen,
     StepRetried,
     StepSkipped,
     StepStarted,
@@ -74,11 +76,30 @@ class WatchedMap:
 
 
 @dataclass(frozen=True, slots=True)
+class StateVisit:
+    """What is known of a state that was entered.
+
+    ``failed_at``: when its last try failed, until there is another one; ``cause`` is the error of it as AWS says it.
+    """
+
+    entered: datetime
+    running: bool = False
+    tries: int = 0
+    failed_at: datetime | None = None
+    failure: Failure | None = None
+    cause: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """What is known of a run from its history so far.
 
     - ``last``: the last event's id
-    - ``map_run``: one to ask for
+    - ``current``: the state that was entered last
+    - ``states``: the state of the last event of each branch, by the event's id
+    - ``visits``: by the id of a call, or the name of a state that is none
+    - ``items``: how many a call gave, by its id
+    - ``maps``: those to ask for, by ARN
 
     ``most``: how many failed children of a map are asked why.
     """
@@ -90,16 +111,39 @@ class Watch:
     last: int = 0
     outcome: Ended = ""
     current: str = ""
-    running: bool = False
     began: datetime | None = None
-    entered: datetime | None = None
-    items: int | None = None
-    tries: int = 0
-    failed_at: datetime | None = None
-    failure: Failure | None = None
+    states: Mapping[int, str] = field(default_factory=dict)
+    visits: Mapping[str, StateVisit] = field(default_factory=dict)
+    items: Mapping[str, int] = field(default_factory=dict)
     done: tuple[str, ...] = ()
-    map_run: WatchedMap | None = None
+    maps: Mapping[str, WatchedMap] = field(default_factory=dict)
     most: int = CHILDREN
+
+    def key(self, state: str) -> str:
+        """Return the key of a state in `visits`.
+
+        A larger function's state has that of its call's first one.
+        """
+        return self.machine.calls.get(state, state)
+
+    def state_of(self, event: HistoryEventTypeDef) -> str:
+        """Return the state that an event is of."""
+        details = event.get("stateEnteredEventDetails") or event.get("stateExitedEventDetails")
+        if details is not None:
+            return details["name"]
+        return self.states.get(event.get("previousEventId", event["id"] - 1), self.current)
+
+    def at(self, event: HistoryEventTypeDef) -> Watch:
+        """Return what is known after an event, but for what it says."""
+        previous, state = event.get("previousEventId", event["id"] - 1), self.state_of(event)
+        # All branches of a fork begin after one event, which stays; of others only the last of a branch is needed.
+        forks = self.machine.forks
+        states = {number: name for number, name in self.states.items() if number != previous or name in forks}
+        return replace(self, last=event["id"], states={**states, event["id"]: state})
+
+    def visiting(self, state: str, visit: StateVisit) -> Watch:
+        """Return what is known after a state has changed."""
+        return replace(self, visits={**self.visits, self.key(state): visit})
 
 
 def take_history(watch: Watch, events: list[HistoryEventTypeDef]) -> tuple[Watch, list[Event]]:
@@ -111,15 +155,27 @@ def take_history(watch: Watch, events: list[HistoryEventTypeDef]) -> tuple[Watch
     for event in events:
         if event["id"] <= watch.last:
             continue
-        if watch.map_run is not None and event["type"] in ("MapStateExited", "ExecutionFailed", "ExecutionTimedOut"):
-            # The numbers of the map come first; this event is read again.
-            outcome: Literal["succeeded", "failed"] = "succeeded" if event["type"] == "MapStateExited" else "failed"
-            run = watch.map_run
-            ended_at = run.ended_at or event["timestamp"]
-            return replace(watch, map_run=replace(run, outcome=run.outcome or outcome, ended_at=ended_at)), emitted
-        watch, more = _taken(replace(watch, last=event["id"]), event)
+        if waits := _awaited_maps(watch, event):
+            # The numbers of these maps come first; this event is read again.
+            return replace(watch, maps={**watch.maps, **waits}), emitted
+        state = watch.state_of(event)
+        watch, more = _taken(watch.at(event), event, state)
         emitted += more
     return watch, emitted
+
+
+def _awaited_maps(watch: Watch, event: HistoryEventTypeDef) -> dict[str, WatchedMap]:
+    """Return the maps whose numbers come before an event, as they end by it."""
+    ends_all = event["type"] in ("ExecutionFailed", "ExecutionTimedOut")
+    if not ends_all and event["type"] != "MapStateExited":
+        return {}
+    outcome: Literal["succeeded", "failed"] = "failed" if ends_all else "succeeded"
+    at, state = event["timestamp"], watch.state_of(event)
+    return {
+        arn: replace(run, outcome=run.outcome or outcome, ended_at=run.ended_at or at)
+        for arn, run in watch.maps.items()
+        if ends_all or run.state == state
+    }
 
 
 def take_map_run(
@@ -131,8 +187,8 @@ def take_map_run(
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_MapRunItemCounts.html
     """
-    run = watch.map_run
-    if run is None or run.arn != numbers["mapRunArn"]:
+    run = watch.maps.get(numbers["mapRunArn"])
+    if run is None:
         return watch, []
     state = watch.machine.maps[run.state]
     counts = numbers["itemCounts"]
@@ -158,11 +214,12 @@ def take_map_run(
         told_failed = now_failed
     run = replace(run, succeeded=max(run.succeeded, counts["succeeded"]), failed=told_failed, reported=reported)
     if not run.outcome:
-        return replace(watch, map_run=run), emitted
+        return replace(watch, maps={**watch.maps, run.arn: run}), emitted
     if run.outcome == "succeeded":
         seconds = ((run.ended_at or run.entered) - run.entered).total_seconds()
         emitted.append(MapFinished(state.key, run.succeeded, run.failed, seconds))
-    return replace(watch, map_run=None, done=(*watch.done, *_done(run, state))), emitted
+    others = {arn: other for arn, other in watch.maps.items() if arn != run.arn}
+    return replace(watch, maps=others, done=(*watch.done, *_done(run, state))), emitted
 
 
 def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> list[ItemFailed]:
@@ -171,7 +228,7 @@ def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> lis
     return [ItemFailed(state.key, (index,), failure) for index in child_items(child.get("input", ""))]
 
 
-def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
+def _taken(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:
     at = event["timestamp"]
     match event["type"]:
         case "ExecutionStarted":
@@ -179,100 +236,127 @@ def _taken(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]
         case "ExecutionRedriven":
             return _redriven(watch, at)
         case "TaskStateEntered" | "MapStateEntered":
-            state = event["stateEnteredEventDetails"]["name"]
+            watch = replace(watch, current=state)
             if state.endswith(LARGER_SUFFIX):
-                return replace(watch, current=state), []
-            watch = replace(watch, current=state, entered=at, tries=0, failed_at=None, running=True)
-            return watch, [StepStarted(watch.machine.calls[state])] if state in watch.machine.calls else []
+                return watch, []  # it goes on with what its call has tried
+            step = watch.machine.calls.get(state)
+            return watch.visiting(state, StateVisit(at, running=True)), [StepStarted(step)] if step is not None else []
         case "TaskScheduled":
-            return _scheduled(watch, at)
+            return _scheduled(watch, at, state)
         case "TaskFailed" | "TaskTimedOut":
             details: TaskFailedEventDetailsTypeDef | TaskTimedOutEventDetailsTypeDef = (
                 event.get("taskFailedEventDetails") or event["taskTimedOutEventDetails"]
             )
-            step = watch.machine.calls.get(watch.current, watch.current)
-            failure = reported_failure(step, details.get("error", ""), details.get("cause", ""))
-            return replace(watch, failed_at=at, failure=failure, tries=watch.tries + 1), []
+            cause = details.get("error", ""), details.get("cause", "")
+            visit = watch.visits.get(watch.key(state), StateVisit(at))
+            failure = reported_failure(watch.key(state), *cause)
+            visit = replace(visit, failed_at=at, failure=failure, cause=cause, tries=visit.tries + 1)
+            return watch.visiting(state, visit), []
         case "TaskStateExited":
-            return _step_finished(watch, event)
+            return _step_finished(watch, event, state)
         case _:
-            return _taken_of_maps(watch, event)
+            return _taken_of_maps(watch, event, state)
 
 
-def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
-    at, run = event["timestamp"], watch.map_run
+def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:
+    at = event["timestamp"]
     match event["type"]:
         case "MapRunStarted" | "MapRunRedriven":
             details = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails") or {}
             redriven_at = at if event["type"] == "MapRunRedriven" else None
-            arn, entered = details.get("mapRunArn", ""), watch.entered or at
-            return replace(watch, map_run=WatchedMap(arn, watch.current, entered, watch.items, redriven_at)), []
-        case "MapRunSucceeded" if run is not None:
-            return replace(watch, map_run=replace(run, outcome="succeeded", ended_at=at)), []
-        case "MapRunFailed" | "MapRunAborted" if run is not None:
-            return replace(watch, map_run=replace(run, outcome="failed", ended_at=at)), []
+            arn, visit, block = details.get("mapRunArn", ""), watch.visits.get(state), watch.machine.maps.get(state)
+            items = None if block is None else watch.items.get(block.source)
+            run = WatchedMap(arn, state, at if visit is None else visit.entered, items, redriven_at)
+            return replace(watch, maps={**watch.maps, arn: run}), []
+        case "MapRunSucceeded":
+            return _map_ended(watch, state, "succeeded", at), []
+        case "MapRunFailed" | "MapRunAborted":
+            return _map_ended(watch, state, "failed", at), []
         case _:
-            return _ended(watch, event)
+            return _ended(watch, event, state)
 
 
-def _scheduled(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
+def _map_ended(watch: Watch, state: str, outcome: Literal["succeeded", "failed"], at: datetime) -> Watch:
+    ended = {
+        arn: replace(run, outcome=outcome, ended_at=at) if run.state == state else run
+        for arn, run in watch.maps.items()
+    }
+    return replace(watch, maps=ended)
+
+
+def _scheduled(watch: Watch, at: datetime, state: str) -> tuple[Watch, list[Event]]:
     """Emit a try of a task.
 
     The first, one after a failure, or one of a run that was redriven.
     """
-    if watch.current not in watch.machine.calls:  # the state that completes the parameters: no step of the flow
-        return replace(watch, running=True, failed_at=None), []
-    step = watch.machine.calls[watch.current]
-    if not watch.running:
-        return replace(watch, running=True, entered=at), [StepStarted(step)]
-    if watch.failed_at is None or watch.failure is None:
+    step, visit = watch.machine.calls.get(state), watch.visits.get(watch.key(state), StateVisit(at))
+    if step is None:  # the state that completes the parameters: no step of the flow
+        return watch.visiting(state, replace(visit, running=True, failed_at=None)), []
+    if not visit.running:
+        return watch.visiting(state, replace(visit, running=True, entered=at)), [StepStarted(step)]
+    if visit.failed_at is None or visit.failure is None:
         return watch, []
-    wait = round((at - watch.failed_at).total_seconds(), 1)
-    retried = StepRetried(step, (), watch.tries, wait, watch.failure)
-    return replace(watch, failed_at=None), [retried]
+    wait = round((at - visit.failed_at).total_seconds(), 1)
+    retried = StepRetried(step, (), visit.tries, wait, visit.failure)
+    return watch.visiting(state, replace(visit, failed_at=None)), [retried]
 
 
-def _step_finished(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
-    left = event["stateExitedEventDetails"]
-    if left["name"] not in watch.machine.calls:
-        return replace(watch, running=False, failed_at=None, failure=None), []
-    if watch.failed_at is not None and watch.failure is not None:
+def _step_finished(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:
+    left, at = event["stateExitedEventDetails"], event["timestamp"]
+    visit = watch.visits.get(watch.key(state), StateVisit(at))
+    ended = watch.visiting(state, replace(visit, running=False, failed_at=None, failure=None))
+    step = watch.machine.calls.get(state)
+    if step is None:
+        return ended, []
+    if visit.failed_at is not None and visit.failure is not None:
         # It goes on in the larger function: that is another try.
-        step = watch.machine.calls[left["name"]]
-        return replace(watch, failed_at=None), [StepRetried(step, (), watch.tries, 0.0, watch.failure)]
+        watch = watch.visiting(state, replace(visit, failed_at=None))
+        return watch, [StepRetried(step, (), visit.tries, 0.0, visit.failure)]
     text = left.get("output", "null")
     output = msgspec.json.decode(text)
     items: int | None = output["items"] if isinstance(output, dict) and "map_manifest_key" in output else None
-    seconds = (event["timestamp"] - (watch.entered or event["timestamp"])).total_seconds()
-    step = watch.machine.calls[left["name"]]
-    watch = replace(watch, items=items, running=False, failed_at=None, failure=None, done=(*watch.done, step))
-    return watch, [StepFinished(step, seconds, len(text.encode()), items)]
+    counted = watch.items if items is None else {**watch.items, step: items}
+    watch = replace(ended, items=counted, done=(*watch.done, step))
+    finished = StepFinished(step, (at - visit.entered).total_seconds(), len(text.encode()), items)
+    return watch, [finished, *map(StepNotChosen, watch.machine.not_chosen(step, output))]
 
 
 def _redriven(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
     started = RunStarted(watch.flow, watch.run_id, dict(watch.params), resumed=True)
     skipped = [StepSkipped(op) for op in watch.done]
-    watch = replace(watch, began=at, outcome="", running=False, failed_at=None, failure=None, tries=0)
-    return watch, [started, *skipped]
+    # Whatever had not ended begins again, whether its state is entered once more or not.
+    visits = {name: StateVisit(visit.entered) for name, visit in watch.visits.items()}
+    return replace(watch, began=at, outcome="", visits=visits), [started, *skipped]
 
 
-def _ended(watch: Watch, event: HistoryEventTypeDef) -> tuple[Watch, list[Event]]:
+def _ended(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:
     seconds = (event["timestamp"] - (watch.began or event["timestamp"])).total_seconds()
     match event["type"]:
         case "ExecutionSucceeded":
             return replace(watch, outcome="finished"), [RunFinished(seconds)]
         case "ExecutionAborted":
-            return replace(watch, outcome="interrupted", map_run=None), [RunInterrupted(seconds)]
+            return replace(watch, outcome="interrupted", maps={}), [RunInterrupted(seconds)]
         case "ExecutionFailed" | "ExecutionTimedOut":
             details = event.get("executionFailedEventDetails") or event.get("executionTimedOutEventDetails") or {}
-            step = watch.machine.calls.get(watch.current, "")
-            failure = reported_failure(step, details.get("error", TIMEOUT), details.get("cause", ""))
+            cause = details.get("error", TIMEOUT), details.get("cause", "")
+            step = _failed_step(watch, cause, state)
+            failure = reported_failure(step, *cause)
             message = f"{failure.error}: {failure.message}" if failure.message else failure.error
             # No step fails when the run itself is out of time.
             emitted: list[Event] = [StepFailed(step, failure)] if step and event["type"] == "ExecutionFailed" else []
             return replace(watch, outcome="failed"), [*emitted, RunFailed(seconds, message)]
         case _:
             return watch, []
+
+
+def _failed_step(watch: Watch, cause: tuple[str, str], state: str) -> str:
+    """Return the step whose error is that of the run.
+
+    It is empty where it is none's. Of branches one fails, and others may fail in the same moment.
+    """
+    failed = [name for name, visit in watch.visits.items() if visit.failed_at is not None and visit.cause == cause]
+    steps = set(watch.machine.calls.values())
+    return next((name for name in failed if name in steps), watch.machine.calls.get(state, ""))
 
 
 def _done(run: WatchedMap, state: MapState) -> list[str]:

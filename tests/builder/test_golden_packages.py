@@ -20,7 +20,7 @@ from lokki.loading import load_flow
 
 HEADER = """\
 import datetime
-from lokki import Retry, flow, step
+from lokki import Allow, Read, Retry, Write, flow, step
 
 
 """

@@ -168,3 +168,16 @@ def test_what_was_running_when_the_run_was_interrupted_is_interrupted() -> None:
 def test_a_resumed_run_begins_a_report_of_its_own() -> None:
     report = folded(StepStarted("a"), RunFailed(1.0, "no"), RunStarted("f", "r", {}, True, "x"))
     assert report == RunReport("f", "r", "x", True)
+
+
+def test_of_steps_side_by_side_the_one_that_failed_is_told_from_those_that_were_stopped() -> None:
+    failure = Failure("train", "OSError", "no")
+    report = RunReport()
+    for event in (
+        RunStarted("f", "r", {}), StepStarted("train"), StepStarted("score"), StepFailed("train", failure),
+        MapStarted("rows", ("a",), 9), ItemsFinished("rows", 2, 0.1), RunFailed(1.0, "no"),
+    ):  # fmt: skip
+        report = fold(report, event)
+    assert {op.id: op.status for op in report.ops.values()} == {
+        "train": "failed", "score": "interrupted", "rows.map": "interrupted",
+    }  # fmt: skip

@@ -17,7 +17,7 @@ from aws.moto_server import Aws as Moto
 from support.command import Place
 
 from lokki import flow, step
-from lokki.builder.states import Machine
+from lokki.builder.states import CaseState, Machine, MapState, SwitchState
 from lokki.cli.account import Account
 from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
 from lokki.cli.commands.show import describe_run, runs_table
@@ -37,6 +37,7 @@ from lokki.engine.events import (
     RunStarted,
     StepFailed,
     StepFinished,
+    StepNotChosen,
     StepRetried,
     StepSkipped,
     StepStarted,
@@ -46,7 +47,7 @@ from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.following import begin, begin_new, follow
-from lokki.operate.watching import Watch, take_history
+from lokki.operate.watching import Watch, take_history, take_map_run
 
 
 @step
@@ -414,6 +415,94 @@ def test_the_state_that_completes_the_parameters_is_no_step() -> None:
     watch, told = take_history(Watch("f", "r", {}, MACHINE), events)
     assert kinds(told) == ["RunStarted", "StepStarted", "StepFinished"]
     assert watch.done == ("load",)
+
+
+GRAPH = Machine(
+    ("Load", "Train", "RowsMap", "OtherMap", "Grade", "Keep", "Fix"),
+    {"Load": "load", "Train": "train", "Score": "score", "Grade": "grade", "Keep": "keep", "Fix": "fix"},
+    {
+        "RowsMap": MapState("rows", ("a",), 0, "rows.map", "rows"),
+        "OtherMap": MapState("rows", ("b",), 0, "rows.map_2", "rows.map_2"),
+    },
+    {"TrainFork": "train.fork"},
+    {"GradeSwitch": SwitchState("grade.switch", "grade", (CaseState("Keep", ("keep",)), CaseState("Fix", ("fix",))))},
+)
+
+
+def branches(*events: tuple[int, tuple[str, dict[str, Any]]]) -> list[Any]:
+    """Make the history of a fork of two branches, 1 and 2; each event names the one before it in its branch."""
+    made = history(("ExecutionStarted", {}), ("ParallelStateEntered", FORK), ("ParallelStateStarted", {}))
+    last = {1: 3, 2: 3}
+    for number, (branch, (kind, details)) in enumerate(events, 4):
+        at = START + timedelta(seconds=number)
+        previous = last.get(branch, number - 1)
+        made.append({"id": number, "previousEventId": previous, "timestamp": at, "type": kind, **details})
+        last[branch] = number
+    return made
+
+
+FORK = {"stateEnteredEventDetails": {"name": "TrainFork"}}
+RUN_FAILED = ("ExecutionFailed", {"executionFailedEventDetails": {"error": "OSError", "cause": "no"}})
+
+
+def test_the_step_that_failed_the_run_is_named_although_another_branch_entered_its_own_later() -> None:
+    events = branches(
+        (1, entered("Train")), (1, SCHEDULED), (2, entered("Score")), (2, SCHEDULED), (1, FAILED), (0, RUN_FAILED)
+    )  # fmt: skip
+    watch, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert kinds(told) == ["RunStarted", "StepStarted", "StepStarted", "StepFailed", "RunFailed"]
+    assert [event.id for event in told if isinstance(event, StepFailed)] == ["train"]
+    assert watch.outcome == "failed"
+
+
+def test_retries_and_times_of_overlapping_branches_are_their_own() -> None:
+    events = branches(
+        *((1, entered("Train")), (1, SCHEDULED), (2, entered("Score")), (2, SCHEDULED), (2, FAILED)),
+        *((1, left("Train")), (2, SCHEDULED), (2, left("Score"))),
+    )
+    _, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    [retried] = [event for event in told if isinstance(event, StepRetried)]
+    assert (retried.id, retried.wait) == ("score", 2.0)
+    assert [(event.id, event.seconds) for event in told if isinstance(event, StepFinished)] == [
+        ("train", 5.0), ("score", 5.0),
+    ]  # fmt: skip
+
+
+def test_two_maps_at_once_are_watched_each_by_its_own_numbers() -> None:
+    def started(name: str, arn: str) -> list[tuple[str, dict[str, Any]]]:
+        enter = ("MapStateEntered", {"stateEnteredEventDetails": {"name": name}})
+        return [enter, ("MapRunStarted", {"mapRunStartedEventDetails": {"mapRunArn": arn}})]
+
+    exited = ("MapStateExited", {"stateExitedEventDetails": {"name": "RowsMap", "output": "{}"}})
+    events = branches(
+        *((1, event) for event in started("RowsMap", "one")),
+        *((2, event) for event in started("OtherMap", "two")),
+        *((1, ("MapRunSucceeded", {})), (1, exited)),
+    )
+    watch, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert kinds(told) == ["RunStarted"]
+    assert {arn: run.outcome for arn, run in watch.maps.items()} == {"one": "succeeded", "two": ""}
+
+    def numbers(arn: str, succeeded: int) -> Any:
+        counts = {"total": 9, "succeeded": succeeded, "failed": 0, "timedOut": 0}
+        return {"mapRunArn": arn, "itemCounts": counts, "maxConcurrency": 4}
+
+    watch, told = take_map_run(watch, numbers("two", 2), [])
+    assert [type(event).__name__ for event in told] == ["MapStarted", "ItemsFinished"]
+    watch, told = take_map_run(watch, numbers("one", 9), [])
+    assert [(type(event).__name__, event.id) for event in told] == [
+        ("MapStarted", "rows"), ("ItemsFinished", "rows"), ("MapFinished", "rows"),
+    ]  # fmt: skip
+    assert (list(watch.maps), watch.done) == (["two"], ("rows.map",))
+    watch, _ = take_history(watch, events)
+    assert watch.last == events[-1]["id"]
+
+
+def test_steps_of_a_case_that_was_not_chosen_are_told_as_skipped() -> None:
+    chose = ("TaskStateExited", {"stateExitedEventDetails": {"name": "Grade", "output": '{"result": 1, "case": 1}'}})
+    events = history(("ExecutionStarted", {}), entered("Grade"), SCHEDULED, chose)
+    _, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert told[-1] == StepNotChosen("keep")
 
 
 @pytest.mark.parametrize("enters_again", [True, False])
