@@ -39,7 +39,8 @@ class Record:
     map_run: MapRunRecord | None = None
     items: int = 0
     events: list[Fields] = field(default_factory=list)
-    function: str = ""
+    last: dict[str, int] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
     version: str = "$LATEST"
 
     def end(self, status: str, details: Fields) -> None:
@@ -54,11 +55,17 @@ class Record:
         self.status, self.redriven = "RUNNING", now()
         self.stopped = self.output = self.error = self.cause = None
 
-    def tell(self, kind: str, name: str = "", /, **details: Any) -> None:
-        """Add an event; ``name``: the field of its details."""
+    def tell(self, kind: str, name: str = "", /, *, at: str = "", **details: Any) -> None:
+        """Add an event; ``name``: the field of its details, ``at``: the state whose event it is."""
         number = len(self.events) + 1
-        # The first state follows on nothing, as AWS has it.
+        # The first state follows on nothing, as AWS has it. Branches mix their events.
         previous = 0 if number == 2 else number - 1
+        if kind.endswith("StateEntered"):
+            ends = ("StateExited", "ParallelStateStarted")
+            previous = next((e["id"] for e in reversed(self.events) if e["type"].endswith(ends)), 0)
+        else:
+            previous = self.last.get(at, previous)
+        self.last[at] = number
         event = {"timestamp": now(), "type": kind, "id": number, "previousEventId": previous}
         self.events.append(event | ({name: details} if name else {}))
 
@@ -120,6 +127,7 @@ class MapRunRecord:
     machine_arn: str
     started: datetime
     settings: Fields
+    state: str
     status: str = "RUNNING"
     stopped: datetime | None = None
     redrives: int = 0
@@ -188,7 +196,7 @@ class Histories:
         if kind in _ENDS:
             record.end(_ENDS[kind], details)
         if kind.startswith("MapRun"):
-            self._map_run(kind, details)
+            self._map_run(kind, event.state, details)
         elif kind == "ExecutionRedriven" and record is not self.root:
             record.begin_again()
         _tell(record, kind, event.state, details)
@@ -209,7 +217,8 @@ class Histories:
 
     def _child(self, event: HistoryEvent) -> Record:
         assert event.child is not None
-        map_run = self.map_runs[-1]
+        label = event.execution.rpartition(":")[0].rpartition("/")[2]
+        map_run = next(run for run in reversed(self.map_runs) if run.machine_arn.endswith(f"/{label}"))
         known = map_run.children.get(event.execution)
         if known is None or event.type == "ExecutionStarted":
             name = event.execution.rpartition(":")[2]
@@ -219,13 +228,16 @@ class Histories:
             map_run.children[event.execution] = known
         return known
 
-    def _map_run(self, kind: str, details: Fields) -> None:
+    def _map_run_of(self, state: str) -> MapRunRecord:
+        return next(run for run in reversed(self.map_runs) if run.state == state)
+
+    def _map_run(self, kind: str, state: str, details: Fields) -> None:
         if kind == "MapRunStarted":
             label = details["mapRunArn"].rpartition(":")[0].rpartition("/")[2]
             machine = f"{self.root.machine_arn}/{label}"
-            self.map_runs.append(MapRunRecord(details["mapRunArn"], self.root, machine, now(), details))
+            self.map_runs.append(MapRunRecord(details["mapRunArn"], self.root, machine, now(), details, state))
             return
-        map_run = self.map_runs[-1]
+        map_run = self._map_run_of(state)
         if kind == "MapRunRedriven":
             map_run.redrives += 1
             map_run.status, map_run.stopped, map_run.redriven = "RUNNING", None, now()
@@ -237,21 +249,21 @@ def _tell(record: Record, kind: str, state: str, details: Fields) -> None:
     """Write an event of the emulator as AWS has it."""
     error = {name: details[name] for name in ("error", "cause") if details.get(name)}
     if kind.endswith("StateEntered"):
-        record.tell(kind, "stateEnteredEventDetails", name=state, **_data("input", details["input"]))
+        record.tell(kind, "stateEnteredEventDetails", at=state, name=state, **_data("input", details["input"]))
         if kind == "MapStateEntered":
-            record.tell("MapStateStarted", "mapStateStartedEventDetails", length=0)
+            record.tell("MapStateStarted", "mapStateStartedEventDetails", at=state, length=0)
     elif kind.endswith("StateExited"):
-        record.tell(kind, "stateExitedEventDetails", name=state, **_data("output", details["output"]))
+        record.tell(kind, "stateExitedEventDetails", at=state, name=state, **_data("output", details["output"]))
     elif kind.startswith("Task"):
-        _tell_of_task(record, kind, details, error)
+        _tell_of_task(record, kind, state, details, error)
     elif kind in ("MapRunStarted", "MapRunRedriven"):
         told = {"mapRunArn": details["mapRunArn"]}
         if kind == "MapRunRedriven" and record.map_run is None:
             told["redriveCount"] = record.redrives
-        record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", **told)
+        record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", at=state, **told)
     elif kind == "MapRunFailed":
-        record.tell(kind, "mapRunFailedEventDetails", **error)
-        record.tell("MapStateFailed")
+        record.tell(kind, "mapRunFailedEventDetails", at=state, **error)
+        record.tell("MapStateFailed", at=state)
     elif kind == "ExecutionStarted":
         record.tell(kind, "executionStartedEventDetails", **_data("input", details["input"]), roleArn=record.role)
     elif kind == "ExecutionRedriven":
@@ -261,27 +273,29 @@ def _tell(record: Record, kind: str, state: str, details: Fields) -> None:
     elif kind in ("ExecutionFailed", "ExecutionTimedOut"):
         record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", **error)
     elif kind == "MapRunSucceeded":
-        record.tell(kind)
-        record.tell("MapStateSucceeded")
+        record.tell(kind, at=state)
+        record.tell("MapStateSucceeded", at=state)
+    elif kind.startswith("Parallel"):
+        record.tell(kind, at=state)
     else:
         raise AssertionError(f"the loopback AWS does not know the event {kind}")
 
 
-def _tell_of_task(record: Record, kind: str, details: Fields, error: Fields) -> None:
+def _tell_of_task(record: Record, kind: str, state: str, details: Fields, error: Fields) -> None:
     """The optimized integration of Lambda tells of the whole request and response."""
     common = {"resourceType": "lambda", "resource": "invoke"}
     if kind == "TaskScheduled":
-        record.function = details["function"]
-        text = _text({"FunctionName": record.function, "Payload": details["parameters"]})
-        record.tell(kind, "taskScheduledEventDetails", **common, region=REGION, parameters=text)
-        record.tell("TaskStarted", "taskStartedEventDetails", **common)
+        function = record.functions[state] = details["function"]
+        text = _text({"FunctionName": function, "Payload": details["parameters"]})
+        record.tell(kind, "taskScheduledEventDetails", at=state, **common, region=REGION, parameters=text)
+        record.tell("TaskStarted", "taskStartedEventDetails", at=state, **common)
     elif kind == "TaskSucceeded":
-        parts = record.function.split(":")
+        parts = record.functions[state].split(":")
         executed = parts[7] if len(parts) == 8 else "$LATEST"
         answer = {"ExecutedVersion": executed, "Payload": details["output"], "StatusCode": 200}
-        record.tell(kind, "taskSucceededEventDetails", **common, **_data("output", answer))
+        record.tell(kind, "taskSucceededEventDetails", at=state, **common, **_data("output", answer))
     else:
-        record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", **common, **error)
+        record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", at=state, **common, **error)
 
 
 def told(event: Fields, *, data: bool) -> Fields:

@@ -188,3 +188,80 @@ def test_the_workflow_in_the_docs_does_what_it_says(account: LoopbackAws, tmp_pa
     assert done.out == f"{project.machine}\n"
     assert project.execute() == "6"
     assert project.python("birds_flow.py", "destroy", "--yes", "--env", "prod").code == 0
+
+
+GRAPH = """
+import pathlib
+from typing import Literal
+from lokki import StepNode, flow, main, step
+
+@step
+def load(count: int) -> list[int]:
+    return list(range(count))
+
+@step
+def train(rows: list[int]) -> dict[str, int]:
+    return {"weight": sum(rows)}
+
+@step
+def score(row: int, model: dict[str, int]) -> int:
+    return row * model["weight"]
+
+@step
+def kind(row: int) -> Literal["even", "odd"]:
+    return "odd" if row % 2 else "even"
+
+@step
+def half(row: int) -> int:
+    return row // 2
+
+@step
+def negate(row: int) -> int:
+    return -row
+
+@step
+def total(rows: list[int], worst: int) -> int:
+    if sum(rows) > worst:
+        raise ValueError("too much")
+    return sum(rows)
+
+@step
+def check(rows: list[int]) -> None:
+    print("checked", len(rows))
+
+@flow
+def graded(row: int) -> StepNode[..., int]:
+    return negate(row).switch(kind, {"even": half, "odd": negate})
+
+@flow
+def NAME(count: int = 4, worst: int = 1000):
+    rows = load(count)
+    model = rows.next(train)
+    scored = rows.map(score(model=model.result)).switch(kind, {"even": half, "odd": negate}).agg(total(worst=worst))
+    batched = rows.map(graded, batch=2).agg(total(worst=1000))
+    chosen = scored.switch(kind, {"even": half, "odd": negate}).after(rows.next(check))
+    return chosen, batched
+
+if __name__ == "__main__":
+    main(NAME)
+"""
+
+
+@pytest.mark.slow
+def test_a_graph_is_deployed_followed_and_told_as_it_runs_here(account: LoopbackAws, tmp_path: Path) -> None:
+    graph = new_project(tmp_path, account, GRAPH)
+    deployed = graph.run("deploy", "--yes")
+    assert deployed.code == 0, deployed.err
+    here, there = graph.run("run"), graph.run("invoke", "--run-id", "first")
+    assert (there.code, there.out) == (0, here.out), there.err
+    shown = graph.run("show", "first").out
+    rows = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
+    assert "skipped" in rows["negate_2"], shown
+    assert "finished" in rows["half_2"], shown
+    assert "finished" in rows["map over load: score → kind → half → negate"], shown
+    failed = graph.run("invoke", "--run-id", "second", "--worst", "1")
+    assert failed.code == 1
+    assert "error: total() raised ValueError: too much at flow.py:" in failed.err
+    account.wait()
+    gone = graph.run("destroy", "--yes")
+    assert gone.code == 0, gone.err
