@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from lokki.base.naming import check_state_names, state_name
+from lokki.base.naming import check_state_names, operation_state
 from lokki.base.options import FlowOptions, MapOptions
 from lokki.base.placeholders import REQUIRED, FlowParameter, Param, parameter_annotation, parameter_name
+from lokki.base.quotas import STATE_NAME_LENGTH
 from lokki.chain import AnyStep, Chain, MapBlock
 from lokki.errors import FlowError
 from lokki.plans.arguments import inputs_of
@@ -16,7 +17,7 @@ from lokki.plans.fitting import check_fit, check_names
 from lokki.plans.operations import Argument, Block, Call, Case, CaseValue, FanOut, Fork, Op, Switch, operations_in
 from lokki.plans.resolving import resolve_chains
 from lokki.plans.templates import Item, Output, Reads, sources_in
-from lokki.plans.units import CallUnit, CaseUnit, DrawnUnit, MapUnit, SwitchUnit, calls_of, maps_of, source_of
+from lokki.plans.units import CallUnit, CaseUnit, DrawnUnit, MapUnit, SwitchUnit, calls_of, map_units, source_of
 
 __all__ = [
     "REQUIRED",
@@ -187,7 +188,7 @@ class _Lowering:
         self._read = {source for reads, arguments in self._inputs.values() for source in (reads, *_sources(arguments))}
         self._read |= {source_of(head) for head in heads}
         self._read |= {source_of(case.result) for case in _cases(units)}
-        self._fanning = {unit.source.id for unit in maps_of(units)}
+        self._fanning = {unit.source.id for unit in map_units(units)}
 
     def block(self) -> Block:
         return self._arranged(self._units)
@@ -266,7 +267,7 @@ def _returns(
 def _states(block: Block) -> Iterator[tuple[str, str]]:
     """Yield the names of states, each with what it stands for."""
     for op in operations_in(block):
-        state = "".join(map(state_name, op.id.split(".")))
+        state = operation_state(op.id)
         match op:
             case Call():
                 yield state, f"{op.id}()"
@@ -275,7 +276,18 @@ def _states(block: Block) -> Iterator[tuple[str, str]]:
             case Fork():
                 yield state, f"the fork at {op.branches[0][0].id}"
             case Switch():
+                _check_switch_name(op, state)
                 yield state, f"the switch on {op.on}()"
+
+
+def _check_switch_name(switch: Switch, state: str) -> None:
+    """Refuse a step whose name leaves no room for the states before its cases."""
+    longest = STATE_NAME_LENGTH - len("-9999")
+    if len(state) > longest:
+        raise FlowError(
+            f"the name of {switch.on}() is too long for a switch: the states of its cases would have more than "
+            f"{STATE_NAME_LENGTH} characters. Shorten it by {len(state) - longest}."
+        )
 
 
 def _entries(block: Block, nodes: dict[str, AnyStep]) -> Iterator[GraphEntry]:

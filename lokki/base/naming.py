@@ -108,6 +108,15 @@ def state_name(step_id: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in step_id.split("_"))
 
 
+def operation_state(op_id: str) -> str:
+    """Return the name of the state of a call, a map block, a fork or a switch.
+
+    >>> operation_state("get_birds"), operation_state("get_birds.map_2")
+    ('GetBirds', 'GetBirdsMap2')
+    """
+    return "".join(map(state_name, op_id.split(".")))
+
+
 def occurrence_ids(names: Sequence[str]) -> list[str]:
     """Give each call of a step an id of its own.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lokki.base.access import Allow, Permission, Read, Write, parts_of_url, secret_permission
@@ -110,12 +110,23 @@ def lambda_role(role: FunctionRole, settings: RoleSettings) -> TemplatePart:
     trust = _trust("lambda.amazonaws.com")
     resources = _role(role.id, role.description, trust, statements, settings)
     policies = len(resources) - 1
-    if role.permissions and policies > MANAGED_POLICIES:
+    problem = f"they need {policies} managed policies in one role, and IAM takes {MANAGED_POLICIES}"
+    if role.permissions and (policies > MANAGED_POLICIES or any(map(_is_too_long, resources.values()))):
+        if policies <= MANAGED_POLICIES:
+            problem = f"one of them is longer than the {MANAGED_POLICY_CHARACTERS:,} characters of a managed policy"
         raise FlowError(
-            f"permissions= or lambda_defaults.permissions: they need {policies} managed policies in one role, and IAM "
-            f"takes {MANAGED_POLICIES}. Put what they name under fewer prefixes, such as arn:…:table/birds-*."
+            f"permissions= or lambda_defaults.permissions: {problem}. Put what they name under fewer prefixes, such as "
+            "arn:…:table/birds-*, and name fewer actions at once, such as s3:Get*."
         )
     return resources
+
+
+def _is_too_long(resource: Json) -> bool:
+    """Tell whether a managed policy has more characters than IAM takes."""
+    if not isinstance(resource, dict) or resource["Type"] != "AWS::IAM::ManagedPolicy":
+        return False
+    properties = resource["Properties"]
+    return isinstance(properties, dict) and characters(properties["PolicyDocument"]) > MANAGED_POLICY_CHARACTERS
 
 
 def user_statements(permissions: Sequence[Permission]) -> Iterator[TemplatePart]:
@@ -131,8 +142,7 @@ def user_statements(permissions: Sequence[Permission]) -> Iterator[TemplatePart]
     writes = dict.fromkeys(parts_of_url(entry.url) for entry in permissions if isinstance(entry, Write))
     if reads:
         yield _allow("ReadObjects", ["s3:GetObject"], [_objects(*place) for place in reads])
-    for number, bucket in enumerate(dict.fromkeys(bucket for bucket, _ in reads), 1):
-        prefixes: list[Json] = [keys for other, keys in reads if other == bucket]
+    for number, (bucket, prefixes) in enumerate(_listed(reads), 1):
         condition: Json = None if "*" in prefixes else {"StringLike": {"s3:prefix": prefixes}}
         yield _allow(f"ListObjects{number}", ["s3:ListBucket"], [sub(_BUCKET + bucket)], condition)
     if writes:
@@ -144,6 +154,28 @@ def user_statements(permissions: Sequence[Permission]) -> Iterator[TemplatePart]
             resources.setdefault(entry.actions, {}).update(dict.fromkeys(entry.resources))
     for number, (names, arns) in enumerate(resources.items(), 1):
         yield _allow(f"Allow{number}", names, [sub(arn) if "${" in arn else arn for arn in arns])
+
+
+def _listed(reads: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[Json]]]:
+    """Yield buckets with prefixes to list, as many as fit a statement."""
+    by_bucket: dict[str, list[str]] = {}
+    for bucket, keys in reads:
+        by_bucket.setdefault(bucket, []).append(keys)
+    for bucket, prefixes in by_bucket.items():
+        if "*" in prefixes:
+            yield bucket, ["*"]
+            continue
+        part: list[Json] = []
+        for prefix in prefixes:
+            if part and characters([*part, prefix]) > _LISTED_CHARACTERS:
+                yield bucket, part
+                part = []
+            part.append(prefix)
+        yield bucket, part
+
+
+_LISTED_CHARACTERS = MANAGED_POLICY_CHARACTERS // 2
+"""Most characters of the prefixes in one statement, which cannot be cut further."""
 
 
 def _objects(bucket: str, keys: str) -> TemplatePart:

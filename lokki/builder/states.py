@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lokki.base.naming import LARGER_SUFFIX, PART_SUFFIX, state_name
+from lokki.base.naming import LARGER_SUFFIX, PART_SUFFIX, operation_state
 from lokki.base.values import Json
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, calls_in, operations_in
@@ -25,7 +25,7 @@ def state_of(op: Op) -> str:
     >>> state_of(FanOut("get_birds.map_2", "get_birds", ())), state_of(Switch("grade.switch", "grade", ()))
     ('GetBirdsMap2', 'GradeSwitch')
     """
-    return "".join(map(state_name, op.id.split(".")))
+    return operation_state(op.id)
 
 
 def parameters_state(plan: Plan) -> str | None:

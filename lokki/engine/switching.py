@@ -9,7 +9,7 @@ from lokki.errors import NoCaseError
 from lokki.plans.operations import CaseValue, case_value
 
 
-def choose(cases: Sequence[CaseValue], value: object, step: str) -> int:
+def choose_case(cases: Sequence[CaseValue], value: object, step: str) -> int:
     """Return the position of the case for a value.
 
     ``cases``: their values, None for the default. True is no 1, and 1 is no "1".
@@ -37,7 +37,7 @@ def choosing(fn: Callable[..., object], cases: Sequence[CaseValue], step: str) -
     @wraps(fn)
     def call(*args: object, **kwargs: object) -> object:
         result = fn(*args, **kwargs)
-        choose(cases, result, step)
+        choose_case(cases, result, step)
         return result
 
     return call

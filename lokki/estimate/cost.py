@@ -16,6 +16,7 @@ from lokki.builder.timing import execution_type
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
+from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, operations_in, read_from_outside, sources_of
 from lokki.plans.templates import Item, Output, Results, Source
 
@@ -190,18 +191,23 @@ def estimate(compiled: Compiled, workload: Workload) -> Estimate:
     built.
     """
     counted = _around(compiled, workload) + _Counter(compiled, workload).block(compiled.plan.ops)
-    requests, maps = counted.requests, tuple(counted.maps.values())
-    express = sum(block.children for block in maps if block.express)
-    lines = (
+    lines = _bill(compiled, counted)
+    express = sum(block.children for block in counted.maps.values() if block.express)
+    maps = tuple(counted.maps.values())
+    return Estimate(counted.transitions, express, counted.express_hours, counted.requests, maps, counted.seconds, lines)
+
+
+def _bill(compiled: Compiled, counted: _Count) -> tuple[CostLine, ...]:
+    requests = counted.requests
+    return (
         CostLine(prices.TRANSITIONS, counted.transitions),
-        CostLine(prices.EXPRESS_REQUESTS, express),
+        CostLine(prices.EXPRESS_REQUESTS, sum(block.children for block in counted.maps.values() if block.express)),
         CostLine(prices.EXPRESS_DURATION, counted.express_hours),
         CostLine(prices.LAMBDA_REQUESTS, requests.invocations),
         CostLine(prices.LAMBDA_DURATION[compiled.config.architecture], requests.gigabyte_seconds),
         CostLine(prices.S3_PUTS, requests.puts),
         CostLine(prices.S3_GETS, requests.gets),
     )
-    return Estimate(counted.transitions, express, counted.express_hours, requests, maps, counted.seconds, lines)
 
 
 def _around(compiled: Compiled, workload: Workload) -> _Count:
@@ -223,8 +229,6 @@ class _Counter:
     def __init__(self, compiled: Compiled, workload: Workload) -> None:
         self._compiled = compiled
         self._workload = workload
-        self._calls = {call.id: call for call in compiled.plan.calls}
-        self._switches = {op.id: op for op in operations_in(compiled.plan.ops) if isinstance(op, Switch)}
 
     def block(self, block: Block) -> _Count:
         """Count a block."""
@@ -244,8 +248,12 @@ class _Counter:
                 summed = sum(branches, _Count(transitions=1))
                 return replace(summed, seconds=max(branch.seconds for branch in branches))
             case Switch():
-                dearest = max((self.block(case.block) for case in op.cases), key=_cost_order)
+                dearest = max((self.block(case.block) for case in op.cases), key=self._dollars)
                 return _Count(transitions=1) + dearest
+
+    def _dollars(self, counted: _Count) -> tuple[float, float]:
+        """Order what could run instead of each other, the dearest last."""
+        return sum(line.dollars for line in _bill(self._compiled, counted)), counted.seconds
 
     def _call(self, call: Call) -> _Count:
         requests = _call_requests(self._compiled, call, self._workload)
@@ -272,20 +280,26 @@ class _Counter:
         """Count what one call fetches of a value."""
         match source:
             case Output(op_id):
-                while op_id in self._switches:
-                    op_id = self._switches[op_id].cases[0].output
-                measure = self._workload.measure(self._calls[op_id])
+                measure = measure_of(self._compiled.plan, self._workload, op_id)
                 return Requests(gets=gets(measure.size) if measure.stored else 0)
             case Results(fan_out_id):
                 op = self._compiled.plan.fan_out(fan_out_id)
-                return _reading_results(op, estimate_map(self._compiled, op, self._workload), self._workload)
+                block = estimate_map(self._compiled, op, self._workload)
+                return _reading_results(self._compiled.plan, op, block, self._workload)
             case Item():
                 return Requests()
 
 
-def _cost_order(count: _Count) -> tuple[float, float]:
-    """Order what could run instead of each other, the dearest last."""
-    return count.requests.gigabyte_seconds, count.seconds
+def measure_of(plan: Plan, workload: Workload, op_id: str) -> Measure:
+    """Return the measure of what a call or a switch gives.
+
+    Of a switch, that of the case that gives most.
+    """
+    op = next(op for op in operations_in(plan.ops) if op.id == op_id)
+    if isinstance(op, Switch):
+        measures = [measure_of(plan, workload, case.output) for case in op.cases]
+        return max(measures, key=lambda measure: (measure.stored, measure.size))
+    return workload.measure(op) if isinstance(op, Call) else Measure()
 
 
 def _times(requests: Requests, count: int) -> Requests:
@@ -433,26 +447,41 @@ def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: 
     """Count what a map reads, what its children do and what it writes."""
     requests = Requests(gets=1, puts=2 if block.items else 1)  # the manifest; manifest.json and a file of results
     for children, items in block.shares:
-        upstream, spilled = workload.measures.get(op.source, Measure()), False
+        spilled = False
         taken = path_of(op.body, workload)
         for call in op.calls if op.options.batch is not None else [call for call in taken if isinstance(call, Call)]:
             measure = workload.measure(call)
-            seconds = items * measure.seconds if call in taken else 0.0
-            requests += _invocations(compiled, call, children, seconds)
-            downloads = (items * gets(upstream.size) if upstream.stored else 0) + spilled
+            # The items of a batch that chose another case cost their way past, and no reading.
+            passed = items if call in taken else 0
+            requests += _invocations(compiled, call, children, passed * measure.seconds)
+            downloads = passed * _fetched_of_item(compiled, op, call, workload) + spilled
             spilled = _spills(op, measure, items)
             own = puts(measure.size * items) if measure.stored else 0  # without batch, a share has one item
             requests += Requests(puts=children * (own + spilled), gets=children * downloads)
-            upstream = measure
     return requests
 
 
-def _reading_results(op: FanOut, block: MapEstimate, workload: Workload) -> Requests:
+def _fetched_of_item(compiled: Compiled, op: FanOut, call: Call, workload: Workload) -> int:
+    """Return the requests with which a call in a map fetches what its item has."""
+    inside = {inner.id for inner in operations_in(op.body)}
+    fetched = 0
+    for source in sources_of(call):
+        if isinstance(source, Item):
+            measure = workload.measures.get(op.source, Measure())
+        elif source.id in inside:
+            measure = measure_of(compiled.plan, workload, source.id)
+        else:
+            continue
+        fetched += gets(measure.size) if measure.stored else 0
+    return fetched
+
+
+def _reading_results(plan: Plan, op: FanOut, block: MapEstimate, workload: Workload) -> Requests:
     """Count what the step after a map reads.
 
     It reads manifest.json, the file of results, and what is stored elsewhere.
     """
-    measure = workload.measure(op.calls[-1])
+    measure = measure_of(plan, workload, op.result)
     requests = Requests(gets=1 + (gets(block.items * entry_size(measure)) if block.items else 0))
     for children, items in block.shares:
         requests += Requests(gets=children if _spills(op, measure, items) else 0)

@@ -10,7 +10,7 @@ from lokki.base import quotas
 from lokki.builder.compiled import Compiled
 from lokki.builder.timing import fits_express, function_timeout
 from lokki.estimate import prices
-from lokki.estimate.cost import Estimate, MapEstimate, Workload, starts_per_second
+from lokki.estimate.cost import Estimate, MapEstimate, Workload, measure_of, starts_per_second
 from lokki.estimate.prices import AccountLimit
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, blocks_of, sources_of
@@ -218,7 +218,7 @@ def _memory(
 
     That step gets all of them at once.
     """
-    needed = math.ceil(block.items * workload.measure(source.calls[-1]).size * _IN_MEMORY / 2**20)
+    needed = math.ceil(block.items * measure_of(compiled.plan, workload, source.result).size * _IN_MEMORY / 2**20)
     memory = compiled.memory(compiled.step_of(call))
     if needed <= memory:
         return

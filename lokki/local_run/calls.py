@@ -11,7 +11,7 @@ import msgspec
 
 from lokki.base.values import Inline, Json, ref_to_json
 from lokki.engine.invocation import Attempts, Invocation, run
-from lokki.engine.switching import choose
+from lokki.engine.switching import choose_case
 from lokki.errors import LokkiError
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.forks import guarded
@@ -69,7 +69,7 @@ class CallRunner:
             if isinstance(ref, Inline)
             else self._folder.output(call.id).stat().st_size
         )
-        return (outcome | {CASE: choose(call.cases, result, call.step)} if call.cases else outcome), size
+        return (outcome | {CASE: choose_case(call.cases, result, call.step)} if call.cases else outcome), size
 
     def _run_source(self, call: Call, invocation: Invocation, attempts: Attempts) -> tuple[int, int]:
         """Run a step and write its items.

@@ -10,7 +10,7 @@ from lokki.local_run import journal_reader
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
 from lokki.plan import Plan
-from lokki.plans.operations import Call, Case, FanOut, Switch, operations_in
+from lokki.plans.operations import Call, Case, FanOut, Switch, giver_of
 from lokki.plans.templates import Item, Output, Results, Source
 
 CASE = "case"
@@ -26,7 +26,6 @@ class RunValues:
     def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self._plan = plan
         self._folder = folder
-        self._switches = {op.id: op for op in operations_in(plan.ops) if isinstance(op, Switch)}
 
     def result(self) -> object:
         """Return what the flow returned."""
@@ -42,7 +41,7 @@ class RunValues:
         """Return a value of the run; a map block's item is none."""
         match source:
             case Output(step_id):
-                return self._result(self._giver(step_id))
+                return self._result(giver_of(self._plan.ops, step_id, self.case_of))
             case Results(fan_out_id):
                 return self._results(self._plan.fan_out(fan_out_id))
             case Item(fan_out_id):
@@ -97,15 +96,6 @@ class RunValues:
             and ("result" in outcome or "result_url" in outcome) is (op.keeps_value or not op.fans_out)
             and (CASE in outcome) is bool(op.cases)
         )
-
-    def _giver(self, step_id: str) -> str:
-        """Return the id of the call that gave a result.
-
-        A switch has it from one of its cases.
-        """
-        while step_id in self._switches:
-            step_id = self.case_of(self._switches[step_id]).output
-        return step_id
 
     def _result(self, step_id: str) -> object:
         with self._folder.reading(step_id, resumable=True):

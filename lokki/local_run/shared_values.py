@@ -21,8 +21,7 @@ def copies_of(value: object, name: str) -> Callable[[], object]:
     """
     if type(value) in _SCALARS:
         return lambda: value
-    packed = dumps(value)
-    return lambda: loads(packed, url=name)
+    return _loader(dumps(value), name)
 
 
 def write_values(path: Path, values: Mapping[Source, object]) -> None:

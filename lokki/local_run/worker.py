@@ -22,7 +22,7 @@ from lokki.engine.context import at_item
 from lokki.engine.events import StepRetried
 from lokki.engine.invocation import Attempts, Inputs, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.engine.limits import TimeLimit
-from lokki.engine.switching import choose, choosing
+from lokki.engine.switching import choose_case, choosing
 from lokki.errors import LokkiError, ResultError, StoreError, damaged
 from lokki.local_run.body import ITEM, Body, BodyCall
 from lokki.local_run.feed import CHUNK_SECONDS, Chunk, PendingRetry
@@ -107,7 +107,7 @@ class ItemState:
         copies = copies_of(result, f"what {call.call.id}() returned for item {self._index}")
         self._given.update(dict.fromkeys(call.gives, copies))
         if call.cases:
-            self._chosen[call.switch] = choose(call.cases, result, call.call.step)
+            self._chosen[call.switch] = choose_case(call.cases, result, call.call.step)
 
     def _value(self, source: Source) -> object:
         if source in self._shared:

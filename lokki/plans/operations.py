@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import itemgetter
@@ -267,6 +267,17 @@ def _read_from_outside(block: Block, given: frozenset[Source]) -> Iterator[Sourc
         for inner in blocks_of(op):
             yield from _read_from_outside(inner, given | own)
         given |= given_by((op,))
+
+
+def giver_of(block: Block, op_id: str, case_of: Callable[[Switch], Case]) -> str:
+    """Return the id of the call that gave the result of a call or a switch.
+
+    A switch has its result from one of its cases. ``case_of``: says which one was chosen.
+    """
+    switches = {op.id: op for op in operations_in(block) if isinstance(op, Switch)}
+    while op_id in switches:
+        op_id = case_of(switches[op_id]).output
+    return op_id
 
 
 def arguments_text(call: Call) -> str:

@@ -35,7 +35,7 @@ from lokki.plans.units import (
     Provider,
     SwitchUnit,
     calls_of,
-    maps_of,
+    map_units,
 )
 
 
@@ -253,7 +253,7 @@ def _name(units: Sequence[DrawnUnit]) -> None:
             check_step_name(call.name)
         call.id = call_id
     counts: dict[str, int] = {}
-    for unit in maps_of(units):
+    for unit in map_units(units):
         source = unit.source.id
         counts[source] = number = counts.get(source, 0) + 1
         unit.id = f"{source}{MAP}" if number == 1 else f"{source}{MAP}_{number}"

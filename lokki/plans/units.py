@@ -111,14 +111,14 @@ def calls_of(units: Iterable[DrawnUnit]) -> Iterator[CallUnit]:
                     yield from calls_of(case.units)
 
 
-def maps_of(units: Iterable[DrawnUnit]) -> Iterator[MapUnit]:
+def map_units(units: Iterable[DrawnUnit]) -> Iterator[MapUnit]:
     """Yield the map blocks among units and in their cases, in order."""
     for unit in units:
         if isinstance(unit, MapUnit):
             yield unit
         elif isinstance(unit, SwitchUnit):
             for case in unit.cases:
-                yield from maps_of(case.units)
+                yield from map_units(case.units)
 
 
 def source_of(provider: Provider) -> Source:

@@ -14,7 +14,7 @@ from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
 from lokki.plan import Plan
-from lokki.plans.operations import MAP, Call, FanOut, Switch, calls_in, operations_in
+from lokki.plans.operations import MAP, Call, FanOut, Switch, calls_in, giver_of, operations_in
 from lokki.results.html import table
 from lokki.store.manifest import entries
 
@@ -83,7 +83,7 @@ def places_of(plan: Plan) -> dict[str, Place]:
     return {call.id: _place(call, around.get(call.id)) for call in plan.calls}
 
 
-def maps_of(plan: Plan) -> dict[str, Place]:
+def map_places(plan: Plan) -> dict[str, Place]:
     """Return where the results of each map block stand, by its id.
 
     They are those of its last step, or of its switch.
@@ -104,15 +104,8 @@ def result_of(plan: Plan, output: Callable[[str], object], chosen: Callable[[str
     * ``output``: loads the result of a step that ran once.
     * ``chosen``: says which case the step of a switch chose.
     """
-    switches = {op.id: op for op in operations_in(plan.ops) if isinstance(op, Switch)}
-
-    def value(op_id: str) -> object:
-        while op_id in switches:
-            switch = switches[op_id]
-            op_id = switch.cases[chosen(switch.on)].output
-        return output(op_id)
-
-    values = tuple(value(source.id) for source in plan.outputs)
+    givers = (giver_of(plan.ops, source.id, lambda switch: switch.cases[chosen(switch.on)]) for source in plan.outputs)
+    values = tuple(map(output, givers))
     return values if plan.returns_tuple else values[0]
 
 

@@ -30,7 +30,7 @@ from lokki.results.items import (
     Place,
     RunInfo,
     failed_item,
-    maps_of,
+    map_places,
     places_of,
     result_of,
     switch_around,
@@ -106,7 +106,7 @@ class LocalRun:
 
     def maps(self) -> Mapping[str, Place]:
         """Return the run's map blocks in order, by id."""
-        return maps_of(recorded_plan(self._record))
+        return map_places(recorded_plan(self._record))
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.

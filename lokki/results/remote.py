@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from lokki.base.failures import Failure
-from lokki.base.naming import state_name
+from lokki.base.naming import operation_state, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_reply
 from lokki.engine.causes import reported_failure
 from lokki.errors import StoreError
@@ -24,7 +24,7 @@ from lokki.results.items import (
     Place,
     RunInfo,
     failed_item,
-    maps_of,
+    map_places,
     places_of,
     result_of,
     switch_around,
@@ -139,7 +139,7 @@ class RemoteRun:
 
     def maps(self) -> Mapping[str, Place]:
         """Return the run's map blocks in order, by id."""
-        return maps_of(self._plan())
+        return map_places(self._plan())
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
@@ -179,7 +179,7 @@ class RemoteRun:
         """Return what a map block's step returned for each item."""
         source = str(place.source)
         count = len(self.items(source))
-        state = "".join(map(state_name, place.map.split(".")))
+        state = operation_state(place.map)
         output = self._history.output(self._run_id, state)
         key = output.get("results_manifest_key") if isinstance(output, dict) else None
         outcomes = read_results(self._store, key if isinstance(key, str) else None, place.inner, count)

@@ -14,7 +14,7 @@ from lokki.base.item_path import ItemPath, format_item
 from lokki.base.values import Json
 from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Inputs, Invocation, prepare, run
-from lokki.engine.switching import choose
+from lokki.engine.switching import choose_case
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.local_run.body import Body, body_of
 from lokki.local_run.local_secrets import secret_values
@@ -22,7 +22,7 @@ from lokki.local_run.schedule import units_in
 from lokki.local_run.shared_values import copies_of
 from lokki.local_run.worker import ItemState, environment
 from lokki.plan import Plan, bind_parameters
-from lokki.plans.operations import Call, Case, FanOut, Switch, calls_in, operations_in
+from lokki.plans.operations import Call, Case, FanOut, Switch, calls_in, giver_of, operations_in
 from lokki.plans.templates import Item, Output, Results, Source, source_name
 from lokki.results.flow_results import Items, Run
 from lokki.store.codec import dumps, loads
@@ -133,10 +133,7 @@ def _value(plan: Plan, of: Run, source: Source) -> object:
     """Return a value of a run."""
     match source:
         case Output(op_id):
-            switches = {op.id: op for op in operations_in(plan.ops) if isinstance(op, Switch)}
-            while op_id in switches:
-                op_id = _chosen_case(plan, of, switches[op_id]).output
-            return of.kept.output(op_id)
+            return of.kept.output(giver_of(plan.ops, op_id, lambda switch: _chosen_case(plan, of, switch)))
         case Results(fan_out_id):
             maps = of.kept.maps()
             if fan_out_id not in maps:
@@ -149,7 +146,7 @@ def _value(plan: Plan, of: Run, source: Source) -> object:
 
 def _chosen_case(plan: Plan, of: Run, switch: Switch) -> Case:
     on = next(call for call in plan.calls if call.id == switch.on)
-    return switch.cases[choose(on.cases, of.kept.output(on.id), on.step)]
+    return switch.cases[choose_case(on.cases, of.kept.output(on.id), on.step)]
 
 
 def _check_chosen(plan: Plan, of: Run, call: Call) -> None:

@@ -18,13 +18,13 @@ import msgspec
 
 from lokki.base.values import Json, JsonField
 from lokki.errors import ConfigError
+from lokki.store.base import LOOPBACK
 from lokki.store.container import RoleKeys, fetch_role_keys
 from lokki.store.profile import ROLE_ENDPOINT
 
 _SECONDS = 5.0
 _PAUSES = (0.2, 1.0)  # seconds before another try
 _PASSING = {"InternalServiceError", "InternalServerError", "RequestLimitExceeded", "ThrottlingException"}
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class AwsCallError(Exception):
@@ -38,17 +38,20 @@ class AwsCallError(Exception):
         self.code = code
 
 
-def call_service(service: str, target: str, body: JsonField, environ: Mapping[str, str]) -> dict[str, Json]:
+def call_service(
+    service: str, target: str, body: JsonField, environ: Mapping[str, str], *, patient: bool = True
+) -> dict[str, Json]:
     """Call an operation, three times at most where another try may help.
 
     * ``service``: its name in endpoints and signatures, such as ``ssm``
     * ``target``: its name of the operation, such as ``AmazonSSM.GetParameter``
+    * ``patient``: whether there are further tries at all
 
     Endpoint, region and keys come from the environment, as for the AWS SDKs. Raises AwsCallError, and ConfigError for
     an endpoint that cannot be used.
     """
     content = msgspec.json.encode(body)
-    for pause in (*_PAUSES, None):
+    for pause in (*_PAUSES, None) if patient else (None,):
         try:
             return _answer(service, target, content, environ)
         except AwsCallError as error:
@@ -126,7 +129,10 @@ def _keys(environ: Mapping[str, str]) -> RoleKeys:
             environ.get("AWS_SESSION_TOKEN"),
         )
     if environ.get(ROLE_ENDPOINT):  # a function with SnapStart
-        return fetch_role_keys(environ)
+        try:
+            return fetch_role_keys(environ)
+        except msgspec.MsgspecError as error:
+            raise AwsCallError("NoCredentials", f"the endpoint of the role's keys gives none: {error}") from None
     raise AwsCallError("NoCredentials", "the environment has no keys of AWS")
 
 
@@ -135,6 +141,6 @@ def _endpoint(service: str, region: str, environ: Mapping[str, str]) -> SplitRes
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     url = environ.get(own) or environ.get("AWS_ENDPOINT_URL") or f"https://{service}.{region}.{suffix}"
     address = urlsplit(url)
-    if address.scheme == "https" or (address.scheme == "http" and address.hostname in _LOOPBACK):
+    if address.scheme == "https" or (address.scheme == "http" and address.hostname in LOOPBACK):
         return address
     raise ConfigError(f"{url} cannot be used: secrets come over plain http from this machine only. Use https.")

@@ -33,11 +33,25 @@ MOST_INLINE = STATE_BYTES // 2
 type Handler = Callable[[object, Context], Reply]
 
 
-class Refresh(Protocol):
-    """Reads secrets again, when they are old or ``force`` says so."""
+class Secrets(Protocol):
+    """The values of a function's secrets, which no failure shows."""
 
-    def __call__(self, *, force: bool = False) -> str:
-        """Return why that failed, or ""."""
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All values that it has had."""
+
+    def refresh(self, *, force: bool = False) -> str:
+        """Read them again when they are old or ``force`` says so, and return why that failed, or ""."""
+
+
+class _NoSecrets:
+    """Those of a function that has none."""
+
+    known: tuple[str, ...] = ()
+
+    def refresh(self, *, force: bool = False) -> str:
+        """Read nothing."""
+        return ""
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -72,28 +86,23 @@ def packaged_handler(handler_file: str) -> Handler:
             packaged = msgspec.json.decode(file.read(), type=_PackagedStep)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Build the flow again.") from None
-    refresh = _read_secrets(os.environ)  # before the step's module is imported, which may look at them
+    secrets = _read_secrets(os.environ)  # before the step's module is imported, which may look at them
     step, flow = packaged.step.load(), packaged.flow.load()
     if not isinstance(step, StepNode) or not isinstance(flow, Flow):
         raise ConfigError(f"{path} names what is no step or no flow. Build the flow again.")
-    return make_handler(step, flow=flow, calls=packaged.calls, refresh=refresh)
+    return make_handler(step, flow=flow, calls=packaged.calls, secrets=secrets)
 
 
-def _no_refresh(*, force: bool = False) -> str:
-    """Refresh nothing, for a function without secrets."""
-    return ""
-
-
-def _read_secrets(environ: MutableMapping[str, str]) -> Refresh:
-    """Read the secrets of the environment, and return what refreshes them."""
+def _read_secrets(environ: MutableMapping[str, str]) -> Secrets:
+    """Read the secrets that the environment names into it."""
     if SECRETS_VARIABLE not in environ:
-        return _no_refresh
+        return _NoSecrets()
     # Only here: no other function needs http before its step runs.
     from lokki.runtime.secret_values import SecretValues
 
     values = SecretValues(environ)
     values.refresh(force=True)
-    return values.refresh
+    return values
 
 
 def make_handler(
@@ -102,14 +111,14 @@ def make_handler(
     flow: Flow[...] | None = None,
     calls: Mapping[str, Json] | None = None,
     environ: Mapping[str, str] = os.environ,
-    refresh: Refresh = _no_refresh,
+    secrets: Secrets | None = None,
 ) -> Handler:
     """Make the Lambda handler of a step.
 
     ``flow``: whose parameters the first step's handler validates; ``calls``: the occurrences of the step in the flow,
     as ``step.json`` has them (docs/contract.md); default: one, with no bound arguments. From the
     environment: LOKKI_ARTIFACT_BUCKET, LOKKI_FLOW_NAME, and LOKKI_INLINE_LIMIT and LOKKI_LOG_LEVEL if they are set.
-    ``refresh`` is called before each call of the step, and after a restore: it reads secrets again that may be old.
+    ``secrets`` are refreshed before each call of the step, and after a restore; default: none.
     Where AWS_LAMBDA_INITIALIZATION_TYPE is ``snap-start``, each restore makes random numbers and the store anew.
 
     What the step raises, ``sys.exit()`` too, the handler raises as an error that has the name of the class in
@@ -122,14 +131,14 @@ def make_handler(
     if environ is os.environ:
         _prepare_for_programs(os.environ)
     handled = parse_calls(step.name, calls if calls is not None else single)
-    function = _Function(step, flow.params if flow is not None else (), handled, environ, refresh)
+    function = _Function(step, flow.params if flow is not None else (), handled, environ, secrets or _NoSecrets())
     function.start()  # while Lambda starts the function, it has a full CPU
     # docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
     if environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
         # Only here: no other function needs the runtime's hooks and random.
         from lokki.runtime.restoring import call_after_restore, reseed
 
-        call_after_restore(reseed, partial(refresh, force=True), function.start)
+        call_after_restore(reseed, partial(function.secrets.refresh, force=True), function.start)
 
     def lambda_handler(event: object, context: Context) -> Reply:
         return function.handle(event, context)
@@ -165,13 +174,13 @@ class _Function:
         params: tuple[FlowParameter, ...],
         calls: Mapping[str, HandledCall],
         environ: Mapping[str, str],
-        refresh: Refresh,
+        secrets: Secrets,
     ) -> None:
         self._step = step
         self._params = params
         self._calls = calls
         self._environ = environ
-        self._refresh = refresh
+        self.secrets = secrets
         self._settings: Settings | None = None
 
     def start(self) -> None:
@@ -205,14 +214,14 @@ class _Function:
         settings = self.settings()
         began = time.monotonic()
         log = settings.log
-        if problem := self._refresh():
+        if problem := self.secrets.refresh():
             log.write("WARNING", "secrets", problem=problem)
         try:
             request = parse_event(event, self._calls)
             log = _about(log, request)
             log.write("INFO", "start")
             handled = self._calls[request.call.id]
-            reply = Work(self._step, request, handled, self._params, settings, context, log).reply()
+            reply = Work(self._step, request, handled, self._params, settings, context, log, self.secrets.known).reply()
             size = len(msgspec.json.encode(reply))
         except UnicodeEncodeError:  # lokki never puts such text inline; what an item carries goes on as it came
             refused = EventError("the event has text that cannot be encoded, such as half of a surrogate pair.")

@@ -34,6 +34,15 @@ class SecretValues:
         self._environ = environ
         self._sources = msgspec.json.decode(environ[SECRETS_VARIABLE], type=dict[str, str])
         self._read = float("-inf")
+        self._values: set[str] = set()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All values that were read, those of before the last refresh too.
+
+        A module may keep one that it had when it was imported.
+        """
+        return tuple(self._values)
 
     def refresh(self, *, force: bool = False) -> str:
         """Read the values into the environment when they are old.
@@ -45,16 +54,18 @@ class SecretValues:
             self._fetch_all()
         elif time.monotonic() - self._read >= self._seconds:
             try:
-                self._fetch_all()
+                self._fetch_all(patient=False)
             except ConfigError as error:
                 self._read = time.monotonic()  # the next try is in five minutes, not at the next item
                 return str(error)
         return ""
 
-    def _fetch_all(self) -> None:
+    def _fetch_all(self, *, patient: bool = True) -> None:
         for variable, source in self._sources.items():
             try:
-                self._environ[variable] = fetch_secret(source, self._environ)
+                value = fetch_secret(source, self._environ, patient=patient)
+                self._environ[variable] = value
+                self._values.add(value)
             except ConfigError:
                 raise
             except AwsCallError as error:
@@ -65,18 +76,20 @@ class SecretValues:
         self._read = time.monotonic()
 
 
-def fetch_secret(source: str, environ: MutableMapping[str, str]) -> str:
+def fetch_secret(source: str, environ: MutableMapping[str, str], *, patient: bool = True) -> str:
     """Return the value of a secret.
 
-    Raises AwsCallError, and ValueError for one that is no text.
+    ``patient``: try again where that may help, which takes seconds of the step's time. Raises AwsCallError, and
+    ValueError for one that is no text.
     """
     body: JsonField
     if source.startswith(SSM):
         body = {"Name": source.removeprefix(SSM), "WithDecryption": True}
-        answer = call_service("ssm", "AmazonSSM.GetParameter", body, environ)
+        answer = call_service("ssm", "AmazonSSM.GetParameter", body, environ, patient=patient)
         parameter = answer.get("Parameter")
         return _text(parameter.get("Value") if isinstance(parameter, dict) else None)
-    answer = call_service("secretsmanager", "secretsmanager.GetSecretValue", {"SecretId": source}, environ)
+    target = "secretsmanager.GetSecretValue"
+    answer = call_service("secretsmanager", target, {"SecretId": source}, environ, patient=patient)
     return _text(answer.get("SecretString"))
 
 

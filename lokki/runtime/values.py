@@ -63,8 +63,10 @@ class CallValues:
         self._fetched = FetchedObjects(store)
         self._fresh: dict[str, list[object]] = {}
 
-    def fetch(self, *others: Value | None) -> None:
+    def fetch(self, *others: Value | None, store: Store | None = None) -> None:
         """Fetch the values that the event has, and others with them.
+
+        ``store``: of which the results of maps are read; by default what keeps their bytes for further items.
 
         Raises StoreError for what cannot be read, whichever item would need it.
         """
@@ -72,14 +74,16 @@ class CallValues:
         self._fetched.fetch(ref for ref in refs if isinstance(ref, Stored))
         for name, value in self._values.items():
             if isinstance(value, ResultsKey):
-                self._fresh[name] = self._results(value, self._handled.tolerates.get(name))
+                tolerate = self._handled.tolerates.get(name)
+                self._fresh[name] = self._results(store or self._fetched, value, tolerate)
 
     def inputs(self, first: Value | None) -> object:
         """Return what a call outside of map blocks is called with."""
-        self.fetch(first)
+        # Results of maps are read once, so their bytes are not kept: they may be most of the function's memory.
+        self.fetch(first, store=self._store)
         value: object = None
         if isinstance(first, ResultsKey):
-            value = self._results(first, self._handled.tolerate)
+            value = self._results(self._store, first, self._handled.tolerate)
         elif first is not None:
             value = reader(self._fetched, first)()
         return self._call_value(value, self._value)
@@ -117,12 +121,12 @@ class CallValues:
             return reader(self._fetched, value)()
         if name in self._fresh:  # no call has got it yet
             return self._fresh.pop(name)
-        return self._results(value, self._handled.tolerates.get(name))
+        return self._results(self._fetched, value, self._handled.tolerates.get(name))
 
-    def _results(self, source: ResultsKey, tolerate: float | None) -> list[object]:
+    def _results(self, store: Store, source: ResultsKey, tolerate: float | None) -> list[object]:
         from lokki.runtime.results import load_results  # only here: other functions start faster without it
 
-        return load_results(self._fetched, source, tolerate)
+        return load_results(store, source, tolerate)
 
 
 def value_of(entry: Entry, name: str) -> Ref:

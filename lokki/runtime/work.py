@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from lokki.base.failures import Failure, failure_of
+from lokki.base.failures import Failure, failure_of, hide_values
 from lokki.base.item_path import ItemPath, item_to_json
 from lokki.base.values import Inline, Json, JsonField, Ref, Stored, inline_json, ref_to_json
 from lokki.chain import AnyStep
@@ -69,7 +68,8 @@ class Settings(msgspec.Struct, frozen=True):
 class Work(msgspec.Struct, frozen=True):
     """One invocation of one call.
 
-    ``flow_params``: what the first call checks the run's parameters against.
+    * ``flow_params``: what the first call checks the run's parameters against.
+    * ``secrets``: values that no failure of the step shows.
     """
 
     step: AnyStep
@@ -79,6 +79,7 @@ class Work(msgspec.Struct, frozen=True):
     settings: Settings
     context: Context
     log: Log
+    secrets: tuple[str, ...] = ()
 
     def reply(self) -> Reply:
         """Do what the event asks for and return the reply.
@@ -92,8 +93,8 @@ class Work(msgspec.Struct, frozen=True):
         if self.request.bind:
             return {"params": dict(params)}
         invocation = self._choosing(prepare(call, self.step, params))
-        if secrets := self.step.options.secrets:
-            invocation = replace(invocation, secrets=tuple(os.environ.get(name, "") for name in secrets))
+        if self.secrets:
+            invocation = replace(invocation, secrets=self.secrets)
         match self.request.input:
             case Entry() as entry:
                 return self._item(invocation, entry)
@@ -120,9 +121,9 @@ class Work(msgspec.Struct, frozen=True):
         call = self.request.call
         if not call.cases:
             return None
-        from lokki.engine.switching import choose  # only here: see above
+        from lokki.engine.switching import choose_case  # only here: see above
 
-        return choose(call.cases, result, call.step)
+        return choose_case(call.cases, result, call.step)
 
     def _inputs(self, source: Ref | ResultsKey | None) -> object:
         """Return what the step is called with outside of map blocks."""
@@ -183,7 +184,8 @@ class Work(msgspec.Struct, frozen=True):
             count = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)
         except BaseException as error:
             if error is items.failure:  # a generator is the step's code: its errors are the step's
-                raise StepFailedError(failure_of(call.id, error, 1, invocation.defined_at)) from error
+                failure = failure_of(call.id, error, 1, invocation.defined_at)
+                raise StepFailedError(hide_values(failure, invocation.secrets)) from error
             raise
         return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
 

@@ -15,6 +15,9 @@ from lokki.base.values import Inline, Ref, Stored, is_inline
 from lokki.store import codec
 from lokki.store.keys import describe_place
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Names of this machine, the only one that is spoken to over plain http."""
+
 
 class Store(Protocol):
     """A place for named bytes.

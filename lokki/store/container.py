@@ -19,12 +19,13 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from lokki.errors import ConfigError
+from lokki.store.base import LOOPBACK
 from lokki.store.profile import ROLE_ENDPOINT
 
 _TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
 
 # The page on the SDKs allows plain http to loopback and to the endpoints of ECS and EKS.
-_PLAIN_HTTP = {"127.0.0.1", "::1", "localhost", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"}
+_PLAIN_HTTP = LOOPBACK | {"169.254.170.2", "169.254.170.23", "fd00:ec2::23"}
 _SECONDS = 2.0
 _PAUSES = (0.1, 0.5)  # seconds before another try
 _PASSING = (OSError, HTTPException, msgspec.MsgspecError)

@@ -165,6 +165,7 @@ class PendingFiles:
         self._changing = threading.Lock()
         self._flushing = threading.Lock()
         self._waiting: _Waiting | None = None
+        self._lost: OSError | None = None
 
     def add(self, path: Path) -> None:
         """Add a file or folder that is new, and so the folder that it is in."""
@@ -185,6 +186,10 @@ class PendingFiles:
         if waiting is not None:
             waiting.end()
         self._flush()
+        # The system says only once that it lost what was written, and perhaps said so when nobody waited.
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
 
     def _flush(self) -> None:
         # Whoever comes while another thread flushes waits: all that was added before is on disk when this returns.
@@ -230,9 +235,12 @@ class PendingFiles:
 
     def _flush_later(self) -> None:
         with self._changing:
-            self._waiting = None
-        with suppress(OSError):  # raised by the flush that somebody waits for, or by the next one
+            if self._waiting is threading.current_thread():
+                self._waiting = None
+        try:
             self._flush()
+        except OSError as error:
+            self._lost = error
 
 
 class _Waiting(threading.Thread):

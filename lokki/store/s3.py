@@ -20,6 +20,7 @@ from obstore.store import S3Store as Client
 
 from lokki.base.values import Stored
 from lokki.errors import ConfigError, StoreError
+from lokki.store.base import LOOPBACK
 from lokki.store.keys import check_key, check_range, truncation_error
 from lokki.store.profile import ROLE_ENDPOINT, with_profile
 
@@ -42,7 +43,6 @@ _FIRST_REQUESTS = 4
 _AHEAD = 256 * 2**20
 """Bytes that `read_many` holds or has under way, so far as the sizes seen until then tell."""
 
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _FAILURES = (BaseError, OSError, ValueError)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -289,7 +289,7 @@ def _client(bucket: str, environ: Mapping[str, str]) -> Client:
         from urllib.parse import urlsplit  # only here: on AWS no endpoint is set, and a start is billed
 
         address = urlsplit(endpoint)
-        here = address.hostname in _LOOPBACK
+        here = address.hostname in LOOPBACK
         if not (address.scheme == "https" or (address.scheme == "http" and here)):
             raise ConfigError(
                 f"AWS_ENDPOINT_URL={endpoint} cannot be used: lokki speaks plain http to this machine only. Use https."

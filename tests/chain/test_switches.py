@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.interpreter import interpret
 
 from lokki import FlowError, StepNode, flow, step
-from lokki.graph import SwitchEntry
+from lokki.graph import FlowGraph, SwitchEntry
 from lokki.plan import lower, plan_lines
 from lokki.plan_json import plan_from_json, plan_to_json, shape
 
@@ -54,6 +54,25 @@ def grade(value: int) -> Grade:
 @step
 def modulo(value: int, by: int = 3) -> int:
     return value % by
+
+
+def test_a_step_that_chooses_has_a_name_that_leaves_room_for_its_cases() -> None:
+    def choosing(value: int) -> bool:
+        return value > 0
+
+    def drawn(length: int) -> FlowGraph:
+        choosing.__name__ = "c" * length
+        chooser = step(choosing)
+
+        @flow
+        def long_names() -> StepNode[..., Any]:
+            return number().switch(chooser, {True: half, False: half})
+
+        return long_names()
+
+    assert lower(drawn(69)).calls
+    with pytest.raises(FlowError, match=r"is too long for a switch: .* more than 80 characters\. Shorten it by 3\."):
+        drawn(72)
 
 
 @step

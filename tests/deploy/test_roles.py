@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.deployed_project import new_project
 
-from lokki import Allow, FlowError, flow, step
+from lokki import Allow, FlowError, Read, flow, step
 from lokki.base.access import Permission
 from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
@@ -217,6 +217,27 @@ def test_the_emulator_reads_all_policies_of_a_role() -> None:
 def test_more_permissions_than_a_role_takes_are_refused() -> None:
     with pytest.raises(FlowError, match=r"they need \d\d managed policies in one role, and IAM takes 10\. Put"):
         template_of_one((Allow("dynamodb:GetItem", *(f"{TABLE}-{number}" for number in range(1_500))),))
+
+
+def test_many_prefixes_of_one_bucket_are_listed_by_statements_that_fit() -> None:
+    reads = tuple(Read(f"s3://lake/{'x' * 60}/{number}/") for number in range(150))
+    roles = template_of_one(reads)
+    inline, *managed = roles.documents("FetchFunctionRole")
+    assert (roles.size(inline) <= 10_240, max(map(roles.size, managed)) <= 6_144) == (True, True)
+    listed = [
+        prefix
+        for document in (inline, *managed)
+        for statement in document["Statement"]
+        if statement["Sid"].startswith("ListObjects")
+        for prefix in statement["Condition"]["StringLike"]["s3:prefix"]
+    ]
+    assert sorted(listed) == sorted(f"{'x' * 60}/{number}/*" for number in range(150))
+
+
+def test_a_permission_that_no_policy_has_room_for_is_refused() -> None:
+    actions = [f"service:{'Action' * 10}{number}" for number in range(150)]
+    with pytest.raises(FlowError, match=r"one of them is longer than the 6,144 characters of a managed policy\. Put"):
+        template_of_one((Allow(actions, TABLE),))
 
 
 def test_permissions_of_the_settings_are_checked_before_anything_is_built() -> None:

@@ -29,7 +29,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.switching import choose
+from lokki.engine.switching import choose_case
 from lokki.errors import NoCaseError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.local_run.again import Rerun
@@ -568,9 +568,16 @@ def test_a_value_without_a_case_is_a_failure_of_the_step(tmp_path: Path) -> None
 
 
 def test_true_is_no_one_and_one_is_no_text() -> None:
-    assert [choose((1, True, "1", None), value, "f") for value in (1, True, "1", 2.5, None, "x")] == [0, 1, 2, 3, 3, 3]
+    assert [choose_case((1, True, "1", None), value, "f") for value in (1, True, "1", 2.5, None, "x")] == [
+        0,
+        1,
+        2,
+        3,
+        3,
+        3,
+    ]
     with pytest.raises(NoCaseError):
-        choose((1,), True, "f")
+        choose_case((1,), True, "f")
 
 
 @step

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from support.command import Ran
 from support.deployed_project import CACHE
+from support.lambda_function import Context
 from support.lambda_runtime import lambda_runtime
 
 from lokki import FlowError, flow, step
@@ -30,6 +32,7 @@ from lokki.builder.package_types import ZipCode
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 from lokki.runtime.aws_json import authorization
+from lokki.runtime.handler import make_handler
 from lokki.runtime.secret_values import SecretValues
 from lokki.store.container import RoleKeys
 
@@ -71,6 +74,48 @@ def test_values_that_are_not_old_are_not_read_again_unless_that_is_forced(stored
     client(stored, "ssm").put_parameter(Name="/prod/database", Value="database 2", Overwrite=True)
     assert (values.refresh(), environ["DATABASE"]) == ("", "database 1")
     assert (values.refresh(force=True), environ["DATABASE"]) == ("", "database 2")
+
+
+def test_values_of_before_a_refresh_are_known_and_hidden_too(stored: Aws) -> None:
+    environ = {**stored.environ, SECRETS_VARIABLE: json.dumps({"API_TOKEN": "prod/api-token"})}
+    values = SecretValues(environ, seconds=0)
+    values.refresh(force=True)
+    imported = environ.pop("API_TOKEN")  # as a module may do while it is imported
+    client(stored, "secretsmanager").put_secret_value(SecretId="prod/api-token", SecretString="token 2")
+    values.refresh()
+    assert sorted(values.known) == [imported, "token 2"] == ["token 1", "token 2"]
+
+
+@dataclass(frozen=True)
+class Known:
+    known: tuple[str, ...] = (CANARY,)
+
+    def refresh(self, *, force: bool = False) -> str:
+        return ""
+
+
+@step(secrets={"TOKEN": "prod/api-token"})
+def leaking(lazy: bool) -> list[int]:
+    if lazy:
+        return leak()  # type: ignore[return-value]
+    raise ValueError(f"no answer to {CANARY}")
+
+
+def leak() -> Iterator[int]:
+    yield 1
+    raise ValueError(f"no answer to {CANARY}")
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_function_shows_no_secret_in_the_failure_of_a_step_or_of_its_generator(aws: Aws, lazy: bool) -> None:
+    bucket = aws.new_bucket()
+    environ = {**aws.environ, "LOKKI_ARTIFACT_BUCKET": bucket, "LOKKI_FLOW_NAME": "f"}
+    argument = {"parameter": "lazy", "keyword": "lazy", "value": lazy}
+    calls: Any = {"leaking": {"reads": None, "fans_out": True, "arguments": [argument]}}
+    handler = make_handler(leaking, calls=calls, environ=environ, secrets=Known())
+    with pytest.raises(Exception, match=r"no answer to \*\*\*") as error:
+        handler({"run_id": "run-1", "call": "leaking", "params": {}}, Context())
+    assert (type(error.value).__name__, CANARY in str(error.value)) == ("ValueError", False)
 
 
 @pytest.mark.slow

@@ -641,6 +641,25 @@ def test_what_a_disk_did_not_take_stays_until_it_does(tmp_path: Path) -> None:
     assert {*forced} == {tmp_path, *tmp_path.rglob("*")}
 
 
+def test_what_was_lost_while_nobody_waited_is_said_by_the_next_flush_and_once(tmp_path: Path) -> None:
+    tried = threading.Event()
+
+    def force(path: Path) -> None:
+        # The system says once that it lost a page; who asks again is told that all is well.
+        if path.suffix and not tried.is_set():
+            tried.set()
+            raise OSError(errno.EIO, "Input/output error")
+
+    store = LocalStore(tmp_path, pending=PendingFiles(force))
+    store.write_soon("step/output.json", [b"1"])
+    assert tried.wait(30)
+    while any(thread.name == "lokki-disk" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.flush()
+    store.flush()
+
+
 @pytest.mark.parametrize("sizes", [[], [0], [5], [0, 3, 0, 0, 7], [1] * 3000, [200_000, 0, 1, 100_000]], ids=len)
 def test_pieces_are_all_written_also_where_the_system_takes_some_at_a_time(sizes: list[int]) -> None:
     pieces = [os.urandom(size) for size in sizes]
