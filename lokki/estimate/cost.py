@@ -462,7 +462,7 @@ def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: 
 
 
 def _fetched_of_item(compiled: Compiled, op: FanOut, call: Call, workload: Workload) -> int:
-    """Return the requests with which a call in a map fetches what its item has."""
+    """Return how many requests fetch what an item has for a call."""
     inside = {inner.id for inner in operations_in(op.body)}
     fetched = 0
     for source in sources_of(call):

@@ -41,7 +41,10 @@ class Secrets(Protocol):
         """All values that it has had."""
 
     def refresh(self, *, force: bool = False) -> str:
-        """Read them again when they are old or ``force`` says so, and return why that failed, or ""."""
+        """Read them again when they are old, or ``force`` says so.
+
+        Returns why that failed, or "".
+        """
 
 
 class _NoSecrets:
