@@ -747,3 +747,72 @@ def test_branches_take_as_long_as_the_longest_and_cost_as_much_as_all() -> None:
     found = estimate(compiled, Workload({}, measures | {"gathered": Measure(1.0)}))
     assert found.seconds == 5.0 + max(1.0 + 2.0 + 1.0, 4.0)
     assert found.requests.gigabyte_seconds == pytest.approx((5 + 1 + 2 + 1 + 4) * 512 / 1024)
+
+
+@step
+def small(value: int) -> bytes:
+    return bytes(value)
+
+
+@step
+def both(first: bytes, second: bytes) -> int:
+    return len(first) + len(second)
+
+
+@step
+def larger(raw: bytes) -> bytes:
+    return raw * 2
+
+
+@step
+def sized(raw: bytes | int) -> int:
+    return len(raw) if isinstance(raw, bytes) else raw
+
+
+@flow
+def pairs(row: int):
+    first = small(row)
+    return both(first.result, second=first.next(larger).result)
+
+
+@flow
+def stored_choices(count: int = 4):
+    source = rows(count)
+    inside = source.map(pairs).agg(summed)
+    return inside.switch(is_small, {False: twice, True: small}).next(sized)
+
+
+def test_values_of_cases_and_of_items_are_fetched_as_often_as_the_emulator_counts(s3: S3Server) -> None:
+    config = LokkiConfig(artifact_bucket="acme-artifacts")
+    deployed = Deployed(stored_choices(), config, s3)
+    before = deployed.methods()
+    assert deployed.run({}, "run").status == "SUCCEEDED"
+    counted = deployed.methods() - before
+    compiled = compile_flow(stored_choices(), config)
+    stored = {"small", "larger"}
+    measures = {call.id: Measure(0.5, 30, call.step in stored) for call in compiled.plan.calls}
+    found = estimate(compiled, Workload({"rows": 4}, measures))
+    assert (found.requests.puts, found.requests.gets) == (counted["PUT"], counted["GET"])
+
+
+@flow
+def cheap_or_dear(count: int = 4):
+    cases = {True: many, False: twice}
+    return rows(count).next(summed).switch(is_small, cases)
+
+
+@flow
+def many(value: int):
+    return rows(value).map(twice).agg(summed)
+
+
+def test_the_dearest_case_is_the_one_that_costs_most_whatever_takes_its_time() -> None:
+    compiled = compile_flow(cheap_or_dear(), LokkiConfig(artifact_bucket="acme-artifacts"))
+    [inner] = [block.source for block in compiled.maps]
+
+    def dollars(seconds: float) -> float:
+        measures = {call.id: Measure(0.001) for call in compiled.plan.calls} | {"twice": Measure(seconds)}
+        return estimate(compiled, Workload({inner: 100_000}, measures)).dollars
+
+    assert dollars(0.001) == pytest.approx(dollars(60.0))
+    assert dollars(60.0) > 5
