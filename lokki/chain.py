@@ -550,7 +550,7 @@ def _snapshot(value: object, step: str) -> object:
     if isinstance(value, ChainResult):
         chain = awaited_chain(value)
         assert isinstance(chain, StepNode)
-        _check_own(chain)
+        check_drawing(chain)
         _use(chain)
         return value
     try:
@@ -565,7 +565,7 @@ def _snapshot(value: object, step: str) -> object:
     return value
 
 
-def _check_own(chain: Chain) -> None:
+def check_drawing(chain: Chain) -> None:
     """Refuse a chain that was made while another flow was drawn."""
     if chain.provenance.drawing is not None and chain.provenance.drawing is not _DRAWING.get():
         raise FlowError(_foreign(chain))
@@ -589,7 +589,7 @@ def _check_awaited(chain: object, waiting: AnyStep) -> None:
         raise FlowError(f"{waiting}.after() takes chains, but {_name(chain)} is not one.")
     if not chain._is_begun():
         raise FlowError(f"{waiting} cannot wait for {chain}, a step that was not started. Call it: {chain}(…).")
-    _check_own(chain)
+    check_drawing(chain)
 
 
 def _append[U](upstream: Chain, step: Takes[Never, U], verb: str) -> StepNode[[], U]:
@@ -632,7 +632,7 @@ def _single_step(step: object, verb: str, upstream: Chain) -> AnyStep:
 
     Raises FlowError for anything else, and for an ``upstream`` of another flow's drawing.
     """
-    _check_own(upstream)
+    check_drawing(upstream)
     if isinstance(step, SubFlow):
         return step.as_step()
     if isinstance(step, MapBlock):

@@ -13,7 +13,7 @@ from lokki.base.failures import users_place
 from lokki.base.naming import check_step_name, flow_name
 from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
 from lokki.base.placeholders import ChainResult
-from lokki.chain import Chain, Drawing, MapBlock, StepNode, SubFlow, drawing, is_drawing
+from lokki.chain import Chain, Drawing, MapBlock, StepNode, SubFlow, check_drawing, drawing, is_drawing
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.plan import lower
@@ -209,8 +209,7 @@ class Flow[**P, R = Any](SubFlow):
         Raises FlowError for anything but chains, and for chains that are dropped.
         """
         with drawing(self.fn.__name__) as drawn:
-            head = _call(self.fn, placeholders)
-        return _check_head(self.fn.__name__, head, drawn)
+            return _check_head(self.fn.__name__, _call(self.fn, placeholders), drawn)
 
     @overload
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -413,6 +412,7 @@ def _check_head(name: str, head: object, drawn: Drawing) -> Chain | tuple[Chain,
                 f"the flow {name}() returned {_returned_text(head)}. "
                 "Return the chain, such as: return get_birds().map(flap_bird).agg(join_birds)"
             )
+        check_drawing(chain)
     dropped = drawn.dropped(heads)
     if dropped:
         lost = dropped[-1]

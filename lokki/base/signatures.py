@@ -208,6 +208,34 @@ def member(annotation: object) -> object:
     return UNKNOWN if _is_union(annotation) else _element_of(annotation)
 
 
+def members(annotation: object, count: int) -> list[object]:
+    """Return the annotations of so many members of a list, a tuple or a dict.
+
+    >>> members(tuple[int, str], 2), members(list[int], 2)
+    ([<class 'int'>, <class 'str'>], [<class 'int'>, <class 'int'>])
+    """
+    arguments = typing.get_args(_plain(annotation))
+    if typing.get_origin(_plain(annotation)) is tuple and len(arguments) == count and ... not in arguments:
+        return list(arguments)
+    return [member(annotation)] * count
+
+
+def contained(members: list[object], annotation: object) -> object:
+    """Return members in the kind of container that an annotation names.
+
+    A list for any other annotation.
+
+    >>> contained([1, 2], tuple[int, ...] | None), contained([1], set[int]), contained([1], list[int])
+    ((1, 2), {1}, [1])
+    """
+    kinds = {typing.get_origin(_plain(part)) or _plain(part) for part in parts(annotation)} - {type(None), None}
+    if kinds == {tuple}:
+        return tuple(members)
+    if kinds == {set}:
+        return set(members)
+    return frozenset(members) if kinds == {frozenset} else members
+
+
 def _accepts(target: object, source: object, assumed: frozenset[tuple[int, int]]) -> bool:
     if isinstance(target, typing.TypeAliasType) or isinstance(source, typing.TypeAliasType):
         pair = (id(target), id(source))

@@ -26,10 +26,9 @@ from lokki.plans.operations import (
     Switch,
     given_by,
     operations_in,
-    read_from_outside,
     sources_of,
 )
-from lokki.plans.templates import Item, Output, Reads, Results, Source, source_name
+from lokki.plans.templates import Output, Reads, Results, Source, source_name
 
 INPUT = "$states.input"
 
@@ -175,8 +174,7 @@ class _Walk:
                 return self._give(op, Output(op.id), place, leaving)
             case FanOut():
                 # By variables only: they are seen in every field of a map, whatever its input is there.
-                outer = [source for source in read_from_outside(op.body) if not isinstance(source, Item)]
-                self.bodies[op.id] = {source: self.variable(source, place) for source in outer}
+                self.bodies[op.id] = {source: self.variable(source, place) for source in op.outside}
                 return self._give(op, Results(op.id), place, leaving)
             case Fork():
                 self._fork(op, place, incoming, leaving)

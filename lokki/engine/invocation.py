@@ -206,7 +206,8 @@ def _maker(
         if isinstance(template, Output | Item | Results):
             return values[template]
         if isinstance(template, list) and any(sources_in(template)):
-            return [build(member, signatures.member(annotation), values) for member in template]
+            parts = zip(template, signatures.members(annotation, len(template)), strict=True)
+            return signatures.contained([build(member, part, values) for member, part in parts], annotation)
         if isinstance(template, dict) and any(sources_in(template)):
             inner = signatures.member(annotation)
             return {name: build(member, inner, values) for name, member in template.items()}

@@ -17,7 +17,7 @@ from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
 from lokki.plan import Plan
-from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, operations_in, read_from_outside, sources_of
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, operations_in, sources_of
 from lokki.plans.templates import Item, Output, Results, Source
 
 _INLINE_ENTRY = 24
@@ -264,10 +264,9 @@ class _Counter:
     def _map(self, op: FanOut) -> _Count:
         block = estimate_map(self._compiled, op, self._workload)
         outside = Requests()
-        for source in read_from_outside(op.body):
-            if not isinstance(source, Item):
-                readers = sum(source in sources_of(call) for call in op.calls)
-                outside += _times(self._reading(source), readers * block.children)
+        for source in op.outside:
+            readers = sum(source in sources_of(call) for call in op.calls)
+            outside += _times(self._reading(source), readers * block.children)
         return _Count(
             _map_requests(self._compiled, op, block, self._workload) + outside,
             {op.key: block},

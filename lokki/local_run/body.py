@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lokki.plans.operations import Block, Call, CaseValue, FanOut, Fork, Switch, operations_in, read_from_outside
+from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, operations_in, sources_of
 from lokki.plans.templates import Item, Source, source_name
 
 ITEM = source_name(Item())
@@ -19,15 +19,16 @@ class BodyCall:
 
     * ``reads``: the name of the value that fills its first parameter; None for a call that has only its own arguments.
     * ``gives``: the names that its result has: its own id, and those of the switches whose result it is.
-    * ``switch``: the id of the switch that it chooses a case of, with the values of its ``cases``.
+    * ``is_read``: whether a later call of the body reads its result.
+    * ``switch``: the id of the switch that it chooses a case of.
     * ``only``: the switches that it is a case of, each with its case's position; it runs if all of them chose so.
     """
 
     call: Call
     reads: str | None
     gives: tuple[str, ...]
+    is_read: bool = True
     switch: str = ""
-    cases: tuple[CaseValue, ...] = ()
     only: tuple[tuple[str, int], ...] = ()
 
 
@@ -48,21 +49,23 @@ class Body:
         """Whether each call reads what the one before it gave, and nothing else."""
         names = (ITEM, *(call.call.id for call in self.calls))
         return self.result == names[-1] and all(
-            call.reads == name and not call.only and not call.cases and not call.call.values
+            call.reads == name and not call.only and not call.call.cases and not call.call.values
             for call, name in zip(self.calls, names, strict=False)
         )
 
 
 def body_of(fan_out: FanOut) -> Body:
     """Return the body of a map block."""
-    own = {Item(), Item(fan_out.id)}
     names: dict[str, list[str]] = defaultdict(list)
     for op in operations_in(fan_out.body):
         if isinstance(op, Switch):
             for case in op.cases:
                 names[case.output].append(op.id)
-    outside = tuple(source for source in read_from_outside(fan_out.body) if source not in own)
-    return Body(tuple(_calls(fan_out.body, fan_out.id, names, ())), fan_out.result, outside)
+    calls = list(_calls(fan_out.body, fan_out.id, names, ()))
+    read = {_name(source, fan_out.id) for call in calls for source in sources_of(call.call)}
+    return Body(
+        tuple(replace(call, is_read=not read.isdisjoint(call.gives)) for call in calls), fan_out.result, fan_out.outside
+    )
 
 
 def _calls(
@@ -74,7 +77,7 @@ def _calls(
             case Call():
                 reads = None if op.reads is None else _name(op.reads, fan_out)
                 switch = choosing[op.id].id if op.id in choosing else ""
-                yield BodyCall(op, reads, tuple(_all_names(op.id, names)), switch, op.cases, only)
+                yield BodyCall(op, reads, tuple(_all_names(op.id, names)), switch=switch, only=only)
             case Switch():
                 for position, case in enumerate(op.cases):
                     yield from _calls(case.block, fan_out, names, (*only, (op.id, position)))

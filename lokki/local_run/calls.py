@@ -69,7 +69,9 @@ class CallRunner:
             if isinstance(ref, Inline)
             else self._folder.output(call.id).stat().st_size
         )
-        return (outcome | {CASE: choose_case(call.cases, result, call.step)} if call.cases else outcome), size
+        if call.cases:
+            outcome[CASE] = call.cases[choose_case(call.cases, result, call.step)]
+        return outcome, size
 
     def _run_source(self, call: Call, invocation: Invocation, attempts: Attempts) -> tuple[int, int]:
         """Run a step and write its items.

@@ -49,7 +49,7 @@ from lokki.local_run.resuming import Resuming, step_names
 from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
 from lokki.local_run.schedule import Schedule, Unit
-from lokki.local_run.shared_values import copies_of, write_values
+from lokki.local_run.shared_values import Loaders, copies_of, write_values
 from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
@@ -338,9 +338,12 @@ class LocalExecution:
         body = body_of(op)
         shared = {source: self._values.value(source) for source in body.outside}
         file = self._folder.path / f".{op.key}-values.part" if shared and self._setup.executor == "processes" else None
+        loaders: Loaders = {}
         if file is not None:
             write_values(file, shared)
-        loaders = {source: copies_of(value, source_name(source)) for source, value in shared.items()}
+        else:
+            loaders = {source: copies_of(value, source_name(source)) for source, value in shared.items()}
+        shared.clear()  # the copies are made of bytes
         pack, limit = self._folder.pack(op.source), self._setup.inline_limit
         try:
             yield MapJob(

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from isal import isal_zlib
 
-from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_json
+from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_reply
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.seal import Seal
@@ -38,9 +38,6 @@ CHECKSUMS = "checksums.json"
 
 _OUTCOME = "output.json"
 _MAP_OUTCOME = "map_results/manifest.json"
-
-_REF = ("result", "result_url", "range", "crc32")
-"""The fields of an outcome that are the reference to a result."""
 
 _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."
@@ -113,8 +110,7 @@ class RunFolder:
 
         ``load``: loads the value of a reference, by default `RunFolder.load`.
         """
-        outcome = self._existing_outcome(step_id)
-        return (load or self.load)(ref_from_json({name: outcome[name] for name in _REF if name in outcome}))
+        return (load or self.load)(ref_from_reply(self._existing_outcome(step_id)))
 
     def map_outcome(self, source_id: str) -> MapOutcome | None:
         """Return the outcome of a map block, or None until it has ended."""

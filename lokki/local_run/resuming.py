@@ -15,7 +15,7 @@ from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import RunRecord
 from lokki.local_run.schedule import Schedule, Unit, units_in
 from lokki.plan import Plan
-from lokki.plans.operations import FanOut, calls_in
+from lokki.plans.operations import MAP, FanOut, calls_in, switch_around
 from lokki.store.local import flush_directory
 
 
@@ -40,6 +40,7 @@ class Resuming:
                 f"no item of the run {run_id!r} failed, so there is none to run again; "
                 f"--resume {run_id} gives its result."
             )
+        self._check_not_skipped(rerun, run_id)
         if rerun != Rerun():
             begin()  # first, so that a kill from here on leaves a run that says it has to go on
         for op in failed:
@@ -48,6 +49,15 @@ class Resuming:
             flush_directory(self._folder.parts(op.key).folder)
         if rerun.operation:
             self._remove_results(next(unit for unit in units_in(self._plan.ops) if unit.id == rerun.operation))
+
+    def _check_not_skipped(self, rerun: Rerun, run_id: str) -> None:
+        """Raise RunFolderError for an operation of a case that was not chosen."""
+        if not rerun.operation or any(unit.id == rerun.operation for unit in self._values.units()):
+            return
+        step_id = operation_of(self._plan, rerun.operation.removesuffix(MAP)).id
+        around = switch_around(self._plan.ops, step_id)
+        chooser = "" if around is None else f" Run the step again that chooses: --from {around[0].on}."
+        raise RunFolderError(f"{rerun.operation} was skipped in {run_id}: its switch chose another case.{chooser}")
 
     def forget_damaged(self, step_id: str) -> None:
         """Let the operation of a step run again, whose results are damaged."""

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from lokki.base.values import Json
 from lokki.engine.invocation import Inputs
 from lokki.errors import StoreError, damaged
 from lokki.local_run import journal_reader
-from lokki.local_run.folder import RunFolder
+from lokki.local_run.folder import RunFolder, StepOutcome
 from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
 from lokki.plan import Plan
-from lokki.plans.operations import Call, Case, FanOut, Switch, giver_of
+from lokki.plans.operations import Call, Case, CaseValue, FanOut, Switch, giver_of
 from lokki.plans.templates import Item, Output, Results, Source
 
 CASE = "case"
-"""The field of a call's outcome with the position of the case that it chose."""
+"""The field of a call's outcome with the value of the case that it chose, null for the default."""
+
+
+def kept_case(switch: Switch, outcome: StepOutcome | None) -> Case | None:
+    """Return the case that an outcome names, None for none of the switch's."""
+    if outcome is None or CASE not in outcome:
+        return None
+    return next((case for case in switch.cases if is_case((case.value,), outcome[CASE])), None)
+
+
+def is_case(cases: Sequence[CaseValue], value: Json) -> bool:
+    """Tell whether a value is that of a case. True is no 1."""
+    return any(type(case) is type(value) and case == value for case in cases)
 
 
 class RunValues:
@@ -50,11 +63,11 @@ class RunValues:
     def case_of(self, switch: Switch) -> Case:
         """Return the case that the call of a switch chose."""
         with self._folder.reading(switch.on, resumable=True):
-            position = (self._folder.outcome(switch.on) or {}).get(CASE)
-            if type(position) is not int or not 0 <= position < len(switch.cases):
+            case = kept_case(switch, self._folder.outcome(switch.on))
+            if case is None:
                 path = self._folder.outcome_path(switch.on)
                 raise damaged(f"{path} names no case of its switch", "Run the step that writes it again.")
-        return switch.cases[position]
+        return case
 
     def chosen(self, switch: Switch) -> Case | None:
         """Return the case that was chosen, None before its call has run."""
@@ -73,8 +86,12 @@ class RunValues:
         return any(isinstance(unit, FanOut) and unit.id not in finished for unit in self.units())
 
     def units(self) -> Iterator[Unit]:
-        """Yield what has results, without the cases that were not chosen."""
-        return units_in(self._plan.ops, self.chosen)
+        """Yield what has results, without the cases that were not chosen.
+
+        What is to choose again may choose another case.
+        """
+        kept = self.remaining().kept
+        return units_in(self._plan.ops, lambda switch: self.chosen(switch) if switch.on in kept else None)
 
     def is_finished(self, op: Unit) -> bool:
         """Tell whether the result of an operation is there.
@@ -94,7 +111,7 @@ class RunValues:
             outcome is not None
             and ("items" in outcome) is op.fans_out
             and ("result" in outcome or "result_url" in outcome) is (op.keeps_value or not op.fans_out)
-            and (CASE in outcome) is bool(op.cases)
+            and (is_case(op.cases, outcome[CASE]) if CASE in outcome else not op.cases)
         )
 
     def _result(self, step_id: str) -> object:

@@ -13,10 +13,9 @@ from lokki.plans.operations import (
     Fork,
     Switch,
     operations_in,
-    read_from_outside,
     sources_of,
 )
-from lokki.plans.templates import Item, Output, Results, Source
+from lokki.plans.templates import Output, Results, Source
 
 type Unit = Call | FanOut
 """What has results of its own, which are there or not: a call outside of map blocks, or a whole map block."""
@@ -123,8 +122,7 @@ def _with_choosers(block: Block, chosen_by: tuple[str, ...]) -> Iterator[tuple[U
 def _reads(unit: Unit) -> tuple[Source, ...]:
     if isinstance(unit, Call):
         return sources_of(unit)
-    own = {Item(), Item(unit.id)}
-    return (*sources_of(unit), *(source for source in read_from_outside(unit.body) if source not in own))
+    return (*sources_of(unit), *unit.outside)
 
 
 def _after(unit: Unit) -> tuple[str, ...]:

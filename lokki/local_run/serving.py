@@ -187,7 +187,7 @@ class MapServer:
 
         It returns before that when the run is stopped or the time is up.
         """
-        while not self._mapping.stop.is_set() and self._receive(remaining()):
+        while not self._mapping.stop.is_set() and self._receive(remaining(), until_stopped=True):
             pass
 
     def stop(self, patience: float) -> None:
@@ -206,14 +206,17 @@ class MapServer:
                     self._parent.kill(worker.number)
             self._write_crash_failures()
 
-    def _receive(self, seconds: float | None) -> bool:
+    def _receive(self, seconds: float | None, *, until_stopped: bool = False) -> bool:
         """Take what workers send.
 
-        Returns False when all have ended, or none sent anything for so long.
+        Returns False when all have ended, or none sent anything for so long. ``until_stopped``: also when the map is
+        stopped meanwhile, as by a branch beside it that failed.
         """
         end = None if seconds is None else time.monotonic() + seconds
         while any(not worker.ended for worker in self._workers):
             raise_interrupt()
+            if until_stopped and self._mapping.stop.is_set():
+                return False
             left = _GLANCE if end is None else min(_GLANCE, end - time.monotonic())
             talking = {worker.connection: worker for worker in self._workers if not (worker.ended or worker.is_silent)}
             ready = wait([*talking, self._parent.control], max(0.0, left))

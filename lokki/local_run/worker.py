@@ -103,11 +103,12 @@ class ItemState:
         return Inputs(first, {source: self._value(source) for source in values}) if values else first
 
     def give(self, call: BodyCall, result: object) -> None:
-        """Keep the result of a call, and the case that it chose."""
-        copies = copies_of(result, f"what {call.call.id}() returned for item {self._index}")
-        self._given.update(dict.fromkeys(call.gives, copies))
-        if call.cases:
-            self._chosen[call.switch] = choose_case(call.cases, result, call.call.step)
+        """Keep a result that a later call reads, and the case that it chose."""
+        if call.is_read:
+            copies = copies_of(result, f"what {call.call.id}() returned for item {self._index}")
+            self._given.update(dict.fromkeys(call.gives, copies))
+        if call.call.cases:
+            self._chosen[call.switch] = choose_case(call.call.cases, result, call.call.step)
 
     def _value(self, source: Source) -> object:
         if source in self._shared:

@@ -14,6 +14,7 @@ from lokki.base.placeholders import (
     parameter_annotation,
     parameter_argument,
     parameter_name,
+    placeholders_in,
 )
 from lokki.chain import AnyStep
 from lokki.errors import FlowError
@@ -181,7 +182,7 @@ def _is_bound(placeholder: Param) -> bool:
         return False
     if isinstance(bound.value, Param):
         return _is_bound(bound.value)
-    return bound.provider is not None or isinstance(bound.value, ChainResult)
+    return bound.provider is not None or any(isinstance(each, ChainResult) for each in placeholders_in(bound.value))
 
 
 def _passed(
@@ -215,10 +216,11 @@ def _binds(fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str
 
 
 def _check_value(call: CallUnit, name: str, value: object, annotation: object) -> None:
-    """Check a parameter of the flow or a result, also inside a list or a dict."""
-    if isinstance(value, list | dict):
-        for member in value.values() if isinstance(value, dict) else value:
-            _check_value(call, name, member, signatures.member(annotation))
+    """Check a parameter of the flow or a result, also in what contains it."""
+    if isinstance(value, list | tuple | dict):
+        values = list(value.values()) if isinstance(value, dict) else list(value)
+        for member, inner in zip(values, signatures.members(annotation, len(values)), strict=True):
+            _check_value(call, name, member, inner)
         return
     if isinstance(value, Param):
         passed, text = parameter_annotation(value), f"the flow's parameter {parameter_name(value)!r}"

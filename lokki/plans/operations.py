@@ -137,6 +137,12 @@ class FanOut:
         return self.id.removesuffix(MAP)
 
     @property
+    def outside(self) -> tuple[Source, ...]:
+        """What its body reads that is the same for all items."""
+        own = {Item(), Item(self.id)}
+        return tuple(source for source in read_from_outside(self.body) if source not in own)
+
+    @property
     def result(self) -> str:
         """The id of the call or switch of the body that gives an item's result."""
         return self.output or self.body[-1].id
@@ -278,6 +284,17 @@ def giver_of(block: Block, op_id: str, case_of: Callable[[Switch], Case]) -> str
     while op_id in switches:
         op_id = case_of(switches[op_id]).output
     return op_id
+
+
+def switch_around(block: Block, step_id: str) -> tuple[Switch, Case] | None:
+    """Return the innermost switch that a call is in, and which case."""
+    around = None
+    for op in operations_in(block):
+        if isinstance(op, Switch):
+            for case in op.cases:
+                if any(call.id == step_id for call in calls_in(case.block)):
+                    around = op, case
+    return around
 
 
 def arguments_text(call: Call) -> str:

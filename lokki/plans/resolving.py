@@ -93,13 +93,24 @@ def _in_order(heads: Sequence[Chain]) -> list[Chain]:
             if id(chain) not in chains:
                 chains[id(chain)] = chain
                 rest.append(chain)
+    _check_each_runs_once(chains)
+    return sorted(chains.values(), key=lambda chain: chain.provenance.number)
+
+
+def _check_each_runs_once(chains: dict[int, Chain]) -> None:
+    """Refuse a chain beside what its .after() made of it, and two of these."""
+    waiting: dict[int, AnyStep] = {}
     for chain in chains.values():
-        if not isinstance(chain, MapBlock) and (replaced := chain.replaces) is not None and id(replaced) in chains:
+        if isinstance(chain, MapBlock) or chain.replaces is None:
+            continue
+        origin = chain.replaces
+        while origin.replaces is not None:
+            origin = origin.replaces
+        if _is_begun(origin) and (id(origin) in chains or waiting.setdefault(id(origin), chain) is not chain):
             raise FlowError(
-                f"{chain.where}: {replaced} is used with and without its .after(), so it would run twice. "
+                f"{chain.where}: {origin} is used with and without its .after(), so it would run twice. "
                 "Use what .after() returned."
             )
-    return sorted(chains.values(), key=lambda chain: chain.provenance.number)
 
 
 def _needed(chain: Chain) -> Iterator[Chain]:
@@ -152,7 +163,9 @@ def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> DrawnUnit
     if step.choice is None:
         unit = _call(step, reads, site)
     else:
-        unit = SwitchUnit(step, _call(step.choice.on, reads, site))
+        # What waits for something is the step that chooses: the cases follow it.
+        on = replace(step.choice.on, waits_for=(*step.choice.on.waits_for, *step.waits_for))
+        unit = SwitchUnit(step, _call(on, reads, site))
         for value, case in step.choice.cases:
             block: list[DrawnUnit] = []
             result = _placed_step(case, reads, replace(site, units=block, waits=()))

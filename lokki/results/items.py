@@ -14,7 +14,7 @@ from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, damaged
 from lokki.plan import Plan
-from lokki.plans.operations import MAP, Call, FanOut, Switch, calls_in, giver_of, operations_in
+from lokki.plans.operations import MAP, Call, Case, FanOut, Switch, giver_of
 from lokki.results.html import table
 from lokki.store.manifest import entries
 
@@ -98,26 +98,15 @@ def _place(call: Call, fan_out: FanOut | None) -> Place:
     return Place(call.id, fan_out.source, inner, call.fans_out, fan_out.id, fan_out.result)
 
 
-def result_of(plan: Plan, output: Callable[[str], object], chosen: Callable[[str], int]) -> object:
+def result_of(plan: Plan, output: Callable[[str], object], case_of: Callable[[Switch], Case]) -> object:
     """Return the result of a run.
 
     * ``output``: loads the result of a step that ran once.
-    * ``chosen``: says which case the step of a switch chose.
+    * ``case_of``: says which case of a switch was chosen.
     """
-    givers = (giver_of(plan.ops, source.id, lambda switch: switch.cases[chosen(switch.on)]) for source in plan.outputs)
+    givers = (giver_of(plan.ops, source.id, case_of) for source in plan.outputs)
     values = tuple(map(output, givers))
     return values if plan.returns_tuple else values[0]
-
-
-def switch_around(plan: Plan, step_id: str) -> tuple[Switch, int] | None:
-    """Return the innermost switch that a step is in, and which case."""
-    around = None
-    for op in operations_in(plan.ops):
-        if isinstance(op, Switch):
-            for number, case in enumerate(op.cases):
-                if any(call.id == step_id for call in calls_in(case.block)):
-                    around = op, number
-    return around
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
 from pathlib import Path
@@ -18,9 +19,10 @@ from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import PENDING, StepResults
-from lokki.local_run.run_values import CASE
+from lokki.local_run.run_values import kept_case
 from lokki.local_run.runs import RunRecord, Runs, recorded_plan
-from lokki.plans.operations import Switch
+from lokki.plan import Plan
+from lokki.plans.operations import Case, Switch, switch_around
 from lokki.results.emulated import emulated_run
 from lokki.results.items import (
     ItemSource,
@@ -33,7 +35,6 @@ from lokki.results.items import (
     map_places,
     places_of,
     result_of,
-    switch_around,
 )
 from lokki.results.log import log_lines
 from lokki.results.modules import MainModule
@@ -102,11 +103,11 @@ class LocalRun:
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
-        return places_of(recorded_plan(self._record))
+        return places_of(self._plan)
 
     def maps(self) -> Mapping[str, Place]:
         """Return the run's map blocks in order, by id."""
-        return map_places(recorded_plan(self._record))
+        return map_places(self._plan)
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
@@ -119,15 +120,19 @@ class LocalRun:
 
     def result(self) -> object:
         """Return what the flow returned."""
-        return result_of(recorded_plan(self._record), self.output, self._chosen)
+        return result_of(self._plan, self.output, self._case_of)
 
-    def _chosen(self, step_id: str) -> int:
-        with self._folder.reading(step_id):
-            self._check_ended(step_id)
-            number = (self._folder.outcome(step_id) or {}).get(CASE)
-            if type(number) is not int:
-                raise damaged(f"{self._folder.outcome_path(step_id)} names no case of its switch")
-            return number
+    @cached_property
+    def _plan(self) -> Plan:
+        return recorded_plan(self._record)
+
+    def _case_of(self, switch: Switch) -> Case:
+        with self._folder.reading(switch.on):
+            self._check_ended(switch.on)
+            case = kept_case(switch, self._folder.outcome(switch.on))
+            if case is None:
+                raise damaged(f"{self._folder.outcome_path(switch.on)} names no case of its switch")
+            return case
 
     def items(self, step_id: str) -> ItemSource:
         """Return the items that the source of a map block gave."""
@@ -156,7 +161,7 @@ class LocalRun:
 
     def _check_ended(self, step_id: str) -> None:
         if self._folder.outcome(step_id) is None:
-            around = switch_around(recorded_plan(self._record), step_id)
+            around = switch_around(self._plan.ops, step_id)
             # The outcome is written last of all, so a run that finished has had it, where it was to run.
             if self._record.status == "finished" and (around is None or self._chose(*around)):
                 raise damaged(f"{self._folder.outcome_path(step_id)} is not there any more")
@@ -167,9 +172,9 @@ class LocalRun:
                 else f"the run {self._record.run_id} has no result of {step_id}(): its switch chose another case."
             )
 
-    def _chose(self, switch: Switch, number: int) -> bool:
+    def _chose(self, switch: Switch, case: Case) -> bool:
         """Tell whether the step of a switch ran, and chose a case."""
-        return self._folder.outcome(switch.on) is not None and self._chosen(switch.on) == number
+        return kept_case(switch, self._folder.outcome(switch.on)) is case
 
 
 class ValueReader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Protocol
 
 from lokki.base.failures import Failure
@@ -17,6 +18,7 @@ from lokki.engine.causes import reported_failure
 from lokki.errors import StoreError
 from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
+from lokki.plans.operations import Case, Switch, switch_around
 from lokki.results.items import (
     Load,
     LogLine,
@@ -27,7 +29,6 @@ from lokki.results.items import (
     map_places,
     places_of,
     result_of,
-    switch_around,
 )
 from lokki.store import codec
 from lokki.store.base import Store
@@ -135,11 +136,11 @@ class RemoteRun:
 
     def places(self) -> Mapping[str, Place]:
         """Return the run's steps in order, by id."""
-        return places_of(self._plan())
+        return places_of(self._plan)
 
     def maps(self) -> Mapping[str, Place]:
         """Return the run's map blocks in order, by id."""
-        return map_places(self._plan())
+        return map_places(self._plan)
 
     def output(self, step_id: str) -> object:
         """Return the result of a step that runs once.
@@ -150,23 +151,24 @@ class RemoteRun:
 
     def result(self) -> object:
         """Return what the flow returned."""
-        return result_of(self._plan(), self.output, self._chosen)
+        return result_of(self._plan, self.output, self._case_of)
 
-    def _chosen(self, step_id: str) -> int:
-        number = self._reply(step_id).get("case")
-        if not isinstance(number, int):
-            raise StoreError(f"the run {self._run_id} does not say which case {step_id}() chose.")
-        return number
+    def _case_of(self, switch: Switch) -> Case:
+        number = self._reply(switch.on).get("case")
+        if not isinstance(number, int) or not 0 <= number < len(switch.cases):
+            raise StoreError(f"the run {self._run_id} does not say which case {switch.on}() chose.")
+        return switch.cases[number]
 
     def _reply(self, step_id: str) -> dict[str, Json]:
         reply = self._history.output(self._run_id, state_name(step_id))
         if not isinstance(reply, dict):
             raise StoreError(
                 f"the run {self._run_id} has no result of {step_id}(): it did not get that far, or failed"
-                f"{', or its switch chose another case' if switch_around(self._plan(), step_id) else ''}."
+                f"{', or its switch chose another case' if switch_around(self._plan.ops, step_id) else ''}."
             )
         return reply
 
+    @cached_property
     def _plan(self) -> Plan:
         return plan_from_definition(self._history.definition(self._run_id))
 

@@ -6,6 +6,7 @@ import os
 import pdb
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
@@ -63,18 +64,19 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str
     call, block = _find(plan, step_id, of)
     names = {param.name for param in plan.params}
     params = bind_parameters(plan.params, {name: value for name, value in of.params.items() if name in names})
-    invocations = {step.id: _prepare(step, plan, params) for step in (block.calls if block else (call,))}
+    calls = {step.id: step for step in plan.calls}
+    prepare_call = cache(lambda step_id: _prepare(calls[step_id], plan, params))
     if block is None:
         if item:
             raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
         _check_chosen(plan, of, call)
-        return Replay(call, invocations[step_id], _inputs(plan, of, call))
+        return Replay(call, prepare_call(step_id), _inputs(plan, of, call))
     index, body = _checked_item(of, block, call, item), body_of(block)
     if body.is_line:
-        value = _item_input(of, block, call, invocations, index, tell)
+        value = _item_input(of, block, call, prepare_call, index, tell)
     else:
-        value = _body_inputs(plan, of, block, body, call, invocations, index, tell)
-    return Replay(call, invocations[step_id], value, item)
+        value = _body_inputs(plan, of, block, body, call, prepare_call, index, tell)
+    return Replay(call, prepare_call(step_id), value, item)
 
 
 def _prepare(call: Call, plan: Plan, params: Mapping[str, Json]) -> Invocation:
@@ -168,7 +170,7 @@ def _body_inputs(
     block: FanOut,
     body: Body,
     call: Call,
-    invocations: dict[str, Invocation],
+    prepare_call: Callable[[str], Invocation],
     item: int,
     tell: Callable[[str], None],
 ) -> object:
@@ -188,7 +190,7 @@ def _body_inputs(
         if step.call.id == call.id:
             return value
         tell(f"{step.call.id}() runs again on item {item}: the run does not keep what it returned")
-        state.give(step, _run_once(step.call, invocations[step.call.id], value, (item,)))
+        state.give(step, _run_once(step.call, prepare_call(step.call.id), value, (item,)))
     raise AssertionError(f"{call.id} is none of the body's calls")
 
 
@@ -206,7 +208,12 @@ def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
 
 
 def _item_input(
-    of: Run, block: FanOut, call: Call, invocations: dict[str, Invocation], item: int, tell: Callable[[str], None]
+    of: Run,
+    block: FanOut,
+    call: Call,
+    prepare_call: Callable[[str], Invocation],
+    item: int,
+    tell: Callable[[str], None],
 ) -> object:
     """Return what a map block's step got for an item.
 
@@ -219,7 +226,8 @@ def _item_input(
     value, following = _latest_kept(of, block, earlier, item)
     for step in following:
         tell(f"{step.id}() runs again on item {item}: the run does not keep what it returned")
-        value = loads(dumps(_run_once(step, invocations[step.id], value, (item,))))  # a copy, as between steps of a run
+        # A copy, as between steps of a run.
+        value = loads(dumps(_run_once(step, prepare_call(step.id), value, (item,))))
     return value
 
 

@@ -358,6 +358,11 @@ def test_chains_of_other_flows_are_refused() -> None:
     for body in (reads, goes_on, waits):
         assert said(body, 1) == f"HERE: {where} {advice}"
 
+    def ends() -> Any:
+        return LEAKED[0]
+
+    assert said(ends, 0) == f"{where} {advice}"
+
 
 def test_outside_of_a_flow_a_chain_has_no_result() -> None:
     chain: Any = load()
@@ -388,16 +393,28 @@ def test_what_nothing_can_wait_for_is_refused() -> None:
         later = model.after(tidy())
         return gather([model.result, later.result])
 
+    def twice() -> Any:
+        first = load().after(tidy())
+        return gather([first.after(tidy()).result, first.next(train).result])
+
+    def two_copies() -> Any:
+        model = load().next(train)
+        return gather([model.after(tidy()).result, model.after(tidy()).result])
+
     assert said(a_block, 1) == (
         "HERE: tidy() cannot wait for load().map(double), an open map block. Close it with .agg(step) first."
     )
     assert said(a_step, 1) == "HERE: tidy() cannot wait for load, a step that was not started. Call it: load(…)."
     assert said(a_result, 1) == "HERE: tidy().after() takes chains, and no results: leave .result out."
     assert said(a_number, 1) == "HERE: tidy().after() takes chains, but 5 is not one."
-    assert said(with_and_without, 1) == (
-        "HERE: load().next(train) is used with and without its .after(), so it would run twice. "
-        "Use what .after() returned."
-    )
+    for body, line, name in (
+        (with_and_without, 1, "load().next(train)"),
+        (twice, 1, "load()"),
+        (two_copies, 1, "load().next(train)"),
+    ):
+        assert said(body, line) == (
+            f"HERE: {name} is used with and without its .after(), so it would run twice. Use what .after() returned."
+        )
 
 
 def test_what_is_neither_read_nor_awaited_is_dropped() -> None:
@@ -551,6 +568,9 @@ def test_a_drawn_graph_gives_what_a_direct_call_gives(nodes: list[Node]) -> None
     maps = sum(node.is_map and node.is_chained and bool(node.reads) for node in nodes)
     assert len(list(plan.calls)) == len(nodes) + maps
     assert plan_from_json(plan_to_json(plan)) == shape(plan)
+    ids_of_nodes = [output.id for output in plan.outputs]
+    awaited = {(ids_of_nodes[other], ids_of_nodes[number]) for number, node in enumerate(nodes) for other in node.after}
+    assert awaited <= set(orders(plan.ops))
 
 
 def units(waits: list[list[int]]) -> list[Block]:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.interpreter import Interpreter, interpret
 from support.local_runs import EXECUTORS, Local
-from test_graph_flows import Node, drawn, evaluated, graphs
+from test_graph_flows import Node, drawn, evaluated, graphs, orders
 
 from lokki import Retry, RunError, flow, step
 from lokki.base.options import FlowOptions
@@ -543,11 +543,122 @@ def test_a_case_that_the_switch_does_not_have_is_chosen_anew(tmp_path: Path) -> 
     execute(plan, tmp_path)
     path = tmp_path / "runs" / "run" / "grade" / "output.json"
     outcome = json.loads(path.read_text())
-    assert outcome["case"] == 0
-    path.write_text(json.dumps(outcome | {"case": 7}))
+    assert outcome["case"] == "low"
+    path.write_text(json.dumps(outcome | {"case": "high and dry"}))
     result, events = execute(plan, tmp_path, rerun=Rerun())
     assert result == (0, 0)
     assert next(event.id for event in events if isinstance(event, StepStarted)) == "grade"
+
+
+@flow
+def waiting_flow(number: int = 3) -> StepNode[..., Any]:
+    chosen = double(number).switch(size, {"small": negate, "large": plus(by=[])})
+    return chosen.after(load(0))
+
+
+def test_the_step_that_chooses_waits_for_what_its_switch_waits_for(tmp_path: Path) -> None:
+    plan = lower(waiting_flow())
+    assert ("load", "size") in orders(plan.ops)
+    local = Local(tmp_path)
+    assert local.run(waiting_flow(), run_id="run") == interpret(plan) == 7
+    assert [event.id for event in local.of(StepFinished)][-2:] == ["size", "plus"]
+
+
+def reordered(*values: str) -> Flow[..., Any]:
+    by_value: dict[str, Any] = {"small": negate, "large": double}
+
+    @flow
+    def reordered_flow(number: int = 2) -> StepNode[..., Any]:
+        return plus(number, []).switch(size, {value: by_value[value] for value in values})
+
+    return reordered_flow
+
+
+def test_a_resumed_run_keeps_to_the_case_by_its_value_when_the_cases_have_moved(tmp_path: Path) -> None:
+    local = Local(tmp_path)
+    assert local.run(reordered("small", "large")(), run_id="run") == -3
+    assert local.run(reordered("large", "small")(), resume=Resume("run", force=True)) == -3
+    assert local.of(StepStarted) == []
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_case_that_is_chosen_again_may_be_another(executor: Executor, tmp_path: Path) -> None:
+    local = Local(tmp_path, executor)
+    chosen_by_file = tmp_path / "chosen"
+    chosen_by_file.write_text("many")
+    assert local.run(mapped_or_not(), {"path": str(chosen_by_file)}, run_id="run") == 30
+    chosen_by_file.write_text("one")
+    assert local.run(mapped_or_not(), resume=Resume("run", from_step="read_text")) == 1
+    chosen_by_file.write_text("many")
+    assert local.run(mapped_or_not(), resume=Resume("run", from_step="read_text")) == 30
+    assert local.run(mapped_or_not(), resume=Resume("run")) == 30
+
+
+@step
+def read_text(path: str) -> str:
+    return Path(path).read_text()
+
+
+@step
+def kind_of(text: str) -> Literal["many", "one"]:
+    return "many" if text == "many" else "one"
+
+
+@step
+def length(text: str) -> int:
+    return len(text)
+
+
+@flow
+def many(text: str) -> StepNode[..., int]:
+    return length(text).next(count_up).map(times).agg(add_up)
+
+
+@step
+def add_up(numbers: list[int]) -> int:
+    return sum(numbers) // 2
+
+
+@flow
+def mapped_or_not(path: str = "") -> StepNode[..., Any]:
+    return read_text(path).switch(kind_of, {"many": many, "one": text_as_one})
+
+
+@step
+def text_as_one(text: str) -> int:
+    return 1
+
+
+def test_from_a_step_that_was_skipped_is_refused_with_what_chooses(tmp_path: Path) -> None:
+    local = Local(tmp_path)
+    local.run(waiting_flow(), run_id="run")
+    with pytest.raises(RunFolderError) as error:
+        local.run(waiting_flow(), resume=Resume("run", from_step="negate"))
+    assert str(error.value) == (
+        "negate was skipped in run: its switch chose another case. Run the step again that chooses: --from size."
+    )
+    assert local.run(waiting_flow(), resume=Resume("run", from_step="size")) == 7
+
+
+@step
+def kinds_of(pair: tuple[int, str], several: set[int], rest: list[object]) -> str:
+    return f"{pair!r} {several!r} {rest!r}"
+
+
+@step
+def word() -> str:
+    return "word"
+
+
+@flow
+def containing_flow() -> StepNode[..., Any]:
+    number = plus(1, [])
+    return kinds_of((number.result, word().result), several=[number.result, 2], rest=(number.result, 1))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_results_in_a_container_arrive_in_the_one_that_the_annotation_names(executor: Executor, tmp_path: Path) -> None:
+    assert Local(tmp_path, executor).run(containing_flow()) == "(2, 'word') {2} [2, 1]"
 
 
 def test_a_value_without_a_case_is_a_failure_of_the_step(tmp_path: Path) -> None:
