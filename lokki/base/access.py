@@ -81,8 +81,8 @@ class Allow:
 
     def __repr__(self) -> str:
         """Return it as it is written in a flow's file."""
-        actions = _quoted(self.actions[0]) if len(self.actions) == 1 else f"[{', '.join(map(_quoted, self.actions))}]"
-        return f"Allow({', '.join([actions, *map(_quoted, self.resources)])})"
+        actions = quoted(self.actions[0]) if len(self.actions) == 1 else f"[{', '.join(map(quoted, self.actions))}]"
+        return f"Allow({', '.join([actions, *map(quoted, self.resources)])})"
 
 
 type Permission = Read | Write | Allow
@@ -174,5 +174,6 @@ def _problem_in_policy(text: str) -> str:
     return ""
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """Return a text as it is written in a flow's file."""
     return f'"{value}"' if isinstance(value, str) and value.isprintable() and '"' not in value else repr(value)

@@ -28,13 +28,15 @@ def put_secrets(functions: Iterable[FunctionSpec], server: S3Server) -> None:
     They come from this process's environment, or else from the user's account. Raises RunError for one that cannot be
     had, and EmulatorError for one that the server does not take.
     """
-    values: dict[str, str] = {}
+    wanted: dict[tuple[str, str], None] = {}  # each once: functions share secrets
     for function in functions:
         sources = msgspec.json.decode(function.environment.get(SECRETS_VARIABLE, "{}"), type=dict[str, str])
-        for variable, value in secret_values(sources, os.environ).items():
-            source = sources[variable]
-            if values.setdefault(source, value) != value:
-                raise EmulatorError(f"{variable} and another variable hold different values for the secret {source}.")
+        wanted.update(dict.fromkeys(sources.items()))
+    values: dict[str, str] = {}
+    for variable, source in wanted:
+        value = secret_values({variable: source}, os.environ)[variable]
+        if values.setdefault(source, value) != value:
+            raise EmulatorError(f"{variable} and another variable hold different values for the secret {source}.")
     for source, value in values.items():
         _put(source, value, server.variables("emulator"))
 

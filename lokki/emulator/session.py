@@ -147,11 +147,12 @@ class Session:
             except KeyboardInterrupt:
                 emulation.keep(execution)
                 raise
+            if outcome.status != "SUCCEEDED":
+                emulation.keep(execution)
             lacking = _lacking(emulation, listener.functions)
             if self.suggest is not None:
                 self.suggest(lacking)
             if outcome.status != "SUCCEEDED":
-                emulation.keep(execution)
                 # Raised in here, so that the emulation knows of it: what ends badly besides must not hide it.
                 cause = reported_failure("", outcome.error, outcome.cause)
                 why = listener.translator.why(cause.summary)

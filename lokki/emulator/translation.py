@@ -116,7 +116,7 @@ class EventTranslator:
             case "TaskStateEntered":
                 self._current, self._items[state] = state, None
                 if state.endswith(LARGER_SUFFIX):  # the same call, which goes on
-                    self._entered[state] = self._entered[state.removesuffix(LARGER_SUFFIX)]
+                    self._entered[state] = self._entered.get(state.removesuffix(LARGER_SUFFIX), event.seconds)
                     return []
                 self._entered[state] = event.seconds
                 return [StepStarted(self._calls[state])]
@@ -131,10 +131,11 @@ class EventTranslator:
                 failure = self._failure(caught)
                 return [StepRetried(self._calls[state], (), self._tries.pop(state, 0) + 1, 0.0, failure)]
             case "TaskStateExited":
-                size = len(msgspec.json.encode(details["output"]))
+                reply = self._replies.pop(state, details["output"])  # what it gives to the next state may be less
+                size = len(msgspec.json.encode(reply))
                 seconds = event.seconds - self._entered[state]
                 step = self._calls[state]
-                skipped = map(StepNotChosen, self._machine.not_chosen(step, self._replies.pop(state, None)))
+                skipped = map(StepNotChosen, self._machine.not_chosen(step, reply))
                 return [StepFinished(step, seconds, size, self._items[state]), *skipped]
             # No event for MapRunFailed: the items that failed were reported one by one, and the execution fails next.
             case "TaskFailed" | "TaskTimedOut" | "MapRunFailed":
@@ -142,6 +143,8 @@ class EventTranslator:
                 self._failed[state] = event
             case "MapStateExited":
                 self._failed.pop(state, None)
+            case "ParallelStateFailed":  # what failed it did so in a branch, or nothing did
+                self._current = state
             case "TaskRetried":
                 return self._retried(event, None)
             case "MapRunStarted" | "MapRunRedriven":
@@ -158,8 +161,7 @@ class EventTranslator:
         Steps that run beside it may have failed, too: it is the last one with the run's own error.
         """
         same = (state for state, failed in reversed(self._failed.items()) if _same_error(failed, event))
-        state = next(same, self._current)
-        state = state or self._current
+        state = next(same, "") or self._current
         if state not in self._calls:
             return []
         last = self._failed.get(state)

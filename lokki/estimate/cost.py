@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from lokki.base import quotas
 from lokki.builder.compiled import Compiled
+from lokki.builder.states import parameters_state
 from lokki.builder.tasks import BATCH_BYTES
 from lokki.builder.timing import execution_type
 from lokki.errors import ParameterError
@@ -217,7 +218,7 @@ def _around(compiled: Compiled, workload: Workload) -> _Count:
     """
     plan = compiled.plan
     before = _Count()
-    if isinstance(plan.ops[0], Fork):
+    if parameters_state(plan) is not None:
         first = next(plan.calls)
         before = _Count(_invocations(compiled, first, 1, _BINDING_SECONDS), transitions=1)
     return before if plan.result is None else before + _Count(transitions=1)
@@ -280,7 +281,8 @@ class _Counter:
         match source:
             case Output(op_id):
                 measure = measure_of(self._compiled.plan, self._workload, op_id)
-                return Requests(gets=gets(measure.size) if measure.stored else 0)
+                items = self._workload.items.get(op_id, 1)  # what a map's source gives is read whole
+                return Requests(gets=gets(items * measure.size) if measure.stored else 0)
             case Results(fan_out_id):
                 op = self._compiled.plan.fan_out(fan_out_id)
                 block = estimate_map(self._compiled, op, self._workload)

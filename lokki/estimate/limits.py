@@ -12,8 +12,9 @@ from lokki.builder.timing import fits_express, function_timeout
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, measure_of, starts_per_second
 from lokki.estimate.prices import AccountLimit
+from lokki.local_run.schedule import units_in
 from lokki.plan import Plan
-from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, blocks_of, sources_of
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, sources_of
 from lokki.plans.templates import Results
 
 SLOW_DISPATCH = 60.0
@@ -24,7 +25,9 @@ _TASK_EVENTS = 5
 _MAP_EVENTS = 4
 """Events of a distributed map that succeeds: entered, run started, run succeeded, exited."""
 _PARALLEL_EVENTS = 4
-"""Events of a Parallel state that succeeds, and more than a Choice has: entered, started, succeeded, exited."""
+"""Events of a Parallel state that succeeds: entered, started, succeeded, exited."""
+_CHOICE_EVENTS = 2
+"""Events of a Choice: entered, exited."""
 _EXECUTION_EVENTS = 2
 _IN_MEMORY = 3
 """How many times the bytes of their compressed form values in Python take, at a guess."""
@@ -57,7 +60,7 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
     plan = compiled.plan
     listed = [*_events(plan), *_state(plan, workload, params_bytes)]
     maps = {block.id: block for block in estimate.maps}
-    for op in _units(plan.ops):
+    for op in units_in(plan.ops):
         if isinstance(op, FanOut):
             listed += _map(compiled, op, maps[op.key], workload) if op.key in maps else ()
             continue
@@ -95,27 +98,18 @@ def _events(plan: Plan) -> Iterator[Problem]:
     Those of the children are shorter, as they have no maps.
     """
     limit = prices.HISTORY_EVENTS
-    events = _EXECUTION_EVENTS + sum(map(_events_of, _outer(plan.ops)))
+    events = _EXECUTION_EVENTS + _events_in(plan.ops)
     if events > limit.value:
         yield Problem(limit, f"the run's history has {events} events", "draw the flow as several flows")
     for op in plan.fan_outs:
-        if _EXECUTION_EVENTS + _TASK_EVENTS * len(op.calls) > limit.value:
+        if _EXECUTION_EVENTS + _events_in(op.body) > limit.value:
             yield Problem(
                 limit, f"each item of {op.source}() has {len(op.calls)} steps", "put several into one function"
             )
 
 
-def _outer(block: Block) -> Iterator[Op]:
-    """Yield the operations of a block that are outside of maps."""
-    for op in block:
-        yield op
-        if not isinstance(op, FanOut):
-            for inner in blocks_of(op):
-                yield from _outer(inner)
-
-
-def _units(block: Block) -> Iterator[Call | FanOut]:
-    return (op for op in _outer(block) if isinstance(op, Call | FanOut))
+def _events_in(block: Block) -> int:
+    return sum(map(_events_of, block))
 
 
 def _events_of(op: Op) -> int:
@@ -124,8 +118,10 @@ def _events_of(op: Op) -> int:
             return _MAP_EVENTS
         case Call():
             return _TASK_EVENTS
-        case Fork() | Switch():
-            return _PARALLEL_EVENTS
+        case Fork():
+            return _PARALLEL_EVENTS + sum(map(_events_in, op.branches))
+        case Switch():
+            return _CHOICE_EVENTS + max(_events_in(case.block) for case in op.cases)
 
 
 def _state(plan: Plan, workload: Workload, params_bytes: int) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from lokki.estimate.cost import Measure
+from lokki.estimate.cost import Measure, Workload, path_of
 from lokki.local_run.folder import LOG, RunFolder
 from lokki.local_run.journal import pack_path
 from lokki.local_run.runs import Runs
@@ -54,7 +54,8 @@ class _Outcome(msgspec.Struct, frozen=True):
 def measure_latest_run(plan: Plan, root: Path) -> Measured | None:
     """Measure the latest finished run of a flow, None without one.
 
-    Of a map block the run knows what all inner steps together took, which is divided among them evenly.
+    Of a map block the run knows what all inner steps together took, which is divided among them evenly;
+    of a switch, among those of its longest case.
     """
     runs = Runs(root)
     for record in runs.list(plan.flow):
@@ -78,7 +79,8 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
     for op in units_in(plan.ops):
         if isinstance(op, FanOut):
             if done[op.key]:
-                seconds_of_one = spent[op.key] / done[op.key] / len(op.calls)
+                taken = [call for call in path_of(op.body, Workload({})) if isinstance(call, Call)]
+                seconds_of_one = spent[op.key] / done[op.key] / len(taken)
                 size, stored = _result_size(folder.parts(op.key).paths(), done[op.key])
                 measures.update({call.id: Measure(seconds_of_one, size, stored) for call in op.calls})
             continue

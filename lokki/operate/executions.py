@@ -21,7 +21,7 @@ from lokki.deploy.deployed import Deployed
 from lokki.engine.causes import reported_failure
 from lokki.errors import AwsError, RunFolderError
 from lokki.operate.logs import LogWindow, run_lines
-from lokki.operate.machine import execution_arn, results_folder
+from lokki.operate.machine import execution_arn, function_reply, results_folder
 from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
 from lokki.results.items import LogLine, RunInfo
@@ -321,11 +321,8 @@ def _reply(before: HistoryEventTypeDef | None, output: str) -> Json:
 
     ``before``: the event before the state was left. At the end of a branch, the output of a task is the branch's.
     """
-    succeeded = before.get("taskSucceededEventDetails") if before is not None else None
-    response: Json = msgspec.json.decode(succeeded.get("output") or "null") if succeeded is not None else None
-    if isinstance(response, dict) and isinstance(response.get("Payload"), dict):
-        return response["Payload"]
-    decoded: Json = msgspec.json.decode(output)
+    reply = None if before is None else function_reply(before)
+    decoded: Json = msgspec.json.decode(output) if reply is None else reply
     return decoded
 
 

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lokki.base.values import Json
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
+
 
 def execution_arn(state_machine: str, run_id: str) -> str:
     """Return the ARN of an execution, whose name is the run's id.
@@ -27,6 +36,18 @@ def results_folder(map_run: str) -> str:
     https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
     """
     return map_run.rpartition(":")[2]
+
+
+def function_reply(event: HistoryEventTypeDef) -> dict[str, Json] | None:
+    """Return what a task's function replied.
+
+    None for an event of another kind. It is not what the state hands on: at the end of a branch,
+    that is the branch's output.
+    """
+    details = event.get("taskSucceededEventDetails")
+    response: Json = None if details is None else msgspec.json.decode(details.get("output") or "null")
+    reply = response.get("Payload") if isinstance(response, dict) else None
+    return reply if isinstance(reply, dict) else None
 
 
 def console_link(arn: str) -> str:

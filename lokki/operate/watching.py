@@ -37,6 +37,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
+from lokki.operate.machine import function_reply
 from lokki.results.remote import child_failure
 from lokki.store.map_results import child_items
 
@@ -80,6 +81,7 @@ class StateVisit:
     """What is known of a state that was entered.
 
     ``failed_at``: when its last try failed, until there is another one; ``cause`` is the error of it as AWS says it.
+    ``reply``: what its function gave; what the state hands on may be less.
     """
 
     entered: datetime
@@ -88,6 +90,7 @@ class StateVisit:
     failed_at: datetime | None = None
     failure: Failure | None = None
     cause: tuple[str, str] = ("", "")
+    reply: dict[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Watch:
     - ``states``: the state of the last event of each branch, by the event's id
     - ``visits``: by the id of a call, or the name of a state that is none
     - ``items``: how many a call gave, by its id
+    - ``done``, ``not_chosen``: the ids of what ended, and of calls that do not run
     - ``maps``: those to ask for, by ARN
 
     ``most``: how many failed children of a map are asked why.
@@ -116,6 +120,7 @@ class Watch:
     visits: Mapping[str, StateVisit] = field(default_factory=dict)
     items: Mapping[str, int] = field(default_factory=dict)
     done: tuple[str, ...] = ()
+    not_chosen: tuple[str, ...] = ()
     maps: Mapping[str, WatchedMap] = field(default_factory=dict)
     most: int = CHILDREN
 
@@ -252,6 +257,9 @@ def _taken(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch,
             failure = reported_failure(watch.key(state), *cause)
             visit = replace(visit, failed_at=at, failure=failure, cause=cause, tries=visit.tries + 1)
             return watch.visiting(state, visit), []
+        case "TaskSucceeded":
+            visit = watch.visits.get(watch.key(state), StateVisit(at))
+            return watch.visiting(state, replace(visit, reply=function_reply(event))), []
         case "TaskStateExited":
             return _step_finished(watch, event, state)
         case _:
@@ -304,7 +312,7 @@ def _scheduled(watch: Watch, at: datetime, state: str) -> tuple[Watch, list[Even
 def _step_finished(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:
     left, at = event["stateExitedEventDetails"], event["timestamp"]
     visit = watch.visits.get(watch.key(state), StateVisit(at))
-    ended = watch.visiting(state, replace(visit, running=False, failed_at=None, failure=None))
+    ended = watch.visiting(state, replace(visit, running=False, failed_at=None, failure=None, reply=None))
     step = watch.machine.calls.get(state)
     if step is None:
         return ended, []
@@ -312,18 +320,19 @@ def _step_finished(watch: Watch, event: HistoryEventTypeDef, state: str) -> tupl
         # It goes on in the larger function: that is another try.
         watch = watch.visiting(state, replace(visit, failed_at=None))
         return watch, [StepRetried(step, (), visit.tries, 0.0, visit.failure)]
-    text = left.get("output", "null")
-    output = msgspec.json.decode(text)
-    items: int | None = output["items"] if isinstance(output, dict) and "map_manifest_key" in output else None
+    output: Json = visit.reply or msgspec.json.decode(left.get("output", "null"))
+    fans_out = isinstance(output, dict) and "map_manifest_key" in output
+    items = msgspec.convert(output["items"], int) if isinstance(output, dict) and fans_out else None
     counted = watch.items if items is None else {**watch.items, step: items}
-    watch = replace(ended, items=counted, done=(*watch.done, step))
-    finished = StepFinished(step, (at - visit.entered).total_seconds(), len(text.encode()), items)
-    return watch, [finished, *map(StepNotChosen, watch.machine.not_chosen(step, output))]
+    skipped = watch.machine.not_chosen(step, output)
+    watch = replace(ended, items=counted, done=(*watch.done, step), not_chosen=(*watch.not_chosen, *skipped))
+    finished = StepFinished(step, (at - visit.entered).total_seconds(), len(msgspec.json.encode(output)), items)
+    return watch, [finished, *map(StepNotChosen, skipped)]
 
 
 def _redriven(watch: Watch, at: datetime) -> tuple[Watch, list[Event]]:
     started = RunStarted(watch.flow, watch.run_id, dict(watch.params), resumed=True)
-    skipped = [StepSkipped(op) for op in watch.done]
+    skipped: list[Event] = [*map(StepSkipped, watch.done), *map(StepNotChosen, watch.not_chosen)]
     # Whatever had not ended begins again, whether its state is entered once more or not.
     visits = {name: StateVisit(visit.entered) for name, visit in watch.visits.items()}
     return replace(watch, began=at, outcome="", visits=visits), [started, *skipped]
@@ -352,11 +361,15 @@ def _ended(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch,
 def _failed_step(watch: Watch, cause: tuple[str, str], state: str) -> str:
     """Return the step whose error is that of the run.
 
-    It is empty where it is none's. Of branches one fails, and others may fail in the same moment.
+    It is empty where it is none's. Of branches one fails, and others may have failed before: it is the last one.
     """
-    failed = [name for name, visit in watch.visits.items() if visit.failed_at is not None and visit.cause == cause]
     steps = set(watch.machine.calls.values())
-    return next((name for name in failed if name in steps), watch.machine.calls.get(state, ""))
+    failed = {
+        name: visit.failed_at
+        for name, visit in watch.visits.items()
+        if name in steps and visit.failed_at is not None and visit.cause == cause
+    }
+    return max(failed, key=lambda name: failed[name]) if failed else watch.machine.calls.get(state, "")
 
 
 def _done(run: WatchedMap, state: MapState) -> list[str]:

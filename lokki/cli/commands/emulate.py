@@ -121,7 +121,7 @@ def emulate_flow(request: RunRequest, options: EmulateOptions, output: OutputOpt
         return f'read it with lokki.local("{request.graph.name}").run("{recorder.report.run_id}").result()'
 
     words = LastWords(output, streams, NextCommands(resume, retrieve))
-    lacking: dict[str, Sequence[str]] = {}
+    lacking: list[Mapping[str, Sequence[str]]] = []
     try:
         with closing(recorder), interruptible():
             result = _result(request.graph, request.params, options, output, recorder, lacking)
@@ -133,8 +133,8 @@ def emulate_flow(request: RunRequest, options: EmulateOptions, output: OutputOpt
         code = words.failed(str(error), recorder.report, error)
     else:
         code = words.finished(result)
-    if options.suggest_permissions:
-        _say_suggestions(words, lacking)
+    for lines_by_step in lacking:
+        _say_suggestions(words, lines_by_step)
     return code
 
 
@@ -152,11 +152,11 @@ def _result(
     options: EmulateOptions,
     output: OutputOptions,
     recorder: Recorder,
-    lacking: dict[str, Sequence[str]],
+    lacking: list[Mapping[str, Sequence[str]]],
 ) -> object:
     """Build and run the flow.
 
-    ``lacking``: gets the permissions that steps lack, where they are asked for.
+    ``lacking``: gets the permissions that steps lack, once they ran, where they are asked for.
     """
     try:
         # Only here: the libraries of the extra take a second to import, and may be missing.
@@ -190,7 +190,7 @@ def _result(
         permissive=options.suggest_permissions,
         note=report,
     )
-    suggest = lacking.update if options.suggest_permissions else None
+    suggest = lacking.append if options.suggest_permissions else None
     session = Session(Path(config.build_dir), recorder, settings, suggest=suggest)
     if options.resume is not None:
         return session.resume(graph, options.resume or None, plan=compiled.plan)

@@ -20,6 +20,16 @@ _OF_OTHER_NAMES = {("kms", "ReEncrypt")}
 """Operations whose actions have other names, and which are let through."""
 
 
+_PREFIXES = {
+    "IoTSecuredTunneling": "iot",
+    "cloudcontrolapi": "cloudformation",
+    "monitoring": "cloudwatch",
+    "mturk-requester": "mechanicalturk",
+    "tagging": "tag",
+}
+"""The prefixes of actions of services that requests are signed for by another name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceCall:
     """A call of an operation.
@@ -56,6 +66,8 @@ def service_needs(call: ServiceCall) -> list[Need]:
     """Return what a call needs; nothing where that is not known."""
     if call.service == "sts" and call.operation in ("GetCallerIdentity", "GetSessionToken"):
         return []  # these need no permission: docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+    if call.service == "sts" and call.operation == "AssumeRole":
+        return [Need("sts:AssumeRole", call.text("RoleArn"))]
     rules = {
         "dynamodb": _dynamodb,
         "secretsmanager": _secrets_manager,
@@ -195,7 +207,7 @@ def _other(call: ServiceCall) -> Iterator[Need]:
 
     Which one IAM checks differs by service: an alias of a key is none, a version of a state machine is its machine.
     """
-    prefix = {"monitoring": "cloudwatch"}.get(call.service, call.service)
+    prefix = _PREFIXES.get(call.service, call.service)
     if (prefix, call.operation) not in _OF_OTHER_NAMES:
         yield Need(f"{prefix}:{call.operation}", "", hint=_own_arn(call))
 

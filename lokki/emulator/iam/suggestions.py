@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lokki.base.access import Allow, Permission, Read, Write
+from lokki.base.access import Allow, Permission, Read, Write, action_problem, quoted, resource_problem, url_problem
 from lokki.emulator.iam.checking import Missing
 from lokki.emulator.iam.policies import ANY, Need
-from lokki.emulator.states.services import ACCOUNT
+from lokki.emulator.states.services import ACCOUNT, REGION
 
 _READS = {"s3:GetObject", "s3:ListBucket"}
 _WRITES = {"s3:AbortMultipartUpload", "s3:PutObject"}
@@ -22,7 +22,8 @@ def suggest(needs: Iterable[Need]) -> list[Permission]:
 
     Objects are allowed by the prefix that they are in, up to its last ``/``. Region and account are those of the stack.
     """
-    permissions = set(map(_permission, needs))
+    # A service refuses operations of other names by itself.
+    permissions = {_permission(need) for need in needs if not action_problem(need.action)}
     objects = sorted((entry for entry in permissions if not isinstance(entry, Allow)), key=repr)
     largest = [entry for entry in objects if not any(_covers(other, entry) for other in objects)]
     actions: dict[str, set[str]] = {}
@@ -39,7 +40,7 @@ def suggest(needs: Iterable[Need]) -> list[Permission]:
 def suggested_lines(needs: Iterable[Need]) -> list[str]:
     """Return the permissions as they are written in a list, one a line."""
     return [
-        repr(entry) if isinstance(entry, Allow) else f'{type(entry).__name__}("{entry.url}")'
+        repr(entry) if isinstance(entry, Allow) else f"{type(entry).__name__}({quoted(entry.url)})"
         for entry in suggest(needs)
     ]
 
@@ -69,21 +70,29 @@ def _permission(need: Need) -> Permission:
     if need.action == "s3:ListBucket":
         key = need.prefix or ""
     elif not key or need.action not in _READS | _WRITES:
-        return Allow(need.action, _portable(need.resource or need.hint or ANY))
+        return _allow(need)
     # Up to the last slash; a key without one stands for itself.
-    prefix = _UNWRITABLE.sub("?", key[: key.rfind("/") + 1] or key)
-    return Write(f"s3://{bucket}/{prefix}") if need.action in _WRITES else Read(f"s3://{bucket}/{prefix}")
+    url = f"s3://{bucket}/{_UNWRITABLE.sub('?', key[: key.rfind('/') + 1] or key)}"
+    if url_problem(url):  # a bucket of a name that is none
+        return _allow(need)
+    return Write(url) if need.action in _WRITES else Read(url)
+
+
+def _allow(need: Need) -> Allow:
+    resource = _portable(need.resource or need.hint or ANY)
+    return Allow(need.action, ANY if resource_problem(resource) else resource)
 
 
 def _portable(arn: str) -> str:
     """Put the stack's own region and account into an ARN of the emulator's.
 
-    The six characters behind the name of a secret differ in every account.
+    A region that the step's code chose stays. The six characters behind the name of a secret differ in every account.
     """
     arn = _UNWRITABLE.sub("?", arn)
     if arn.startswith(_OBJECTS):  # all that is beside the object
         return re.sub(r"(/.*/).*$", r"\1*", arn)
-    arn = re.sub(rf"^(arn:aws:[a-z0-9-]+):[a-z0-9-]+:{ACCOUNT}:", r"\1:${AWS::Region}:${AWS::AccountId}:", arn)
+    arn = re.sub(rf"^(arn:aws:[a-z0-9-]+:[^:]*):{ACCOUNT}:", r"\1:${AWS::AccountId}:", arn)
+    arn = re.sub(rf"^(arn:aws:[a-z0-9-]+):{REGION}:", r"\1:${AWS::Region}:", arn)
     return re.sub(r"(:secret:.*-)\w{6}$", r"\1??????", arn)
 
 
