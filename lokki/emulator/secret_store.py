@@ -16,8 +16,8 @@ from lokki.base.options import SECRETS_VARIABLE
 from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import EmulatorError
-from lokki.local_run.local_secrets import secret_values
-from lokki.runtime.aws_json import AwsCallError, call_service
+from lokki.local_run.local_secrets import UserSecrets
+from lokki.runtime.aws_json import AwsCallError, AwsServices
 
 _NAME_IN_ARN = re.compile(r"arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:(.*)-\w{6}")
 
@@ -33,22 +33,24 @@ def put_secrets(functions: Iterable[FunctionSpec], server: S3Server) -> None:
         sources = msgspec.json.decode(function.environment.get(SECRETS_VARIABLE, "{}"), type=dict[str, str])
         wanted.update(dict.fromkeys(sources.items()))
     values: dict[str, str] = {}
+    secrets = UserSecrets(os.environ)
     for variable, source in wanted:
-        value = secret_values({variable: source}, os.environ)[variable]
+        value = secrets.value(variable, source)
         if values.setdefault(source, value) != value:
             raise EmulatorError(f"{variable} and another variable hold different values for the secret {source}.")
-    for source, value in values.items():
-        _put(source, value, server.variables("emulator"))
+    with AwsServices(server.variables("emulator")) as services:
+        for source, value in values.items():
+            _put(source, value, services)
 
 
-def _put(source: str, value: str, environ: dict[str, str]) -> None:
+def _put(source: str, value: str, services: AwsServices) -> None:
     try:
         if source.startswith(SSM):
             parameter = {"Name": source.removeprefix(SSM), "Value": value, "Type": "SecureString"}
-            call_service("ssm", "AmazonSSM.PutParameter", {**parameter}, environ)
+            services.call("ssm", "AmazonSSM.PutParameter", {**parameter})
         else:
             match = _NAME_IN_ARN.fullmatch(source)
             secret = {"Name": match[1] if match else source, "SecretString": value, "ClientRequestToken": "0" * 32}
-            call_service("secretsmanager", "secretsmanager.CreateSecret", {**secret}, environ)
+            services.call("secretsmanager", "secretsmanager.CreateSecret", {**secret})
     except AwsCallError as error:
         raise EmulatorError(f"the emulator cannot hold the secret {source}: {error}.") from None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 
 from lokki.base.access import SSM
 from lokki.chain import AnyStep
@@ -49,32 +50,60 @@ def secret_values(sources: Mapping[str, str], environ: Mapping[str, str]) -> dic
 
     Raises RunError for a value that cannot be had.
     """
-    return {
-        variable: environ[variable] if variable in environ else _fetch(variable, source)
-        for variable, source in sources.items()
-    }
+    secrets = UserSecrets(environ)
+    return {variable: secrets.value(variable, source) for variable, source in sources.items()}
 
 
-def _fetch(variable: str, source: str) -> str:
-    # Only here: most runs have no secrets to fetch, and boto3 takes long to import.
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+class UserSecrets:
+    """Values of secrets as the user has them.
 
-    region = os.environ.get("AWS_REGION") or None  # boto3 itself reads AWS_DEFAULT_REGION only
-    try:
-        if source.startswith(SSM):
-            ssm = boto3.client("ssm", region_name=region)
-            answer = ssm.get_parameter(Name=source.removeprefix(SSM), WithDecryption=True)
-            value = answer["Parameter"].get("Value")
-        else:
-            manager = boto3.client("secretsmanager", region_name=region)
-            value = manager.get_secret_value(SecretId=source).get("SecretString")
-    except (BotoCoreError, ClientError) as error:
-        reason = str(error).rstrip(".")
-        raise RunError(
-            f"the secret {source} cannot be fetched: {reason}. Set {variable} in the environment, or sign in to the "
-            "account that has it."
-        ) from None
-    if not isinstance(value, str) or "\0" in value:
-        raise RunError(f"the secret {source} of {variable} is no text that a variable can hold.")
-    return value
+    They are the environment's variables, or else fetched from the user's account, those of a service all through one
+    client, and so over one connection.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def value(self, variable: str, source: str) -> str:
+        """Return the value of a variable.
+
+        Raises RunError for one that cannot be had.
+        """
+        return self._environ[variable] if variable in self._environ else self._fetch(variable, source)
+
+    def _fetch(self, variable: str, source: str) -> str:
+        # Only here: most runs have no secrets to fetch, and boto3 takes long to import.
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            is_parameter = source.startswith(SSM)
+            value = self._parameter(source.removeprefix(SSM)) if is_parameter else self._secret(source)
+        except (BotoCoreError, ClientError) as error:
+            reason = str(error).rstrip(".")
+            raise RunError(
+                f"the secret {source} cannot be fetched: {reason}. Set {variable} in the environment, or sign in to "
+                "the account that has it."
+            ) from None
+        if not isinstance(value, str) or "\0" in value:
+            raise RunError(f"the secret {source} of {variable} is no text that a variable can hold.")
+        return value
+
+    @cached_property
+    def _parameter(self) -> Callable[[str], object]:
+        # Only here, as above.
+        import boto3
+
+        ssm = boto3.client("ssm", region_name=_region())
+        return lambda name: ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"].get("Value")
+
+    @cached_property
+    def _secret(self) -> Callable[[str], object]:
+        # Only here, as above.
+        import boto3
+
+        manager = boto3.client("secretsmanager", region_name=_region())
+        return lambda name: manager.get_secret_value(SecretId=name).get("SecretString")
+
+
+def _region() -> str | None:
+    return os.environ.get("AWS_REGION") or None  # boto3 itself reads AWS_DEFAULT_REGION only

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ssl import SSLError
+from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -38,53 +40,87 @@ class AwsCallError(Exception):
         self.code = code
 
 
-def call_service(
-    service: str, target: str, body: JsonField, environ: Mapping[str, str], *, patient: bool = True
-) -> dict[str, Json]:
-    """Call an operation, three times at most where another try may help.
+class AwsServices:
+    """Services that are called over one connection for each address.
 
-    * ``service``: its name in endpoints and signatures, such as ``ssm``
-    * ``target``: its name of the operation, such as ``AmazonSSM.GetParameter``
-    * ``patient``: whether there are further tries at all
-
-    Endpoint, region and keys come from the environment, as for the AWS SDKs. Raises AwsCallError, and ConfigError for
-    an endpoint that cannot be used.
+    Endpoint, region and keys come from the environment, as for the AWS SDKs.
     """
-    content = msgspec.json.encode(body)
-    for pause in (*_PAUSES, None) if patient else (None,):
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._connections: dict[str, HTTPConnection] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+    def call(self, service: str, target: str, body: JsonField, *, patient: bool = True) -> dict[str, Json]:
+        """Call an operation, three times at most where another try may help.
+
+        * ``service``: its name in endpoints and signatures, such as ``ssm``
+        * ``target``: its name of the operation, such as ``AmazonSSM.GetParameter``
+        * ``patient``: whether there are further tries at all
+
+        Raises AwsCallError, and ConfigError for an endpoint that cannot be used.
+        """
+        content = msgspec.json.encode(body)
+        for pause in (*_PAUSES, None) if patient else (None,):
+            try:
+                return self._answer(service, target, content)
+            except AwsCallError as error:
+                if pause is None or error.code not in _PASSING:
+                    raise
+            except (OSError, HTTPException) as error:
+                if pause is None:
+                    raise AwsCallError(type(error).__name__, str(error)) from None
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _answer(self, service: str, target: str, content: bytes) -> dict[str, Json]:
+        region = self._environ.get("AWS_REGION") or self._environ.get("AWS_DEFAULT_REGION") or ""
+        address = _endpoint(service, region, self._environ)
+        headers = {
+            "content-type": "application/x-amz-json-1.1",
+            "host": address.netloc,
+            "x-amz-date": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
+            "x-amz-target": target,
+        }
+        keys = _keys(self._environ)
+        if keys.token:
+            headers["x-amz-security-token"] = keys.token
+        headers["authorization"] = authorization(headers, content, keys, f"{region}/{service}")
+        return _decoded(*self._post(address, content, headers))
+
+    def _post(self, address: SplitResult, content: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a request, and return the status and the content of the response."""
+        place = f"{address.scheme}://{address.netloc}"
+        if (connection := self._connections.pop(place, None)) is not None:
+            try:
+                return self._exchange(place, connection, content, headers)
+            except (ConnectionError, SSLError):
+                pass  # it was closed after the request before
+        kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
+        return self._exchange(place, kind(address.hostname or "", address.port, timeout=_SECONDS), content, headers)
+
+    def _exchange(
+        self, place: str, connection: HTTPConnection, content: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Send a request over a connection, which is kept if that works."""
         try:
-            return _answer(service, target, content, environ)
-        except AwsCallError as error:
-            if pause is None or error.code not in _PASSING:
-                raise
-        except (OSError, HTTPException) as error:
-            if pause is None:
-                raise AwsCallError(type(error).__name__, str(error)) from None
-        time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
+            connection.request("POST", "/", content, headers)
+            response = connection.getresponse()
+            text = response.read()
+        except BaseException:
+            connection.close()
+            raise
+        self._connections[place] = connection
+        return response.status, text
 
 
-def _answer(service: str, target: str, content: bytes, environ: Mapping[str, str]) -> dict[str, Json]:
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
-    address = _endpoint(service, region, environ)
-    headers = {
-        "content-type": "application/x-amz-json-1.1",
-        "host": address.netloc,
-        "x-amz-date": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
-        "x-amz-target": target,
-    }
-    keys = _keys(environ)
-    if keys.token:
-        headers["x-amz-security-token"] = keys.token
-    headers["authorization"] = authorization(headers, content, keys, f"{region}/{service}")
-    kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
-    connection = kind(address.hostname or "", address.port, timeout=_SECONDS)
-    try:
-        connection.request("POST", "/", content, headers)
-        response = connection.getresponse()
-        text, status = response.read(), response.status
-    finally:
-        connection.close()
+def _decoded(status: int, text: bytes) -> dict[str, Json]:
     try:
         decoded: Json = msgspec.json.decode(text)
     except msgspec.MsgspecError:  # a proxy's page

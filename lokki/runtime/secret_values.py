@@ -17,7 +17,7 @@ from lokki.base.access import SSM
 from lokki.base.options import SECRETS_VARIABLE
 from lokki.base.values import Json, JsonField
 from lokki.errors import ConfigError
-from lokki.runtime.aws_json import AwsCallError, call_service
+from lokki.runtime.aws_json import AwsCallError, AwsServices
 
 SECONDS = 300.0
 """How long values are used before they are read again."""
@@ -61,35 +61,37 @@ class SecretValues:
         return ""
 
     def _fetch_all(self, *, patient: bool = True) -> None:
-        for variable, source in self._sources.items():
-            try:
-                value = fetch_secret(source, self._environ, patient=patient)
-                self._environ[variable] = value
-                self._values.add(value)
-            except ConfigError:
-                raise
-            except AwsCallError as error:
-                raise _unreadable(variable, source, error) from None
-            # A value may be no text for a variable; the error that says so may hold it.
-            except ValueError:
-                raise ConfigError(f"the secret {source} of {variable} is no text that a variable can hold.") from None
+        with AwsServices(self._environ) as services:
+            for variable, source in self._sources.items():
+                try:
+                    value = fetch_secret(source, services, patient=patient)
+                    self._environ[variable] = value
+                    self._values.add(value)
+                except ConfigError:
+                    raise
+                except AwsCallError as error:
+                    raise _unreadable(variable, source, error) from None
+                # A value may be no text for a variable; the error that says so may hold it.
+                except ValueError:
+                    raise ConfigError(
+                        f"the secret {source} of {variable} is no text that a variable can hold."
+                    ) from None
         self._read = time.monotonic()
 
 
-def fetch_secret(source: str, environ: MutableMapping[str, str], *, patient: bool = True) -> str:
+def fetch_secret(source: str, services: AwsServices, *, patient: bool = True) -> str:
     """Return the value of a secret.
 
     ``patient``: try again where that may help, which takes seconds of the step's time. Raises AwsCallError, and
     ValueError for one that is no text.
     """
-    body: JsonField
     if source.startswith(SSM):
-        body = {"Name": source.removeprefix(SSM), "WithDecryption": True}
-        answer = call_service("ssm", "AmazonSSM.GetParameter", body, environ, patient=patient)
+        body: JsonField = {"Name": source.removeprefix(SSM), "WithDecryption": True}
+        answer = services.call("ssm", "AmazonSSM.GetParameter", body, patient=patient)
         parameter = answer.get("Parameter")
         return _text(parameter.get("Value") if isinstance(parameter, dict) else None)
     target = "secretsmanager.GetSecretValue"
-    answer = call_service("secretsmanager", target, {"SecretId": source}, environ, patient=patient)
+    answer = services.call("secretsmanager", target, {"SecretId": source}, patient=patient)
     return _text(answer.get("SecretString"))
 
 

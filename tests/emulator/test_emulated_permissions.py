@@ -114,6 +114,16 @@ TOPIC = f"arn:aws:sns:{HERE}:birds"
         (call("sts", "GetCallerIdentity"), []),
         (call("kms", "Decrypt", KeyId=f"arn:aws:kms:{HERE}:alias/a"), [("kms:Decrypt", "")]),
         (call("monitoring", "PutMetricData"), [("cloudwatch:PutMetricData", "")]),
+        (call("tagging", "GetResources"), [("tag:GetResources", "")]),
+        (call("cloudcontrolapi", "GetResource"), [("cloudformation:GetResource", "")]),
+        (call("mturk-requester", "ListHITs"), [("mechanicalturk:ListHITs", "")]),
+        (call("IoTSecuredTunneling", "OpenTunnel"), [("iot:OpenTunnel", "")]),
+        (
+            call("sts", "AssumeRole", RoleArn="arn:aws:iam::123456789012:role/a"),
+            [
+                ("sts:AssumeRole", "arn:aws:iam::123456789012:role/a"),
+            ],
+        ),
     ],
 )
 def test_actions_and_resources_are_those_of_the_service_authorization_reference(
@@ -244,6 +254,38 @@ def test_the_same_actions_on_several_resources_are_one_permission() -> None:
     ]
     place = "arn:aws:dynamodb:${AWS::Region}:${AWS::AccountId}:table/birds"
     assert suggest(needs) == [Allow(["dynamodb:GetItem", "dynamodb:Query"], f"{place}-1", f"{place}-2")]
+
+
+def test_regions_that_code_chose_stay_and_resources_without_one_have_the_account_only() -> None:
+    needs = [
+        Need("sqs:SendMessage", QUEUE.replace("us-east-1", "eu-north-1")),
+        Need("sts:AssumeRole", "arn:aws:iam::123456789012:role/reader"),
+        Need("sns:Publish", "arn:aws:sns:us-east-1:210987654321:theirs"),
+    ]
+    assert suggest(needs) == [
+        Allow("sns:Publish", "arn:aws:sns:${AWS::Region}:210987654321:theirs"),
+        Allow("sqs:SendMessage", "arn:aws:sqs:eu-north-1:${AWS::AccountId}:birds"),
+        Allow("sts:AssumeRole", "arn:aws:iam::${AWS::AccountId}:role/reader"),
+    ]
+
+
+def test_what_no_bucket_and_no_action_is_named_makes_no_permission_that_is_none() -> None:
+    needs = [
+        Need("s3:GetObject", "arn:aws:s3:::My_Lake/raw/a"),
+        Need("s3:PutObject", 'arn:aws:s3:::lake/a"b/c'),
+        Need("s3:ListBucket", "arn:aws:s3:::x", "raw/"),
+        Need("execute-api:", ""),
+        Need("sqs:Send Message", QUEUE),
+        Need("sns:Publish", "no resource"),
+    ]
+    assert suggested_lines(needs) == [
+        "Write('s3://lake/a\"b/')",
+        'Allow("s3:GetObject", "arn:aws:s3:::My_Lake/raw/*")',
+        'Allow("s3:ListBucket", "arn:aws:s3:::x")',
+        'Allow("sns:Publish", "*")',
+    ]
+    written = eval(f"[{', '.join(suggested_lines(needs))}]", {"Allow": Allow, "Read": Read, "Write": Write})
+    assert written == suggest(needs)
 
 
 # --- refusals, as boto3 sees them ---
@@ -403,6 +445,14 @@ def emulate(folder: Path, permissions: str, *options: str) -> Ran:
     program = [sys.executable, "flow.py", "emulate", *options]
     done = subprocess.run(program, cwd=folder, env=own, capture_output=True, text=True, check=False)
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_flow_that_was_not_built_lacks_no_permission(tmp_path: Path) -> None:
+    (tmp_path / "lokki.yml").write_text("include: [birds.csv]\n")
+    failed = emulate(tmp_path, "memory=256", "--suggest-permissions")
+    [line] = failed.err.splitlines()
+    assert (failed.code, failed.out) == (1, "")
+    assert line.startswith("error: include: 'birds.csv' matches no file in ")
 
 
 @pytest.mark.slow

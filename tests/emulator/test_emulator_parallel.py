@@ -12,11 +12,12 @@ import pytest
 from support.emulation import FunctionError, SlowError, World, distributed, failing, machine, make_world, task
 
 from lokki.base.values import Json
-from lokki.builder.states import Machine
+from lokki.builder.states import CaseState, Machine, SwitchState
 from lokki.emulator.states.definition import read_definition
+from lokki.emulator.states.history import HistoryEvent
 from lokki.emulator.states.outcome import Outcome
 from lokki.emulator.translation import EventTranslator
-from lokki.engine.events import Event, StepFailed, StepFinished, StepStarted
+from lokki.engine.events import Event, StepFailed, StepFinished, StepNotChosen, StepStarted
 from lokki.errors import EmulatorError
 
 LIMIT = 262_144
@@ -330,6 +331,48 @@ def test_the_step_that_failed_a_run_is_the_one_with_its_error() -> None:
         translate(event)
     assert [(event.id, event.failure.error) for event in events if isinstance(event, StepFailed)] == [
         ("a", "ValueError")
+    ]
+
+
+def translated(machine_states: Machine, history: list[HistoryEvent]) -> list[Event]:
+    events: list[Event] = []
+    translate = EventTranslator(machine_states, events.append)
+    for event in history:
+        translate(event)
+    return events
+
+
+def test_a_fork_that_fails_by_itself_is_no_failure_of_the_step_that_began_last() -> None:
+    world = make_world({"long": lambda event: "x" * (LIMIT // 2)})
+    outcome = run(world, {"Both": parallel({"A": task("long")}, {"B": task("long")})})
+    assert outcome.error == "States.DataLimitExceeded"
+    events = translated(Machine(calls={"A": "a", "B": "b"}, forks={"Both": "a.fork"}), world.history)
+    assert [event for event in events if isinstance(event, StepFailed)] == []
+
+
+def test_what_a_function_replied_counts_and_not_what_is_left_of_it_at_the_end_of_a_branch() -> None:
+    source: Json = {"map_manifest_key": "k", "items": 3, "case": 1}
+    world = make_world({"source": lambda event: source})
+    cases = SwitchState("a.switch", "a", (CaseState("Keep", ("keep",)), CaseState("Fix", ("fix",))))
+    run(world, {"Both": parallel({"A": task("source", Output={})}, {"B": passing()})})
+    events = translated(Machine(calls={"A": "a"}, switches={"ASwitch": cases}), world.history)
+    [finished] = [event for event in events if isinstance(event, StepFinished)]
+    assert (finished.size, finished.items) == (len(msgspec.json.encode(source)), 3)
+    assert [event.id for event in events if isinstance(event, StepNotChosen)] == ["keep"]
+
+
+def test_a_redrive_that_begins_in_the_larger_function_finishes_its_step() -> None:
+    catch: Json = [{"ErrorEquals": ["Runtime.OutOfMemory"], "Next": "Work-XL"}]
+    world = make_world({"small": failing("Runtime.OutOfMemory"), "large": failing("E")})
+    states = {"Work": task("small", Catch=catch), "Work-XL": task("large")}
+    execution = world.start(machine(states))
+    assert execution.run().error == "E"
+    before = len(world.history)
+    world.clock.seconds += 7
+    assert execution.redrive() == Outcome("SUCCEEDED", "done")
+    events = translated(Machine(calls={"Work": "work", "Work-XL": "work"}), world.history[before:])
+    assert [(type(event).__name__, event.seconds) for event in events if isinstance(event, StepFinished)] == [
+        ("StepFinished", 0.0)
     ]
 
 

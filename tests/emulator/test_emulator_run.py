@@ -11,6 +11,8 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -234,6 +236,23 @@ def test_a_failed_run_goes_on_in_another_process(project: Project, tmp_path: Pat
     assert [type(event) for event in told][:2] == [RunStarted, MapStarted], "the source is not run again"
     with pytest.raises(RunFolderError, match="is one of retried"):
         session.resume(graph, "first")
+
+
+@LONG
+def test_a_failed_run_can_be_resumed_although_its_permissions_were_not_worked_out(
+    project: Project, tmp_path: Path
+) -> None:
+    def suggest(lines_by_step: Mapping[str, Sequence[str]]) -> None:
+        raise BlockingIOError("nobody hears")
+
+    session = project.session("retried", tmp_path, lambda event: None)
+    graph, tries = project.flow("retried"), tmp_path / "tries"
+    with pytest.raises(BlockingIOError, match="nobody hears"):
+        replace(session, suggest=suggest).run(graph, {"folder": str(tries), "count": 3})
+    tries.mkdir()
+    for number in range(3):
+        (tries / str(number)).write_text("xx")
+    assert session.resume(graph) == [0, 1, 2]
 
 
 def chaos_run(project: Project, name: str, seed: str, folder: Path, params: dict[str, object]) -> object:

@@ -16,6 +16,7 @@ from aws.loopback_aws import LoopbackAws
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import graph_plans
 
 from lokki import flow, step
 from lokki.builder.compiled import compile_flow
@@ -26,9 +27,11 @@ from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, Measure, Requests, Workload, estimate, gets, puts
 from lokki.estimate.limits import problems
+from lokki.estimate.measured import measure_latest_run
 from lokki.estimate.savings import Saving, savings
 from lokki.graph import FlowGraph
 from lokki.plan import lower
+from lokki.plans.operations import Case, Fork, Op, Switch
 
 PAGE = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text(encoding="utf-8")
 
@@ -724,7 +727,13 @@ def two_starts(count: int = 4):
     return gathered([one.result, other.result], raw=one.next(blob).result), other.next(summed)
 
 
-@pytest.mark.parametrize("drawn", [branches, two_starts])
+@flow
+def side_by_side(count: int = 4):
+    raw, other = rows(count).next(blob), rows(3).next(summed)
+    return gathered([other.result], raw=raw.result)
+
+
+@pytest.mark.parametrize("drawn", [branches, two_starts, side_by_side])
 def test_what_a_graph_does_is_what_the_emulator_counts(s3: S3Server, drawn: Callable[[], FlowGraph]) -> None:
     config = LokkiConfig(artifact_bucket="acme-artifacts")
     deployed = Deployed(drawn(), config, s3)
@@ -816,3 +825,63 @@ def test_the_dearest_case_is_the_one_that_costs_most_whatever_takes_its_time() -
 
     assert dollars(0.001) == pytest.approx(dollars(60.0))
     assert dollars(60.0) > 5
+
+
+@flow
+def twice_again(value: int):
+    return twice(value).next(twice)
+
+
+@flow
+def unequal_cases(count: int = 4):
+    return rows(count).map(shift(by=b"")).switch(is_even, {True: twice, False: twice_again}).agg(summed)
+
+
+def test_of_a_map_with_a_switch_the_measured_seconds_are_divided_among_its_longest_case(tmp_path: Path) -> None:
+    log = tmp_path / "runs/one/events.jsonl"
+    log.parent.mkdir(parents=True)
+    (log.parent / "run.json").write_text(
+        '{"run_id": "one", "flow": "unequal-cases", "params": {}, "plan": [], "code": {}, "status": "finished", '
+        '"started": "2026-11-23T10:00:00+00:00"}'
+    )
+    log.write_text('{"event": "items_finished", "id": "rows", "count": 10, "seconds": 4.0}\n')
+    measured = measure_latest_run(lower(unequal_cases()), tmp_path)
+    assert measured is not None
+    seconds = sorted(measure.seconds for measure in measured.measures.values())
+    assert seconds == [pytest.approx(0.1)] * 5  # of five calls an item meets four at most
+
+
+@flow
+def read_whole(count: int = 4):
+    source = rows(count)
+    return gathered([source.map(twice).agg(summed).result], raw=source.next(blob).result)
+
+
+def test_of_a_source_that_is_read_as_one_value_all_items_are_fetched() -> None:
+    compiled = compile_flow(read_whole(), LokkiConfig(artifact_bucket="acme-artifacts"))
+
+    def fetched(size: int) -> int:
+        measures = {"rows": Measure(1.0, size, stored=True)}
+        return estimate(compiled, Workload({"rows": 4}, measures)).requests.gets
+
+    item = 9 * 2**20
+    assert (gets(item), gets(4 * item)) == (1, 6)
+    assert fetched(item) - fetched(10) == 6 - 1
+
+
+@pytest.mark.parametrize("lasts", [995, 996])
+def test_of_a_switch_the_longest_case_counts_for_the_history_of_a_run(lasts: int) -> None:
+    """With 995 calls after the fork there are 25,000 events: two, four of the fork, two a switch and five a call."""
+    call = graph_plans.call
+
+    def chain(name: str, length: int) -> tuple[Op, ...]:
+        return tuple(call(f"{name}_{number}", step="work") for number in range(length))
+
+    def switched(name: str) -> tuple[Op, ...]:
+        cases = [Case(text, chain(f"{name}_{text}", length), "") for text, length in (("few", 900), ("many", 2_000))]
+        return call(name, step="work", cases=("few", "many")), Switch(f"{name}.switch", name, tuple(cases))
+
+    fork = Fork("a.fork", (switched("a"), switched("b")))
+    compiled = graph_plans.compiled(graph_plans.plan_of(call("first", step="work"), fork, *chain("last", lasts)))
+    met = problems(compiled, Workload({}), estimate(compiled, Workload({})))
+    assert [problem.text for problem in met] == (["the run's history has 25005 events"] if lasts == 996 else [])

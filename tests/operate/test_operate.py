@@ -505,6 +505,50 @@ def test_steps_of_a_case_that_was_not_chosen_are_told_as_skipped() -> None:
     assert told[-1] == StepNotChosen("keep")
 
 
+def replied(reply: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return "TaskSucceeded", {"taskSucceededEventDetails": {"output": json.dumps({"Payload": reply})}}
+
+
+def test_what_a_function_replied_is_told_and_not_what_is_left_of_it_at_the_end_of_a_branch() -> None:
+    source = {"map_manifest_key": "k", "items": 3, "case": 0}
+    events = branches(
+        *((1, entered("Train")), (1, SCHEDULED), (2, entered("Grade")), (2, SCHEDULED)),
+        *((2, replied(source)), (1, replied({"result": "model"})), (1, left("Train")), (2, left("Grade"))),
+    )
+    watch, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert [(event.id, event.size, event.items) for event in told if isinstance(event, StepFinished)] == [
+        ("train", len('{"result":"model"}'), None), ("grade", len('{"map_manifest_key":"k","items":3,"case":0}'), 3),
+    ]  # fmt: skip
+    assert (told[-1], watch.not_chosen) == (StepNotChosen("fix"), ("fix",))
+
+
+def test_a_run_that_was_redriven_tells_again_what_is_not_chosen() -> None:
+    chose = (entered("Grade"), SCHEDULED, replied({"result": 1, "case": 1}), left("Grade"))
+    events = history(
+        *(("ExecutionStarted", {}), *chose, entered("Fix"), SCHEDULED, FAILED, RUN_FAILED),
+        *(("ExecutionRedriven", {}), SCHEDULED, left("Fix"), ("ExecutionSucceeded", {})),
+    )
+    watch, _ = take_history(Watch("f", "r", {}, GRAPH), events[:9])
+    _, told = take_history(watch, events)
+    assert told[:3] == [RunStarted("f", "r", {}, resumed=True), StepSkipped("grade"), StepNotChosen("keep")]
+    report = RunReport()
+    for event in told:
+        report = fold(report, event)
+    assert (report.ops["keep"].status, report.ops["fix"].status) == ("skipped", "finished")
+
+
+def test_of_branches_that_failed_alike_the_last_one_failed_the_run() -> None:
+    caught = (entered("Score"), SCHEDULED, FAILED)
+    events = branches(
+        *((2, event) for event in caught), (1, entered("Train")), (1, SCHEDULED), (1, FAILED), (2, SCHEDULED),
+        (2, FAILED), (0, RUN_FAILED),
+    )  # fmt: skip
+    _, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert [event.id for event in told if isinstance(event, StepFailed)] == ["score"]
+    _, told = take_history(Watch("f", "r", {}, GRAPH), [*events[:9], events[-1] | {"id": 11}])
+    assert [event.id for event in told if isinstance(event, StepFailed)] == ["train"]
+
+
 @pytest.mark.parametrize("enters_again", [True, False])
 def test_a_run_that_was_redriven_goes_on_with_what_is_kept(enters_again: bool) -> None:
     ended = ("ExecutionFailed", {"executionFailedEventDetails": {"error": "OSError", "cause": "no"}})

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ from lokki.builder.cloudformation import build_template
 from lokki.builder.lambda_pkg import HANDLER_SOURCE
 from lokki.builder.package_types import ZipCode
 from lokki.config import LokkiConfig
+from lokki.emulator.functions.process import FunctionSpec
+from lokki.emulator.s3.client import S3Server
+from lokki.emulator.secret_store import put_secrets
 from lokki.errors import ConfigError
-from lokki.runtime.aws_json import authorization
+from lokki.runtime.aws_json import AwsServices, authorization
 from lokki.runtime.handler import make_handler
-from lokki.runtime.secret_values import SecretValues
+from lokki.runtime.secret_values import SecretValues, fetch_secret
 from lokki.store.container import RoleKeys
 
 CANARY = "canary-5f3c-do-not-tell"
@@ -210,6 +215,99 @@ def test_after_a_restore_from_a_snapshot_values_are_read_again(stored: Aws, tmp_
     log = (tmp_path / "log").read_text()
     assert (answer.kind, answer.content) == ("response", {"result": ["token 1", "token 2"]}), (answer, log)
     assert "token " not in log
+
+
+# --- requests ---
+
+
+@dataclass
+class CountingService:
+    """Secrets Manager and SSM on loopback, whose secrets are named like their values; counts what comes in."""
+
+    endpoint: str
+    connections: int = 0
+    fetched: list[str] = field(default_factory=list)
+    hangs_up: bool = False
+    """Whether the connection is closed after each answer, unsaid."""
+
+    @property
+    def environ(self) -> dict[str, str]:
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": REGION}
+        return {"AWS_ENDPOINT_URL": self.endpoint, **keys}
+
+    def handler(service) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler has a self of its own
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                service.connections += 1
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                name = asked.get("SecretId") or asked["Name"]
+                service.fetched.append(name)
+                answer = json.dumps({"SecretString": name, "Parameter": {"Value": name}}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+                self.close_connection = service.hangs_up
+
+            def log_message(self, *parts: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def service() -> Iterator[CountingService]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        service = CountingService(f"http://127.0.0.1:{server.server_port}")
+        server.RequestHandlerClass = service.handler()
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield service
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_function_reads_its_secrets_over_one_connection_if_that_is_kept(
+    service: CountingService, hangs_up: bool
+) -> None:
+    service.hangs_up = hangs_up
+    sources = {"A": "prod/a", "B": "ssm:/prod/b", "C": "prod/c"}
+    environ = {**service.environ, SECRETS_VARIABLE: json.dumps(sources)}
+    values = SecretValues(environ, seconds=0)
+    for _ in range(2):
+        assert values.refresh() == ""
+    assert [environ[name] for name in "ABC"] == ["prod/a", "/prod/b", "prod/c"]
+    assert service.fetched == ["prod/a", "/prod/b", "prod/c"] * 2
+    assert service.connections == (6 if hangs_up else 2)  # one for each time, as a frozen function may outlive it
+
+
+def test_of_an_emulation_each_secret_is_fetched_once_however_many_functions_have_it(
+    service: CountingService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {**service.environ, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL", "mine")
+    functions = [
+        FunctionSpec(name, tmp_path, "handler.f", 3, 128, {SECRETS_VARIABLE: json.dumps(sources)})
+        for name, sources in {
+            "one": {"TOKEN": "prod/a", "OTHER": "ssm:/prod/b"},
+            "two": {"TOKEN": "prod/a", "LOCAL": "prod/local"},
+            "three": {"TOKEN": "prod/c", "OTHER": "ssm:/prod/b"},
+        }.items()
+    ]
+    with S3Server("artifacts") as server:
+        put_secrets([*functions, replace(functions[0], name="none", environment={})], server)
+        with AwsServices(server.variables("caller")) as emulated:
+            stored = [fetch_secret(name, emulated) for name in ("prod/a", "ssm:/prod/b", "prod/local", "prod/c")]
+    assert stored == ["prod/a", "/prod/b", "mine", "prod/c"]
+    assert service.fetched == ["prod/a", "/prod/b", "prod/c"]
+    assert service.connections == 2  # one of a client of each service
 
 
 # --- in a template ---
