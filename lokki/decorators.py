@@ -303,6 +303,13 @@ class Flow[**P, R = Any](SubFlow):
     def __repr__(self) -> str:
         return f"<flow {self.name}>"
 
+    def _repr_svg_(self) -> str:
+        """Draw it, for notebooks."""
+        # Imported here so that Lambda, where nobody looks, does not load it.
+        from lokki.pictures.svg import svg
+
+        return svg(lower(self._draw(self.params)))
+
 
 class _FlowDecorator(Protocol):
     """What ``@flow(…)`` makes of a function, by what the function returns."""

@@ -257,6 +257,7 @@ _RUNS = "List the runs on this machine, the latest first."
 
 FLOW_COMMANDS = (
     FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli.commands.run"),
+    FlowCommand("draw", "Draw a flow: as text, SVG, Mermaid or a page.", "lokki.cli.commands.draw"),
     FlowCommand("build", "Write Lambda packages, state machine and template.", "lokki.cli.commands.build"),
     FlowCommand("emulate", "Build, and run what was built as AWS would.", "lokki.cli.commands.emulate"),
     FlowCommand("deploy", "Build, show what would change on AWS, and change it.", "lokki.cli.commands.deploy"),

@@ -71,11 +71,18 @@ def write_result(path: Path, result: object) -> None:
     It is JSON where the name ends in ``.json``, else pickled. Raises RunError for a result that JSON cannot hold, and
     when the file cannot be written.
     """
-    content = _content(path, result)
+    write_file(path, _content(path, result))
+
+
+def write_file(path: Path, content: bytes, option: str = "--output") -> None:
+    """Write a file, whole or not at all.
+
+    Raises RunError when it cannot be written. ``option``: the one that named it.
+    """
     try:
         _replace_file(path, content)
     except OSError as error:
-        raise RunError(f"--output {path} cannot be written: {error.strerror or error}") from None
+        raise RunError(f"{option} {path} cannot be written: {error.strerror or error}") from None
 
 
 def _content(path: Path, result: object) -> bytes:
@@ -97,20 +104,20 @@ def _content(path: Path, result: object) -> bytes:
         raise RunError(f"--output {path}: the result cannot be written: {describe_error(error)}") from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "--output") -> None:
     """Raise RunError unless a file could be written there.
 
-    Nothing is left behind.
+    Nothing is left behind. ``option``: the one that named it.
     """
     if path.exists() and not path.is_file():
         return  # a device or a pipe
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise RunError(f"--output {path}: there is no folder {path.parent}.")
+        raise RunError(f"{option} {path}: there is no folder {path.parent}.")
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise RunError(f"--output {path}: nothing can be written in {path.parent}: {error.strerror}.") from None
+        raise RunError(f"{option} {path}: nothing can be written in {path.parent}: {error.strerror}.") from None
 
 
 def _replace_file(path: Path, content: bytes) -> None:

@@ -50,7 +50,7 @@ def _block(block: Block, previous: Reads) -> Iterator[str]:
                 previous = Output(op.id)
             case FanOut():
                 over = "" if previous in (None, Output(op.source)) else f" of {op.source}"
-                yield "└─▶ " + ", ".join([f"each item{over}", *_options(op)])
+                yield "└─▶ " + ", ".join([f"each item{over}", *map_options(op)])
                 yield from (f"    {line}" for line in _block(op.body, Item()))
                 yield "┌─◀ all results"
                 previous = Results(op.id)
@@ -87,7 +87,8 @@ def _call(call: Call, previous: Reads) -> str:
     return f"{text}  after {', '.join(call.after)}" if call.after else text
 
 
-def _options(op: FanOut) -> list[str]:
+def map_options(op: FanOut) -> list[str]:
+    """Say how a map block runs its items, as far as the flow says."""
     options = op.options
     texts = []
     if options.concurrency is not None:

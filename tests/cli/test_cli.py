@@ -125,7 +125,7 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
         (
             ["launch"],
             (
-                "Error: No such command 'launch'. There are: build, deploy, destroy, doctor, emulate, estimate, "
+                "Error: No such command 'launch'. There are: build, deploy, destroy, doctor, draw, emulate, estimate, "
                 "invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop."
             ),
         ),
@@ -225,6 +225,7 @@ Commands:
   deploy    Build, show what would change on AWS, and change it.
   destroy   Remove a flow from AWS.
   doctor    Check what a deployment needs: account, bucket, permissions.
+  draw      Draw a flow: as text, SVG, Mermaid or a page.
   emulate   Build, and run what was built as AWS would.
   estimate  Estimate cost, time and limits of a run on AWS.
   invoke    Run a deployed flow on AWS and print its result.

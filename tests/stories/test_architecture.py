@@ -25,6 +25,7 @@ LAYERS = {
     "lokki.decorators": 2,
     "lokki.config": 2,  # what is to be run
     "lokki.engine*": 3,  # what every engine shares
+    "lokki.pictures*": 4,
     "lokki.store*": 4,
     "lokki.s3": 4,  # where results are kept
     "lokki.loading": 5,  # the user's file
@@ -56,7 +57,7 @@ PURE = (
     "lokki.builder.packages.code", "lokki.builder.packages.imports",
     "lokki.builder.packages.lazy_imports", "lokki.builder.packages.reaching",
     "lokki.builder.packages.sensitive", "lokki.builder.packages.trimming",
-    "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits", "lokki.estimate.prices",
+    "lokki.pictures*", "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits", "lokki.estimate.prices",
     "lokki.results.html",
 )  # fmt: skip
 """What decides and describes, from values alone. `lokki.config` is not among them: it reads files."""
@@ -65,7 +66,8 @@ DOORS = {
     (
         "lokki.decorators",
         "lokki.progress.launching",
-    ): "`Flow.run` stands on the flow, and loads what runs it when called"
+    ): "`Flow.run` stands on the flow, and loads what runs it when called",
+    ("lokki.decorators", "lokki.pictures.svg"): "`Flow._repr_svg_` stands on the flow, and loads what draws it",
 }
 """Imports inside functions that may lead to a later layer, and why."""
 
