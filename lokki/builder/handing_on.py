@@ -35,6 +35,12 @@ def item_fields(fan_out: FanOut) -> dict[str, dict[str, Json]]:
     return {} if line else {call.id: walk.fields(call) for call in fan_out.calls}
 
 
+def most_handed_on(fan_out: FanOut) -> int:
+    """Return the most values that an item has with it beside the current one."""
+    named = [fields["hands_on"] for fields in item_fields(fan_out).values()]
+    return max((len(names) for names in named if isinstance(names, dict)), default=0)
+
+
 def with_item_named(template: Template, fan_out_id: str) -> Template:
     """Return a template in which the item has the id of its map block."""
     match template:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from lokki.base.quotas import HISTORY_EVENTS, OPEN_MAP_RUNS, STATE_BYTES, VARIABLES_BYTES
 from lokki.builder.compiled import Compiled, most_at_once
+from lokki.builder.handing_on import most_handed_on
 from lokki.builder.states import parameters_state
 from lokki.builder.tasks import BATCH_BYTES
 from lokki.builder.timing import execution_type
 from lokki.builder.wiring import Wiring, wire
 from lokki.plan import PARTS_OF_BATCH
-from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, operations_in, sources_of
-from lokki.plans.templates import Item, Output, Source
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, sources_of
 
 _REFERENCE_BYTES = 400
 """About as many bytes as a reference to the store has: a URL, and where in the object the value is."""
@@ -46,7 +46,7 @@ def _large_states(compiled: Compiled, wiring: Wiring, value: int) -> Iterator[st
     for fan_out in compiled.maps:
         what, count = f"of the map over {fan_out.source}() has", len(wiring.bodies[fan_out.id])
         if fan_out.options.batch is None:
-            count += len(_on_the_way(fan_out))
+            count += most_handed_on(fan_out)
             yield from _too_large(f"an item {what} {count} values with it", count, value, beside=value)
         else:
             yield from _too_large(f"a batch {what} {count} values with it", count, value, beside=BATCH_BYTES)
@@ -70,20 +70,6 @@ def _too_large(what: str, count: int, value: int, beside: int = 0) -> Iterator[s
     alone = count == 0 or (count == 1 and not beside)
     if size > STATE_BYTES and not alone:
         yield f"{what}, which may have {size:,} bytes inline, and a state has {STATE_BYTES:,}; {_LOWER}"
-
-
-def _on_the_way(fan_out: FanOut) -> set[Source]:
-    """Return what of an item's own values is read later than by the next call."""
-    calls = fan_out.calls
-    inside: set[Source] = {Output(op.id) for op in operations_in(fan_out.body)}
-    later = {source for call in calls for source in sources_of(call) if source in inside or isinstance(source, Item)}
-    following = zip((None, *calls), calls, strict=False)
-    direct = {(Item() if previous is None else Output(previous.id), call.id) for previous, call in following}
-    return {
-        source
-        for source in later
-        if any(source in sources_of(call) and (source, call.id) not in direct for call in calls)
-    }
 
 
 # --- events ---

@@ -82,15 +82,17 @@ class RunValues:
 
     def maps_remain(self) -> bool:
         """Tell whether a resumed run has items to run."""
-        finished = self.remaining().kept
-        return any(isinstance(unit, FanOut) and unit.id not in finished for unit in self.units())
+        kept = self.remaining().kept
+        return any(isinstance(unit, FanOut) and unit.id not in kept for unit in self._units(kept))
 
     def units(self) -> Iterator[Unit]:
         """Yield what has results, without the cases that were not chosen.
 
         What is to choose again may choose another case.
         """
-        kept = self.remaining().kept
+        return self._units(self.remaining().kept)
+
+    def _units(self, kept: frozenset[str]) -> Iterator[Unit]:
         return units_in(self._plan.ops, lambda switch: self.chosen(switch) if switch.on in kept else None)
 
     def is_finished(self, op: Unit) -> bool:

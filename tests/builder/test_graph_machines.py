@@ -447,6 +447,21 @@ def test_what_a_body_reads_from_outside_counts_with_its_items(batch: int | None,
     assert len(found) == 1
 
 
+def test_values_of_an_item_that_follow_each_other_do_not_add_up() -> None:
+    """What was read for the last time goes no further: of two values an item has one at a time."""
+
+    def limit(*last: Output) -> list[str]:
+        first = (call("a", reads=Item()), call("b", reads=Output("a")), call("c", Output("a"), reads=Output("b")))
+        body = (*first, call("d", reads=Output("c")), call("e", *last, reads=Output("d")))
+        source = call("rows", fans_out=True)
+        plan = plan_of(source, FanOut("rows.map", "rows", body), call("total", reads=Results("rows.map")))
+        return [line for line in limits(plan, inline_limit=131_000) if "of the map over rows() has" in line]
+
+    assert limit(Output("c")) == []
+    [line] = limit(Output("c"), Output("a"))
+    assert line.startswith("an item of the map over rows() has 2 values with it, which may have 393,033 bytes inline")
+
+
 def test_an_execution_with_more_events_than_its_history_has_is_a_finding() -> None:
     def retried(count: int) -> list[str]:
         branch = tuple(call(f"b{number}", step="b") for number in range(count - 2))

@@ -555,9 +555,22 @@ def evaluated(nodes: list[Node]) -> tuple[object, ...]:
     return tuple(values)
 
 
+def called_ids(graph: FlowGraph) -> list[str]:
+    """Return the ids of calls that a flow's entries name, in their order."""
+    ids: list[str] = []
+    for entry in graph.entries:
+        match entry:
+            case MapOpenEntry():
+                ids += entry.inner_ids
+            case TaskEntry() | MapCloseEntry():
+                ids.append(entry.id)
+    return ids
+
+
 @given(graphs())
 def test_a_drawn_graph_gives_what_a_direct_call_gives(nodes: list[Node]) -> None:
     plan = lower(drawn(nodes))
+    assert called_ids(drawn(nodes)) == [call.id for call in plan.calls]
     interpreter = Interpreter(plan, {})
     values = interpreter.run(plan.ops, {})  # KeyError for what is read too early, or from another branch
     assert tuple(values[output] for output in plan.outputs) == evaluated(nodes)

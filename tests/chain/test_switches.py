@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.interpreter import interpret
+from test_graph_flows import called_ids
 
 from lokki import FlowError, StepNode, flow, step
 from lokki.graph import FlowGraph, SwitchEntry
@@ -135,6 +136,7 @@ def test_a_switch_runs_the_case_for_what_its_step_returns() -> None:
     ]
     assert [interpret(plan, {"value": value}) for value in (4, 5)] == ["HALF 2", "KEEP 5M"]
     assert SwitchEntry("is_even.switch", "is_even", (True, False)) in graph.entries
+    assert called_ids(graph) == [call.id for call in plan.calls]
     assert [each.name for each in graph.steps] == ["shout", "number", "is_even", "half", "keep"]
     assert plan_from_json(plan_to_json(plan)) == shape(plan)
 
@@ -144,6 +146,7 @@ def test_a_switch_in_a_map_chooses_for_each_item() -> None:
         block = numbers().map(number).switch(size, {"small": halved, "large": keep})
         return block.next(shout).agg(join)
 
+    assert called_ids(flow(chosen)()) == [call.id for call in lower(flow(chosen)()).calls]
     assert lines(chosen) == [
         "numbers = numbers()",
         "map over numbers:",

@@ -35,6 +35,8 @@ from lokki.graph import FlowGraph
 from lokki.local_run.again import Rerun
 from lokki.local_run.body import body_of
 from lokki.local_run.execution import LocalExecution, Setup
+from lokki.local_run.folder import RunFolder, StepOutcome
+from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.local_run.schedule import dependencies, schedule, units_in
 from lokki.plan import Plan, lower
@@ -519,6 +521,24 @@ def test_a_switch_runs_one_case_and_says_what_is_skipped(
     assert resumed == (result, -result)
     assert [event.id for event in events if isinstance(event, StepNotChosen)] == skipped
     assert not any(isinstance(event, StepStarted) for event in events)
+
+
+def test_whether_a_resumed_run_has_maps_to_run_is_known_after_each_outcome_was_read_once(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    class Counting(RunFolder):
+        def outcome(self, step_id: str) -> StepOutcome | None:
+            read.append(step_id)
+            return super().outcome(step_id)
+
+    local = Local(tmp_path)
+    FAILING.add("rank")
+    with pytest.raises(RunError, match="rank fails"):
+        local.run(scores_flow(), run_id="run")
+    plan, runs = lower(scores_flow()), Runs(tmp_path)
+    folder = Counting(runs.folder, runs.store, runs.load("run").seal)
+    assert not RunValues(plan, folder).maps_remain()
+    assert sorted(read) == ["load", "rank", "slow_stats", "train"]
 
 
 def test_a_resumed_run_keeps_to_what_was_chosen(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from lokki.plans.operations import (
     sources_of,
 )
 from lokki.plans.templates import Item, Output, ParamRef, Reads, Results, Source, Template, source_name
+from support.interpreter import Interpreter
 from support.state_walker import WalkError
 
 ITEMS = 3
@@ -189,42 +190,30 @@ def short(text: str) -> str:
     return text if len(text) < 200 else f"{text[:40]}…{zlib.crc32(text.encode())}"
 
 
-def chosen(one: Call, text: str) -> int:
+def chosen(one: Call | Switch, text: str) -> int:
     return zlib.crc32(text.encode()) % len(one.cases)
 
 
-def run_directly(plan: Plan, params: Mapping[str, Json]) -> tuple[Json, set[str]]:
+class _Texts(Interpreter):
+    """Runs plans whose steps are made up: they return texts, and a source's text stands for its items."""
+
+    def call(self, call: Call, values: Mapping[Source, Any]) -> object:
+        first = "" if call.reads is None else json.dumps(values[call.reads])
+        return short(computed(call, first, values, self.params))
+
+    def items(self, value: object) -> Iterable[object]:
+        return items_of(str(value))
+
+    def case(self, switch: Switch, value: object) -> Case:
+        return switch.cases[chosen(switch, str(value))]
+
+
+def run_directly(plan: Plan, params: Mapping[str, Json]) -> tuple[object, set[str]]:
     """Return the result of a plan, and the ids of the calls that were made."""
-    made: set[str] = set()
-
-    def run(block: Block, values: dict[Source, Json]) -> None:
-        for op in block:
-            match op:
-                case Call():
-                    made.add(op.id)
-                    first = "" if op.reads is None else json.dumps(values[op.reads])
-                    values[Output(op.id)] = short(computed(op, first, values, params))
-                case FanOut():
-                    results: list[Json] = []
-                    for item in items_of(str(values[Output(op.source)])):
-                        inner = {**values, Item(): item, Item(op.id): item}
-                        run(op.body, inner)
-                        results.append(inner[Output(op.result)])
-                    values[Results(op.id)] = results
-                case Fork():
-                    for branch in op.branches:
-                        run(branch, values)
-                case Switch():
-                    on = next(each for each in plan.calls if each.id == op.on)
-                    case = op.cases[chosen(on, str(values[Output(op.on)]))]
-                    inner = dict(values)
-                    run(case.block, inner)
-                    values[Output(op.id)] = inner[Output(case.output)]
-
-    values: dict[Source, Json] = {}
-    run(plan.ops, values)
+    interpreter = _Texts(plan, params)
+    values = interpreter.run(plan.ops, {})
     outputs = [values[output] for output in plan.outputs]
-    return ({"results": outputs} if plan.returns_tuple else outputs[0]), made
+    return ({"results": outputs} if plan.returns_tuple else outputs[0]), set(interpreter.order)
 
 
 # --- functions that keep the contract ---

@@ -30,7 +30,10 @@ def interpret(plan: Plan, params: Mapping[str, object] | None = None) -> object:
 
 
 class Interpreter:
-    """Runs blocks of a plan. ``order`` has the ids of calls as they ran, one for each item."""
+    """Runs blocks of a plan. ``order`` has the ids of calls as they ran, one for each item.
+
+    What calls, items and cases are is in methods of their own, for plans whose steps are made up.
+    """
 
     def __init__(self, plan: Plan, params: Mapping[str, Json]) -> None:
         self.plan, self.params = plan, params
@@ -42,7 +45,8 @@ class Interpreter:
         for op in block:
             match op:
                 case Call():
-                    value = self._call(op, result)
+                    self.order.append(op.id)
+                    value = self.call(op, result)
                     result[Output(op.id)] = list(value) if op.fans_out and isinstance(value, Iterator) else value
                 case FanOut():
                     result[Results(op.id)] = list(self._map(op, result))
@@ -50,18 +54,25 @@ class Interpreter:
                     # Each branch gets what was there before the fork, and so reads nothing of another one.
                     result |= {s: v for branch in op.branches for s, v in self.run(branch, dict(result)).items()}
                 case Switch():
-                    case_ = chosen(op, result[Output(op.on)])
+                    case_ = self.case(op, result[Output(op.on)])
                     result[Output(op.id)] = self.run(case_.block, result)[Output(case_.output)]
         return result
 
     def _map(self, op: FanOut, values: Values) -> Iterator[object]:
-        items = values[Output(op.source)]
-        assert isinstance(items, Iterable)
-        for item in items:
+        for item in self.items(values[Output(op.source)]):
             yield self.run(op.body, {**values, Item(): item, Item(op.id): item})[Output(op.result)]
 
-    def _call(self, call: Call, values: Values) -> object:
-        self.order.append(call.id)
+    def items(self, value: object) -> Iterable[object]:
+        """Return the items of what a source returned."""
+        assert isinstance(value, Iterable)
+        return value
+
+    def case(self, switch: Switch, value: object) -> Case:
+        """Return the case for what a call returned."""
+        return chosen(switch, value)
+
+    def call(self, call: Call, values: Values) -> object:
+        """Return what a call returns."""
         invocation = prepare(call, self.plan.steps[call.step], self.params)
         # Anew for each use, since a step may change what it gets.
         first = None if call.reads is None else anew(values[call.reads])
