@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -112,6 +113,7 @@ class LocalExecution:
         timeout = plan.options.timeout
         self._deadline = Deadline(None if timeout is None else self._began + timeout)
         self._params = record.params
+        self._environ = dict(os.environ)
         self._limit = TimeLimit(deadline=self._deadline, stuck=self._give_up if setup.abandon is not None else None)
         self._own_thread = threading.get_ident()
         self._lock = threading.RLock()  # of what branches on other threads change: the record, and what listeners see
@@ -272,7 +274,7 @@ class LocalExecution:
                 self._save("running")
 
     def _call(self, call: Call) -> None:
-        invocation = self._deadline.limit(guarded_call(call, self._plan.steps[call.step], self._params))
+        invocation = self._deadline.limit(guarded_call(call, self._plan.steps[call.step], self._params, self._environ))
         with self._turn(invocation.env):
             self._emit(StepStarted(call.id))
             finished = self._call_now(call, invocation)
@@ -333,7 +335,7 @@ class LocalExecution:
         What all items read stands in a file as long as worker processes need it.
         """
         own_process = self._setup.executor == "inline"
-        inner = [guarded_call(call, self._plan.steps[call.step], self._params) for call in op.calls]
+        inner = [guarded_call(call, self._plan.steps[call.step], self._params, self._environ) for call in op.calls]
         inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
         body = body_of(op)
         shared = {source: self._values.value(source) for source in body.outside}

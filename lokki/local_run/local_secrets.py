@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ class UserSecrets:
 
         try:
             is_parameter = source.startswith(SSM)
-            value = self._parameter(source.removeprefix(SSM)) if is_parameter else self._secret(source)
+            with _unlogged():
+                value = self._parameter(source.removeprefix(SSM)) if is_parameter else self._secret(source)
         except (BotoCoreError, ClientError) as error:
             reason = str(error).rstrip(".")
             raise RunError(
@@ -103,6 +105,17 @@ class UserSecrets:
 
         manager = boto3.client("secretsmanager", region_name=_region())
         return lambda name: manager.get_secret_value(SecretId=name).get("SecretString")
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Let botocore log no answer, as it does with ``--log-level debug``."""
+    logger = logging.getLogger("botocore.parsers")
+    previous, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = previous
 
 
 def _region() -> str | None:

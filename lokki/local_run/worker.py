@@ -343,14 +343,15 @@ class Worker:
         self._retried(StepRetried(step_id, self._item, attempt, wait, failure))
 
 
-def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation:
+def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str]) -> Invocation:
     """Prepare a call for this machine, where a step may fork.
 
-    Its children do not go on with the run.
+    Its children do not go on with the run. ``environ``: what the variables were before code of the user's ran, which
+    may take secrets out of the environment.
     """
     invocation = prepare(call, step, params)
     fn = choosing(invocation.fn, call.cases, call.step) if call.cases else invocation.fn
-    secrets = tuple(os.environ.get(name, "") for name in step.options.secrets)
+    secrets = tuple(environ.get(name, "") for name in step.options.secrets)
     return replace(invocation, fn=guarded(fn), secrets=secrets)
 
 

@@ -8,6 +8,7 @@ import queue
 import signal
 import struct
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -158,6 +159,7 @@ class _WorkerMain:
             end_process(0)
         # Before the flow is imported, which may take long: a parent that dies meanwhile is noticed.
         threading.Thread(target=self._receive, name="lokki-receive", daemon=True).start()
+        environ = dict(os.environ)
         plan = _draw(begin.flow)
         fan_outs = {op.key: op for op in plan.fan_outs}
         if begin.captured is not None:
@@ -166,14 +168,14 @@ class _WorkerMain:
         while True:
             message = self._messages.get()
             if isinstance(message, StartMap):
-                outcome = self._map(plan, fan_outs[message.id], message)
+                outcome = self._map(plan, fan_outs[message.id], message, environ)
                 _hand_on_output()  # first: what follows the map block is shown below what its steps printed
                 self._send(outcome)
 
-    def _map(self, plan: Plan, op: FanOut, start: StartMap) -> MapEnded:
+    def _map(self, plan: Plan, op: FanOut, start: StartMap, environ: Mapping[str, str]) -> MapEnded:
         """Run one map block until there are no more items."""
         try:
-            inner = tuple(guarded_call(call, plan.steps[call.step], start.params) for call in op.calls)
+            inner = tuple(guarded_call(call, plan.steps[call.step], start.params, environ) for call in op.calls)
             body = body_of(op)
             job = MapJob(
                 op.key,

@@ -222,7 +222,7 @@ def test_after_a_restore_from_a_snapshot_values_are_read_again(stored: Aws, tmp_
 
 @dataclass
 class CountingService:
-    """Secrets Manager and SSM on loopback, whose secrets are named like their values; counts what comes in."""
+    """Secrets Manager and SSM on loopback, which have each secret that they are asked for; counts what comes in."""
 
     endpoint: str
     connections: int = 0
@@ -247,7 +247,8 @@ class CountingService:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 name = asked.get("SecretId") or asked["Name"]
                 service.fetched.append(name)
-                answer = json.dumps({"SecretString": name, "Parameter": {"Value": name}}).encode()
+                value = f"value of {name}"
+                answer = json.dumps({"SecretString": value, "Parameter": {"Value": value}}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -282,7 +283,7 @@ def test_a_function_reads_its_secrets_over_one_connection_if_that_is_kept(
     values = SecretValues(environ, seconds=0)
     for _ in range(2):
         assert values.refresh() == ""
-    assert [environ[name] for name in "ABC"] == ["prod/a", "/prod/b", "prod/c"]
+    assert [environ[name] for name in "ABC"] == ["value of prod/a", "value of /prod/b", "value of prod/c"]
     assert service.fetched == ["prod/a", "/prod/b", "prod/c"] * 2
     assert service.connections == (6 if hangs_up else 2)  # one for each time, as a frozen function may outlive it
 
@@ -305,7 +306,7 @@ def test_of_an_emulation_each_secret_is_fetched_once_however_many_functions_have
         put_secrets([*functions, replace(functions[0], name="none", environment={})], server)
         with AwsServices(server.variables("caller")) as emulated:
             stored = [fetch_secret(name, emulated) for name in ("prod/a", "ssm:/prod/b", "prod/local", "prod/c")]
-    assert stored == ["prod/a", "/prod/b", "mine", "prod/c"]
+    assert stored == ["value of prod/a", "value of /prod/b", "mine", "value of prod/c"]
     assert service.fetched == ["prod/a", "/prod/b", "prod/c"]
     assert service.connections == 2  # one of a client of each service
 
@@ -443,6 +444,58 @@ def test_a_value_is_in_no_file_and_no_output_of_a_run(tmp_path: Path, arguments:
     assert failed.code == 1
     assert "ValueError: no answer to ***" in failed.err
     assert places_of(CANARY, tmp_path, ran) == places_of(CANARY, tmp_path, failed) == []
+
+
+TAKING = """
+import os
+
+from lokki import flow, main, step
+
+TAKEN = os.environ.pop("API_TOKEN", "")
+
+
+@step
+def numbers() -> list[int]:
+    return [1, 2]
+
+
+@step(secrets={"API_TOKEN": "prod/api-token"})
+def ask(number: int) -> int:
+    global TAKEN
+    TAKEN = TAKEN or os.environ.pop("API_TOKEN", "")
+    raise ValueError(f"no answer to {TAKEN!r}")
+
+
+@step
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@flow
+def birds():
+    return numbers().map(ask, tolerate=2).agg(total).next(ask)
+
+
+if __name__ == "__main__":
+    main(birds)
+"""
+
+
+@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_a_value_that_code_took_out_of_the_environment_is_hidden(
+    tmp_path: Path, service: CountingService, executor: str
+) -> None:
+    """Worker processes import the flow when the environment has the value, the run's own process before.
+
+    To debug, botocore logs what it got.
+    """
+    (tmp_path / "flow.py").write_text(TAKING)
+    ran = command(tmp_path, "run", "--executor", executor, "--log-level", "debug", **service.environ)
+    assert ran.code == 1
+    log = (tmp_path / ".lokki/runs").glob("*/events.jsonl")
+    failures = [json.loads(line)["failure"] for line in next(log).read_text().splitlines() if '"failure"' in line]
+    assert "no answer to '***'" in {failure["message"] for failure in failures}
+    assert places_of("value of prod/api-token", tmp_path, ran) == []
 
 
 def test_what_the_environment_does_not_have_is_fetched_with_the_users_keys(tmp_path: Path, stored: Aws) -> None:
