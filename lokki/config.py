@@ -146,6 +146,14 @@ class LambdaDefaultsConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class NotifyConfig(_Settings):
+    """Who hears when a deployed run ends: e-mail addresses, ARNs of SNS topics and URLs of webhooks."""
+
+    failed: tuple[str, ...] = ()
+    succeeded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LokkiConfig(_Settings):
     """All settings of a project.
 
@@ -174,6 +182,7 @@ class LokkiConfig(_Settings):
     kms_key: str = ""
     permissions_boundary: str = ""
     provided: tuple[str, ...] = ()
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
 
     def __post_init__(self) -> None:
         """Keep read-only copies of the mappings, whoever made the value."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lokki import Allow, Flow, FlowGraph, Read, Retry, Write, flow, step
 from lokki.base.values import Json
-from lokki.config import LambdaDefaultsConfig, LokkiConfig, PermissionsConfig, RolesConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, NotifyConfig, PermissionsConfig, RolesConfig
 
 if TYPE_CHECKING:
     from lokki.builder.package_types import Code
@@ -175,6 +175,11 @@ def roles_flow():
     return fetch().map(double).agg(add_up)
 
 
+@flow(schedule="rate(1 hour)")
+def hourly_flow():
+    return fetch().next(add_up)
+
+
 def _example(module: str, name: str) -> Flow[...]:
     """Import an example as a user's `python examples/….py` does: from its own folder."""
     folder = str((EXAMPLES / module).parent)
@@ -278,6 +283,21 @@ BUILDS: Mapping[str, Build] = {
                     read=("s3://acme-shared/",),
                     allow={"sns:Publish": ("arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:birds",)},
                 )
+            ),
+        ),
+    ),
+    "notifications": Build(
+        hourly_flow,
+        LokkiConfig(
+            artifact_bucket="acme-artifacts",
+            notify=NotifyConfig(
+                failed=(
+                    "birds@example.com",
+                    "night-watch@example.com",
+                    "arn:aws:sns:eu-north-1:123456789012:pages",
+                    "https://hooks.example.com/services/T0/B0/x",
+                ),
+                succeeded=("arn:aws:sns:eu-north-1:123456789012:news",),
             ),
         ),
     ),

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 
 from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
+from lokki.builder.dead_letters import QUEUE
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
@@ -21,6 +23,7 @@ from lokki.builder.names import (
     role_id,
     version_id,
 )
+from lokki.builder.notifications import Sender, notification_resources
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, Code, ImageCode, ZipCode
 from lokki.builder.permissions import (
     FunctionRole,
@@ -97,6 +100,7 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
     resources |= _live()
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
+    resources |= notification_resources(config.notify, _sender(compiled))
     if len(resources) > STACK_RESOURCES:
         raise FlowError(
             f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {len(resources)} resources; "
@@ -242,8 +246,7 @@ def _roles(compiled: Compiled) -> TemplatePart:
 
     A role that they name for the state machine starts scheduled runs, too.
     """
-    config = compiled.config
-    settings = RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
+    config, settings = compiled.config, _role_settings(compiled.config)
     roles: TemplatePart = {}
     if not config.roles.lambda_:
         for role in _function_roles(compiled):
@@ -252,8 +255,23 @@ def _roles(compiled: Compiled) -> TemplatePart:
         functions = [function_id(function.name) for function in compiled.functions]
         roles |= step_functions_role("StepFunctionsExecutionRole", functions, settings, maps=bool(compiled.maps))
         if compiled.plan.options.schedule is not None:
-            roles |= schedule_role("ScheduleRole", settings)
+            roles |= schedule_role("ScheduleRole", settings, QUEUE if config.notify.failed else "")
     return roles
+
+
+def _role_settings(config: LokkiConfig) -> RoleSettings:
+    return RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
+
+
+def _sender(compiled: Compiled) -> Sender:
+    """Return who tells of runs.
+
+    A role that the settings name for the state machine is that of all which starts or watches runs.
+    """
+    config = compiled.config
+    command = f"python {shlex.quote(compiled.file or 'flow.py')}"
+    starts = compiled.plan.options.schedule is not None
+    return Sender(command, _role_settings(config), config.roles.pipeline, starts)
 
 
 def _function_roles(compiled: Compiled) -> Iterator[FunctionRole]:
@@ -348,6 +366,16 @@ def _schedule(plan: Plan, config: LokkiConfig) -> TemplatePart:
         defaults = bind_parameters(plan.params, {})
     except ParameterError as error:
         raise FlowError(f"the flow {plan.flow!r} cannot run on a schedule: {error}") from None
+    target: TemplatePart = {
+        "Arn": ref("Live"),
+        "RoleArn": config.roles.pipeline or attribute("ScheduleRole"),
+        "Input": json.dumps(defaults, ensure_ascii=False),
+    }
+    if config.notify.failed:
+        # What is dropped is noticed by the queue. The numbers are Scheduler's own:
+        # https://docs.aws.amazon.com/scheduler/latest/APIReference/API_RetryPolicy.html
+        target["RetryPolicy"] = {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185}
+        target["DeadLetterConfig"] = {"Arn": attribute(QUEUE)}
     return {
         "Type": "AWS::Scheduler::Schedule",
         "Properties": {
@@ -356,11 +384,7 @@ def _schedule(plan: Plan, config: LokkiConfig) -> TemplatePart:
             "ScheduleExpression": plan.options.schedule,
             "ScheduleExpressionTimezone": plan.options.timezone or "UTC",
             "FlexibleTimeWindow": {"Mode": "OFF"},
-            "Target": {
-                "Arn": ref("Live"),
-                "RoleArn": config.roles.pipeline or attribute("ScheduleRole"),
-                "Input": json.dumps(defaults, ensure_ascii=False),
-            },
+            "Target": target,
         },
     }
 

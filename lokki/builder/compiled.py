@@ -9,6 +9,7 @@ from lokki.builder.names import DeployedFunction, deployed_functions, deployed_n
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.graph import FlowGraph
+from lokki.loading import file_of
 from lokki.plan import Plan, lower
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch
 
@@ -21,12 +22,14 @@ class Compiled:
     - ``steps``: each step once, in the order of its first call
     - ``config``: the project's settings
     - ``functions``: the Lambda functions of all steps
+    - ``file``: the name of the flow's file, "" where there is none
     """
 
     plan: Plan
     steps: tuple[AnyStep, ...]
     config: LokkiConfig
     functions: tuple[DeployedFunction, ...]
+    file: str = ""
 
     @property
     def name(self) -> str:
@@ -83,4 +86,6 @@ def most_at_once(block: Block, weigh: Callable[[Op], int]) -> int:
 
 def compile_flow(graph: FlowGraph, config: LokkiConfig) -> Compiled:
     """Lower a flow and name the functions that it needs."""
-    return Compiled(lower(graph), tuple(graph.steps), config, tuple(deployed_functions(graph.steps)))
+    file = file_of(graph)
+    functions = tuple(deployed_functions(graph.steps))
+    return Compiled(lower(graph), tuple(graph.steps), config, functions, "" if file is None else file.name)

@@ -90,11 +90,13 @@ def lambda_role(role: FunctionRole, settings: RoleSettings) -> TemplatePart:
     """
     log_groups: list[Json] = [attribute(group) for group in role.log_groups]
     statements: list[TemplatePart] = [
-        _allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], log_groups),
+        policy_statement("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], log_groups),
         # Large objects are written in parts, and a write that fails is aborted:
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
-        _allow("UseArtifacts", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], sub(FLOW_OBJECTS + "*")),
-        _allow(
+        policy_statement(
+            "UseArtifacts", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], sub(FLOW_OBJECTS + "*")
+        ),
+        policy_statement(
             "TellMissingArtifacts",
             ["s3:ListBucket"],
             sub("arn:${AWS::Partition}:s3:::${S3Bucket}"),
@@ -105,7 +107,7 @@ def lambda_role(role: FunctionRole, settings: RoleSettings) -> TemplatePart:
         statements.append(_use_key(settings.kms_key))
     if settings.tracing:
         # These have no resources: https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
-        statements.append(_allow("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
+        statements.append(policy_statement("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
     statements += user_statements(role.permissions)
     trust = _trust("lambda.amazonaws.com")
     resources = _role(role.id, role.description, trust, statements, settings)
@@ -141,19 +143,19 @@ def user_statements(permissions: Sequence[Permission]) -> Iterator[TemplatePart]
     reads = dict.fromkeys(parts_of_url(entry.url) for entry in permissions if isinstance(entry, Read))
     writes = dict.fromkeys(parts_of_url(entry.url) for entry in permissions if isinstance(entry, Write))
     if reads:
-        yield _allow("ReadObjects", ["s3:GetObject"], [_objects(*place) for place in reads])
+        yield policy_statement("ReadObjects", ["s3:GetObject"], [_objects(*place) for place in reads])
     for number, (bucket, prefixes) in enumerate(_listed(reads), 1):
         condition: Json = None if "*" in prefixes else {"StringLike": {"s3:prefix": prefixes}}
-        yield _allow(f"ListObjects{number}", ["s3:ListBucket"], [sub(_BUCKET + bucket)], condition)
+        yield policy_statement(f"ListObjects{number}", ["s3:ListBucket"], [sub(_BUCKET + bucket)], condition)
     if writes:
         actions = ["s3:AbortMultipartUpload", "s3:PutObject"]
-        yield _allow("WriteObjects", actions, [_objects(*place) for place in writes])
+        yield policy_statement("WriteObjects", actions, [_objects(*place) for place in writes])
     resources: dict[tuple[str, ...], dict[str, None]] = {}
     for entry in permissions:
         if isinstance(entry, Allow):
             resources.setdefault(entry.actions, {}).update(dict.fromkeys(entry.resources))
     for number, (names, arns) in enumerate(resources.items(), 1):
-        yield _allow(f"Allow{number}", names, [sub(arn) if "${" in arn else arn for arn in arns])
+        yield policy_statement(f"Allow{number}", names, [sub(arn) if "${" in arn else arn for arn in arns])
 
 
 def _listed(reads: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[Json]]]:
@@ -191,9 +193,11 @@ def step_functions_role(name: str, functions: Sequence[str], settings: RoleSetti
     statements: list[TemplatePart] = [
         # Versions only, each by its qualified ARN:
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html#versioning-permissions
-        _allow("InvokeSteps", ["lambda:InvokeFunction"], [sub(f"${{{function}.Arn}}:*") for function in functions]),
+        policy_statement(
+            "InvokeSteps", ["lambda:InvokeFunction"], [sub(f"${{{function}.Arn}}:*") for function in functions]
+        ),
         # https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy
-        _allow(
+        policy_statement(
             "DeliverLogs",
             [
                 "logs:CreateLogDelivery",
@@ -211,7 +215,7 @@ def step_functions_role(name: str, functions: Sequence[str], settings: RoleSetti
     if settings.tracing:
         # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-xray-tracing.html
         actions = ["GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "PutTraceSegments"]
-        statements.append(_allow("Trace", [f"xray:{action}" for action in actions], "*"))
+        statements.append(policy_statement("Trace", [f"xray:{action}" for action in actions], "*"))
     if maps:
         statements += _map_statements()
     if maps and settings.kms_key:
@@ -220,17 +224,41 @@ def step_functions_role(name: str, functions: Sequence[str], settings: RoleSetti
     return _role(name, "The state machine of ${FlowName}", trust, statements, settings)
 
 
-def schedule_role(name: str, settings: RoleSettings) -> TemplatePart:
+def schedule_role(name: str, settings: RoleSettings, queue: str = "") -> TemplatePart:
     """Return the role with which EventBridge Scheduler starts runs.
 
     It starts them through the alias, which is authorized by the ARN of the state machine:
     https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
+
+    ``queue``: the logical id of the one that gets runs which could not be started; Scheduler uses this role for it too:
+    https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html
     """
-    start = _allow("StartRuns", ["states:StartExecution"], ref("StateMachine"))
+    statements = [policy_statement("StartRuns", ["states:StartExecution"], ref("StateMachine"))]
+    if queue:
+        statements.append(policy_statement("KeepDropped", ["sqs:SendMessage"], attribute(queue)))
     condition = _ours("scheduler", "schedule-group/default")
     trust = _trust("scheduler.amazonaws.com", condition)
-    return _role(name, "The schedule of ${FlowName}", trust, [start], settings)
+    return _role(name, "The schedule of ${FlowName}", trust, statements, settings)
+
+
+def rule_role(name: str, machines: Sequence[str], settings: RoleSettings) -> TemplatePart:
+    """Return the role with which rules of EventBridge start state machines.
+
+    ``machines``: their logical ids.
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-iam-roles.html
+    """
+    start = policy_statement("StartMachines", ["states:StartExecution"], [ref(machine) for machine in machines])
+    trust = _trust("events.amazonaws.com", _ours("events", "rule/*"))
+    return _role(name, "The rules of ${FlowName}", trust, [start], settings)
+
+
+def event_machine_role(
+    name: str, description: str, statements: list[TemplatePart], settings: RoleSettings
+) -> TemplatePart:
+    """Return the role of a state machine that is told of events."""
+    trust = _trust("states.amazonaws.com", _ours("states", "*"))
+    return _role(name, description, trust, statements, settings)
 
 
 def _map_statements() -> list[TemplatePart]:
@@ -241,14 +269,14 @@ def _map_statements() -> list[TemplatePart]:
     executions = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${FlowName}"
     machine = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${FlowName}"
     return [
-        _allow("StartItems", ["states:StartExecution"], sub(machine)),
-        _allow(
+        policy_statement("StartItems", ["states:StartExecution"], sub(machine)),
+        policy_statement(
             "FollowItems",
             ["states:DescribeExecution", "states:StopExecution", "states:RedriveExecution"],
             [sub(executions + ":*"), sub(executions + "/*")],
         ),
-        _allow("ReadItems", ["s3:GetObject"], sub(FLOW_OBJECTS + "*/map_manifest.json")),
-        _allow(
+        policy_statement("ReadItems", ["s3:GetObject"], sub(FLOW_OBJECTS + "*/map_manifest.json")),
+        policy_statement(
             "WriteResults",
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
             sub(FLOW_OBJECTS + "*/map_results/*"),
@@ -256,7 +284,8 @@ def _map_statements() -> list[TemplatePart]:
     ]
 
 
-def _allow(sid: str, actions: Sequence[str], resource: Json, condition: Json = None) -> TemplatePart:
+def policy_statement(sid: str, actions: Sequence[str], resource: Json, condition: Json = None) -> TemplatePart:
+    """Return a statement that allows actions on resources."""
     statement: TemplatePart = {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": resource}
     return statement if condition is None else statement | {"Condition": condition}
 
@@ -280,7 +309,7 @@ def _use_key(key: str) -> TemplatePart:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
     """
     through_s3: Json = {"StringLike": {"kms:ViaService": sub("s3.${AWS::Region}.amazonaws.com*")}}
-    return _allow("UseKey", ["kms:Decrypt", "kms:GenerateDataKey"], key, through_s3)
+    return policy_statement("UseKey", ["kms:Decrypt", "kms:GenerateDataKey"], key, through_s3)
 
 
 def _trust(service: str, condition: Json = None) -> TemplatePart:

@@ -38,6 +38,17 @@ _TAG_KEY_IS = "the name of a tag has 1 to 128 letters, digits, spaces and _.:/=+
 _TAG_VALUE = r"[\w .:/=+@-]{0,256}"
 _TAG_VALUE_IS = "the value of a tag has at most 256 letters, digits, spaces and _.:/=+-@"
 
+# A webhook's URL may stand in Secrets Manager or Parameter Store, from where CloudFormation reads it:
+# docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/dynamic-references.html
+_DESTINATION = (
+    r"[A-Za-z0-9.!#%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}"
+    r"|https://[^\s$<>\"\\^`{|}]+|\{\{resolve:(ssm|secretsmanager):[^\s{}]+\}\}"
+)
+_DESTINATION_IS = (
+    "give an e-mail address, the ARN of an SNS topic that is no FIFO topic, or the https:// URL of a webhook, which "
+    "may be {{resolve:secretsmanager:<name>}}"
+)
+
 
 def check_settings(config: LokkiConfig) -> None:
     """Raise ConfigError for settings with which nothing can be built.
@@ -107,6 +118,9 @@ def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:
         yield "permissions_boundary", config.permissions_boundary, _BOUNDARY, _BOUNDARY_IS
     if config.kms_key:
         yield "kms_key", config.kms_key, _KEY, _KEY_IS
+    for name, destinations in (("failed", config.notify.failed), ("succeeded", config.notify.succeeded)):
+        for destination in destinations:
+            yield f"notify.{name}", destination, _DESTINATION, _DESTINATION_IS
     for key, value in config.tags.items():
         yield "tags", key, _TAG_KEY, _TAG_KEY_IS
         yield f"tags.{key}", value, _TAG_VALUE, _TAG_VALUE_IS

@@ -33,7 +33,8 @@ from lokki.plan_json import plan_from_definition
 
 _FUNCTION = "AWS::Lambda::Function"
 _VERSION = "AWS::Lambda::Version"
-_MACHINE = "AWS::StepFunctions::StateMachine"
+_MACHINE = "StateMachine"
+"""The logical id of the flow's own: others tell of its runs and start them."""
 _FIRST = "1"
 """What version each function has here: the state machine invokes versions, and a new function's first is 1."""
 
@@ -128,7 +129,9 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
         raise EmulatorError(
             f"{folder}: the state machine has {len(text.encode()):,} bytes; AWS takes {DEFINITION_BYTES:,}."
         )
-    [machine] = stack.of_type(_MACHINE)
+    machine = stack.properties(_MACHINE)
+    if machine is None:
+        raise EmulatorError(f"{folder}: template.yaml has no {_MACHINE}. Build the flow again.")
     # Two files of two builds would show a run that nobody can deploy.
     if json.loads(machine.text("DefinitionString")) != definition:
         raise EmulatorError(f"{folder}: template.yaml and statemachine.json hold different definitions. Build again.")

@@ -26,7 +26,9 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from aws.loopback_event_resources import Alarm, Connection, Queue, QueuePolicy, Rule, Topic
 from aws.loopback_functions import LoopbackFunctions
+from aws.loopback_integrations import Integrations
 from aws.loopback_logs import filter_log_events
 from aws.loopback_protocol import Answer, Api, ApiError, Call, Fields, error_answer, protocol_of, read_call
 from aws.loopback_resources import Clients, Function, FunctionVersion, LogGroup, ManagedPolicy, Resource, Role
@@ -100,7 +102,8 @@ class LoopbackAws:
             ended.callback(self._close_clients)
             self._functions = LoopbackFunctions(scratch, self._variables("function"), self._workers * 2, self._shared)
             ended.callback(self._functions.close)
-            self._runs = Runs(self._functions, lambda: self._variables("states"), self._workers)
+            self.integrations = Integrations(lambda service: self._client(service, "states"))
+            self._runs = Runs(self._functions, lambda: self._variables("states"), self._workers, self.integrations)
             ended.callback(self._runs.close)
             self._states = StepFunctions(self._runs)
             inside: Callable[[str], Any] = lambda service: self._client(service, _INSIDE)  # noqa: E731
@@ -287,11 +290,17 @@ class _Handler(WSGIRequestHandler):
 def _resource_types(clients: Clients, functions: LoopbackFunctions) -> dict[str, Resource]:
     """Return all types that stacks may have."""
     return {
+        "AWS::CloudWatch::Alarm": Alarm(clients),
+        "AWS::Events::Connection": Connection(clients),
+        "AWS::Events::Rule": Rule(clients),
         "AWS::IAM::ManagedPolicy": ManagedPolicy(clients),
         "AWS::IAM::Role": Role(clients),
         "AWS::Lambda::Function": Function(clients, functions),
         "AWS::Lambda::Version": FunctionVersion(clients, functions),
         "AWS::Logs::LogGroup": LogGroup(clients),
+        "AWS::SNS::Topic": Topic(clients),
+        "AWS::SQS::Queue": Queue(clients),
+        "AWS::SQS::QueuePolicy": QueuePolicy(clients),
         "AWS::Scheduler::Schedule": Schedule(clients),
         "AWS::StepFunctions::StateMachine": StateMachine(clients),
         "AWS::StepFunctions::StateMachineAlias": StateMachineAlias(clients),

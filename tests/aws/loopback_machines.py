@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from aws.loopback_history import now, without_none
+from aws.loopback_integrations import with_integrations
 from aws.loopback_protocol import ApiError, Fields, page
 from aws.loopback_runs import Runs
 from lokki.emulator.states.definition import read_definition
@@ -315,7 +316,7 @@ def checked_name(name: str) -> str:
 
 def _check_definition(definition: str, name: str) -> None:
     try:
-        read_definition(json.loads(definition), name)
+        read_definition(with_integrations(json.loads(definition)), name)
     except (EmulatorError, ValueError) as error:
         raise ApiError("InvalidDefinition", f"Invalid State Machine Definition: '{error}'") from None
 

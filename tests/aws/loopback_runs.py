@@ -10,6 +10,7 @@ from functools import partial
 
 from aws.loopback_functions import LoopbackFunctions
 from aws.loopback_history import UNSUCCESSFUL, Histories, MapRunRecord, Record
+from aws.loopback_integrations import Integrations, with_integrations
 from lokki.base.values import Json, Stored
 from lokki.emulator.states.definition import read_definition
 from lokki.emulator.states.execution import Execution
@@ -48,8 +49,11 @@ class _Stoppable:
 
     functions: LoopbackFunctions
     stop: threading.Event
+    integrations: Integrations
 
     def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
+        if self.integrations.knows(function):
+            return self.integrations.invoke(function, payload)
         return self.functions.invoke(function, payload, timeout, caller, self.stop)
 
 
@@ -100,7 +104,14 @@ class Run:
 class Runs:
     """All executions of the account."""
 
-    def __init__(self, functions: LoopbackFunctions, environ: Callable[[], Mapping[str, str]], workers: int) -> None:
+    def __init__(
+        self,
+        functions: LoopbackFunctions,
+        environ: Callable[[], Mapping[str, str]],
+        workers: int,
+        integrations: Integrations,
+    ) -> None:
+        self._integrations = integrations
         self.lock = threading.RLock()
         self.problems: list[BaseException] = []
         self._functions = functions
@@ -112,11 +123,11 @@ class Runs:
 
     def start(self, record: Record, definition: str) -> None:
         """Start an execution of a definition."""
-        machine = read_definition(json.loads(definition), record.machine_arn.rpartition(":")[2])
+        machine = read_definition(with_integrations(json.loads(definition)), record.machine_arn.rpartition(":")[2])
         histories = Histories(record)
         stop = threading.Event()
         services = Services(
-            _Stoppable(self._functions, stop),
+            _Stoppable(self._functions, stop, self._integrations),
             self._objects,
             RealClock(stop),
             partial(self._listen, histories),

@@ -34,12 +34,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An Allow statement. ``condition``: for each condition key the patterns, one of which must match it."""
+    """An Allow statement.
+
+    ``condition``: for each condition key the patterns, one of which must match it; ``equal``: the values.
+    """
 
     sid: str
     actions: tuple[str, ...]
     resources: tuple[str, ...]
     condition: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    equal: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def uses(self, call: Call) -> Iterator[Use]:
         """Yield by which of its actions and resources it allows a call."""
@@ -47,6 +51,8 @@ class Statement:
         for key, patterns in self.condition:
             if key not in context or not any(matches(pattern, context[key]) for pattern in patterns):
                 return
+        if any(context.get(key) not in values for key, values in self.equal):
+            return
         for action in self.actions:
             for resource in self.resources:
                 if matches(action, call.action, case=False) and matches(resource, call.resource):
@@ -127,6 +133,11 @@ class Roles:
                 return f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{self.text(properties['LogGroupName'])}:*"
             case "AWS::StepFunctions::StateMachine":
                 return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{self.text(properties['StateMachineName'])}"
+        known = {"AWS::SNS::Topic": "sns", "AWS::SQS::Queue": "sqs", "AWS::Events::Connection": "events"}
+        kind = str(resource["Type"])
+        if kind in known:
+            named = f"connection/{name}/c0" if known[kind] == "events" else name
+            return f"arn:aws:{known[kind]}:{REGION}:{ACCOUNT}:{named}"
         raise AssertionError(f"no ARN is known of a {resource['Type']}")
 
     def text(self, value: Json) -> str:
@@ -138,6 +149,8 @@ class Roles:
                 return re.sub(r"\$\{([\w:]+)(?:\.Arn)?\}", lambda found: self._value(found[1]), text)
             case {"Fn::GetAtt": [str(name), "Arn"]}:
                 return self.arn(name)
+            case {"Fn::GetAtt": [str(name), "SecretArn"]}:
+                return f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:events!{self.arn(name).rpartition(':')[2]}"
             case {"Ref": str(name)}:
                 return self._value(name)
         raise AssertionError(f"not known: {value}")
@@ -162,7 +175,7 @@ class Roles:
         assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}, statement
         assert statement["Effect"] == "Allow", statement
         condition = cast("dict[str, dict[str, Json]]", statement.get("Condition", {}))
-        assert set(condition) <= {"StringLike"}, statement
+        assert set(condition) <= {"StringEquals", "StringLike"}, statement
         return Statement(
             str(statement["Sid"]),
             tuple(self.text(each) for each in _list(statement["Action"])),
@@ -170,6 +183,10 @@ class Roles:
             tuple(
                 (key, tuple(self.text(each) for each in _list(patterns)))
                 for key, patterns in condition.get("StringLike", {}).items()
+            ),
+            tuple(
+                (key, tuple(self.text(each) for each in _list(values)))
+                for key, values in condition.get("StringEquals", {}).items()
             ),
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 from build_flows import BUILDS
-from support.deploy_role import TYPES, for_resources, policy
+from support.deploy_role import EVENT_TYPES, TYPES, for_resources, policy
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -21,7 +21,7 @@ def test_the_policy_in_the_docs_is_the_generated_one(update_golden: bool) -> Non
 
 def test_the_policy_is_for_all_that_templates_are_made_of() -> None:
     used = {each["Type"] for build in BUILDS.values() for each in build.template()["Resources"].values()}
-    assert used | {"AWS::IAM::ManagedPolicy"} == set(TYPES)
+    assert used | {"AWS::IAM::ManagedPolicy"} == {*TYPES, *EVENT_TYPES}
     assert {"lambda:PublishVersion", "iam:PassRole", "states:CreateStateMachineAlias"} <= set(for_resources())
 
 

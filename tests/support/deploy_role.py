@@ -28,6 +28,17 @@ TYPES = (
 )
 """What lokki's templates are made of; a test compares this with the golden templates and one of many steps."""
 
+EVENT_TYPES = (
+    "AWS::CloudWatch::Alarm",
+    "AWS::Events::Connection",
+    "AWS::Events::Rule",
+    "AWS::SNS::Topic",
+    "AWS::SQS::Queue",
+    "AWS::SQS::QueuePolicy",
+)
+"""What is in the templates of flows that tell how they end, or are started by events."""
+
+_EVENT_SERVICES = ("cloudwatch", "events", "secretsmanager", "sns", "sqs")
 _SERVICES = ("iam", "lambda", "logs", "s3", "scheduler", "states")
 """Others are for what lokki's templates do not use: keys of the account's own, networks, file systems."""
 
@@ -84,6 +95,7 @@ def policy() -> str:
         _allow("Logs", "logs", LOGS),
         _allow("HowManyFunctionsRunAtOnce", "lambda", ACCOUNT),
         _allow("OnlyForImages", "ecr", IMAGES),
+        _allow("OnlyForNotificationsAndEvents", "", for_resources(EVENT_TYPES, _EVENT_SERVICES)),
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2) + "\n"
 
@@ -110,15 +122,15 @@ def actions(calls: Iterable[tuple[str, str]]) -> set[str]:
     return found
 
 
-def for_resources() -> list[str]:
+def for_resources(types: Iterable[str] = TYPES, services: Iterable[str] = _SERVICES) -> list[str]:
     """Return what CloudFormation calls to make, read, change and delete the resources of a stack."""
     found: set[str] = set()
     for path in (Path(cfnlint.__file__).parent / "data" / "schemas" / "resources").glob("*.json"):
         schema = json.loads(path.read_text())
-        if schema["typeName"] in TYPES:
+        if schema["typeName"] in types:
             for handler in ("create", "read", "update", "delete"):
                 found.update(schema.get("handlers", {}).get(handler, {}).get("permissions", []))
-    return sorted(each for each in found if each.partition(":")[0] in _SERVICES and "REST." not in each)
+    return sorted(each for each in found if each.partition(":")[0] in services and "REST." not in each)
 
 
 def _allow(sid: str, service: str, names: Iterable[str], resource: str = "*") -> Json:
