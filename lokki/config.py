@@ -147,7 +147,10 @@ class LambdaDefaultsConfig(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class NotifyConfig(_Settings):
-    """Who hears when a deployed run ends: e-mail addresses, ARNs of SNS topics and URLs of webhooks."""
+    """Who hears when a deployed run ends.
+
+    Each is an e-mail address, the ARN of an SNS topic or the URL of a webhook.
+    """
 
     failed: tuple[str, ...] = ()
     succeeded: tuple[str, ...] = ()

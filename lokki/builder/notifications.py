@@ -185,8 +185,8 @@ def _alarm(tags: list[Json]) -> TemplatePart:
 def _topic(audience: Audience, tags: list[Json]) -> TemplatePart:
     """Return the topic of e-mail addresses.
 
-    Each must confirm that it wants the messages. The key of SNS's own is for roles of the account, which the state machine's is:
-    https://docs.aws.amazon.com/sns/latest/dg/sns-server-side-encryption.html
+    Each must confirm that it wants the messages. The key of SNS's own is for roles of the account, as the state machine
+    has one: https://docs.aws.amazon.com/sns/latest/dg/sns-server-side-encryption.html
     """
     subscriptions: list[Json] = [{"Protocol": "email", "Endpoint": mail} for mail in audience.mails]
     properties: TemplatePart = {"KmsMasterKeyId": "alias/aws/sns", "Subscription": subscriptions, "Tags": tags}
