@@ -11,7 +11,7 @@ try:
     from typing import TYPE_CHECKING
 
     from lokki.base.options import Retry
-    from lokki.chain import MapBlock, StepNode
+    from lokki.chain import MapBlock, StepNode, each
     from lokki.decorators import Flow, flow, step
     from lokki.errors import FlowError, LokkiError, ParameterError, RunError
     from lokki.graph import FlowGraph
@@ -47,6 +47,7 @@ __all__ = [
     "RunError",
     "StepNode",
     "Write",
+    "each",
     "flow",
     "local",
     "main",

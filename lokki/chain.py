@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Concatenate, Generic, Never, NoReturn, ParamSp
 
 from lokki.base.naming import nearest_name
 from lokki.base.options import MapOptions, StepOptions
-from lokki.base.placeholders import ChainResult, FlowParameter, Param, awaited_chain
+from lokki.base.placeholders import ChainResult, FlowParameter, Param, Placeholder, awaited_chain
 from lokki.errors import FlowError
 
 
@@ -464,6 +464,33 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
 
     def __repr__(self) -> str:
         return f"<map block {self._text()}>"
+
+
+def each[T](values: Iterable[T]) -> StepNode[[], list[T]]:
+    """Begin a chain with a list that the flow was given.
+
+    So ``each(names).map(greet)`` runs ``greet`` for each of ``names``. Items of a parameter or of a written list are
+    converted as an argument of ``greet`` is, by its annotation.
+
+    ``values``: a parameter of the flow, a result, or a list.
+
+    Raises FlowError for anything else, and outside of a flow.
+    """
+    if not is_drawing():
+        raise FlowError("each() begins a chain in the body of a flow; anywhere else, call the step's function.")
+    value: object = values
+    if not isinstance(value, Placeholder | list | tuple):
+        raise FlowError(
+            f"each() takes a parameter of the flow, a result or a list, and no {type(value).__name__}. "
+            "Let a step return what the map runs over: step(…).map(…)."
+        )
+    arguments = Arguments((_snapshot(value, "each"),))
+    return _drawn(StepNode(pass_on, "each", arguments=arguments, where=_caller()))
+
+
+def pass_on() -> Never:
+    """Stand for the function of `each`, which none runs."""
+    raise AssertionError("lokki itself passes on what each() was called with")
 
 
 @dataclass(slots=True)

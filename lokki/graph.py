@@ -17,7 +17,17 @@ from lokki.plans.fitting import check_fit, check_names
 from lokki.plans.operations import Argument, Block, Call, Case, CaseValue, FanOut, Fork, Op, Switch, operations_in
 from lokki.plans.resolving import resolve_chains
 from lokki.plans.templates import Item, Output, Reads, sources_in
-from lokki.plans.units import CallUnit, CaseUnit, DrawnUnit, MapUnit, SwitchUnit, calls_of, map_units, source_of
+from lokki.plans.units import (
+    CallUnit,
+    CaseUnit,
+    DrawnUnit,
+    MapUnit,
+    PassingUnit,
+    SwitchUnit,
+    calls_of,
+    map_units,
+    source_of,
+)
 
 __all__ = [
     "REQUIRED",
@@ -240,6 +250,7 @@ class _Lowering:
             fans_out,
             fans_out and Output(call.id) in self._read,
             tuple(dict.fromkeys(unit.id for unit in call.after if source_of(unit) not in sources)),
+            passes_on=isinstance(call, PassingUnit),
         )
 
 

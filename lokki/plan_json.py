@@ -73,6 +73,7 @@ class _Call(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
     keeps_value: bool = False
     after: tuple[str, ...] = ()
     cases: tuple[bool | int | str | None, ...] = ()
+    passes_on: bool = False
 
 
 class _Map(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="map", forbid_unknown_fields=True):
@@ -188,7 +189,7 @@ def _is_line(plan: Plan) -> bool:
     return (
         plan.result is None
         and all(isinstance(op, Call | FanOut) for op in operations_in(plan.ops))
-        and not any(call.values or call.after or call.keeps_value or call.cases for call in calls)
+        and not any(call.values or call.after or call.keeps_value or call.cases or call.passes_on for call in calls)
         and all(fan_out.key == fan_out.source and not fan_out.output for fan_out in plan.fan_outs)
     )
 
@@ -245,7 +246,17 @@ def _written_call(call: Call) -> _Call:
         for argument in call.arguments
     )
     reads = _written_reads(call.reads)
-    return _Call(call.id, call.step, reads, arguments, call.fans_out, call.keeps_value, call.after, call.cases)
+    return _Call(
+        call.id,
+        call.step,
+        reads,
+        arguments,
+        call.fans_out,
+        call.keeps_value,
+        call.after,
+        call.cases,
+        call.passes_on,
+    )
 
 
 def _written_reads(reads: Reads) -> _Output | _Item | _Results | None:
@@ -290,7 +301,7 @@ def _read_call(op: _Call) -> Call:
         for argument in op.arguments
     )
     reads = _read_reads(op.reads)
-    return Call(op.id, op.step, arguments, reads, op.fans_out, op.keeps_value, op.after, op.cases)
+    return Call(op.id, op.step, arguments, reads, op.fans_out, op.keeps_value, op.after, op.cases, op.passes_on)
 
 
 def _read_reads(reads: _Output | _Item | _Results | None) -> Reads:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from lokki import Allow, Flow, FlowGraph, Read, Retry, Write, flow, step
+from lokki import Allow, Flow, FlowGraph, Read, Retry, StepNode, Write, each, flow, step
 from lokki.base.values import Json
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, NotifyConfig, PermissionsConfig, RolesConfig
 
@@ -180,6 +180,76 @@ def hourly_flow():
     return fetch().next(add_up)
 
 
+@step
+def size(value: int) -> Literal["small", "large"]:
+    return "small" if value < 10 else "large"
+
+
+@step
+def scale(value: int, by: int, offsets: dict[str, int]) -> int:
+    return value * by + sum(offsets.values())
+
+
+@step
+def compare(values: list[int], one: int, other: int = 0) -> str:
+    return f"{values} {one} {other}"
+
+
+@step
+def announce(text: str) -> None:
+    return None
+
+
+@flow
+def halved(value: int, times: int = 2) -> StepNode[..., int]:
+    return double(value).next(predict)
+
+
+@flow
+def diamond_flow(title: str = "no. "):
+    rows = fetch()
+    total = rows.next(add_up)
+    chosen = total.switch(size, {"small": double, "large": halved})
+    return compare(rows.next(tidy).result, total.result, other=chosen.result)
+
+
+@flow
+def results_flow(width: int = 8):
+    rows = fetch()
+    total = rows.next(add_up)
+    scaled = rows.map(scale(by=total.result, offsets={"one": total.result}), tolerate=2)
+    checked = scaled.switch(size, {"small": double}, default=call_service).agg(add_up)
+    in_batches = rows.map(scale(total.result, {}), batch=10, tolerate=0.125).switch(
+        size, {"small": double, "large": predict}
+    )
+    return in_batches.next(label(prefix=">", width=width)).agg(join).after(checked)
+
+
+@flow
+def branches_flow(value: int, prefix: str = "no. "):
+    labelled = spread(value).map(label(prefix), concurrency=3).agg(join)
+    doubled = double(value).next(spread)
+    said = labelled.next(announce)
+    return doubled.next(tidy).next(compare(one=value)).after(said), doubled.next(add_up), labelled
+
+
+@flow
+def each_flow(days: list[datetime.date], numbers: list[int] = [1, 2], limit: int = 100):  # noqa: B006
+    counted = each(days).map(count_on(limit=limit), batch=50).agg(add_up)
+    chosen = counted.switch(size, {"small": spread, "large": fetch_other})
+    return chosen.map(scale(by=3, offsets={})).agg(compare(one=each(numbers).map(double).agg(add_up).result))
+
+
+@step
+def count_on(day: datetime.date, limit: int) -> int:
+    return min(day.day, limit)
+
+
+@step
+def fetch_other(value: int) -> list[int]:
+    return [value]
+
+
 def _example(module: str, name: str) -> Flow[...]:
     """Import an example as a user's `python examples/….py` does: from its own folder."""
     folder = str((EXAMPLES / module).parent)
@@ -301,6 +371,10 @@ BUILDS: Mapping[str, Build] = {
             ),
         ),
     ),
+    "diamond": Build(diamond_flow),
+    "results": Build(results_flow),
+    "branches": Build(branches_flow),
+    "each": Build(each_flow),
     "long-names": Build(a_flow_whose_name_is_long_as_well_flow),
     "birds": Build(_example("birds_flow_example", "birds_flow")),
     "primes": Build(_example("primes_flow_example", "primes_flow")),

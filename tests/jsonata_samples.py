@@ -82,18 +82,19 @@ def samples(expression: str) -> Iterator[Sample]:
                 yield Sample(expression, _at("states.result.Payload", {**reply, "params": params}), reply)
 
 
-ENTRY_OF_BATCH = "function($entry) { $exists($entry.entries_url) or $lookup($entry.cases, 'grade.switch') = %d }"
+ENTRY_OF_BATCH = "function($entry) { $exists($entry.entries_url) or $lookup($entry.cases, '%s') = %d }"
 
 
 def chosen(expression: str) -> Iterator[Sample]:
     """Yield the samples of a condition of a switch."""
+    name = next(iter(re.findall(r"'(\w+\.switch)'", expression)), "grade.switch")
     for number, case in product(range(3), range(3)):
         answer: Json = {"case": case, "result": TRICKY}
         yield from _of(f"$states.input.case = {number}", expression, _at("states.input", answer), number == case)
-        entry: Json = {"index": 0, "result": [], "cases": {"grade.switch": case, "other.switch": number}}
-        condition = f"$lookup($states.input.item.cases, 'grade.switch') = {number}"
+        entry: Json = {"index": 0, "result": [], "cases": {name: case, "other.switch": number}}
+        condition = f"$lookup($states.input.item.cases, '{name}') = {number}"
         yield from _of(condition, expression, _at("states.input.item", entry), number == case)
-        condition = f"$count($filter($states.input.Items, {ENTRY_OF_BATCH % number})) > 0"
+        condition = f"$count($filter($states.input.Items, {ENTRY_OF_BATCH % (name, number)})) > 0"
         failed: Json = {"index": 1, "failed": {"step": "grade", "error": "E", "message": ""}}
         for items in ([entry], [entry, entry], [failed, entry], [failed, failed, entry, failed]):
             yield from _of(condition, expression, _at("states.input.Items", list(items)), number == case)
@@ -104,15 +105,17 @@ def chosen(expression: str) -> Iterator[Sample]:
 def looked_up(expression: str) -> Iterator[Sample]:
     """Yield the samples of values that variables hold, and of those in the outputs of branches and inputs of items."""
     for ref in REFS:
-        if variable := re.fullmatch(r"\$([a-z_]+)", expression):
+        if variable := re.fullmatch(r"\$([a-z_0-9]+)", expression):
             yield Sample(expression, {variable[1]: ref, "other": 1}, ref)
-        if branch := re.fullmatch(r"\$lookup\(\$states\.result\[(\d)\], '([a-z_.]+)'\)", expression):
+        if branch := re.fullmatch(r"\$lookup\(\$states\.result\[(\d)\], '([a-z_.0-9]+)'\)", expression):
             outputs: list[Json] = [{"other": 1, branch[2]: number} for number in range(3)]
             outputs[int(branch[1])] = {branch[2]: ref}
             yield Sample(expression, {"states": {"result": outputs}}, ref)
-        if value := re.fullmatch(r"\$lookup\(\$(states\.input(?:\.BatchInput)?\.values), '([a-z_.]+)'\)", expression):
+        if value := re.fullmatch(
+            r"\$lookup\(\$(states\.input(?:\.BatchInput)?\.values), '([a-z_.0-9]+)'\)", expression
+        ):
             yield Sample(expression, _at(value[1], {value[2]: ref, "other": 1}), ref)
-    if part := re.fullmatch(r"\$([a-z_]+)\.(map_manifest_key|items)", expression):
+    if part := re.fullmatch(r"\$([a-z_0-9]+)\.(map_manifest_key|items)", expression):
         reply: dict[str, Json] = {"map_manifest_key": "a/b.json", "items": 3, "result": [1]}
         yield Sample(expression, {part[1]: reply}, reply[part[2]])
 

@@ -101,9 +101,11 @@ class Param(Placeholder):
 
     def _no_chain(self, verb: str) -> str:
         name = parameter_name(self)
+        if verb == "map":
+            return f"the flow's parameter {name!r} is no chain, so it has no .map. Begin one: each({name}).map."
         return (
-            f"the flow's parameter {name!r} is no chain, so it has no .{verb}. Begin a chain with a step that takes it "
-            f"and returns it: step({name}).{verb}."
+            f"the flow's parameter {name!r} is no chain, so it has no .{verb}. Begin a chain with a step that takes "
+            f"it: step({name})."
         )
 
 

@@ -165,6 +165,11 @@ def element(annotation: object) -> object | None:
     return union_of(elements) if elements else None
 
 
+def list_of(item: object) -> object:
+    """Return the annotation of a list of such items."""
+    return list if item is UNKNOWN else list[item]  # type: ignore[valid-type]
+
+
 def is_json(annotation: object) -> bool:
     """Tell whether values of an annotation are JSON as they are.
 

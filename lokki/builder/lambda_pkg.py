@@ -119,6 +119,8 @@ def _graph_fields(call: Call, maps: Mapping[str, Json], *, in_map: bool, binds: 
         fields["binds"] = True
     if call.keeps_value:
         fields["keeps_value"] = True
+    if call.passes_on:
+        fields["passes_on"] = True
     if call.cases:
         fields["cases"] = list(call.cases)
     sources = (call.reads, *call.values) if in_map else call.values

@@ -80,7 +80,7 @@ def _case(case: Case, *, is_last: bool) -> Iterator[str]:
 
 def _call(call: Call, previous: Reads) -> str:
     arguments = arguments_text(call)
-    text = f"{call.step}({arguments})" if arguments else call.step
+    text = f"{call.gives}({arguments})" if arguments else call.gives
     # What comes right before is what a step reads, as far as nothing else is said.
     if isinstance(call.reads, Output | Results) and previous is not None and call.reads != previous:
         text += f"  ◁ {call.reads.id}"

@@ -24,7 +24,7 @@ from lokki.base.options import Retry
 from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.errors import ParameterError, StopSignal
-from lokki.plans.operations import Argument, Call
+from lokki.plans.operations import Call
 from lokki.plans.templates import Item, Output, Results, Source, Template, fill, sources_in
 
 type Limit = Callable[[Callable[[], object], float], object]
@@ -144,10 +144,13 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
     Raises ParameterError for a value that the step's annotation does not describe.
     """
     hints = signatures.hints(step.fn)
-    makers = [
-        (argument, _maker(argument, step, params, hints.get(argument.parameter, signatures.UNKNOWN)))
-        for argument in call.arguments
-    ]
+    makers = []
+    for argument in call.arguments:
+        hint = hints.get(argument.parameter, signatures.UNKNOWN)
+        name = f"the argument {argument.parameter!r} of {step.name}()"
+        if call.passes_on:
+            hint, name = signatures.list_of(hint), f"the list {call.id!r} for {step.name}()"
+        makers.append((argument, _maker(argument.template, params, hint, name)))
 
     def make(values: Mapping[Source, object]) -> tuple[list[object], dict[str, object]]:
         args: list[object] = []
@@ -166,7 +169,7 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
     options = step.options
     return Invocation(
         call.id,
-        step.fn,
+        _pass_on if call.passes_on else step.fn,
         call.reads is not None,
         (lambda values: once) if constant else make,
         options.retry,
@@ -176,6 +179,10 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
         _has_decimals(),
         call.values,
     )
+
+
+def _pass_on(value: object) -> object:
+    return value
 
 
 class _NotYet(Mapping[Source, object]):
@@ -195,12 +202,15 @@ _NOT_YET = _NotYet()
 
 
 def _maker(
-    argument: Argument, step: AnyStep, params: Mapping[str, Json], annotation: object
+    template: Template, params: Mapping[str, Json], annotation: object, name: str
 ) -> Callable[[Mapping[Source, object]], object]:
-    """Return what makes an argument anew for each call."""
-    if not any(sources_in(argument.template)):
-        value = fill(argument.template, params)
-        return lambda values: _converted(value, annotation, argument, step)
+    """Return what makes an argument anew for each call.
+
+    ``name``: says which argument it is.
+    """
+    if not any(sources_in(template)):
+        value = fill(template, params)
+        return lambda values: _converted(value, annotation, name)
 
     def build(template: Template, annotation: object, values: Mapping[Source, object]) -> object:
         if isinstance(template, Output | Item | Results):
@@ -211,16 +221,16 @@ def _maker(
         if isinstance(template, dict) and any(sources_in(template)):
             inner = signatures.member(annotation)
             return {name: build(member, inner, values) for name, member in template.items()}
-        return _converted(fill(template, params), annotation, argument, step)
+        return _converted(fill(template, params), annotation, name)
 
-    return lambda values: build(argument.template, annotation, values)
+    return lambda values: build(template, annotation, values)
 
 
-def _converted(value: Json, annotation: object, argument: Argument, step: AnyStep) -> object:
+def _converted(value: Json, annotation: object, name: str) -> object:
     try:
         return from_json(value, annotation)
     except ConversionError as error:
-        raise ParameterError(f"the argument {argument.parameter!r} of {step.name}() is {error}.") from None
+        raise ParameterError(f"{name} is {error}.") from None
 
 
 def run(

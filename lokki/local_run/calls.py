@@ -84,7 +84,7 @@ class CallRunner:
             result = invocation.fn(*args, **kwargs)
             if call.keeps_value:
                 try:
-                    value.update(self._keep(call, check_is_no_iterator(call.step, result))[0])
+                    value.update(self._keep(call, check_is_no_iterator(call.gives, result))[0])
                 except (LokkiError, OSError) as error:
                     return error
             return self._write_items(call, result)
@@ -106,7 +106,7 @@ class CallRunner:
         """
         try:
             self._check_folder()
-            items = _guarded(check_items(call.step, result))
+            items = _guarded(check_items(call.gives, result))
             with tempfile.TemporaryFile(dir=self._folder.path) as spool:
                 return write_items(self._store, self._folder.keys, call.id, items, self._inline_limit, spool)
         except _SourceError as error:

@@ -21,7 +21,7 @@ from lokki.base.values import Json
 from lokki.errors import FlowError
 from lokki.plans.operations import Argument
 from lokki.plans.templates import Item, Output, ParamRef, Reads, Results, Template
-from lokki.plans.units import Bound, CallUnit, Chains, source_of
+from lokki.plans.units import Bound, CallUnit, Chains, PassingUnit, source_of
 
 
 def inputs_of(call: CallUnit) -> tuple[Reads, tuple[Argument, ...]]:
@@ -31,7 +31,7 @@ def inputs_of(call: CallUnit) -> tuple[Reads, tuple[Argument, ...]]:
 
     Raises FlowError for an argument that cannot travel as JSON, naming step, parameter and type.
     """
-    arguments = _arguments(call)
+    arguments = _passed_on(call) if isinstance(call, PassingUnit) else _arguments(call)
     if call.reads is not None:
         return source_of(call.reads), arguments
     first = arguments[0] if arguments else None
@@ -58,6 +58,18 @@ def _arguments(call: CallUnit) -> tuple[Argument, ...]:
         name = keyword if keyword in names else catch_all
         arguments.append(Argument(name, _template(call, name, value, hints), keyword))
     return tuple(arguments)
+
+
+def _passed_on(call: PassingUnit) -> tuple[Argument, ...]:
+    """Return the argument of a call that gives it to a map block."""
+    if call.reads is not None or call.node.arguments is None:
+        return ()
+    item = signatures.hints(call.node.fn).get(call.parameter, signatures.UNKNOWN)
+    [value] = call.node.arguments.args
+    try:
+        return (Argument(call.parameter, _convert(value, signatures.list_of(item), call.chains)),)
+    except ConversionError as error:
+        raise FlowError(f"{call.node.where}: each() gives {call.node.name}() what it does not take: {error}.") from None
 
 
 def _positional(parameters: list[inspect.Parameter], skipped: int) -> Iterator[tuple[str, bool]]:

@@ -19,7 +19,7 @@ from lokki.base.placeholders import (
 from lokki.chain import AnyStep
 from lokki.errors import FlowError
 from lokki.plans.switching import check_cases
-from lokki.plans.units import Bound, CallUnit, DrawnUnit, ItemOf, MapUnit, Provider, SwitchUnit
+from lokki.plans.units import Bound, CallUnit, DrawnUnit, ItemOf, MapUnit, PassingUnit, Provider, SwitchUnit
 
 
 def check_names(calls: Iterable[CallUnit]) -> None:
@@ -51,6 +51,8 @@ def check_fit(units: Iterable[DrawnUnit]) -> None:
     """Refuse calls that get what they do not take."""
     for unit in units:
         match unit:
+            case PassingUnit():
+                continue  # it calls no step
             case CallUnit():
                 _check_call(unit)
             case MapUnit():
@@ -72,10 +74,10 @@ def _check_switch(unit: SwitchUnit) -> None:
 
 
 def _check_map(unit: MapUnit) -> None:
-    block, source = unit.block, unit.source.node
+    block = unit.block
     if returned(ItemOf(unit)) is None:
         raise FlowError(
-            f"{block.inner_steps[0].where}: .map() cannot run over what {source.name}() returns, "
+            f"{block.inner_steps[0].where}: .map() cannot run over {text_of(unit.source)}, "
             f"{signatures.describe(returned(unit.source))}: it takes a list or another iterable "
             "(strings, bytes and mappings have no items that could be meant)."
         )
@@ -112,6 +114,8 @@ def _check_call(call: CallUnit, *, is_mapped: bool = False) -> None:
 def text_of(provider: Provider) -> str:
     """Say what a value is, for people."""
     match provider:
+        case PassingUnit(text=text):
+            return text
         case CallUnit(in_map=True):
             return f"what {provider.node.name}() returns for each item"
         case CallUnit():
@@ -122,6 +126,8 @@ def text_of(provider: Provider) -> str:
             return f"the list of results of {provider.block}"
         case SwitchUnit():
             return f"what the switch on {provider.on.node.name}() gives"
+        case ItemOf(MapUnit(source=PassingUnit(text=text))):
+            return f"each item of {text}"
         case ItemOf(unit):
             return f"each item of {unit.source.node.name}()"
 
@@ -132,11 +138,13 @@ def returned(provider: Provider) -> object:
     None for an item where a map cannot run over its source.
     """
     match provider:
+        case PassingUnit(annotation=annotation):
+            return annotation
         case CallUnit():
             return _hint(provider.node, "return")
         case MapUnit():
             item = signatures.UNKNOWN if provider.result is None else returned(provider.result)
-            return list if item is signatures.UNKNOWN else list[item]  # type: ignore[valid-type]
+            return signatures.list_of(item)
         case SwitchUnit(cases=cases):
             return signatures.union_of([returned(case.result) for case in cases])
         case ItemOf(unit):

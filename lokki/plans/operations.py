@@ -85,6 +85,8 @@ class Call:
     * ``keeps_value``: whether that result is read as one value, too.
     * ``after``: ids of operations that it waits for without reading them.
     * ``cases``: for a call that chooses, the values of its switch's cases, in their order.
+    * ``passes_on``: whether it is a call of lokki's own, which gives what it gets to a map block. It needs the function
+      of a step, and runs none: its one argument is a list of what that parameter of the step takes.
     """
 
     id: str
@@ -95,6 +97,12 @@ class Call:
     keeps_value: bool = False
     after: tuple[str, ...] = ()
     cases: tuple[CaseValue, ...] = ()
+    passes_on: bool = False
+
+    @property
+    def gives(self) -> str:
+        """What gives its result, for people: its step, or lokki itself."""
+        return self.id if self.passes_on else self.step
 
     @property
     def params(self) -> tuple[str, ...]:
@@ -355,7 +363,7 @@ def _set_in(mark: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _call_line(call: Call, previous: Reads) -> str:
-    text = f"{call.id} = {call.step}({arguments_text(call)})"
+    text = f"{call.id} = {'items for ' if call.passes_on else ''}{call.step}({arguments_text(call)})"
     if call.reads != previous:
         text += " of nothing" if call.reads is None else f" of {template_text(call.reads)}"
     return f"{text} after {', '.join(call.after)}" if call.after else text

@@ -20,41 +20,24 @@ from lokki.base.placeholders import (
     awaited_chain,
     placeholders_in,
 )
-from lokki.chain import AnyBlock, AnyStep, Chain, MapBlock, StepNode, SubFlow
+from lokki.chain import AnyBlock, AnyStep, Chain, MapBlock, StepNode, SubFlow, pass_on
 from lokki.errors import FlowError
 from lokki.plans.fitting import check_use
 from lokki.plans.operations import MAP, case_value
+from lokki.plans.passing import find_functions, items_of_switch, placed_items
 from lokki.plans.units import (
     Bound,
     CallUnit,
     CaseUnit,
-    Chains,
     DrawnUnit,
     ItemOf,
     MapUnit,
     Provider,
+    Site,
     SwitchUnit,
     calls_of,
     map_units,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where calls are drawn.
-
-    * ``units``: those of the block.
-    * ``chains``: of the flow whose body this is.
-    * ``prefix``: of the names of calls; ``flows``: those that are being drawn, the outermost first.
-    * ``waits``: what the first calls of the flow wait for.
-    """
-
-    units: list[DrawnUnit]
-    chains: Chains
-    flows: tuple[SubFlow, ...] = ()
-    prefix: str = ""
-    waits: tuple[DrawnUnit, ...] = ()
-    in_map: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +56,7 @@ def resolve_chains(heads: Sequence[AnyStep], origin: object = None) -> DrawnUnit
     site = Site([], {}, (origin,) if isinstance(origin, SubFlow) else ())
     _draw(heads, site)
     _name(site.units)
+    find_functions(site.units)
     return DrawnUnits(site.units, tuple(site.chains[id(head)] for head in heads))
 
 
@@ -158,6 +142,8 @@ def _upstream_unit(chain: Chain, site: Site) -> DrawnUnit:
 
 def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> DrawnUnit:
     unit: DrawnUnit
+    if step.fn is pass_on:
+        return placed_items(step, _waits(step, None, site), site)
     if step.flow is not None:
         return _placed_flow(step, step.flow, reads, site)
     if step.choice is None:
@@ -196,11 +182,9 @@ def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
             f"{where}: Nested .map() is not supported: {block} is in the body of {site.flows[-1].__name__}(), which is "
             "itself a step of a map. Map over all items at once, or loop inside one step."
         )
-    if not isinstance(source, CallUnit):
-        raise FlowError(
-            f"{where}: .map() cannot run over what a switch gives, {block.source}. Put a step between that returns the "
-            "list: .next(…).map(…)."
-        )
+    if isinstance(source, SwitchUnit):
+        source = items_of_switch(source, where, site)
+    assert isinstance(source, CallUnit)
     unit = MapUnit(block, source)
     body = replace(site, units=unit.body, waits=(), in_map=True)
     previous: Provider = ItemOf(unit)

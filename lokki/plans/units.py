@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lokki.chain import AnyBlock, AnyStep
+from lokki.base import signatures
+from lokki.chain import AnyBlock, AnyStep, SubFlow
 from lokki.plans.operations import SWITCH, CaseValue
 from lokki.plans.templates import Item, Output, Results, Source
 
@@ -28,6 +29,22 @@ class CallUnit:
     after: tuple[DrawnUnit, ...] = ()
     in_map: bool = False
     id: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class PassingUnit(CallUnit):
+    """A call of lokki's own, which gives what it reads to a map block.
+
+    ``node`` is the step of that block in whose function it runs, when all calls are known.
+
+    * ``annotation``: of what it gives; ``text``: says what that is.
+    * ``parameter``: of the step, which gets an item; empty where none gets one as it is.
+    """
+
+    annotation: object = signatures.UNKNOWN
+    text: str = ""
+    parameter: str = ""
+    is_mapped: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +112,24 @@ class Bound:
     value: object = None
     chains: Chains = field(default_factory=dict)
     provider: Provider | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where calls are drawn.
+
+    * ``units``: those of the block.
+    * ``chains``: of the flow whose body this is.
+    * ``prefix``: of the names of calls; ``flows``: those that are being drawn, the outermost first.
+    * ``waits``: what the first calls of the flow wait for.
+    """
+
+    units: list[DrawnUnit]
+    chains: Chains
+    flows: tuple[SubFlow, ...] = ()
+    prefix: str = ""
+    waits: tuple[DrawnUnit, ...] = ()
+    in_map: bool = False
 
 
 def calls_of(units: Iterable[DrawnUnit]) -> Iterator[CallUnit]:

@@ -256,7 +256,7 @@ def _run_once(call: Call, invocation: Invocation, value: object, item: ItemPath)
     def whole(*args: object, **kwargs: object) -> object:
         result = invocation.fn(*args, **kwargs)
         if call.fans_out:
-            result = list(check_items(call.step, result))
+            result = list(check_items(call.gives, result))
         dumps(result)
         return result
 

@@ -121,6 +121,7 @@ class _GraphFields(msgspec.Struct, frozen=True):
 
     binds: bool = False
     keeps_value: bool = False
+    passes_on: bool = False
     cases: tuple[bool | int | str | None, ...] = ()
     tolerates: dict[str, int | float] = {}
 
@@ -275,6 +276,7 @@ def _handled_call(step_name: str, call_id: str, fields: Json) -> HandledCall:
         fans_out=fields.get("fans_out") is True,
         keeps_value=graph.keeps_value,
         cases=graph.cases,
+        passes_on=graph.passes_on,
     )
     return HandledCall(
         call,

@@ -176,9 +176,9 @@ class Work(msgspec.Struct, frozen=True):
         from lokki.runtime.sending import send_items
         from lokki.store.manifest import check_is_no_iterator, check_items
 
-        items = _Items(check_items(call.step, result))
+        items = _Items(check_items(call.gives, result))
         if call.keeps_value:
-            check_is_no_iterator(call.step, result)
+            check_is_no_iterator(call.gives, result)
         keys = self._keys
         try:
             count = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)

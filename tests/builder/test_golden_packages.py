@@ -20,7 +20,8 @@ from lokki.loading import load_flow
 
 HEADER = """\
 import datetime
-from lokki import Allow, Read, Retry, Write, flow, step
+from typing import Literal
+from lokki import Allow, Read, Retry, StepNode, Write, each, flow, step
 
 
 """

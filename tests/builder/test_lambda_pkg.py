@@ -84,14 +84,17 @@ def test_the_folders_of_the_steps_are_the_golden_ones(name: str, update_golden: 
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_a_handler_says_what_the_plan_says(name: str) -> None:
-    graph = BUILDS[name].graph
-    described = describe_calls(lower(graph))
-    for call in lower(graph).calls:
+    plan = lower(BUILDS[name].graph)
+    described = describe_calls(plan)
+    first = next(plan.calls)
+    for call in plan.calls:
         handled = parse_calls(call.step, described[call.step])[call.id]
         found = handled.call
-        assert (found.id, found.arguments, found.fans_out) == (call.id, call.arguments, call.fans_out)
+        assert (found.id, found.fans_out, found.passes_on) == (call.id, call.fans_out, call.passes_on)
+        assert (found.keeps_value, found.cases) == (call.keeps_value, call.cases)
+        assert found.arguments == call.arguments
         assert type(found.reads) is type(call.reads)
-        assert handled.first == (call.id == next(lower(graph).calls).id)
+        assert (handled.first, handled.binds) == (call is plan.ops[0], call is first and call is not plan.ops[0])
 
 
 def test_what_a_map_tolerates_is_known_to_its_inner_steps_and_to_the_one_that_closes_it() -> None:

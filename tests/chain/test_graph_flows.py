@@ -336,8 +336,7 @@ def test_what_is_no_chain_has_no_next_and_no_map() -> None:
         "HERE: the result of load() is no chain, so it has no .map. Leave .result out: load().map."
     )
     assert said(of_a_parameter, 1) == (
-        "HERE: the flow's parameter 'rows' is no chain, so it has no .map. Begin a chain with a step that takes it and "
-        "returns it: step(rows).map."
+        "HERE: the flow's parameter 'rows' is no chain, so it has no .map. Begin one: each(rows).map."
     )
 
 

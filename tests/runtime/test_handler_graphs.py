@@ -6,24 +6,25 @@ import json
 import random
 import zlib
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from aws.moto_server import Aws
+from each_flows import lists
 from support.graph_plans import GRAPHS, compiled, random_plan
 from support.interpreter import interpret
 from support.lambda_function import FLOW, Cloud, Context
 from support.state_walker import Walker, WalkError
 
-from lokki import flow, step
+from lokki import Flow, flow, step
 from lokki.base.values import Json, ref_from_json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.builder.names import function_placeholder
 from lokki.builder.placeholders import FLOW_PLACEHOLDER
 from lokki.builder.state_machine import state_machine_of
 from lokki.chain import AnyStep
-from lokki.plan import Plan
+from lokki.plan import Plan, lower
 from lokki.plans.operations import Call
 from lokki.runtime.handler import make_handler
 from lokki.store.base import load
@@ -104,12 +105,14 @@ class DeployedRun:
     inline_limit: int = 4096
     dying: int | None = None
     """The index of the item that the smaller functions run out of memory on."""
+    flow: Flow[...] = graph
+    params: dict[str, Json] = field(default_factory=lambda: {"q": 5})
 
     def __post_init__(self) -> None:
         variables = {"LOKKI_ARTIFACT_BUCKET": self.cloud.bucket, "LOKKI_FLOW_NAME": FLOW}
         self.environ = {**self.cloud.aws.environ, **variables, "LOKKI_INLINE_LIMIT": str(self.inline_limit)}
         self.handlers = {
-            name: make_handler(self.plan.steps[name], flow=graph, calls=calls, environ=self.environ)
+            name: make_handler(self.plan.steps[name], flow=self.flow, calls=calls, environ=self.environ)
             for name, calls in json.loads(json.dumps(describe_calls(self.plan))).items()
         }
         self.events: list[dict[str, Any]] = []
@@ -127,7 +130,7 @@ class DeployedRun:
         whole = compiled(self.plan, larger=self.dying is not None)
         self.functions = {f"${{{function_placeholder(each.name)}}}": each for each in whole.functions}
         text = json.dumps(state_machine_of(whole)).replace(f"${{{FLOW_PLACEHOLDER}}}", FLOW)
-        output: Any = Walker(self.invoke, Objects(self.cloud), params={"q": 5}).run(json.loads(text))
+        output: Any = Walker(self.invoke, Objects(self.cloud), params=self.params).run(json.loads(text))
         if not self.plan.returns_tuple:
             return self.value(output)
         return tuple(map(self.value, output["results"]))
@@ -162,6 +165,14 @@ def test_items_keep_what_they_carry_where_a_function_runs_out_of_memory(name: st
 def test_a_random_graph_gives_what_its_plan_means(seed: int, cloud: Cloud) -> None:
     plan = with_steps(random_plan(random.Random(seed)))
     assert DeployedRun(cloud, plan).result() == interpret(plan, {"q": 5})
+
+
+@pytest.mark.parametrize("value", [0, 3])
+def test_lists_of_the_flow_and_of_switches_are_mapped_over(value: int, cloud: Cloud) -> None:
+    plan = lower(lists())
+    run = DeployedRun(cloud, plan, flow=lists, params={"value": value})
+    assert run.result() == interpret(plan, {"value": value})
+    assert {event["call"] for event in run.events} > {"days", "aged_birds", "kind_items", "summed_numbers", "items"}
 
 
 @pytest.mark.slow

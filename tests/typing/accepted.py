@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from lokki import MapBlock, StepNode, flow, step
+from lokki import MapBlock, StepNode, each, flow, step
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -510,3 +510,23 @@ def switches_choose_by_numbers() -> StepNode[..., int]:
 @flow
 def switches_choose_for_items() -> StepNode[..., float]:
     return numbers().map(add).switch(is_large, {True: per_row, False: half}).next(half).agg(mean)
+
+
+@flow
+def maps_over_a_parameter(values: list[int], names: Sequence[str]) -> StepNode[..., float]:
+    return each(values).map(per_row(factor=2.0)).agg(mean).after(each(names).map(shout).agg(join))
+
+
+@flow
+def maps_over_results(value: int) -> StepNode[..., float]:
+    return each([number().result, value]).map(half).agg(mean)
+
+
+@flow
+def maps_over_what_a_switch_gives() -> StepNode[..., float]:
+    return number().switch(is_large, {True: numbers_up_to, False: numbers_up_to(more=2)}).map(half).agg(mean)
+
+
+@step
+def numbers_up_to(value: int, more: int = 0) -> list[int]:
+    return list(range(value + more))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from inferred import lettered, modelled, weights_flow
 
-from lokki import StepNode, flow, step
+from lokki import StepNode, each, flow, step
 
 
 class Bird:
@@ -369,6 +369,21 @@ def a_switch_without_a_case_at_run_time() -> StepNode[..., Any]:
 @flow
 def a_flow_without_its_argument_at_run_time() -> StepNode[..., Any]:
     return modelled(scale=2.0)
+
+
+@flow
+def a_map_over_a_parameter_of_another_type(values: list[int]) -> StepNode[..., Any]:
+    return each(values).map(shout).agg(join)  # E: arg-type
+
+
+@flow
+def a_map_over_a_number(value: int) -> StepNode[..., Any]:
+    return each(value).map(add).agg(total)  # E: arg-type
+
+
+@flow
+def a_parameter_that_is_mapped_over_itself(values: list[str]) -> StepNode[..., Any]:
+    return values.map(shout).agg(join)  # E: attr-defined, no-any-return
 
 
 @flow

@@ -245,6 +245,8 @@ def _received(
 
     def outgoing_of(call: Call, incoming: Mapping[str, frozenset[str]]) -> Mapping[str, frozenset[str]]:
         name = call.step
+        if call.passes_on:
+            return incoming
         outgoing = {**incoming, **({name: own[name]} if own[name] else {})}
         # A step that proves to hand on plain values cuts the chain: what came to it does not go on.
         plain = not outgoing or _is_plain(sources[name], reader, plain_input=not incoming)
