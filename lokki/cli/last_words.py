@@ -17,10 +17,10 @@ from typing import Protocol, TextIO
 
 from lokki.cli.ending import owns_process
 from lokki.cli.options import DONE, FAILED, INTERRUPTED
-from lokki.cli.output import result_text, write_result
+from lokki.cli.output import check_writable, result_text, write_result
 from lokki.cli.text import from_here
 from lokki.engine.report import RunReport, failure_in
-from lokki.errors import RunError
+from lokki.errors import LokkiError, RunError
 from lokki.local_run.descriptors import hide
 from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines, Words
 
@@ -31,12 +31,21 @@ class OutputOptions:
 
     * ``output``: the file for the result; stdout without one.
     * ``traceback``: show lokki's own frames, too.
+    * ``report``: the file for the run's report, if there is to be one.
     """
 
     log_format: str = "human"
     quiet: bool = False
     output: Path | None = None
     traceback: bool = False
+    report: Path | None = None
+
+    def check_writable(self) -> None:
+        """Raise RunError unless the files that it names could be written."""
+        if self.output is not None:
+            check_writable(self.output)
+        if self.report is not None:
+            check_writable(self.report, "--report")
 
     def display(self, stream: TextIO, words: Words | None = None, *, live: bool = True) -> Display:
         """Return what shows a run's events.
@@ -132,6 +141,21 @@ class LastWords:
             path = from_here(str(file))
             self.say(f"result written to {path}", "result_written", path=path)
         return DONE
+
+    def reported(self, code: int, path: Path, write: Callable[[], None]) -> int:
+        """Write the run's report, and return the exit code of all.
+
+        A run that has its result fails all the same where the report cannot be written.
+        """
+        try:
+            write()
+        except LokkiError as error:
+            self.say(f"error: there is no report: {from_here(str(error))}", "error", message=str(error))
+            return code or FAILED
+        if not self._options.quiet:
+            shown = from_here(str(path))
+            self.say(f"report written to {shown}", "report_written", path=shown)
+        return code
 
     def say(self, text: str, event: str, **fields: str) -> None:
         """Write a text, or instead of it an event and its fields as JSON."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -24,7 +24,7 @@ from lokki.base.naming import suggestion
 from lokki.cli.ending import is_called_by_script_alone, leave, owning, owns_process
 from lokki.cli.hidden_modules import hidden_module, is_hidden_from_library
 from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE, parameter_line
-from lokki.cli.program import program_words
+from lokki.cli.program import CommandLine, program_words
 from lokki.cli.text import from_here
 from lokki.decorators import Flow
 from lokki.engine.drawing import draw
@@ -32,6 +32,10 @@ from lokki.errors import FlowError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.loading import check_hides_nothing, is_importing, load_flow
 from lokki.plan import lower
+
+if TYPE_CHECKING:  # start-up: see _runs_command
+    from lokki.cli.commands.runs import CallOf
+    from lokki.local_run.runs import RunRecord
 
 
 def run_command_line(flows: Sequence[Flow[...]], argv: Sequence[str] | None = None) -> None:
@@ -136,7 +140,9 @@ def flow_group(graph: FlowGraph, program: str) -> click.Group:
     group = _versioned(SuggestingGroup(graph.name, _help(graph)))
     for command in FLOW_COMMANDS:
         group.add_late(command.name, command.text, partial(command.make, graph, program, ""))
-    group.add_late("runs", _RUNS, partial(_runs_command, graph.name))
+    group.add_late(
+        "runs", _RUNS, partial(_runs_command, graph.name, lambda command, run: f"{program} {command}", graph)
+    )
     return group
 
 
@@ -157,7 +163,7 @@ def flows_group(flows: Sequence[Flow[...]], program: str) -> click.Group:
 
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW", "|".join(by_name), find)))
-    group.add_late("runs", _RUNS, partial(_runs_command, None))
+    group.add_late("runs", _RUNS, partial(_runs_command, None, partial(_call_of_flow, program)))
     return group
 
 
@@ -169,7 +175,7 @@ def lokki_group(program: str) -> click.Group:
     group = _versioned(SuggestingGroup("lokki", "Run data pipelines here and on AWS. COMMAND --help tells more."))
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW.py", "FLOW.py[:NAME]", load_flow)))
-    group.add_late("runs", _RUNS, partial(_runs_command, None))
+    group.add_late("runs", _RUNS, partial(_runs_command, None, partial(_call_of_file, program)))
     group.add_late("bootstrap", "Make a bucket on AWS that flows use by themselves.", _bootstrap_command)
     return group
 
@@ -191,11 +197,24 @@ def _summary(flow: Flow[...]) -> str:
     return f": {first}" if first else ""
 
 
-def _runs_command(flow: str | None) -> click.Command:
+def _runs_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None = None) -> click.Command:
     # Imported here so that the other commands start without what reads runs.
     from lokki.cli.commands.runs import runs_command
 
-    return runs_command(flow)
+    return runs_command(flow, call_of, graph)
+
+
+def _call_of_flow(program: str, command: str, run: RunRecord) -> str:
+    """Return how a command is called for one of several flows."""
+    # Imported here as above.
+    from lokki.emulator.run_files import emulated_name
+
+    return str(CommandLine(program, command, run.flow.removesuffix(emulated_name(""))))
+
+
+def _call_of_file(program: str, command: str, run: RunRecord) -> str:
+    """Return how a command of ``lokki`` is called for a flow."""
+    return str(CommandLine(program, command, run.file)) if run.file else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,12 @@ def output_options() -> list[click.Parameter]:
     ]
 
 
+def report_option() -> click.Option:
+    """Make the option that writes a run's report."""
+    text = "Write a report of the run to an HTML file, however it ends."
+    return click.Option(["--report"], type=click.Path(dir_okay=False), metavar="FILE", help=text)
+
+
 def parameter_line(param: FlowParameter) -> str:
     """Return a parameter's line in help.
 

@@ -204,7 +204,8 @@ class EventTranslator:
             failure = Failure(item.failed.step, item.failed.error, item.failed.message)
             events.append(ItemFailed(map_id, (item.index,), failure))
         if child.items > len(failed):
-            events.append(ItemsFinished(map_id, child.items - len(failed), event.seconds))
+            slowest = ((child.index,), event.seconds) if child.items == 1 else ((), 0.0)
+            events.append(ItemsFinished(map_id, child.items - len(failed), event.seconds, *slowest))
         return events
 
     def _map_started(self, event: HistoryEvent) -> MapStarted:

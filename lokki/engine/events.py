@@ -109,11 +109,15 @@ class ItemsFinished:
     """Items of a map block have their results in the store.
 
     ``count``: how many; ``seconds``: what one worker spent on them.
+
+    ``slowest``: the item that took longest, and ``slowest_seconds`` how long; ``()`` where that is not known.
     """
 
     id: str
     count: int
     seconds: float
+    slowest: ItemPath = ()
+    slowest_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,9 @@ class MapDispatcher:
         with self._lock:
             self.finished += report.finished
             if report.finished:
-                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds))
+                index, seconds = report.slowest
+                slowest = () if index < 0 else (index,)
+                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds, slowest, seconds))
             for index, failure in report.failures:
                 self.failed += 1
                 if self.first_failure is None:

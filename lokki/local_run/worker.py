@@ -44,6 +44,7 @@ class Report:
     * ``finished``: how many items it finished, in ``seconds``; ``failures``: which failed.
     * ``leaving``: its process ends now, as a step was late.
     * ``retry``: the item to be tried again elsewhere for that.
+    * ``slowest``: the item of those finished that took longest, and for how many seconds.
     """
 
     finished: int
@@ -51,6 +52,7 @@ class Report:
     failures: list[tuple[int, Failure]] = field(default_factory=list)
     leaving: bool = False
     retry: PendingRetry | None = None
+    slowest: tuple[int, float] = (-1, 0.0)
 
     @property
     def done(self) -> int:
@@ -150,8 +152,9 @@ class Worker:
 
         Their results are written when it returns.
         """
-        began = flushed = time.perf_counter()
+        began = flushed = last = time.perf_counter()
         finished = 0
+        slowest = (-1, 0.0)
         failures: list[tuple[int, Failure]] = []
         retry: PendingRetry | None = None
         run_item = self._run_item if self._job.body is None else self._run_body
@@ -162,11 +165,14 @@ class Worker:
                 if self._stop.is_set() or self._limit.exceeded:
                     break
                 failure = run_item(line, entry, chunk)
-                if failure is None:
-                    finished += 1
-                else:
-                    failures.append((entry.index, failure))
                 now = time.perf_counter()
+                if failure is not None:
+                    failures.append((entry.index, failure))
+                else:
+                    finished += 1
+                    if now - last > slowest[1]:
+                        slowest = (entry.index, now - last)
+                last = now
                 # Not after each item: a line costs two system calls, which a million quick items would feel.
                 if now - flushed > CHUNK_SECONDS:
                     self._part.flush()
@@ -174,7 +180,7 @@ class Worker:
         except StoppedError:
             retry = self._retry if self._limit.exceeded else None
         self._part.flush()
-        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, retry)
+        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, retry, slowest)
 
     def close(self) -> None:
         """Force everything to disk."""

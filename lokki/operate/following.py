@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from lokki.builder.states import machine_of
 from lokki.engine.events import Event
@@ -58,6 +59,29 @@ def look(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
                 ended = ended or arn not in watch.maps
         if not ended:
             return watch, emitted
+
+
+def look_back(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[tuple[datetime, Event]]]:
+    """Look at a run once, and return what is new, each with when it was.
+
+    What is known of maps is told when they ended; of those in progress, with the last that happened.
+    """
+    emitted: list[tuple[datetime, Event]] = []
+    at = datetime.min
+    for event in runs.history(watch.run_id, watch.last):
+        at = event["timestamp"]
+        watch, events = take_history(watch, [event])
+        if watch.last < event["id"]:  # it waits for the numbers of maps that end by it
+            for run in [run for run in watch.maps.values() if run.outcome]:
+                watch, more = _look_at_map(runs, watch, run)
+                events += more
+            watch, more = take_history(watch, [event])
+            events += more
+        emitted += [(at, new) for new in events]
+    for run in [*watch.maps.values()]:
+        watch, events = _look_at_map(runs, watch, run)
+        emitted += [(at, new) for new in events]
+    return watch, emitted
 
 
 def follow(

@@ -329,7 +329,7 @@ Options:
         ran.out.partition("  -p NAME=VALUE")[1] + ran.out.partition("  -p NAME=VALUE")[2],
         re.MULTILINE,
     )
-    assert len(own) == 17
+    assert len(own) == 18
     assert [option for option in own if f"`{option}" not in page] == []
 
 

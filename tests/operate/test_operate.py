@@ -20,7 +20,7 @@ from lokki import flow, step
 from lokki.builder.states import CaseState, Machine, MapState, SwitchState
 from lokki.cli.account import Account
 from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
-from lokki.cli.commands.show import describe_run, runs_table
+from lokki.cli.commands.show import describe_run, runs_table, write_deployed_report
 from lokki.cli.last_words import OutputOptions
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
@@ -46,7 +46,7 @@ from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.operate.executions import DeployedRuns
-from lokki.operate.following import begin, begin_new, follow
+from lokki.operate.following import begin, begin_new, follow, look_back
 from lokki.operate.watching import Watch, take_history, take_map_run
 
 
@@ -302,6 +302,31 @@ def test_show_lists_runs_and_tells_all_of_one(s3: S3Server) -> None:
     assert f"error: {failed} at {place}" in "\n".join(lines)
     assert lines[-2] == "data: s3://acme-artifacts/lokki/strict/run-7/"
     assert lines[-1].startswith("console: https://us-east-1.console.aws.amazon.com/")
+
+
+def test_the_report_of_a_deployed_run_tells_what_show_tells(s3: S3Server, tmp_path: Path) -> None:
+    operated = Operated(strict(), s3)
+    operated.account.runs.start("run-7", {"count": 3})
+    operated.account.runs.start("run-6", {"count": 1})
+    write_deployed_report(operated.account, "run-7", tmp_path / "a.html", "run-6")
+    page = (tmp_path / "a.html").read_text()
+    place = f"tests/operate/test_operate.py:{odd_fails.fn.__code__.co_firstlineno}"
+    for text in (
+        '<dd class="bad">failed</dd>',
+        'on AWS (<a href="https://us-east-1.console.aws.amazon.com/',
+        f'<span class="count">1</span> <strong>ValueError</strong> in <code>odd_fails</code> at <code>{place}</code>',
+        "<p>item: <code>1</code></p>",
+        "python birds.py replay run-7 --step odd_fails --item 1 --deployed",
+        "python birds.py redrive run-7",
+        "Against run-6",
+        "parameter count: 1 → 3",
+    ):
+        assert text in page
+    _, events = look_back(operated.account.runs, begin(operated.account.runs, "run-7"))
+    followed: list[Event] = []
+    for _ in follow(operated.account.runs, begin(operated.account.runs, "run-7"), followed.append, lambda pause: None):
+        pass
+    assert [event for _, event in events] == followed
 
 
 def test_results_of_a_deployed_run_are_read_when_they_are_touched(s3: S3Server) -> None:

@@ -38,6 +38,7 @@ LAYERS = {
     "lokki.results*": 8,
     "lokki.estimate*": 8,
     "lokki.operate*": 9,
+    "lokki.reports*": 9,
     "lokki.progress*": 9,
     "lokki": 10,
     "lokki.__main__": 10,
@@ -59,6 +60,7 @@ PURE = (
     "lokki.builder.packages.sensitive", "lokki.builder.packages.trimming",
     "lokki.pictures*", "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits", "lokki.estimate.prices",
     "lokki.results.html",
+    "lokki.reports.comparing", "lokki.reports.facts", "lokki.reports.gathering", "lokki.reports.page",
 )  # fmt: skip
 """What decides and describes, from values alone. `lokki.config` is not among them: it reads files."""
 
@@ -91,6 +93,7 @@ ONLY_IN = {
     "obstore": ("lokki.store.s3",),
     "moto": ("lokki.emulator.*",),
     "awslambdaric": ("lokki.emulator.*",),
+    "jinja2": ("lokki.reports.page",),
 }
 
 CLOSED = {

@@ -23,15 +23,16 @@ from lokki.cli.options import (
     pair_options,
     parameter_command,
     read_options,
+    report_option,
     resume_option,
     run_id_option,
 )
-from lokki.cli.output import check_writable
 from lokki.cli.program import CommandLine
 from lokki.config import LokkiConfig, load_config
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
+from lokki.local_run.runs import Runs
 from lokki.progress.run_log import Recorder
 
 BUCKET = "emulated-artifacts"
@@ -79,6 +80,7 @@ def _own_options() -> list[click.Parameter]:
         run_id_option(),
         resume_option("Redrive a run that failed or was interrupted, from where it stopped; default: the latest."),
         *output_options(),
+        report_option(),
         click.Option(["--slow-start"], is_flag=True, help="Let each cold start of a function take 2 s longer."),
         click.Option(
             ["--account-concurrency"],
@@ -135,7 +137,15 @@ def emulate_flow(request: RunRequest, options: EmulateOptions, output: OutputOpt
         code = words.finished(result)
     for lines_by_step in lacking:
         _say_suggestions(words, lines_by_step)
-    return code
+    run_id = recorder.report.run_id
+    if output.report is None or not run_id:
+        return code
+    # Imported here so that runs without a report start without the template engine.
+    from lokki.cli.reporting import ReportRequest, write_report
+
+    replay = str(CommandLine(request.call.program, "replay", request.call.flow))
+    wish = ReportRequest(run_id, output.report, "--report", None, replay, resume(), request.graph, options.env)
+    return words.reported(code, output.report, lambda: write_report(Runs(Path(".lokki")), wish))
 
 
 def _say_suggestions(words: LastWords, lacking: Mapping[str, Sequence[str]]) -> None:
@@ -167,8 +177,7 @@ def _result(
         if is_hidden_from_library(error):
             raise
         raise EmulatorError(f"emulate needs {error.name}: install lokki with its extra, lokki[emulator].") from None
-    if output.output is not None:
-        check_writable(output.output)
+    output.check_writable()
     own = load_config(environment=options.env)
     config = emulator_settings(own)
 

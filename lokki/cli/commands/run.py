@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -21,10 +22,10 @@ from lokki.cli.options import (
     pair_options,
     parameter_command,
     read_options,
+    report_option,
     resume_option,
     run_id_option,
 )
-from lokki.cli.output import check_writable
 from lokki.cli.program import CommandLine
 from lokki.config import load_config
 from lokki.errors import LokkiError, ParameterError, RunFolderError
@@ -32,6 +33,7 @@ from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import acknowledge_interrupt, given_up_by, interruptible, raise_interrupt
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams
+from lokki.local_run.runs import Runs
 from lokki.local_run.streams import BorrowedStreams, RedirectedStreams
 from lokki.progress.displays import LINES_PER_MAP, Words
 from lokki.progress.run_log import Recorder
@@ -109,6 +111,7 @@ def _run_options() -> list[click.Parameter]:
             "of libraries WARNING.",
         ),
         *output_options(),
+        report_option(),
     ]
 
 
@@ -122,7 +125,8 @@ def _run(request: RunRequest) -> int:
             raise click.UsageError(f"{option} only makes sense with --resume.")
     output = read_options(request.values, OutputOptions)
     with interruptible():
-        return _LocalRun(request.graph, options, output, str(request.call)).run(request.params)
+        code = (local := _LocalRun(request.graph, options, output, str(request.call))).run(request.params)
+    return local.write_report(code, request.call)
 
 
 def _log_levels(level: str | None, configured: str) -> LogLevels:
@@ -176,8 +180,7 @@ class _LocalRun:
             # In this order, whatever happens on the way: what is held back is shown before the display ends.
             cleanup.callback(self._recorder.close)
             cleanup.callback(self._streams.end, self._recorder)
-            if self._output.output is not None:
-                check_writable(self._output.output)
+            self._output.check_writable()
             config = load_config(environment=self._options.env)
             levels = _log_levels(self._options.log_level, config.log_level)
             runner = LocalRunner(
@@ -194,6 +197,20 @@ class _LocalRun:
             )
             cleanup.callback(capture_streams(emit, levels, through))
             return runner.run(self._graph, params, run_id=self._options.run_id, resume=self._options.resumed)
+
+    def write_report(self, code: int, call: CommandLine) -> int:
+        """Write the run's report, if one was asked for, and return the exit code."""
+        report = self._output.report
+        run_id = self._recorder.report.run_id
+        if report is None or not run_id or self._is_gone:
+            return code
+        # Imported here so that runs without a report start without the template engine.
+        from lokki.cli.reporting import ReportRequest, write_report
+
+        replay = str(CommandLine(call.program, "replay", call.flow))
+        environment = self._options.env
+        request = ReportRequest(run_id, report, "--report", None, replay, self._resume(), self._graph, environment)
+        return self._words.reported(code, report, lambda: write_report(Runs(Path(".lokki")), request))
 
     def _failed(self, error: LokkiError) -> int:
         self._is_gone = isinstance(error, RunFolderError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import click
 
 from lokki.builder.packages.sizes import size_text
+from lokki.cli.options import env_option
 from lokki.cli.run_details import run_details
 from lokki.cli.text import align_columns, count_text, from_here
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import ParameterError, RunFolderError
+from lokki.graph import FlowGraph
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.progress.displays import seconds
 
@@ -23,8 +26,15 @@ _PARAMETERS = 40
 """Characters of the parameters in the list of runs."""
 
 
-def runs_command(flow: str | None) -> click.Group:
-    """Make the command for the runs of one flow, or of all flows."""
+type CallOf = Callable[[str, RunRecord], str]
+"""Returns how a command, such as ``replay``, is called for the flow of a run."""
+
+
+def runs_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None = None) -> click.Group:
+    """Make the command for the runs of one flow, or of all flows.
+
+    ``graph``: of the one flow.
+    """
 
     @click.group("runs", invoke_without_command=True, help="List the runs on this machine, the latest first.")
     @click.pass_context
@@ -47,7 +57,45 @@ def runs_command(flow: str | None) -> click.Group:
         removed = clean_runs(Runs(ROOT), flow, keep)
         click.echo(f"removed {count_text(len(removed), 'run')}")
 
+    runs.add_command(_report_command(flow, call_of, graph))
     return runs
+
+
+def _report_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None) -> click.Command:
+    def report(run_id: str, output: Path | None, against: str | None, env: str | None) -> None:
+        here = Runs(ROOT)
+        for record in map(here.load, filter(None, (against, run_id))):
+            if not _is_of(record, flow):
+                raise RunFolderError(f"the run {record.run_id!r} is one of {record.flow}, not of {flow}.")
+        is_emulated = record.flow.endswith(emulated_name(""))
+        call = call_of("emulate" if is_emulated else "run", record)
+        # Imported here so that the other commands start without the template engine and what estimates.
+        from lokki.cli.reporting import ReportRequest, write_report
+
+        request = ReportRequest(
+            run_id,
+            output or Path(f"{run_id}.html"),
+            against=against,
+            replay=call_of("replay", record),
+            resume=f"{call} --resume {run_id}" if call else "",
+            graph=graph,
+            environment=env,
+        )
+        write_report(here, request)
+        click.echo(f"report written to {from_here(str(request.file))}")
+
+    file = click.Path(dir_okay=False, path_type=Path)
+    return click.Command(
+        "report",
+        params=[
+            click.Argument(["run_id"], metavar="RUN"),
+            click.Option(["--output"], type=file, metavar="FILE", help="The file. Default: RUN.html, here."),
+            click.Option(["--against"], metavar="RUN", help="Compare the run with this one."),
+            env_option(),
+        ],
+        help="Write all of one run into an HTML file: drawing, timeline, failures, times of items, cost.",
+        callback=report,
+    )
 
 
 def runs_list(runs: Runs, flow: str | None) -> str:

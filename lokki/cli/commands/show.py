@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,8 @@ from lokki.base.item_path import item_name
 from lokki.builder.states import Machine
 from lokki.cli.account import Account, find_account
 from lokki.cli.options import DONE, env_option, stack_options
+from lokki.cli.output import check_writable, write_file
+from lokki.cli.program import CommandLine
 from lokki.cli.text import align_columns, from_here
 from lokki.engine.causes import RunTranslator
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
@@ -29,8 +32,18 @@ from lokki.store.keys import Keys
 def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that shows runs on AWS."""
 
-    def show(run_id: str | None, limit: int, failed: int, **values: object) -> int:
+    def show(
+        run_id: str | None, limit: int, failed: int, html: Path | None, against: str | None, **values: object
+    ) -> int:
+        if run_id is None and html is not None:
+            raise click.UsageError("--html is for one run: show RUN --html FILE")
+        if against is not None and html is None:
+            raise click.UsageError("--against is for a report: show RUN --html FILE --against RUN")
         account = find_account(graph, program, flow, values)
+        if run_id is not None and html is not None:
+            write_deployed_report(account, run_id, html, against)
+            click.echo(f"report written to {from_here(str(html))}")
+            return DONE
         lines = runs_table(account, limit) if run_id is None else describe_run(account, run_id, failed)
         click.echo("\n".join(lines))
         return DONE
@@ -41,12 +54,41 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
             click.Argument(["run_id"], metavar="[RUN]", required=False),
             click.Option(["--limit"], type=click.IntRange(min=1), default=20, help="How many runs. Default: 20."),
             click.Option(["--failed"], type=click.IntRange(min=0), default=10, help="How many failed items; 10."),
+            click.Option(
+                ["--html"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Write all of one run into an HTML file instead: drawing, timeline, failures, logs.",
+            ),
+            click.Option(["--against"], metavar="RUN", help="Compare the run with this one, in the HTML file."),
             env_option(),
             *stack_options(),
         ],
         help="Show the latest runs on AWS; or one: its states, its maps, what failed, and where its data is.",
         callback=show,
     )
+
+
+def write_deployed_report(account: Account, run_id: str, file: Path, against: str | None) -> None:
+    """Write the report of a run on AWS.
+
+    Raises RunError for a file that cannot be written.
+    """
+    # Imported here so that the other commands start without the template engine.
+    from lokki.cli.reporting import replay_commands
+    from lokki.reports.deployed import deployed_subject
+    from lokki.reports.writing import write_page
+
+    check_writable(file, "--html")
+    plan, locate = lower(account.graph), package_locator(file_of(account.graph))
+    subject = deployed_subject(account.runs, account.results, run_id, plan, locate)
+    other = None if against is None else deployed_subject(account.runs, account.results, against, plan, locate)
+    call = str(CommandLine(account.program, "replay", account.flow))
+    replay = replay_commands(call, run_id, f" --deployed{account.where}")
+    is_bad = subject.run.status in ("failed", "timed_out", "aborted")
+    commands = {"fix it, deploy, and go on with": account.command("redrive", run_id)} if is_bad else {}
+    text = write_page(subject, replay, other=other, commands=commands)
+    write_file(file, from_here(text).encode(errors="replace"), "--html")
 
 
 def runs_table(account: Account, limit: int) -> list[str]:
