@@ -469,3 +469,16 @@ def test_a_map_whose_items_could_not_be_read_begins_on_redrive() -> None:
 
 def test_a_share_knows_its_items() -> None:
     assert list(batches([1, 2, 3], 2, None, None)) == [Share({"Items": [1, 2]}, 0, 2), Share({"Items": [3]}, 2, 1)]
+
+
+def test_children_end_as_aborted_when_their_parent_is_out_of_time() -> None:
+    def slow(event: Json) -> Json:
+        raise SlowError(30)
+
+    world = make_world({"work": slow})
+    assert (
+        world.start(machine({"Each": distributed({"In": task()}, Items=[1, 2])}), timeout=20).run().status
+        == "TIMED_OUT"
+    )
+    assert world.told("ExecutionAborted", "ExecutionTimedOut") == [("ExecutionAborted", ""), ("ExecutionTimedOut", "")]
+    assert [event.child is not None for event in world.history if event.type == "ExecutionAborted"] == [True]

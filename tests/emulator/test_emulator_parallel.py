@@ -464,3 +464,40 @@ def test_random_trees_give_what_they_mean() -> None:
 def test_many_random_trees_give_what_they_mean() -> None:
     for seed in range(25, 1000):
         check(seed)
+
+
+def filling(first: int, last: dict[str, Json]) -> dict[str, Json]:
+    """Return states that leave 22 variables of 250,000 characters, with numbers, and then the last state."""
+    names = [f"S{number}" for number in range(first, first + 22)]
+    return {
+        name: passing(None, Assign={f"v{name}": "x" * 250_000}, Next=following)
+        for name, following in zip(names, [*names[1:], next(iter(last))], strict=True)
+    } | last
+
+
+def test_the_variables_of_all_branches_count_for_their_execution() -> None:
+    full, ended = threading.Event(), threading.Event()
+
+    def hold(event: Json) -> Json:
+        full.set()
+        assert ended.wait(60)
+        return event
+
+    def begin(event: Json) -> Json:
+        assert full.wait(60)
+        return event
+
+    world = make_world({"hold": hold, "begin": begin})
+    branches = filling(0, {"Hold": task("hold")}), {"Begin": task("begin", Next="S30"), **filling(30, {"Z": passing()})}
+    outcome = run(world, {"Both": parallel(*branches)})
+    ended.set()
+    assert (outcome.status, outcome.error) == ("FAILED", "States.DataLimitExceeded")
+    assert "the execution's variables have 10" in outcome.cause
+
+
+def test_the_variables_of_branches_that_have_ended_count_no_more() -> None:
+    failed = parallel(
+        filling(30, {"No": {"Type": "Fail", "Error": "No"}}), Catch=[{"ErrorEquals": ["No"], "Next": "C"}]
+    )
+    states = {"A": parallel(filling(0, {"X": passing()}), Next="B"), "B": failed}
+    assert run(make_world(), {**states, "C": parallel(filling(60, {"Z": passing(1)}))}).output == [1]

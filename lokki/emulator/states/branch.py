@@ -17,7 +17,7 @@ import msgspec
 from lokki.base.values import Json
 from lokki.emulator.states.expressions import Scope
 from lokki.emulator.states.failures import ExecutionTimeoutError, StatesError, matches
-from lokki.emulator.states.outcome import check_size, check_variables, timestamp
+from lokki.emulator.states.outcome import check_size, check_variables, timestamp, variables_size
 from lokki.emulator.states.services import Services
 from lokki.emulator.states.state import Frame, Progress, RunningExecution, State, States, Visit
 from lokki.emulator.states.transition import Transition
@@ -64,6 +64,8 @@ class Branch:
 
         Raises StatesError for a state that failed, at which another call goes on.
         """
+        if self._own:  # of a snapshot
+            self._execution.hold_variables(self, variables_size(self._own))
         while True:
             output, target = self._enter(self._states.by_name[self._at])
             if target is None:
@@ -134,9 +136,10 @@ class Branch:
         for name, template in (transition.assign or {}).items():
             assigned[name] = fill(template, scope, f"{state}.Assign.{name}")
         check_size(assigned, f"What the state '{state}' assigns")
-        variables = {**self._variables, **assigned}
-        check_variables(variables, state)
-        self._own, self._variables = {**self._own, **assigned}, variables
+        if assigned:
+            own = {**self._own, **assigned}
+            check_variables(self._execution.hold_variables(self, variables_size(own)), state)
+            self._own, self._variables = own, {**self._variables, **assigned}
         return output
 
     def _tries_again(self, state: State, error: StatesError, used: Counter[int], attempt: int) -> bool:

@@ -57,6 +57,7 @@ class Execution:
         self._start_time = services.clock.elapsed()
         self._skipped = 0.0
         self._number = 0
+        self._held: dict[object, int] = {}
         self._lock = threading.Lock()
         self._branch = Branch(self, services, states, payload)
 
@@ -103,7 +104,7 @@ class Execution:
 
     def left(self) -> float:
         """Return the seconds that the execution has left."""
-        own = (_NO_LIMIT if self.identity.timeout is None else self.identity.timeout) - self._elapsed()
+        own = self._own_left()
         # Children end with their parent, whatever their own time: AWS aborts them.
         return own if self._left_above is None else min(own, self._left_above())
 
@@ -118,6 +119,12 @@ class Execution:
     def skip(self, seconds: float) -> None:
         """Count time that the clock skipped."""
         self._skipped += seconds
+
+    def hold_variables(self, owner: object, size: int) -> int:
+        """Note the bytes of a path's variables, and return those of all."""
+        with self._lock:
+            self._held[owner] = size
+            return sum(self._held.values())
 
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history.
@@ -160,6 +167,10 @@ class Execution:
             check_size(self._payload, "The input of the execution")
             output = self._branch.run()
         except ExecutionTimeoutError as error:
+            if self._own_left() > 0:  # its parent is out of time, or was stopped
+                self.record("ExecutionAborted", "")
+                self.stopped = self._services.clock.now()
+                return Outcome("ABORTED")
             outcome = Outcome("TIMED_OUT", None, error.error, error.cause)
             self.record("ExecutionTimedOut", "", error=error.error, cause=error.cause)
         except StatesError as error:
@@ -170,6 +181,9 @@ class Execution:
             self.record("ExecutionSucceeded", "", output=output)
         self.stopped = self._services.clock.now()
         return outcome
+
+    def _own_left(self) -> float:
+        return (_NO_LIMIT if self.identity.timeout is None else self.identity.timeout) - self._elapsed()
 
     def _elapsed(self) -> float:
         return self._services.clock.elapsed() - self._start_time + self._skipped

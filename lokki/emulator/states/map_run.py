@@ -54,7 +54,7 @@ class _ChildRun:
 
 
 class _SavedOutcome(msgspec.Struct):
-    status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT"]
+    status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"]
     output: msgspec.Raw
     error: str
     cause: str
@@ -322,7 +322,9 @@ class MapRun:
                 "RedriveStatusReason": "Execution is SUCCEEDED and cannot be redriven",
             }
         else:
-            record |= {"Error": outcome.error, "Cause": outcome.cause, "RedriveStatus": "REDRIVABLE_BY_MAP_RUN"}
+            if outcome.status != "ABORTED":
+                record |= {"Error": outcome.error, "Cause": outcome.cause}
+            record["RedriveStatus"] = "REDRIVABLE_BY_MAP_RUN"
         return Result(outcome.status, dict(sorted(record.items())), outcome.output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -25,7 +26,7 @@ class Outcome:
     ``error`` and ``cause`` say why it did not succeed.
     """
 
-    status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT"]
+    status: Literal["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"]
     output: Json = None
     error: str = ""
     cause: str = ""
@@ -75,9 +76,16 @@ def in_range(value: Json, name: str, state: str) -> float:
     return value
 
 
-def check_variables(variables: dict[str, Json], state: str) -> None:
-    """Raise StatesError if variables are larger than allowed."""
-    size = sum(len(_encode(value)) for value in variables.values())
+def variables_size(variables: Mapping[str, Json]) -> int:
+    """Return how many bytes variables have."""
+    return sum(len(_encode(value)) for value in variables.values())
+
+
+def check_variables(size: int, state: str) -> None:
+    """Raise StatesError if all variables of an execution have too many bytes.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
+    """
     if size > VARIABLES_BYTES:
         problem = f"After the state '{state}' the execution's variables have {size} bytes"
         raise StatesError(DATA_LIMIT, f"{problem}, more than the {VARIABLES_BYTES} that Step Functions takes.")

@@ -45,10 +45,12 @@ class BranchExecution:
         self._outer = outer
         self._clock = clock
         self._stopped = threading.Event()
+        self._lock = threading.Lock()
 
     def stop(self) -> None:
         """Let no other event of the branch happen."""
-        self._stopped.set()
+        with self._lock:
+            self._stopped.set()
 
     def reopen(self) -> None:
         """Let the branch go on, for a redrive."""
@@ -71,6 +73,16 @@ class BranchExecution:
     def skip(self, seconds: float) -> None:
         """Count time that the clock skipped."""
         self.skipped += seconds
+
+    def hold_variables(self, owner: object, size: int) -> int:
+        """Note the bytes of a path's variables, and return those of all.
+
+        Raises BranchStoppedError in a branch that was stopped, which lets go of its own.
+        """
+        with self._lock:
+            if size and self._stopped.is_set():
+                raise BranchStoppedError
+            return self._outer.hold_variables(owner, size)
 
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history of the execution.
@@ -106,6 +118,7 @@ class _BranchRun:
     def run(self) -> None:
         """Run the branch to its end."""
         self.output = (self.branch.run(),)
+        self.execution.hold_variables(self.branch, 0)
 
 
 class _SavedBranchRun(msgspec.Struct):
@@ -195,6 +208,7 @@ class ParallelRun:
     def _stop(self) -> None:
         for run in self._runs:
             run.execution.stop()
+            run.execution.hold_variables(run.branch, 0)
 
     def _settle(self) -> None:
         """Wait until no thread changes what is read."""

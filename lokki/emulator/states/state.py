@@ -159,6 +159,9 @@ class RunningExecution(Protocol):
     def skip(self, seconds: float) -> None:
         """Count time that the clock skipped."""
 
+    def hold_variables(self, owner: object, size: int) -> int:
+        """Note the bytes of a path's variables, and return those of all."""
+
     def record(self, event: str, state: str, **details: Json) -> None:
         """Add an event to the history."""
 
