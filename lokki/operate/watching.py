@@ -132,18 +132,24 @@ class Watch:
         return self.machine.calls.get(state, state)
 
     def state_of(self, event: HistoryEventTypeDef) -> str:
-        """Return the state that an event is of."""
+        """Return the state that an event is of.
+
+        It is empty for the failure of a fork: what failed did so in a branch, or nothing that is a step did.
+        """
         details = event.get("stateEnteredEventDetails") or event.get("stateExitedEventDetails")
         if details is not None:
             return details["name"]
+        if event["type"] == "ParallelStateFailed":
+            return ""
         return self.states.get(event.get("previousEventId", event["id"] - 1), self.current)
 
     def at(self, event: HistoryEventTypeDef) -> Watch:
         """Return what is known after an event, but for what it says."""
         previous, state = event.get("previousEventId", event["id"] - 1), self.state_of(event)
-        # All branches of a fork begin after one event, which stays; of others only the last of a branch is needed.
-        forks = self.machine.forks
-        states = {number: name for number, name in self.states.items() if number != previous or name in forks}
+        # All branches of a fork begin after one event, which stays; of others only the last of a branch is needed. A
+        # task that failed goes on there in a redrive, although its fork has ended with it.
+        forks, stays = self.machine.forks, event["type"] == "ParallelStateFailed"
+        states = {number: name for number, name in self.states.items() if number != previous or stays or name in forks}
         return replace(self, last=event["id"], states={**states, event["id"]: state})
 
     def visiting(self, state: str, visit: StateVisit) -> Watch:

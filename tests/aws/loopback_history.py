@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -15,6 +16,21 @@ UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
 
 _ENDS = {"ExecutionSucceeded": "SUCCEEDED", "ExecutionFailed": "FAILED", "ExecutionTimedOut": "TIMED_OUT"}
 _NOT_TOLD = ("TaskRetried",)
+
+
+type Branch = tuple[str, int]
+"""The state that has it, and its number there."""
+
+
+def branches_of(states: Fields, branch: Branch | None = None) -> dict[str, Branch]:
+    """Return the branch that each state of a definition is in, those in no branch left out."""
+    found: dict[str, Branch] = {}
+    for name, state in states.items():
+        if branch is not None:
+            found[name] = branch
+        for number, inner in enumerate(state.get("Branches", ())):
+            found |= branches_of(inner["States"], (name, number))
+    return found
 
 
 @dataclass
@@ -38,8 +54,11 @@ class Record:
     redriven: datetime | None = None
     map_run: MapRunRecord | None = None
     items: int = 0
+    branches: Mapping[str, Branch] = field(default_factory=dict)
+    """The branch that each state is in, where it is in one."""
     events: list[Fields] = field(default_factory=list)
-    last: dict[str, int] = field(default_factory=dict)
+    last: dict[Branch | None, int] = field(default_factory=dict)
+    """The last event of each branch, and outside of all."""
     functions: dict[str, str] = field(default_factory=dict)
     version: str = "$LATEST"
 
@@ -56,16 +75,24 @@ class Record:
         self.stopped = self.output = self.error = self.cause = None
 
     def tell(self, kind: str, name: str = "", /, *, at: str = "", **details: Any) -> None:
-        """Add an event; ``name``: the field of its details, ``at``: the state whose event it is."""
+        """Add an event; ``name``: the field of its details, ``at``: the state whose event it is.
+
+        Branches mix their events: each follows on the one before it in its branch, the first on the fork's start.
+        """
         number = len(self.events) + 1
-        # The first state follows on nothing, as AWS has it. Branches mix their events.
-        previous = 0 if number == 2 else number - 1
-        if kind.endswith("StateEntered"):
-            ends = ("StateExited", "ParallelStateStarted")
-            previous = next((e["id"] for e in reversed(self.events) if e["type"].endswith(ends)), 0)
-        else:
-            previous = self.last.get(at, previous)
-        self.last[at] = number
+        branch = self.branches.get(at)
+        previous = self.last.get(branch, 0)
+        if branch is not None and branch not in self.last:
+            previous = self.last[self.branches.get(branch[0])]
+        ends = [inner for inner in self.last if inner is not None and inner[0] == at]
+        if kind in ("ParallelStateSucceeded", "ParallelStateFailed"):  # the branch that ended last, or that failed
+            previous = max((self.last[inner] for inner in ends), default=previous)
+        elif kind == "ParallelStateEntered":
+            for inner in ends:  # it comes here again
+                del self.last[inner]
+        # The first state follows on nothing, as AWS has it.
+        previous = 0 if number == 2 else previous
+        self.last[branch] = number
         event = {"timestamp": now(), "type": kind, "id": number, "previousEventId": previous}
         self.events.append(event | ({name: details} if name else {}))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from aws.loopback_functions import LoopbackFunctions
-from aws.loopback_history import UNSUCCESSFUL, Histories, MapRunRecord, Record
+from aws.loopback_history import UNSUCCESSFUL, Histories, MapRunRecord, Record, branches_of
 from aws.loopback_integrations import Integrations, with_integrations
 from lokki.base.values import Json, Stored
 from lokki.emulator.states.definition import read_definition
@@ -124,6 +124,7 @@ class Runs:
     def start(self, record: Record, definition: str) -> None:
         """Start an execution of a definition."""
         machine = read_definition(with_integrations(json.loads(definition)), record.machine_arn.rpartition(":")[2])
+        record.branches = branches_of(json.loads(definition)["States"])
         histories = Histories(record)
         stop = threading.Event()
         services = Services(

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import yaml
 from aws.loopback_aws import LoopbackAws
+from aws.loopback_history import Histories, Record, branches_of
 from botocore.exceptions import ClientError
 from support.emulated_project import FLOWS, Project, make_project
+from support.emulation import START, machine, make_world, task
 
 from lokki.builder.builder import Builder
 from lokki.config import LokkiConfig
@@ -274,6 +276,57 @@ def test_history_is_paged_and_told_backwards_and_without_data(
     assert last["events"][0]["type"] == "ExecutionFailed"
     assert "input" not in last["events"][-1]["executionStartedEventDetails"]
     assert "input" in first["events"][0]["executionStartedEventDetails"]
+
+
+def test_each_event_of_a_branch_follows_on_the_one_before_it_in_the_branch() -> None:
+    """As in https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html, previousEventId."""
+    began, inner_ended = threading.Event(), threading.Event()
+
+    def slow(event: object) -> None:
+        began.set()
+        assert inner_ended.wait(60)
+
+    def quick(event: object) -> None:
+        assert began.wait(60)
+
+    def last(event: object) -> None:
+        inner_ended.set()
+
+    def fork(*branches: Parts, **fields: str) -> Parts:
+        states = [{"StartAt": next(iter(branch)), "States": branch} for branch in branches]
+        return {"Type": "Parallel", "Branches": states, **(fields or {"End": True})}
+
+    inner = fork({"C": task("quick")}, {"D": task("quick")}, Next="E")
+    both = fork({"A": task("slow", Next="A2"), "A2": task("quick")}, {"Inner": inner, "E": task("last")}, Next="Last")
+    definition: Any = machine({"Both": both, "Last": task("quick")})
+    world = make_world({"slow": slow, "quick": quick, "last": last})
+    world.start(definition).run()
+    record = Record("arn", "run", "machine", "{}", START, branches=branches_of(definition["States"]))
+    histories = Histories(record)
+    for event in world.history:
+        histories.follow(event)
+    ids = {(each["type"], name_of(each)): each["id"] for each in record.events if name_of(each)}
+    before = {(each["type"], name_of(each)): each["previousEventId"] for each in record.events}
+    entries = {name: before["TaskStateEntered", name] for name in ("A", "A2", "C", "D", "E", "Last")}
+    starts = [each["id"] for each in record.events if each["type"] == "ParallelStateStarted"]
+    ends = [each for each in record.events if each["type"] == "ParallelStateSucceeded"]
+    assert entries == {
+        "A": starts[0],
+        "A2": ids["TaskStateExited", "A"],
+        "C": starts[1],
+        "D": starts[1],
+        "E": ids["ParallelStateExited", "Inner"],
+        "Last": ids["ParallelStateExited", "Both"],
+    }
+    assert before["ParallelStateEntered", "Inner"] == starts[0]
+    assert [each["previousEventId"] for each in ends] == [
+        max(ids["TaskStateExited", name] for name in names) for names in ("CD", ("A2", "E"))
+    ]
+
+
+def name_of(event: Parts) -> str:
+    details = event.get("stateEnteredEventDetails") or event.get("stateExitedEventDetails") or {}
+    return str(details.get("name", ""))
 
 
 def test_what_functions_write_is_in_their_log_groups(deployer: Deployer, strict: str, account: LoopbackAws) -> None:

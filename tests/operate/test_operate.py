@@ -480,6 +480,30 @@ def test_the_step_that_failed_the_run_is_named_although_another_branch_entered_i
     assert watch.outcome == "failed"
 
 
+PARALLEL_FAILED: tuple[str, dict[str, Any]] = ("ParallelStateFailed", {})
+
+
+def test_a_fork_that_fails_by_itself_is_no_failure_of_the_step_that_ended_last() -> None:
+    events = branches(
+        *((1, entered("Train")), (1, SCHEDULED), (2, entered("Score")), (2, SCHEDULED), (2, left("Score"))),
+        *((1, left("Train")), (1, PARALLEL_FAILED), (1, RUN_FAILED)),
+    )
+    _, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert kinds(told[-3:]) == ["StepFinished", "StepFinished", "RunFailed"]
+
+
+def test_a_branch_goes_on_in_a_redrive_where_it_failed() -> None:
+    """AWS does not enter its state again; the event before is that of the failure."""
+    events = branches(
+        *((1, entered("Train")), (1, SCHEDULED), (2, entered("Score")), (2, SCHEDULED), (1, FAILED)),
+        *((0, PARALLEL_FAILED), (0, RUN_FAILED), (0, ("ExecutionRedriven", {})), (1, SCHEDULED), (1, left("Train"))),
+    )
+    events[-5]["previousEventId"] = events[-6]["id"]
+    _, told = take_history(Watch("f", "r", {}, GRAPH), events)
+    assert kinds(told[-2:]) == ["StepStarted", "StepFinished"]
+    assert {event.id for event in told[-2:] if isinstance(event, StepStarted | StepFinished)} == {"train"}
+
+
 def test_retries_and_times_of_overlapping_branches_are_their_own() -> None:
     events = branches(
         *((1, entered("Train")), (1, SCHEDULED), (2, entered("Score")), (2, SCHEDULED), (2, FAILED)),
