@@ -20,6 +20,7 @@ import build
 import chain
 import codec
 import cpu_map
+import emulation
 import handler_scale
 import handler_start
 import large_results
@@ -35,6 +36,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
     "local_map": local_map.measure,
     "large_results": large_results.measure,
     "cpu_map": cpu_map.measure,
+    "emulation": emulation.measure,
     "memory": memory.measure,
     "codec": codec.measure,
     "handler_start": handler_start.measure,

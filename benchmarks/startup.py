@@ -6,7 +6,7 @@ from measuring import EXAMPLES, Program, Row, Table, interleaved, median, median
 
 REPEATS = 15
 TARGET_SECONDS = 0.25
-NOTHING, HELP, RUN = "python -c pass", "birds --help", "birds run"
+NOTHING, HELP, RUN_HELP, RUN = "python -c pass", "birds --help", "birds run --help", "birds run"
 
 
 def measure() -> Table:
@@ -14,6 +14,7 @@ def measure() -> Table:
     programs = [
         Program(NOTHING, python("-c", "pass"), ""),
         Program(HELP, python(birds, "--help"), "Usage"),
+        Program(RUN_HELP, python(birds, "run", "--help"), "Usage"),
         Program(RUN, python(birds, "run"), "flappy goose, flappy duck, flappy seagul"),
     ]
     samples = interleaved(programs, {}, REPEATS)
@@ -21,6 +22,7 @@ def measure() -> Table:
     rows = (
         Row(NOTHING, median_and_min(seconds(samples[NOTHING]))),
         Row(HELP, median_and_min(seconds(samples[HELP])), f"+{above[HELP]:.3f} s"),
+        Row(RUN_HELP, median_and_min(seconds(samples[RUN_HELP])), f"+{above[RUN_HELP]:.3f} s"),
         Row(
             RUN,
             median_and_min(seconds(samples[RUN])),

@@ -5,7 +5,8 @@ Start reading in `main`. A command goes through these stages:
 1. `main` finds the flow, draws it and makes the command that was called. Its module in `commands` is imported only
    then, so that ``--help`` and ``run`` start without boto3, the builder and the emulator.
 2. `options` has what commands share. `parameters` turns the flow's parameters into options and their text into JSON,
-   checked by the step's annotations before anything runs. `account` finds a deployed flow.
+   checked by the step's annotations before anything runs. `account` finds a deployed flow. What a command works with is
+   imported when it works, so that its own ``--help`` does not wait for it: `local_runs` for ``run``.
 3. The command calls what does the work: `lokki.runner`, `lokki.builder`, `lokki.emulator`, `lokki.deploy`,
    `lokki.operate`, `lokki.results`. Nothing is decided here that `lokki` in Python would decide otherwise.
 4. While a run is in progress, `lokki.progress` shows its events on stderr.

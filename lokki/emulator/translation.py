@@ -256,7 +256,7 @@ def _tolerated_items(output: Json) -> list[_FailedItem]:
     """Return the items that failed in a batch that did not."""
     replies = output if isinstance(output, list) else []
     failed = [reply for reply in replies if isinstance(reply, dict) and "failed" in reply]
-    return msgspec.convert(failed, list[_FailedItem])
+    return [msgspec.convert(reply, _FailedItem) for reply in failed]
 
 
 def _failure(step: str, event: HistoryEvent) -> Failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 
@@ -220,11 +221,15 @@ def event_to_json(event: Event) -> dict[str, Json]:
 
     Its kind is ``event`` (``step_started``), its fields follow; the item is ``index``, as `item_to_json` writes it.
     """
-    kind = type(event).__name__
-    name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind).lstrip("_")
     fields: dict[str, Json] = msgspec.to_builtins(event)
     if isinstance(event, StepRetried | ItemFailed | StepOutput):
         # The field was `index` before items had paths, and programs read it.
         fields["item"] = item_to_json(event.item)
         fields = {"index" if field == "item" else field: value for field, value in fields.items()}
-    return {"event": name, **fields}
+    return {"event": _kind(type(event).__name__), **fields}
+
+
+@cache
+def _kind(name: str) -> str:
+    """Return what an event is in logs, by the name of its class."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

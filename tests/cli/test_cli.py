@@ -1247,10 +1247,16 @@ def test_a_terminal_that_cannot_redraw_gets_lines(place: Place) -> None:
 def test_help_and_run_load_nothing_that_they_do_not_need(typed: Place) -> None:
     heavy = {"rich", "yaml", "boto3", "obstore", "pandas", "numpy", "importlib.metadata"}
     code = (
-        "import atexit, sys, runpy\nsys.argv = ['work.py', {!r}]\n"
+        "import atexit, sys, runpy\nsys.argv = ['work.py', *{!r}]\n"
         "atexit.register(lambda: print(*[name for name in {!r} if name in sys.modules], 'end', file=sys.stderr))\n"
         "runpy.run_path('work.py', run_name='__main__')\n"
     )
-    for command, more in (("--help", {"lokki.runner", "lokki.local_run"}), ("run", {"lokki.results.flow_results"})):
-        ran = typed.run("-c", code.format(command, heavy | more))
-        assert ran.err.splitlines()[-1] == "end", command
+    cases = (
+        (["--help"], {"lokki.runner", "lokki.local_run"}),
+        (["run", "--help"], {"lokki.runner", "lokki.local_run"}),
+        (["emulate", "--help"], {"lokki.runner", "lokki.builder.builder"}),
+        (["run"], {"lokki.results.flow_results"}),
+    )
+    for arguments, more in cases:
+        ran = typed.run("-c", code.format(arguments, heavy | more))
+        assert ran.err.splitlines()[-1] == "end", arguments

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -370,6 +372,24 @@ def test_each_service_refuses_in_its_own_words(server: S3Server) -> None:
         "sts": "",
     }
     assert Missing("reads", Need("s3:GetObject", "arn:aws:s3:::lake/secret/a")) in server.missing_permissions()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_body_of_a_refused_request_is_not_taken_for_the_next_request(server: S3Server, chunked: bool) -> None:
+    keys = server.variables("reads")
+    credential = "AWS4-HMAC-SHA256 Credential=reads/20261128/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    headers = {"Authorization": credential, "X-Amz-Security-Token": keys["AWS_SESSION_TOKEN"]}
+    body = b"GET /lake/secret/a HTTP/1.1\r\n\r\n" * 1000
+    with closing(HTTPConnection(urlsplit(server.endpoint).netloc)) as connection:
+        for _ in range(2):
+            sent: Any = iter([body] * 3) if chunked else body
+            connection.request("PUT", "/lake/secret/b", sent, headers, encode_chunked=chunked)
+            refused = connection.getresponse()
+            assert (refused.status, b"AccessDenied" in refused.read()) == (403, True)
+            connection.request("GET", "/lake/raw/a", headers=headers)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b"honk")
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lokki.base.values import Json
 from lokki.emulator.states.expressions import Expressions, Scope
@@ -113,11 +115,36 @@ def test_what_step_functions_would_not_take_is_refused(expression: str, message:
 
 
 def test_a_value_is_not_changed_by_what_reads_it() -> None:
-    given: dict[str, Json] = {"input": {"a": None, "b": [None]}}
-    scope = Scope(given, {})
+    states: dict[str, Json] = {"input": {"a": None, "b": [None]}}
+    scope = Scope(states, {})
     expressions = Expressions()
     assert [expressions.fill("{% $states.input %}", scope) for _ in range(2)] == [{"a": None, "b": [None]}] * 2
-    assert given == {"input": {"a": None, "b": [None]}}
+    assert states == {"input": {"a": None, "b": [None]}}
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9) | st.sampled_from(["", "text"])
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner), max_leaves=8)
+
+
+@given(st.dictionaries(NAMES, VALUES), VALUES, st.lists(NAMES, max_size=3))
+def test_a_path_of_names_gives_what_the_library_gives(
+    variables: dict[str, Json], value: Json, names: list[str]
+) -> None:
+    """It is looked up without the library, which gets the same one with a comment in it."""
+    scope = Scope({"input": value, "context": {}}, variables)
+
+    def of(expression: str) -> str:
+        try:
+            return json.dumps(Expressions().fill(f"{{% {expression} %}}", scope, "Field"))
+        except StatesError as error:
+            return error.cause.replace("/**/", "")
+
+    for start in ("$states.input", "$a", "$b"):
+        path = ".".join([start, *names])
+        assert of(path) == of(f"{path}/**/")
 
 
 @pytest.mark.slow
@@ -146,8 +173,8 @@ def test_the_expressions_give_the_same_in_the_reference_implementation(tmp_path)
     })();
     """
     (tmp_path / "evaluate.js").write_text(program)
-    given = json.dumps({"expressions": expressions, "bindings": {"states": STATES, **VARIABLES}})
+    asked = json.dumps({"expressions": expressions, "bindings": {"states": STATES, **VARIABLES}})
     run = subprocess.run(
-        ["node", "evaluate.js"], input=given, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        ["node", "evaluate.js"], input=asked, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert [fill(f"{{% {text} %}}") for text in expressions] == json.loads(run.stdout)

@@ -13,8 +13,6 @@ from pathlib import Path
 import click
 
 from lokki.base.quotas import IMAGE_BYTES, UNZIPPED_BYTES
-from lokki.builder.builder import Builder
-from lokki.builder.compiled import compile_flow
 from lokki.cli.hidden_modules import is_hidden_from_library
 from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
 from lokki.cli.options import (
@@ -169,7 +167,9 @@ def _result(
     ``lacking``: gets the permissions that steps lack, once they ran, where they are asked for.
     """
     try:
-        # Only here: the libraries of the extra take a second to import, and may be missing.
+        # Only here: the libraries of the extra take a second to import, and may be missing. Help needs no builder, too.
+        from lokki.builder.builder import Builder
+        from lokki.builder.compiled import compile_flow
         from lokki.emulator.run import EmulationOptions
         from lokki.emulator.scratch import Scratch, Secret, temporary_files_in
         from lokki.emulator.session import Session

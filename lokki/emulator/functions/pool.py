@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as NotYetError
-from dataclasses import replace
 
 from lokki.emulator.functions.process import FunctionProcess, FunctionSpec, Surroundings
 from lokki.emulator.states.services import (
@@ -93,7 +92,7 @@ class LambdaFunctions:
                 self._give_back(process)
                 if reply.failed and self._closed.is_set():
                     raise EmulationStoppedError  # `close` has killed the process
-                return replace(reply, version=spec.version or reply.version)
+                return FunctionReply(reply.payload, reply.failed, spec.version or reply.version)
 
     def crash(self, caller: Caller) -> None:
         """Kill the process that works for a caller, if one does."""

@@ -37,6 +37,8 @@ INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html"""
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 _FULL_LOOK = 5
 """Every such look at the memory is one at other processes too, which costs a file of each thread."""
 
@@ -355,7 +357,12 @@ def _resident(pid: int) -> int:
     Where that cannot be known they are 0.
     """
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
+        descriptor = os.open(f"/proc/{pid}/statm", os.O_RDONLY)  # without pathlib: this is many times a second
+    except OSError:
+        return 0
+    try:
+        return int(os.read(descriptor, 200).split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(descriptor)

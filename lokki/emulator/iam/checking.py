@@ -104,7 +104,7 @@ class Authorized:
         denied = self._denied(asking, needs)
         if not denied or self._roles.permissive:
             return self._app(environ, start_response)
-        # A body that is not read would be taken for the next request of the connection.
+        # Its body is read first: some clients take an answer that comes before they have sent it for a failure.
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         denial = _denial(environ, service, reason(denied[0], role.name, function))
         start_response(denial.status, denial.headers)

@@ -125,7 +125,7 @@ class Counted:
         if chance(self._faults.seed, "late", method, path, times) < self._faults.late:
             time.sleep(self._faults.late_seconds)
         if refused:
-            # A body that is not read would be taken for the next request of the connection.
+            # Its body is read first: some clients take an answer that comes before they have sent it for a failure.
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Retry-After", "0")])
             return [_SLOW_DOWN]
@@ -143,7 +143,9 @@ def _secret_arn(name: str) -> str:
 
 
 class _Handler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections that are kept: a new one for each request costs 4 ms
+    # For bodies in chunks. werkzeug ends each connection after its answer, and reads what is left of the request: its
+    # body is not taken for another one.
+    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
 

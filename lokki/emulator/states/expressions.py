@@ -13,6 +13,8 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from functools import cached_property, lru_cache
 
 import msgspec
 from jsonata import Jsonata  # type: ignore[import-untyped]
@@ -26,6 +28,17 @@ _DELIMITED = re.compile(r"\{%(.*)%\}", re.DOTALL)
 _EVAL = re.compile(r"\$eval\b")
 _HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 _LARGEST = 2**53
+_PATH = re.compile(r"\s*\$([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*", re.ASCII)
+_RESERVED = {"and", "or", "in", "true", "false", "null", "function"}
+
+
+class NoValue(Enum):
+    """Says that there is no value, not even null."""
+
+    NO_VALUE = 0
+
+
+NO_VALUE = NoValue.NO_VALUE
 
 
 def is_expression(value: Json) -> bool:
@@ -37,15 +50,42 @@ def is_expression(value: Json) -> bool:
     return isinstance(value, str) and _DELIMITED.fullmatch(value) is not None
 
 
-class Scope:
-    """The ``$states`` and the variables that expressions see.
+@lru_cache(1024)
+def names_of_path(text: str) -> tuple[str, ...]:
+    """Return the names of an expression that is a path and nothing else.
 
-    They are converted for the library once, however many expressions read them.
+    It is () for any other.
+
+    >>> names_of_path(" $states.input.item "), names_of_path("$states.input[0]"), names_of_path("$a and $b")
+    (('states', 'input', 'item'), (), ())
     """
+    match = _PATH.fullmatch(text)
+    names = () if match is None else tuple(match[1].split("."))
+    return () if _RESERVED.intersection(names) else names
+
+
+class Scope:
+    """The ``$states`` and the variables that expressions see."""
 
     def __init__(self, states: Mapping[str, Json], variables: Mapping[str, Json]) -> None:
-        self.bindings = {name: _to_library(value) for name, value in variables.items()}
-        self.bindings["states"] = _to_library(dict(states))
+        self._values: Mapping[str, Json] = {**variables, "states": dict(states)}
+
+    @cached_property
+    def bindings(self) -> dict[str, object]:
+        """All of it for the library, converted once for all expressions."""
+        return {name: _to_library(value) for name, value in self._values.items()}
+
+    def at(self, path: Sequence[str]) -> Json | NoValue:
+        """Return the value that a path of names leads to through objects.
+
+        `NO_VALUE` where it does not lead anywhere, or through something else.
+        """
+        value: Json = dict(self._values)
+        for name in path:
+            if not isinstance(value, dict) or name not in value:
+                return NO_VALUE
+            value = value[name]
+        return value
 
 
 class Expressions:
@@ -86,6 +126,10 @@ class Expressions:
                 self.check(member, f"{where}.{name}")
 
     def _value(self, text: str, scope: Scope, where: str) -> Json:
+        path = names_of_path(text)
+        # Most expressions are names with dots between them. The library takes 50 times as long for those.
+        if path and (direct := scope.at(path)) is not NO_VALUE:
+            return _from_library(direct, text)
         parsed = self._parse(text, where)
         try:
             value = parsed.evaluate(None, scope.bindings)

@@ -63,7 +63,7 @@ def timestamp(moment: datetime) -> str:
     >>> timestamp(datetime(2026, 11, 23, 7, 30, 0, 12_345))
     '2026-11-23T07:30:00.012Z'
     """
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def in_range(value: Json, name: str, state: str) -> float:
