@@ -31,11 +31,15 @@ except (ImportError, AttributeError):
 
 if TYPE_CHECKING:
     from lokki.base.access import Allow, Read, Write
+    from lokki.base.starts import After, Event, FinishedRun, S3Created, S3Object
     from lokki.operate import remote
     from lokki.results.flow_results import local
 
 __all__ = [
+    "After",
     "Allow",
+    "Event",
+    "FinishedRun",
     "Flow",
     "FlowError",
     "FlowGraph",
@@ -45,6 +49,8 @@ __all__ = [
     "Read",
     "Retry",
     "RunError",
+    "S3Created",
+    "S3Object",
     "StepNode",
     "Write",
     "each",
@@ -56,8 +62,13 @@ __all__ = [
 ]
 
 _LATE = {
+    "After": "lokki.base.starts",
     "Allow": "lokki.base.access",
+    "Event": "lokki.base.starts",
+    "FinishedRun": "lokki.base.starts",
     "Read": "lokki.base.access",
+    "S3Created": "lokki.base.starts",
+    "S3Object": "lokki.base.starts",
     "Write": "lokki.base.access",
     "local": "lokki.results.flow_results",
     "remote": "lokki.operate",

@@ -20,6 +20,7 @@ from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
     from lokki.base.access import Permission
+    from lokki.base.starts import Start
     from lokki.progress.launching import Launcher
 
 _LEADING_PLACE = re.compile(r".+?\.py:\d+(?=: )")
@@ -156,6 +157,12 @@ class Flow[**P, R = Any](SubFlow):
         self.options = options
         self.name = flow_name(fn.__name__)
         self.params = _parameters(fn)
+        if options.on:
+            # Only here: most flows have none, and start without it.
+            from lokki.base.starts import EventParameter, check_starts
+
+            own = [EventParameter(param.name, param.annotation, param.required) for param in self.params]
+            check_starts(self.name, options.on, own)
         self.__name__ = fn.__name__
         self.__qualname__ = fn.__qualname__
         self.__module__ = fn.__module__
@@ -297,8 +304,20 @@ class Flow[**P, R = Any](SubFlow):
         placeholders = [Param(param.name, param.annotation) for param in params]
         heads = self.draw_body(placeholders)
         graph = FlowGraph(self.name, heads, params, self.options, inspect.cleandoc(self.__doc__ or ""), self)
+        if self.options.on:
+            self._check_feedback(graph)
         lower(graph)  # finds arguments that cannot travel, here and not in the middle of a run
         return graph
+
+    def _check_feedback(self, graph: FlowGraph) -> None:
+        """Raise FlowError for a flow whose steps would start it."""
+        from lokki.base.starts import feedback_problem  # as in __init__
+
+        permissions = [entry for step in graph.steps for entry in step.options.permissions]
+        if problem := feedback_problem(self.options.on, permissions):
+            code = inspect.unwrap(self.fn).__code__
+            place = f"{code.co_filename}:{code.co_firstlineno}"
+            raise _placed(place, f"the flow {self.name!r} would not end: {problem}")
 
     def __repr__(self) -> str:
         return f"<flow {self.name}>"
@@ -340,7 +359,11 @@ def flow[**P, R, S, T](fn: Callable[P, _Three[R, S, T]], /) -> Flow[P, tuple[R, 
 def flow[**P, R, S, T, U](fn: Callable[P, _Four[R, S, T, U]], /) -> Flow[P, tuple[R, S, T, U]]: ...
 @overload
 def flow(
-    *, schedule: str | None = None, timezone: str | None = None, timeout: float | None = None
+    *,
+    schedule: str | None = None,
+    timezone: str | None = None,
+    timeout: float | None = None,
+    on: Iterable[Start] = (),
 ) -> _FlowDecorator: ...
 def flow(
     fn: Callable[..., Any] | None = None,
@@ -349,6 +372,7 @@ def flow(
     schedule: str | None = None,
     timezone: str | None = None,
     timeout: float | None = None,
+    on: Iterable[Start] = (),
 ) -> Flow[..., Any] | Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Make a function a flow, by ``@flow`` or ``@flow(timeout=3600)``.
 
@@ -359,9 +383,12 @@ def flow(
       local meaning: a laptop has cron.
     * ``timeout``: seconds that a whole run may take; a longer run fails, locally and deployed. Default: none.
 
+    * ``on``: what starts runs of the deployed flow: `S3Created`, `After` and `Event`. No local meaning, but
+      ``run --event`` takes such an event from a file.
+
     Raises FlowError for options that make no sense, and for a name that no AWS resource could have.
     """
-    options = FlowOptions(schedule, timezone, timeout)
+    options = FlowOptions(schedule, timezone, timeout, _starts(on))
 
     def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
@@ -369,6 +396,12 @@ def flow(
         return Flow(function, options)
 
     return decorate if fn is None else decorate(fn)
+
+
+def _starts(on: Iterable[Start]) -> tuple[Start, ...]:
+    if not isinstance(on, list | tuple):
+        raise FlowError(f'@flow(on={on!r}): give a list, such as on=[S3Created("s3://in/raw/")].')
+    return tuple(on)
 
 
 def _parameters(fn: Callable[..., object]) -> tuple[FlowParameter, ...]:

@@ -137,7 +137,8 @@ def shape(plan: Plan) -> Plan:
         else FlowParameter(param.name, default=parameter_json(param.default, param.annotation))
         for param in plan.params
     )
-    return replace(plan, params=tuple(params), steps={})
+    # What starts a flow is no part of how it runs.
+    return replace(plan, params=tuple(params), options=replace(plan.options, on=()), steps={})
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:

@@ -10,7 +10,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lokki import Allow, Flow, FlowGraph, Read, Retry, StepNode, Write, each, flow, step
+from lokki import (
+    After,
+    Allow,
+    Event,
+    FinishedRun,
+    Flow,
+    FlowGraph,
+    Read,
+    Retry,
+    S3Created,
+    S3Object,
+    StepNode,
+    Write,
+    each,
+    flow,
+    step,
+)
 from lokki.base.values import Json
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, NotifyConfig, PermissionsConfig, RolesConfig
 
@@ -173,6 +189,25 @@ def a_flow_whose_name_is_long_as_well_flow():
 @flow(schedule="rate(1 hour)")
 def roles_flow():
     return fetch().map(double).agg(add_up)
+
+
+@step
+def measure(upload: S3Object | None, earlier: FinishedRun | None, event: dict[str, object] | None) -> int:
+    return 0
+
+
+@flow(
+    on=[
+        S3Created("s3://acme-lake/raw/", suffix=".csv"),
+        S3Created("s3://acme-maps/"),
+        After("birds-flow"),
+        Event({"source": ["shop"], "detail-type": ["order"], "detail": {"country": ["fi", {"prefix": "s"}]}}),
+    ]
+)
+def started_flow(
+    upload: S3Object | None = None, earlier: FinishedRun | None = None, event: dict[str, object] | None = None
+):
+    return measure(upload, earlier, event)
 
 
 @flow(schedule="rate(1 hour)")
@@ -375,6 +410,7 @@ BUILDS: Mapping[str, Build] = {
     "results": Build(results_flow),
     "branches": Build(branches_flow),
     "each": Build(each_flow),
+    "starts": Build(started_flow),
     "long-names": Build(a_flow_whose_name_is_long_as_well_flow),
     "birds": Build(_example("birds_flow_example", "birds_flow")),
     "primes": Build(_example("primes_flow_example", "primes_flow")),

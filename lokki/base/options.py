@@ -13,6 +13,7 @@ from lokki.errors import FlowError
 
 if TYPE_CHECKING:
     from lokki.base.access import Permission
+    from lokki.base.starts import Start
 
 SECRETS_VARIABLE = "LOKKI_SECRETS"
 """The variable of a function that has the sources of its secrets, as JSON by variable."""
@@ -224,6 +225,7 @@ class FlowOptions:
     schedule: str | None = None
     timezone: str | None = None
     timeout: float | None = None
+    on: tuple[Start, ...] = ()
 
     def __post_init__(self) -> None:
         # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
-from lokki.builder.dead_letters import QUEUE
+from lokki.builder.dead_letters import QUEUE, EventParts, joined_parts
 from lokki.builder.environment import function_environment
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
@@ -23,7 +23,7 @@ from lokki.builder.names import (
     role_id,
     version_id,
 )
-from lokki.builder.notifications import Sender, notification_resources
+from lokki.builder.notifications import Sender, notification_parts
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT, Code, ImageCode, ZipCode
 from lokki.builder.permissions import (
     FunctionRole,
@@ -45,6 +45,7 @@ from lokki.builder.placeholders import (
     substitutions,
 )
 from lokki.builder.settings import default_permissions
+from lokki.builder.starts import start_parts
 from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.timing import at_once, function_timeout
 from lokki.config import LokkiConfig
@@ -100,7 +101,7 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
     resources |= _live()
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
-    resources |= notification_resources(config.notify, _sender(compiled))
+    resources |= _event_resources(compiled)
     if len(resources) > STACK_RESOURCES:
         raise FlowError(
             f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {len(resources)} resources; "
@@ -263,6 +264,13 @@ def _role_settings(config: LokkiConfig) -> RoleSettings:
     return RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
 
 
+def _event_resources(compiled: Compiled) -> TemplatePart:
+    """Return what starts runs by events, and what tells of their ends."""
+    role, sender = compiled.config.roles.pipeline, _sender(compiled)
+    parts = start_parts(compiled, role, EventParts(sender.settings))
+    return joined_parts(parts, notification_parts(compiled.config.notify, sender)).with_queue(role)
+
+
 def _sender(compiled: Compiled) -> Sender:
     """Return who tells of runs.
 
@@ -270,7 +278,8 @@ def _sender(compiled: Compiled) -> Sender:
     """
     config = compiled.config
     command = f"python {shlex.quote(compiled.file or 'flow.py')}"
-    starts = compiled.plan.options.schedule is not None
+    options = compiled.plan.options
+    starts = options.schedule is not None or bool(options.on)
     return Sender(command, _role_settings(config), config.roles.pipeline, starts)
 
 

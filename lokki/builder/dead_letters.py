@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lokki.base.values import Json
-from lokki.builder.permissions import TemplatePart, attribute, ref, sub
+from lokki.builder.permissions import RoleSettings, TemplatePart, attribute, ref, rule_role, sub
 
 QUEUE = "DeadLetters"
 """The logical id of the queue."""
+
+_RULE_ROLE = "RuleRole"
 
 _KEPT_SECONDS = 14 * 24 * 3600
 """As long as a queue can keep a message.
@@ -58,6 +60,53 @@ class EventMachine:
     def name(self) -> str:
         """The name of the state machine, with a placeholder."""
         return f"${{FlowName}}.{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventParts:
+    """Parts of a template that have to do with events.
+
+    - ``resources``, ``rules``: by logical id
+    - ``machines``: the logical ids of those that the rules start
+    """
+
+    settings: RoleSettings
+    resources: TemplatePart = field(default_factory=dict)
+    rules: TemplatePart = field(default_factory=dict)
+    machines: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> list[Json]:
+        """The tags of all that can have some."""
+        return list(self.settings.tags)
+
+    def rule_role(self, role: str) -> Json:
+        """Return the role of rules, which the settings may name."""
+        return role or attribute(_RULE_ROLE)
+
+    def with_queue(self, role: str) -> TemplatePart:
+        """Return all resources, with the queue and the role of the rules."""
+        if not self.rules:
+            return {}
+        resources = dict(self.resources)
+        if not role:
+            resources |= rule_role(_RULE_ROLE, self.machines, self.settings)
+        return resources | self.rules | _queue(self.rules, self.tags)
+
+
+def joined_parts(first: EventParts, second: EventParts) -> EventParts:
+    """Return two parts as one."""
+    return EventParts(
+        first.settings,
+        first.resources | second.resources,
+        first.rules | second.rules,
+        (*first.machines, *second.machines),
+    )
+
+
+def one_line(text: str) -> str:
+    """Return an expression on one line, as validators want it."""
+    return " ".join(line.strip() for line in text.splitlines())
 
 
 def machine_resource(machine: EventMachine, role: Json, tags: list[Json]) -> TemplatePart:
@@ -106,7 +155,7 @@ def rule_resource(
     return {"Type": "AWS::Events::Rule", "Properties": properties}
 
 
-def queue_resources(rules: Iterable[str], tags: list[Json]) -> TemplatePart:
+def _queue(rules: Iterable[str], tags: list[Json]) -> TemplatePart:
     """Return the queue and its policy, for rules by their logical ids.
 
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html#eb-dlq-perms

@@ -16,8 +16,9 @@ from lokki.base.values import Json
 from lokki.builder.dead_letters import (
     QUEUE,
     EventMachine,
+    EventParts,
     machine_resource,
-    queue_resources,
+    one_line,
     rule_resource,
     task,
     undelivered_task,
@@ -29,7 +30,6 @@ from lokki.builder.permissions import (
     event_machine_role,
     policy_statement,
     ref,
-    rule_role,
 )
 from lokki.builder.tasks import expression
 from lokki.config import NotifyConfig
@@ -39,7 +39,6 @@ ALARM = "Dropped"
 RUN_RULE = "RunEnded"
 ALARM_RULE = "DroppedRule"
 CONNECTION = "WebhookConnection"
-RULE_ROLE = "RuleRole"
 
 _FAILURES = ("FAILED", "TIMED_OUT", "ABORTED")
 _SUCCESS = "SUCCEEDED"
@@ -82,11 +81,6 @@ class Sender:
     role: str = ""
     keeps_starts: bool = False
 
-    @property
-    def tags(self) -> list[Json]:
-        """The tags of all that can have some."""
-        return list(self.settings.tags)
-
 
 def audiences(notify: NotifyConfig) -> list[Audience]:
     """Return who hears of failures and of successes, but for empty lists."""
@@ -102,15 +96,15 @@ def audiences(notify: NotifyConfig) -> list[Audience]:
     ]
 
 
-def notification_resources(notify: NotifyConfig, sender: Sender) -> TemplatePart:
+def notification_parts(notify: NotifyConfig, sender: Sender) -> EventParts:
     """Return what tells of runs that ended, if anybody wants to hear."""
     heard = audiences(notify)
     if not heard:
-        return {}
-    tags = sender.tags
+        return EventParts(sender.settings)
+    tags = EventParts(sender.settings).tags
     machine = EventMachine(MACHINE, "notify", _definition(heard, sender.command), _values(heard))
     role: Json = sender.role or attribute(f"{MACHINE}Role")
-    start: Json = sender.role or attribute(RULE_ROLE)
+    start = EventParts(sender.settings).rule_role(sender.role)
     resources: TemplatePart = {}
     for audience in heard:
         if audience.mails:
@@ -120,15 +114,16 @@ def notification_resources(notify: NotifyConfig, sender: Sender) -> TemplatePart
     if not sender.role:
         statements = _statements(heard, machine)
         resources |= event_machine_role(f"{MACHINE}Role", "The messages of ${FlowName}", statements, sender.settings)
-        resources |= rule_role(RULE_ROLE, [MACHINE], sender.settings)
     resources[MACHINE] = machine_resource(machine, role, tags)
-    rules = {RUN_RULE: rule_resource("Tells how runs of ${FlowName} end", _run_pattern(heard), machine, start, tags)}
+    rules: TemplatePart = {
+        RUN_RULE: rule_resource("Tells how runs of ${FlowName} end", _run_pattern(heard), machine, start, tags)
+    }
     if notify.failed and sender.keeps_starts:
         resources[ALARM] = _alarm(tags)
         rules[ALARM_RULE] = rule_resource(
             "Tells of starts of ${FlowName} that were dropped", _alarm_pattern(), machine, start, tags
         )
-    return resources | rules | queue_resources(rules, tags)
+    return EventParts(sender.settings, resources, rules, (MACHINE,))
 
 
 def _run_pattern(heard: Iterable[Audience]) -> TemplatePart:
@@ -256,11 +251,11 @@ def _definition(heard: Sequence[Audience], command: str) -> TemplatePart:
             "Choices": [{"Condition": "{% $states.input.source = 'aws.cloudwatch' %}", "Next": "DescribeDropped"}],
             "Default": "Report",
         },
-        "DescribeDropped": {"Type": "Pass", "Assign": {"message": expression(_one_line(_DROPPED))}, "Next": "Who"},
+        "DescribeDropped": {"Type": "Pass", "Assign": {"message": expression(one_line(_DROPPED))}, "Next": "Who"},
         "Report": _report(),
         "DescribeRun": {
             "Type": "Pass",
-            "Assign": {"message": expression(_one_line(_run_message(command)))},
+            "Assign": {"message": expression(one_line(_run_message(command)))},
             "Next": "Who",
         },
         "Who": {
@@ -381,11 +376,6 @@ $commands := $status = '{_SUCCESS}' ? [{commands["show"]}]
 
 
 _WORDS = {"FAILED": "failed", "TIMED_OUT": "took too long", "ABORTED": "was stopped", "SUCCEEDED": "succeeded"}
-
-
-def _one_line(text: str) -> str:
-    """Return an expression on one line, as validators want it."""
-    return " ".join(line.strip() for line in text.splitlines())
 
 
 def _json_of(words: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ from lokki.cli.parameters import (
     default_text,
     effective_annotation,
     options_for,
+    read_json,
     read_parameters,
 )
 from lokki.cli.program import CommandLine
@@ -88,6 +89,7 @@ class _ParameterValues:
     file: str | None
     run_id: str | None = None
     resume: str | None = None
+    event: str | None = None
 
 
 def _parameters(graph: FlowGraph, values: Mapping[str, object], by_option: Iterable[str]) -> dict[str, object]:
@@ -96,9 +98,29 @@ def _parameters(graph: FlowGraph, values: Mapping[str, object], by_option: Itera
     if own.run_id is not None:
         check_run_id(own.run_id)
     params = read_parameters(graph.params, parameter_values(values), own.pairs, own.file)
+    if own.event is not None:
+        params = _event_values(graph, own.event) | params
     if own.resume is None:  # a run that is resumed has all of them
         check_required(graph.params, params, by_option)
     return params
+
+
+def _event_values(graph: FlowGraph, file: str) -> dict[str, object]:
+    """Return the parameters of the run that an event in a file starts."""
+    # Here, since few runs have an event.
+    from lokki.base.starts import EventParameter, values_of_event
+
+    params = [EventParameter(param.name, param.annotation, param.required) for param in graph.params]
+    try:
+        return dict(values_of_event(graph.options.on, params, read_json(file, "--event")))
+    except ParameterError as error:
+        raise click.BadParameter(f"{file}: {error}", param_hint="--event") from None
+
+
+def event_option() -> click.Option:
+    """Make the option for the event that starts a run."""
+    path = click.Path(dir_okay=False)
+    return click.Option(["--event"], type=path, help="Run as an event of EventBridge in a JSON file would start it.")
 
 
 def read_options[T](values: Mapping[str, object], kind: type[T]) -> T:

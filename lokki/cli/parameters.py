@@ -341,10 +341,16 @@ def _decoded(content: bytes) -> str:
 
 
 def _read(file: str) -> dict[str, object]:
-    try:
-        content = msgspec.json.decode(_decoded(Path(file).read_bytes()))
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{file} cannot be read as JSON: {error}.", param_hint="--params") from None
+    content = read_json(file, "--params")
     if not isinstance(content, dict):
         raise click.BadParameter(f'{file} holds no JSON object, such as {{"limit": 5}}.', param_hint="--params")
+    return dict(content)
+
+
+def read_json(file: str, option: str) -> Json:
+    """Read a file of JSON that an option names."""
+    try:
+        content: Json = msgspec.json.decode(_decoded(Path(file).read_bytes()))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{file} cannot be read as JSON: {error}.", param_hint=option) from None
     return content

@@ -168,6 +168,9 @@ def test_variables_that_are_too_large_together_are_refused() -> None:
 
 # --- the whole ---
 
+UNKNOWN_TO_MOTO = ("notifications", "starts")
+"""moto makes neither connections nor rules with policies for their queue; the account on loopback does."""
+
 UNTAGGED = {
     "AWS::Events::Connection",
     "AWS::Lambda::Version",
@@ -435,7 +438,7 @@ def test_a_template_reads_back_as_it_was_written(name: str) -> None:
     assert yaml.safe_load(text) == template
     assert "&id" not in text
     # The first holds the plan; the second is in a definition, so it is in a block, which is not folded.
-    lines = [line for line in text.splitlines() if '"Comment":' not in line and '"message": "{% (' not in line]
+    lines = [line for line in text.splitlines() if '"Comment":' not in line and '": "{% (' not in line]
     assert max(map(len, lines)) < 240  # an expression is one line: YAML would fold its spaces
 
 
@@ -557,7 +560,7 @@ def create_stack(aws: Aws, build: Build) -> tuple[str, str]:
     return name, bucket
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDS if name != "notifications"])  # moto makes no connections
+@pytest.mark.parametrize("name", [name for name in BUILDS if name not in UNKNOWN_TO_MOTO])
 def test_the_resources_that_exist_are_those_of_the_template(name: str, aws: Aws) -> None:
     build = BUILDS[name]
     template = build.template()

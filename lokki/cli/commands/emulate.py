@@ -17,6 +17,7 @@ from lokki.cli.hidden_modules import is_hidden_from_library
 from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
 from lokki.cli.options import (
     RunRequest,
+    event_option,
     output_options,
     pair_options,
     parameter_command,
@@ -74,6 +75,7 @@ def emulate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
 def _own_options() -> list[click.Parameter]:
     return [
         *pair_options(),
+        event_option(),
         click.Option(["--workers"], type=click.IntRange(min=1), help="How many functions run at one time."),
         run_id_option(),
         resume_option("Redrive a run that failed or was interrupted, from where it stopped; default: the latest."),

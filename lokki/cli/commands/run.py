@@ -6,6 +6,7 @@ import click
 
 from lokki.cli.options import (
     RunRequest,
+    event_option,
     output_options,
     pair_options,
     parameter_command,
@@ -37,6 +38,7 @@ def _run_options() -> list[click.Parameter]:
             "busy, inline for debuggers. Default: threads.",
         ),
         click.Option(["--workers"], type=click.IntRange(min=1), help="How many items run at one time."),
+        event_option(),
         run_id_option(),
         resume_option("Go on with a run that failed, was interrupted or was killed; default: the latest."),
         click.Option(["--force"], is_flag=True, help="Resume although the flow or the parameters have changed."),
