@@ -118,7 +118,7 @@ class After:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Event:
+class BusEvent:
     """Start a run for each event of a pattern.
 
     The events are those of the account's default bus.
@@ -147,7 +147,10 @@ class Event:
         return f"Event({self.text})"
 
 
-type Start = S3Created | After | Event
+Event = BusEvent
+"""What users call it: within lokki, events are what happens in a run."""
+
+type Start = S3Created | After | BusEvent
 """What ``@flow(on=[…])`` takes."""
 
 
@@ -199,7 +202,7 @@ def check_starts(flow: str, starts: Sequence[object], params: Iterable[EventPara
     by_name = {param.name: param for param in params}
     names: dict[str, str | None] = {}
     for start in starts:
-        if not isinstance(start, S3Created | After | Event):
+        if not isinstance(start, S3Created | After | BusEvent):
             raise FlowError(
                 f'@flow(on=[{start!r}]): give S3Created("s3://…"), After(other_flow) or Event({{…}}), which lokki has.'
             )
@@ -228,7 +231,7 @@ _WANTED = {
 
 
 def _kind(start: Start) -> str:
-    return type(start).__name__
+    return "Event" if isinstance(start, BusEvent) else type(start).__name__
 
 
 def parameter_for(start: Start, params: Iterable[EventParameter]) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lokki.base.starts import After, Event, EventParameter, S3Created, Start, feedback_problem, parameter_for
+from lokki.base.starts import After, BusEvent, EventParameter, S3Created, Start, feedback_problem, parameter_for
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled
 from lokki.builder.dead_letters import (
@@ -183,7 +183,7 @@ def _input(starts: Sequence[Start], params: Sequence[EventParameter]) -> str:
         start = next((start for start in starts if isinstance(start, kind)), None)
         if start is not None:
             branches.append(f"$kind = '{words}' ? {{'{parameter_for(start, params)}': {value}}} : ")
-    has_details = any(isinstance(start, Event) for start in starts)
+    has_details = any(isinstance(start, BusEvent) for start in starts)
     rest = "{'event': $event.detail}" if has_details else "$error('this event does not start the flow')"
     named = "$kind := $event.source & ' ' & $event.'detail-type';"
     return f"($event := $states.input; {named} {''.join(branches)}{rest})"
