@@ -28,13 +28,6 @@ PARAMETERS_BYTES = 180_000
 A state's 256 KiB hold them beside a value, and the 200,000 bytes of a batch beside its largest item.
 """
 
-PARTS_OF_BATCH = 64
-"""Most parts that a batch is tried in when its function runs out of memory.
-
-What is left after them runs in the larger function. It bounds the history of the execution, and the size of all
-replies, which a state must hold.
-"""
-
 _ADDED_BY_AWS = {"Comment", "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"}
 
 

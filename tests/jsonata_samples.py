@@ -126,42 +126,58 @@ def _of(form: str, expression: str, bindings: dict[str, Json], expected: Json) -
 
 
 def halved(expression: str) -> Iterator[Sample]:
-    """Yield the samples of an expression of a batch that is searched for the item at fault."""
-    for items, first, suspects, tries in (
-        (1, 0, 1, 0),
-        (5, 0, 5, 0),
-        (5, 3, 1, 2),
-        (5, 4, 0, 3),
-        (5, 5, 0, 4),
-        (9, 0, 9, 64),
+    """Yield the samples of an expression of a batch that goes on, or is searched for the item at fault."""
+    for items, first, suspects, deaths, replied in (
+        (1, 0, 1, 0, 0),
+        (5, 0, 5, 0, 2),
+        (5, 3, 1, 2, 4),
+        (5, 3, 2, 2, 4),
+        (5, 4, 0, 3, None),
+        (5, 5, 0, 4, None),
+        (9, 0, 9, 64, 5),
     ):
         entries: list[Json] = [{"index": index, "item": TRICKY[index]} for index in range(items)]
         part = -(-suspects // 2) if suspects else items - first
-        larger = 1 if suspects == 1 else items - first
-        states: Json = {"input": {"Items": entries}, "result": {"Payload": {"items": entries[:part]}}}
-        variables: dict[str, Json] = {"first": first, "suspects": suspects, "tries": tries, "replies": entries[:first]}
-        chosen, sized = (
-            "[$filter($states.input.Items, ",
-            {f"($suspects = {HALF})": part, f"($suspects = {REST})": larger},
-        )
+        payload: dict[str, Json] = {} if replied is None else {"next": replied, "tried": 2}
+        states: Json = {
+            "input": {"Items": entries},
+            "result": {"Payload": {"items": entries[:replied], **payload}},
+            "errorOutput": {"Error": "Runtime.ExitError"},
+        }
+        died = "Runtime.OutOfMemory" if deaths == 2 else ""
+        variables: dict[str, Json] = {"items": items, "first": first, "suspects": suspects, "deaths": deaths}
+        variables |= {"tried": 0, "died": died, "done": entries[:first]}
+        following = items if replied is None else replied
         values: dict[str, Json] = {
             "$count($states.input.Items)": items,
-            "$first = $count($states.input.Items)": first == items,
-            "$suspects = 1 or $tries >= 64": suspects == 1 or tries >= 64,
-            "$floor($suspects / 2)": suspects // 2,
-            "$tries + 1": tries + 1,
-            "$replies": entries[:first],
-            "[$replies, $states.result.Payload.items]": [*entries[:first], *entries[:part]],
+            NEXT.replace("$items", "$count($states.input.Items)"): following,
+            NEXT: following,
+            "$exists($states.result.Payload.tried) ? $states.result.Payload.tried : 0": 0 if replied is None else 2,
+            "$first": first,
+            "$items": items,
+            "$tried": 0,
+            "$died": died,
+            "$done": entries[:first],
+            "$first = $items": first == items,
+            "$died = '' and ($suspects = 1 or $deaths >= 64)": not died and (suspects == 1 or deaths >= 64),
+            "($suspects = 0 ? $items - $first : $ceil($suspects / 2))": part,
+            "($suspects = 1 ? 1 : $items - $first)": 1 if suspects == 1 else items - first,
+            f"$suspects = 0 ? 0 : $suspects - ({NEXT}) + $first": suspects - following + first if suspects else 0,
+            "$deaths + 1": deaths + 1,
+            "$suspects = 1 ? $states.errorOutput.Error : ''": "Runtime.ExitError" if suspects == 1 else "",
+            "$states.errorOutput.Error": "Runtime.ExitError",
+            "$suspects = 1 ? 0 : 1": 0 if suspects == 1 else 1,
         }
-        for text, size in sized.items():
-            within = f"function($item, $index) {{ $index >= $first and $index < $first + {text} }})]"
-            values |= {text: size, f"$first + {text}": first + size, chosen + within: entries[first : first + size]}
         if expression in values:
             yield Sample(expression, {"states": states, **variables}, values[expression])
+    for count in (0, 3):
+        yield from _of(REDRIVES, expression, _at("states.context.Execution", {"RedriveCount": count}), count)
+    yield from _of(REDRIVES, expression, _at("states.context.Execution", {"Name": RUN}), 0)
 
 
-HALF = "0 ? $count($states.input.Items) - $first : $ceil($suspects / 2)"
-REST = "1 ? 1 : $count($states.input.Items) - $first"
+NEXT = "$exists($states.result.Payload.next) ? $states.result.Payload.next : $items"
+
+REDRIVES = "$exists($states.context.Execution.RedriveCount) ? $states.context.Execution.RedriveCount : 0"
 
 
 def as_jsonata(value: Json) -> object:

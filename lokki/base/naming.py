@@ -17,8 +17,8 @@ LARGER_SUFFIX = "-XL"
 
 No step's state has a ``-`` in its name."""
 
-CHOICE_SUFFIX, PART_SUFFIX, RESULTS_SUFFIX = "-If", "-S", "-OK"
-"""End the names of the states of a batch that ran out of memory; as short as the larger function's, since names are."""
+CHOICE_SUFFIX, PART_SUFFIX, ALONE_SUFFIX, RESULTS_SUFFIX = "-If", "-S", "-1", "-OK"
+"""End the names of the further states of a call on a batch; no longer than the larger function's, since names are."""
 
 MAP_SUFFIX = "Map"
 """What the state of a map block has after the name of its source: ``GetBirds`` and ``GetBirdsMap``."""

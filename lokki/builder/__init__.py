@@ -14,11 +14,11 @@ A build compiles what `lokki.plan` has lowered. Its stages, which `builder.Build
 
 `wiring` says how values get from state to state: what is handed on, and what is left in variables. The definition is
 made of `tasks`: `call_states` has those of a call, with rules of `retries` for what fails, and `map_states` what an
-item goes through; `halving` adds the search for the item at fault where a batch runs out of memory, and `states` says
-which state is which operation of the plan. `placeholders` lists what the definition leaves open, and what fills it. The
-template has the functions with their `environment`, and the roles of `permissions`, and is written by `template_text`;
-`starts` has what starts runs by events, `notifications` what tells of their ends, and `dead_letters` what both are made
-of.
+item goes through; `batches` has the states of a call on a batch, with the search for the item at fault, and `states`
+says which state is which operation of the plan. `placeholders` lists what the definition leaves open, and what fills
+it. The template has the functions with their `environment`, and the roles of `permissions`, and is written by
+`template_text`; `starts` has what starts runs by events, `notifications` what tells of their ends, and `dead_letters`
+what both are made of.
 `checks` is ``build --check``: limits of AWS, those of a run in `machine_limits`, and cfn-lint.
 
 `lokki.emulator` runs what was written, `lokki.deploy` deploys it, and `lokki.estimate` counts what it would do.

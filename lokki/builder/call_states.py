@@ -7,14 +7,15 @@ from typing import Final
 
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.values import Json
+from lokki.builder.batches import BatchCall
 from lokki.builder.compiled import Compiled
-from lokki.builder.halving import begin_halving, catch_deaths, halving_states
 from lokki.builder.names import function_placeholder
 from lokki.builder.placeholders import INVOKE_PLACEHOLDER
+from lokki.builder.retries import DEATHS
 from lokki.builder.states import state_of
 from lokki.builder.tasks import AslState, TaskState, expression
-from lokki.builder.timing import retry_rules, task_timeout
-from lokki.plans.operations import Call, Switch
+from lokki.builder.timing import alone_rules, retry_rules, task_timeout
+from lokki.plans.operations import Call, FanOut, Switch
 
 ATTEMPT: Final = "{% $states.context.State.RetryCount %}"
 """0 for the first try. https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html"""
@@ -55,31 +56,48 @@ def call_states(
     call: Call,
     then: AslState,
     *,
-    batch: bool = False,
     express: bool = False,
     side_by_side: int = 1,
 ) -> dict[str, Json]:
-    """Return the task of a call, and its task in a larger function.
+    """Return the task of a call on one value, and the larger one.
 
     The larger one gets what ran out of memory. It has the same input, and what follows takes its result alike.
     ``side_by_side``: how many tasks of the execution may wait for a free function at one time.
     """
     name, larger = state_of(call), compiled.larger_functions.get(call.step)
     step = compiled.step_of(call)
-    rules = retry_rules(step, batch=batch, express=express, side_by_side=side_by_side)
+    rules = retry_rules(step, batch=False, express=express, side_by_side=side_by_side)
     retry: list[Json] = [rule.to_asl() for rule in rules]
     if larger is None:
         return {name: task.to_asl() | {"Retry": retry, **then}}
+    rules = retry_rules(step, batch=False, express=express, last=False, side_by_side=side_by_side)
+    catch: Json = {
+        "ErrorEquals": list(DEATHS),
+        "Output": "{% $states.input %}",
+        "Next": f"{name}{LARGER_SUFFIX}",
+    }
     larger_function = f"${{{function_placeholder(larger.name)}}}"
-    if batch:
-        first = task.to_asl() | {"Retry": retry, "Catch": [begin_halving(name)], **then}
-        return {name: first, **halving_states(name, task, larger_function, retry, then)}
-    rules = retry_rules(step, batch=batch, express=express, last=False, side_by_side=side_by_side)
-    catch: Json = catch_deaths(f"{name}{LARGER_SUFFIX}")
     return {
         name: task.to_asl() | {"Retry": [rule.to_asl() for rule in rules], "Catch": [catch], **then},
         f"{name}{LARGER_SUFFIX}": task.in_function(larger_function).to_asl() | {"Retry": retry, **then},
     }
+
+
+def batch_states(
+    compiled: Compiled, task: TaskState, call: Call, fan_out: FanOut, then: AslState, *, express: bool
+) -> dict[str, Json]:
+    """Return the states of a call on a batch."""
+    step, larger = compiled.step_of(call), compiled.larger_functions.get(call.step)
+    return BatchCall(
+        state_of(call),
+        task,
+        rules=retry_rules(step, batch=True, express=express),
+        alone=alone_rules(step, express=express),
+        larger_function=None if larger is None else f"${{{function_placeholder(larger.name)}}}",
+        begins=call is fan_out.body[0],
+        tolerates=bool(fan_out.options.tolerate),
+        then=then,
+    ).states()
 
 
 def choice_state(switch: Switch, index: str) -> AslState:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lokki.base.quotas import HISTORY_EVENTS, OPEN_MAP_RUNS, STATE_BYTES, VARIABLES_BYTES
+from lokki.builder.batching import in_batches
 from lokki.builder.compiled import Compiled, most_at_once
 from lokki.builder.handing_on import most_handed_on
+from lokki.builder.retries import MOST_DEATHS
 from lokki.builder.states import parameters_state
 from lokki.builder.tasks import BATCH_BYTES
 from lokki.builder.timing import execution_type
 from lokki.builder.wiring import Wiring, wire
-from lokki.plan import PARTS_OF_BATCH
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, sources_of
 
 _REFERENCE_BYTES = 400
@@ -45,7 +46,7 @@ def _large_states(compiled: Compiled, wiring: Wiring, value: int) -> Iterator[st
         yield from _too_large(f"{call.step}() reads {count} values of the run", count, value)
     for fan_out in compiled.maps:
         what, count = f"of the map over {fan_out.source}() has", len(wiring.bodies[fan_out.id])
-        if fan_out.options.batch is None:
+        if not in_batches(compiled, fan_out):
             count += most_handed_on(fan_out)
             yield from _too_large(f"an item {what} {count} values with it", count, value, beside=value)
         else:
@@ -103,16 +104,16 @@ def _events(compiled: Compiled, block: Block, fan_out: FanOut | None) -> int:
 
 
 def _events_of(compiled: Compiled, op: Op, fan_out: FanOut | None) -> int:
-    batch = fan_out is not None and fan_out.options.batch is not None
+    batch = fan_out is not None and in_batches(compiled, fan_out)
     match op:
         case Call():
             retry = compiled.step_of(op).options.retry
             # Entered and exited; scheduled, started and ended for each try.
             task = 2 + 3 * (1 if retry is None or batch else retry.attempts)
-            if op.step not in compiled.larger_functions:
-                return task
-            # A choice goes before each part of a batch, and a larger task may follow it.
-            return task + PARTS_OF_BATCH * 2 * (2 + task) if batch else 2 * task
+            if batch:
+                # A choice goes before each part of a batch, and the task of the item at fault may follow it.
+                return task + MOST_DEATHS * 2 * (2 + task)
+            return 2 * task if op.step in compiled.larger_functions else task
         case FanOut():
             return 6
         case Fork():

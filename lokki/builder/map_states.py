@@ -11,7 +11,17 @@ from itertools import zip_longest
 from lokki.base.naming import RESULTS_SUFFIX
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
-from lokki.builder.call_states import ATTEMPT, RUN_ID, call_states, call_task, choice_state, next_or_end, params_of
+from lokki.builder.batching import in_batches
+from lokki.builder.call_states import (
+    ATTEMPT,
+    RUN_ID,
+    batch_states,
+    call_states,
+    call_task,
+    choice_state,
+    next_or_end,
+    params_of,
+)
 from lokki.builder.compiled import Compiled
 from lokki.builder.names import map_label, tolerated_placeholder
 from lokki.builder.placeholders import (
@@ -47,7 +57,7 @@ def map_state(compiled: Compiled, wiring: Wiring, fan_out: FanOut) -> AslState:
             "ReaderConfig": {"InputType": "JSON"},
             "Arguments": {"Bucket": f"${{{BUCKET_PLACEHOLDER}}}", "Key": expression(f"{items}.map_manifest_key")},
         },
-        **_child_input(fan_out, wiring),
+        **_child_input(compiled, fan_out, wiring),
         **_bounds(fan_out),
         "ItemProcessor": _processor(compiled, fan_out),
         # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
@@ -74,7 +84,7 @@ def _results(fan_out: FanOut, wiring: Wiring, items: str) -> AslState:
     return {**({"Assign": variables} if variables else {}), "Output": wiring.output(fan_out.id, results)}
 
 
-def _child_input(fan_out: FanOut, wiring: Wiring) -> AslState:
+def _child_input(compiled: Compiled, fan_out: FanOut, wiring: Wiring) -> AslState:
     """Return the fields that say what a child execution gets.
 
     Variables and the context of the run cannot be seen in it.
@@ -84,7 +94,7 @@ def _child_input(fan_out: FanOut, wiring: Wiring) -> AslState:
         common["params"] = params
     if values := wiring.bodies[fan_out.id]:
         common["values"] = {source_name(source): expression(variable) for source, variable in values.items()}
-    if fan_out.options.batch is None:
+    if not in_batches(compiled, fan_out):
         return {"ItemSelector": common | {"item": expression("$states.context.Map.Item.Value")}}
     return {
         "ItemBatcher": {
@@ -134,7 +144,7 @@ class _Body:
 
     @property
     def _batch(self) -> bool:
-        return self.fan_out.options.batch is not None
+        return in_batches(self.compiled, self.fan_out)
 
     @property
     def _common(self) -> str:
@@ -153,7 +163,10 @@ class _Body:
                 case Call():
                     task = self._task(op, last=name is None)
                     then = next_or_end(name)
-                    states |= call_states(self.compiled, task, op, then, batch=self._batch, express=self.express)
+                    if self._batch:
+                        states |= batch_states(self.compiled, task, op, self.fan_out, then, express=self.express)
+                    else:
+                        states |= call_states(self.compiled, task, op, then, express=self.express)
                 case Switch():
                     states |= self._cases_of_batch(op, name) if self._batch else self._cases(op, name)
         return states

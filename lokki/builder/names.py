@@ -41,7 +41,7 @@ _JSONATA_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 https://docs.jsonata.org/overview and, for Step Functions' own,
 https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html"""
 
-_OTHER_VARIABLES = frozenset({"states", "params", "first", "suspects", "tries", "replies"})
+_OTHER_VARIABLES = frozenset({"states", "params", "items", "first", "suspects", "deaths", "tried", "died", "done"})
 """Those of Step Functions, of a run's parameters, and of a batch that is searched for the item at fault."""
 
 _LONGEST_FLOW = FUNCTION_NAME_LENGTH - len("-") - _HASH_LENGTH

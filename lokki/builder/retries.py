@@ -40,6 +40,18 @@ https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.
 
 DEATHS = (OUT_OF_MEMORY, EXIT_ERROR, UNKNOWN)
 
+TIMEOUTS = ("Sandbox.Timedout", "States.Timeout")
+"""Names that a function has which took too long, by Lambda's clock and by Step Functions'."""
+
+BATCH_DEATHS = (*DEATHS, *TIMEOUTS)
+"""What a function ends with on a batch that may be the fault of one item."""
+
+MOST_DEATHS = 64
+"""How often the function of a batch dies while it is searched for the items at fault.
+
+Then they come one by one, or all together in a larger function. It bounds the history of the execution.
+"""
+
 _SERVICE_RETRIES = 6
 """Up to a minute."""
 
@@ -110,6 +122,15 @@ def step_rule(retry: Retry | None) -> RetryRule | None:
     return RetryRule(error_names(retry.on), interval, retry.attempts - 1, backoff, max_delay)
 
 
+def only_deaths(rule: RetryRule) -> RetryRule | None:
+    """Return a rule for deaths and timeouts alone, None where it has none.
+
+    It is for batches, in which the function itself tries again what a step raised.
+    """
+    errors = tuple(error for error in rule.errors if error in BATCH_DEATHS)
+    return replace(rule, errors=errors) if errors else None
+
+
 def without_deaths(rule: RetryRule) -> RetryRule:
     """Return a rule in which a death of the function ends its tries.
 
@@ -126,7 +147,7 @@ def error_names(kinds: tuple[type[Exception], ...]) -> tuple[str, ...]:
     """
     names = [kind.__name__ for kind in kinds]
     if issubclass(StepTimeoutError, kinds):
-        names += ["Sandbox.Timedout", "States.Timeout"]
+        names += TIMEOUTS
     if issubclass(WorkerError, kinds):
         names += DEATHS
     return tuple(dict.fromkeys(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lokki.base.naming import LARGER_SUFFIX, PART_SUFFIX, operation_state
+from lokki.base.naming import ALONE_SUFFIX, LARGER_SUFFIX, PART_SUFFIX, operation_state
 from lokki.base.values import Json
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, calls_in, operations_in
@@ -165,7 +165,8 @@ def _order(block: Block) -> Iterator[str]:
 
 def _map_state(fan_out: FanOut) -> MapState:
     inner = tuple(call.id for call in fan_out.calls)
-    return MapState(fan_out.source, inner, fan_out.options.batch or 0, fan_out.id, fan_out.key)
+    batch = fan_out.options.batch or 0
+    return MapState(fan_out.source, inner, batch, fan_out.id, fan_out.key)
 
 
 def _switch_state(switch: Switch) -> SwitchState:
@@ -178,7 +179,7 @@ def _switch_state(switch: Switch) -> SwitchState:
 def _states_of(call: Call) -> Iterator[str]:
     """Yield the names of a call's tasks.
 
-    There is its own, and those for what its function had no memory for.
+    There is its own, and those for what its function had no memory or no time for.
     """
-    for suffix in ("", LARGER_SUFFIX, PART_SUFFIX):
+    for suffix in ("", LARGER_SUFFIX, PART_SUFFIX, ALONE_SUFFIX):
         yield state_of(call) + suffix

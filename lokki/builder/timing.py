@@ -6,10 +6,13 @@ import math
 from collections.abc import Callable
 
 from lokki.base.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
+from lokki.builder.batching import in_batches
 from lokki.builder.compiled import Compiled
 from lokki.builder.retries import (
+    MOST_DEATHS,
     THROTTLING_RESERVE,
     RetryRule,
+    only_deaths,
     service_rule,
     step_rule,
     throttling_rule,
@@ -18,7 +21,6 @@ from lokki.builder.retries import (
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
-from lokki.plan import PARTS_OF_BATCH
 from lokki.plans.operations import Block, Call, FanOut, Switch
 
 _TASK_MARGIN = 15
@@ -43,7 +45,9 @@ def function_timeout(compiled: Compiled, step: AnyStep) -> int:
     batches = [
         fan_out.options.batch
         for fan_out in compiled.maps
-        if fan_out.options.batch and any(call.step == step.name for call in fan_out.calls)
+        if fan_out.options.batch
+        and in_batches(compiled, fan_out)
+        and any(call.step == step.name for call in fan_out.calls)
     ]
     if not batches:
         return math.ceil(own)
@@ -74,12 +78,22 @@ def retry_rules(
     return [*([own] if own else []), service_rule(), throttling_rule(express=express, side_by_side=side_by_side)]
 
 
+def alone_rules(step: AnyStep, *, express: bool) -> list[RetryRule]:
+    """Return the rules of the task of a batch's item at fault.
+
+    A death counts as a try of the step's, as it does out of a batch.
+    """
+    own = step_rule(step.options.retry)
+    deaths = None if own is None else only_deaths(own)
+    return [*([deaths] if deaths else []), service_rule(), throttling_rule(express=express)]
+
+
 def longest_item(compiled: Compiled, fan_out: FanOut) -> float:
     """Return the seconds of an EXPRESS child at worst, with all tries.
 
     A child has an item, or a batch. A part of its time is for waiting until the account has a free function.
     """
-    batch = fan_out.options.batch is not None
+    batch = in_batches(compiled, fan_out)
 
     def longest(call: Call) -> float:
         step = compiled.step_of(call)
@@ -88,10 +102,10 @@ def longest_item(compiled: Compiled, fan_out: FanOut) -> float:
         once = tries * task_timeout(compiled, step) + sum(rule.longest_wait for rule in rules)
         return once * _invocations(step, batch=batch)
 
-    return THROTTLING_RESERVE + _longest(fan_out, fan_out.body, longest)
+    return THROTTLING_RESERVE + _longest(fan_out.body, longest, batch=batch)
 
 
-def _longest(fan_out: FanOut, block: Block, seconds: Callable[[Call], float]) -> float:
+def _longest(block: Block, seconds: Callable[[Call], float], *, batch: bool) -> float:
     """Return the seconds that a block of a map's body may take.
 
     Of a switch an item goes through one case, a batch through all.
@@ -101,8 +115,8 @@ def _longest(fan_out: FanOut, block: Block, seconds: Callable[[Call], float]) ->
         if isinstance(op, Call):
             total += seconds(op)
         elif isinstance(op, Switch):
-            cases = [_longest(fan_out, case.block, seconds) for case in op.cases]
-            total += max(cases) if fan_out.options.batch is None else sum(cases)
+            cases = [_longest(case.block, seconds, batch=batch) for case in op.cases]
+            total += sum(cases) if batch else max(cases)
     return total
 
 
@@ -114,7 +128,7 @@ def _invocations(step: AnyStep, *, batch: bool) -> int:
     if step.options.memory_max is None:
         return 1
     # Of a batch: the whole, then its parts, after each of which the larger function may run.
-    return 2 + 2 * PARTS_OF_BATCH if batch else 2
+    return 2 + 2 * MOST_DEATHS if batch else 2
 
 
 def fits_express(compiled: Compiled, fan_out: FanOut) -> bool:
@@ -133,7 +147,10 @@ def execution_type(compiled: Compiled, fan_out: FanOut) -> str:
     if compiled.config.execution_type != "EXPRESS":
         return "STANDARD"
     # One try only: all tries may take longer, which `build --check` says, and is the user's risk.
-    one_try = round(_longest(fan_out, fan_out.body, lambda call: function_timeout(compiled, compiled.step_of(call))))
+    batch = in_batches(compiled, fan_out)
+    one_try = round(
+        _longest(fan_out.body, lambda call: function_timeout(compiled, compiled.step_of(call)), batch=batch)
+    )
     if one_try > EXPRESS_SECONDS:
         steps = " and ".join(f"{call.step}()" for call in fan_out.calls)
         raise ConfigError(

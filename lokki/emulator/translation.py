@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 
 from lokki.base.failures import Failure
-from lokki.base.naming import LARGER_SUFFIX
+from lokki.base.naming import ALONE_SUFFIX, LARGER_SUFFIX
 from lokki.base.values import Json
 from lokki.builder.states import Machine
 from lokki.emulator.states.history import Child, HistoryEvent
 from lokki.emulator.states.services import Caller
-from lokki.engine.causes import reported_failure
+from lokki.engine.causes import item_at_fault, reported_failure
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -61,6 +63,18 @@ class _FailedItem(msgspec.Struct):
     failed: _Failed
 
 
+class _Item(msgspec.Struct):
+    index: int
+
+
+class _OneOfBatch(msgspec.Struct):
+    """The event of a function that is invoked on one item of a batch."""
+
+    items: list[_Item]
+    first: int
+    size: int
+
+
 class _Source(msgspec.Struct):
     """The reply of a map's source."""
 
@@ -82,6 +96,8 @@ class EventTranslator:
         self._entered: dict[str, float] = {}
         self._failed_inside: dict[str, int] = {}
         self._last: dict[str, tuple[str, Failure]] = {}
+        # By child: which item of its batch failed it.
+        self._at_fault: dict[str, int] = {}
         self._tries: dict[str, int] = {}
         self._current = ""
         # By state, since branches run side by side: its reply, what a source handed on, and how a state failed last.
@@ -169,7 +185,16 @@ class EventTranslator:
         return [StepFailed(self._calls[state], _failure(self._calls[state], last if last and is_last else event))]
 
     def _child(self, event: HistoryEvent, child: Child) -> list[Event]:
+        if "cause" in event.details:
+            at_fault, cause = item_at_fault(str(event.details["cause"]), child.indexes)
+            event = replace(event, details={**event.details, "cause": cause})
+            if at_fault is not None:
+                self._at_fault[event.execution] = at_fault
         match event.type:
+            case "TaskScheduled":
+                self._at_fault.pop(event.execution, None)
+                if event.state.endswith((ALONE_SUFFIX, LARGER_SUFFIX)):
+                    self._note_alone(event)
             case "TaskFailed" | "TaskTimedOut":
                 self._last[event.execution] = (event.state, self._failure(event))
             case "TaskRetried":
@@ -185,11 +210,20 @@ class EventTranslator:
                 last = self._last.pop(event.execution, None)
                 step_id = self._calls[last[0]] if last is not None else self._maps[child.map].inner[0]
                 failure = self._failure_of(event, step_id, last)
-                return [
-                    ItemFailed(self._maps[child.map].key, (index,), failure)
-                    for index in range(child.index, child.index + child.items)
-                ]
+                at_fault = self._at_fault.pop(event.execution, None)
+                indexes = child.indexes if at_fault is None else [at_fault]
+                return [ItemFailed(self._maps[child.map].key, (index,), failure) for index in indexes]
         return []
+
+    def _note_alone(self, event: HistoryEvent) -> None:
+        """Note the item of a batch that a function is invoked on alone.
+
+        It may die of it.
+        """
+        with suppress(msgspec.ValidationError):  # an item that is in no batch, or several of one
+            batch = msgspec.convert(event.details["parameters"], _OneOfBatch)
+            if batch.size == 1 and batch.first < len(batch.items):
+                self._at_fault[event.execution] = batch.items[batch.first].index
 
     def _finished(self, event: HistoryEvent, child: Child) -> list[Event]:
         """Return the events of a child's items.

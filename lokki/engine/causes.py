@@ -10,12 +10,13 @@ Lambda and Step Functions report a failure as an error name and a cause. This mo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import msgspec
 
 from lokki.base.failures import Failure
+from lokki.base.values import JsonField
 from lokki.engine.events import Event, ItemFailed, RunFailed, StepFailed, StepRetried
 from lokki.engine.invocation import definition_place
 from lokki.engine.report import OpReport, RunReport, fold, map_failure
@@ -39,6 +40,9 @@ _OWN = re.compile(r"[\"/]lokki/")
 _CODE = "/var/task/"
 """Where Lambda has a function's code; behind it a file has the path that it has below the flow's folder.
 https://docs.aws.amazon.com/lambda/latest/dg/python-package.html"""
+
+_AT_ITEM = re.compile(r"item (\d+): ")
+"""Begins the message of an error that lokki's handler raises for an item of a batch."""
 
 _LATE = re.compile(r"Task timed out after (\d+(?:\.\d+)?) seconds")
 _EXITED = re.compile(r"Runtime exited (?:with error: (?:exit status (\d+)|signal: ([a-z/ ]+\w))|without providing)")
@@ -83,6 +87,23 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
     last = f"{error}: {message}\n"
     short, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
     return Failure(step, error, message, where, short, full)
+
+
+def item_at_fault(cause: str, items: Collection[int]) -> tuple[int | None, str]:
+    """Return which item of a batch failed, and the cause without its number.
+
+    None where the cause does not say it: the function died, or the batch is no batch of several items.
+    """
+    try:
+        details = msgspec.json.decode(cause, type=dict[str, JsonField])
+    except msgspec.MsgspecError:
+        return None, cause
+    message = details.get("errorMessage")
+    match = _AT_ITEM.match(message) if isinstance(message, str) else None
+    if match is None or len(items) == 1 or int(match[1]) not in items:
+        return None, cause
+    rest = match.string[match.end() :]
+    return int(match[1]), msgspec.json.encode({**details, "errorMessage": rest}).decode()
 
 
 def _local_words(error: str, message: str) -> tuple[str, str]:

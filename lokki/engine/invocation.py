@@ -54,6 +54,17 @@ class StepFailedError(Exception):
         self.failure = failure
 
 
+class BatchItemError(StepFailedError):
+    """An item of a batch failed for good, and with it the batch.
+
+    ``index``: of the item in its map.
+    """
+
+    def __init__(self, failure: Failure, index: int) -> None:
+        super().__init__(failure)
+        self.index = index
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """A call with the arguments of one run.

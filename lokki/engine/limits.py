@@ -165,17 +165,75 @@ class _StepThread(threading.Thread):
             self.free.set()
 
 
+class Alarm:
+    """Ends the call of this thread that runs when a time is up.
+
+    One thread watches them all, so that a call of a few microseconds costs little more.
+
+    ``rang``: whether it has ended one.
+    """
+
+    def __init__(self, seconds: float, message: str) -> None:
+        self.rang = False
+        self._message = message
+        self._seconds = seconds
+        self._caller = threading.get_ident()
+        self._call: LimitedCall | None = None
+        self._closed = threading.Event()
+        self._previous = _let_wake() if threading.current_thread() is threading.main_thread() else None
+        threading.Thread(target=self._watch, name="lokki-alarm", daemon=True).start()
+
+    def run(self, function: Callable[[], object]) -> object:
+        """Return what a function returns, or raise what it raises.
+
+        Raises StepTimeoutError when the time is up, with the traceback of where the function was then.
+        """
+        call = LimitedCall(function, StepTimeoutError(self._message))
+        self._call = call
+        call.run()
+        self._call = None
+        if not call.expired:
+            return call.outcome()
+        self.rang = True
+        raise call.late
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+        if self._previous is not None:
+            signal.signal(WAKE, self._previous)
+
+    def _watch(self) -> None:
+        pause = self._seconds
+        while not self._closed.wait(max(0.0, pause)):
+            call = self._call
+            if call is not None and not call.wait(0):
+                call.expire(self._caller)
+            # It may have caught the first one; and what begins now is late, too.
+            pause = AGAIN_SECONDS
+
+
+def _let_wake() -> signal.Handlers | None:
+    """Let a signal end system calls of this thread, the main one.
+
+    Returns what was to be done on it before, None where that stays.
+    """
+    previous = signal.getsignal(WAKE)
+    if previous not in (signal.SIG_DFL, signal.SIG_IGN):
+        return None
+    signal.signal(WAKE, _awake)
+    return signal.Handlers(previous)
+
+
 def _run_on_main(call: LimitedCall, seconds: float, stuck: Stuck | None) -> None:
     """Run a call on this thread, the main one, watched by another."""
-    previous = signal.getsignal(WAKE)
-    if previous in (signal.SIG_DFL, signal.SIG_IGN):
-        signal.signal(WAKE, _awake)
+    previous = _let_wake()
     clock = threading.Thread(target=_watch, args=(call, seconds, stuck, place()), name="lokki-clock", daemon=True)
     try:
         clock.start()
         call.run()
     finally:
-        if signal.getsignal(WAKE) is _awake:
+        if previous is not None and signal.getsignal(WAKE) is _awake:
             signal.signal(WAKE, previous)
 
 

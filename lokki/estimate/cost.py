@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lokki.base import quotas
+from lokki.builder.batching import in_batches
 from lokki.builder.compiled import Compiled
 from lokki.builder.states import parameters_state
 from lokki.builder.tasks import BATCH_BYTES
@@ -95,6 +96,7 @@ class MapEstimate:
     - ``id``: the name that the map's results are kept under, which is mostly that of its source
     - ``express``: whether the children are EXPRESS executions
     - ``batch``: most items of a child
+    - ``in_batches``: whether children have batches, even if of one item
     - ``child_seconds``: what a full child takes
     - ``at_once``: how many children run at one time
     - ``dispatch``: the seconds that starting all of them takes at least
@@ -110,6 +112,7 @@ class MapEstimate:
     at_once: int
     dispatch: float
     seconds: float
+    in_batches: bool = False
 
     @property
     def shares(self) -> tuple[tuple[int, int], ...]:
@@ -333,10 +336,11 @@ def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstim
     """Count what a map block starts, and how long it takes at least."""
     if op.source not in workload.items:
         raise ParameterError(f"how many items does {op.source}() give? Say it: --items {op.source}=1000.")
-    return count_children(op, workload, op.options.batch or 1, express=execution_type(compiled, op) == "EXPRESS")
+    express = execution_type(compiled, op) == "EXPRESS"
+    return count_children(op, workload, op.options.batch or 1, express=express, batched=in_batches(compiled, op))
 
 
-def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool) -> MapEstimate:
+def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool, batched: bool) -> MapEstimate:
     """Count the children of a map for a size of batches and a kind of child."""
     items = workload.items[op.source]
     source = workload.measures.get(op.source, Measure())
@@ -352,7 +356,7 @@ def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool)
     )
     dispatch = children / starts_per_second(express=express)
     seconds = max(dispatch + child_seconds, math.ceil(children / at_once) * child_seconds) if children else 0.0
-    return MapEstimate(op.key, express, items, batch, children, child_seconds, at_once, dispatch, seconds)
+    return MapEstimate(op.key, express, items, batch, children, child_seconds, at_once, dispatch, seconds, batched)
 
 
 def starts_per_second(*, express: bool) -> int:
@@ -368,7 +372,8 @@ def child_transitions(op: FanOut, block: MapEstimate) -> int:
     """
     if block.express:
         return block.children
-    return block.children * (1 + _states(op.body, batch=op.options.batch is not None))
+    # A Pass ends a child with a batch.
+    return block.children * (1 + _states(op.body, batch=block.in_batches) + block.in_batches)
 
 
 def _states(block: Block, *, batch: bool) -> int:
@@ -377,10 +382,11 @@ def _states(block: Block, *, batch: bool) -> int:
     for op in block:
         if isinstance(op, Switch):
             cases = [_states(case.block, batch=batch) for case in op.cases]
-            # Before each case of a batch there is a Choice, and where the switch ends the body a Pass.
-            count += sum(cases) + len(cases) + (op is block[-1]) if batch else 1 + max(cases)
+            # Before each case of a batch there is a Choice.
+            count += sum(cases) + len(cases) if batch else 1 + max(cases)
         else:
-            count += 1
+            # After each call on a batch, a Choice asks whether items are left.
+            count += 2 if batch else 1
     return count
 
 
@@ -450,13 +456,13 @@ def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: 
     for children, items in block.shares:
         spilled = False
         taken = path_of(op.body, workload)
-        for call in op.calls if op.options.batch is not None else [call for call in taken if isinstance(call, Call)]:
+        for call in op.calls if block.in_batches else [call for call in taken if isinstance(call, Call)]:
             measure = workload.measure(call)
             # The items of a batch that chose another case cost their way past, and no reading.
             passed = items if call in taken else 0
             requests += _invocations(compiled, call, children, passed * measure.seconds)
             downloads = passed * _fetched_of_item(compiled, op, call, workload) + spilled
-            spilled = _spills(op, measure, items)
+            spilled = _spills(block, measure, items)
             own = puts(measure.size * items) if measure.stored else 0  # without batch, a share has one item
             requests += Requests(puts=children * (own + spilled), gets=children * downloads)
     return requests
@@ -485,7 +491,7 @@ def _reading_results(plan: Plan, op: FanOut, block: MapEstimate, workload: Workl
     measure = measure_of(plan, workload, op.result)
     requests = Requests(gets=1 + (gets(block.items * entry_size(measure)) if block.items else 0))
     for children, items in block.shares:
-        requests += Requests(gets=children if _spills(op, measure, items) else 0)
+        requests += Requests(gets=children if _spills(block, measure, items) else 0)
         if measure.stored:
             # The results of a batch are neighbours in one object, which are read together as far as a part goes.
             together = max(1, min(items, _PART // max(measure.size, 1)))
@@ -493,9 +499,9 @@ def _reading_results(plan: Plan, op: FanOut, block: MapEstimate, workload: Workl
     return requests
 
 
-def _spills(op: FanOut, measure: Measure, items: int) -> bool:
+def _spills(block: MapEstimate, measure: Measure, items: int) -> bool:
     """Tell whether a batch's reply is too large for a state.
 
     Then it goes to S3.
     """
-    return op.options.batch is not None and items * entry_size(measure) > BATCH_BYTES
+    return block.in_batches and items * entry_size(measure) > BATCH_BYTES

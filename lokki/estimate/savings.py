@@ -52,9 +52,13 @@ def savings(compiled: Compiled, workload: Workload, estimate: Estimate) -> list[
 def _saving(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Saving:
     dollars = children_cost(op, block)
     batch = advised_batch(compiled, op, block, workload)
-    alternatives = {f"batch={batch}": count_children(op, workload, batch, express=False)} if batch > block.batch else {}
+    alternatives = (
+        {f"batch={batch}": count_children(op, workload, batch, express=False, batched=True)}
+        if batch > block.batch
+        else {}
+    )
     # The setting is for all maps of the flow, so all of them must fit.
     if all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
-        alternatives[EXPRESS] = count_children(op, workload, block.batch, express=True)
+        alternatives[EXPRESS] = count_children(op, workload, block.batch, express=True, batched=block.in_batches)
     costs = [(setting, children_cost(op, other)) for setting, other in alternatives.items()]
     return Saving(op.key, block.children, dollars, tuple(cost for cost in costs if dollars - cost[1] >= WORTH))

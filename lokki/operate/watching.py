@@ -18,7 +18,7 @@ from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
 from lokki.builder.states import Machine, MapState
-from lokki.engine.causes import TIMEOUT, reported_failure
+from lokki.engine.causes import TIMEOUT, item_at_fault, reported_failure
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -216,7 +216,8 @@ def take_map_run(
     new.sort(key=lambda child: child.get("stopDate") or child["startDate"])  # they are listed latest first
     why = [event for child in new for event in item_failures(state, child)]
     reported = run.reported | {child["executionArn"] for child in new}
-    told_failed = run.failed + len(why)
+    # AWS counts all items of a batch that failed.
+    told_failed = run.failed + sum(len(child_items(child.get("input", ""))) for child in new)
     now_failed = counts["failed"] + counts["timedOut"]
     emitted += why
     # Children that failed may be listed a moment later than they are counted: those are waited for.
@@ -234,9 +235,14 @@ def take_map_run(
 
 
 def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> list[ItemFailed]:
-    """Tell why a map's child failed, once for each of its items."""
-    failure = child_failure(state.inner, child.get("error", "States.TaskFailed"), child.get("cause", ""))
-    return [ItemFailed(state.key, (index,), failure) for index in child_items(child.get("input", ""))]
+    """Tell why a map's child failed, for the item at fault.
+
+    Where that is not known, once for each of its items.
+    """
+    items = child_items(child.get("input", ""))
+    at_fault, cause = item_at_fault(child.get("cause", ""), items)
+    failure = child_failure(state.inner, child.get("error", "States.TaskFailed"), cause)
+    return [ItemFailed(state.key, (index,), failure) for index in (items if at_fault is None else [at_fault])]
 
 
 def _taken(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:

@@ -14,7 +14,7 @@ from typing import Protocol
 from lokki.base.failures import Failure
 from lokki.base.naming import operation_state, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_reply
-from lokki.engine.causes import reported_failure
+from lokki.engine.causes import item_at_fault, reported_failure
 from lokki.errors import StoreError
 from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
@@ -311,5 +311,6 @@ def _failures(store: Store, url: str, files: ResultFiles, inner: Sequence[str]) 
         indexes = child_items(child.Input)
         if not indexes:
             raise StoreError(f"{url} lists a failed child execution whose input has no items of a map of lokki.")
-        failure = child_failure(inner, child.Error, child.Cause)
-        yield from ((index, failure) for index in indexes)
+        at_fault, cause = item_at_fault(child.Cause, indexes)
+        failure = child_failure(inner, child.Error, cause)
+        yield from ((index, failure) for index in (indexes if at_fault is None else [at_fault]))

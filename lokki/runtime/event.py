@@ -53,13 +53,23 @@ class Spilled(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The items of a batch, in order.
+    """The items of a batch, in order, and how far it is.
 
-    ``of``: how many entries the whole batch has, where these are a part of it.
+    * ``done``: the entries of the reply before, for the items that have one.
+    * ``first``: the first item without an entry.
+    * ``size``: how many items from there are to be run; 0 for all.
+    * ``tried``: how many tries of the first one's were used up before.
+    * ``died``: the error by which the function ended when it ran the first one alone; "" for none.
+    * ``redriven``: whether an earlier try of the run may have left entries in the store.
     """
 
     entries: tuple[Entry | Spilled, ...]
-    of: int = 0
+    done: tuple[Json, ...] = ()
+    first: int = 0
+    size: int = 0
+    tried: int = 0
+    died: str = ""
+    redriven: bool = False
 
 
 class ResultsKey(msgspec.Struct, frozen=True):
@@ -320,11 +330,29 @@ def _input(event: dict[str, Json]) -> Input:
     if names == ["items"]:
         if not isinstance(value, list):
             raise EventError(f"the event's items are {_kind(value)}, not a list.")
-        whole = event.get("items_of_batch", len(value))
-        if type(whole) is not int or not len(value) <= whole < _MOST:
-            raise EventError("the event's items_of_batch is no number of items, or less than the event has.")
-        return Batch(tuple(map(_entry_of_batch, value)), whole)
+        return _batch(event, tuple(map(_entry_of_batch, value)))
     return _value(value, "the event's input")
+
+
+def _batch(event: dict[str, Json], entries: tuple[Entry | Spilled, ...]) -> Batch:
+    done, died = event.get("done", []), event.get("died", "")
+    if not isinstance(done, list):
+        raise EventError(f"what the event says is done is {_kind(done)}, not a list.")
+    for entry in done:
+        _entry_of_batch(entry)  # checks it
+    if not isinstance(died, str):
+        raise EventError(f"how the function died by the event is {_kind(died)}, not the name of an error.")
+    first, size, tried, redrives = (_number(event, name) for name in ("first", "size", "tried", "redrives"))
+    return Batch(entries, tuple(done), first, size, tried, plain_text(died), redrives > 0)
+
+
+def _number(event: dict[str, Json], name: str) -> int:
+    number = event.get(name, 0)
+    if type(number) is float and number.is_integer():
+        number = int(number)  # to JSONata, all numbers are alike
+    if type(number) is not int or not 0 <= number < _MOST:
+        raise EventError(f"the event's {name} is {_kind(number)}, not a number that a batch may have.")
+    return number
 
 
 def _value(value: Json, name: str) -> Value:

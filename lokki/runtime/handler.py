@@ -19,7 +19,7 @@ from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json, JsonField
 from lokki.chain import AnyStep, StepNode
 from lokki.decorators import Flow
-from lokki.engine.invocation import StepFailedError
+from lokki.engine.invocation import BatchItemError, StepFailedError
 from lokki.errors import ConfigError, EventError
 from lokki.graph import FlowParameter
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
@@ -224,7 +224,8 @@ class _Function:
             log = _about(log, request)
             log.write("INFO", "start")
             handled = self._calls[request.call.id]
-            reply = Work(self._step, request, handled, self._params, settings, context, log, self.secrets.known).reply()
+            work = Work(self._step, request, handled, self._params, settings, context, log, self.secrets.known)
+            reply = _batch_reply(work, request.input) if isinstance(request.input, Batch) else work.reply()
             size = len(msgspec.json.encode(reply))
         except UnicodeEncodeError:  # lokki never puts such text inline; what an item carries goes on as it came
             refused = EventError("the event has text that cannot be encoded, such as half of a surrogate pair.")
@@ -234,6 +235,12 @@ class _Function:
             _raise_by_name(error, self._step.options.retry, log, began)
         log.write("INFO", "end", seconds=_since(began), bytes=size)
         return reply
+
+
+def _batch_reply(work: Work, batch: Batch) -> Reply:
+    from lokki.runtime.batches import run_batch  # only here: other functions start faster without it
+
+    return run_batch(work, batch)
 
 
 def _inline_limit(environ: Mapping[str, str]) -> int:
@@ -265,9 +272,10 @@ def _raise_by_name(error: Exception, retry: Retry | None, log: Log, began: float
     cause = error.__cause__
     log.write("ERROR", "failure", error=type(cause).__name__, where=error.failure.where, seconds=_since(began))
     kind, name = type(cause), error_name(cause, retry)
-    message = plain_text(
-        error.failure.message if name == kind.__name__ else f"{kind.__name__}: {error.failure.message}"
-    )
+    message = error.failure.message if name == kind.__name__ else f"{kind.__name__}: {error.failure.message}"
+    if isinstance(error, BatchItemError):
+        message = f"item {error.index}: {message}"
+    message = plain_text(message)
     named = type(name, (Exception,), {"__module__": kind.__module__})
     raise named(message).with_traceback(cause.__traceback__) from cause
 

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from lokki.base.failures import Failure, failure_of, hide_values
-from lokki.base.item_path import ItemPath, item_to_json
-from lokki.base.values import Inline, Json, JsonField, Ref, Stored, inline_json, ref_to_json
+from lokki.base.failures import failure_of, hide_values
+from lokki.base.values import Json, Ref, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
-from lokki.errors import BatchTimeoutError, EventError, StoreError
+from lokki.errors import EventError
 from lokki.graph import FlowParameter
-from lokki.plan import PARTS_OF_BATCH, bind_parameters, started_by_aws
+from lokki.plan import bind_parameters, started_by_aws
 from lokki.plans.operations import Call
-from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey, Spilled, parse_entry, plain_text
+from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey
 from lokki.runtime.log import Log
 from lokki.store.base import Store, load, reader, save
-from lokki.store.codec import Pack, member_checksum
 from lokki.store.keys import Keys
 
 if TYPE_CHECKING:
     from lokki.runtime.values import CallValues
 
-BATCH_MARGIN = 0.5
-"""Seconds that a batch keeps for writing its results."""
-
-MOST_REPLY = 200_000
-"""Bytes of a batch's reply that fit into a state beside the run's id and the parameters; a state holds 256 KiB.
-https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
-
-_LONGEST_PLACE = 500
-"""Bytes that a part of a batch needs where its entries are in an object of their own: a bucket's name and a key."""
-
-_FAILURE_TEXT = 1000
-"""Characters of a tolerated failure's message that travel with the results."""
+_NO_ATTEMPTS = Attempts(time.sleep, lambda function, seconds: function(), lambda *retry: None)
+"""For calls that Step Functions tries again, and Lambda ends."""
 
 type Reply = dict[str, Json]
 
@@ -86,23 +74,34 @@ class Work(msgspec.Struct, frozen=True):
 
         Raises StepFailedError when the step failed, or LokkiErrors.
         """
-        call, params = self.request.call, self.request.params
-        checks_params = self.handled.first or self.request.bind
-        if checks_params:
-            params = bind_parameters(self.flow_params, started_by_aws(self.flow_params, params))
+        params = self._params()
         if self.request.bind:
-            return {"params": dict(params)}
-        invocation = self._choosing(prepare(call, self.step, params))
-        if self.secrets:
-            invocation = replace(invocation, secrets=self.secrets)
-        match self.request.input:
-            case Entry() as entry:
-                return self._item(invocation, entry)
-            case Batch() as batch:
-                return self._batch(invocation, list(self._entries(batch)), _room(batch))
-            case source:
-                reply = self._once(call, invocation, self._inputs(source))
-        return {**reply, "params": dict(params)} if checks_params else reply
+            return {"params": params}
+        invocation, source = self._invocation(params), self.request.input
+        if isinstance(source, Entry):
+            return self._item(invocation, source)
+        if isinstance(source, Batch):
+            raise TypeError("a batch is for lokki.runtime.batches")
+        reply = self._once(self.request.call, invocation, self._inputs(source))
+        return {**reply, "params": params} if self._checks_params else reply
+
+    def prepared(self) -> Invocation:
+        """Return the call with its arguments."""
+        return self._invocation(self._params())
+
+    @property
+    def _checks_params(self) -> bool:
+        return self.handled.first or self.request.bind
+
+    def _params(self) -> dict[str, Json]:
+        params = self.request.params
+        if not self._checks_params:
+            return params
+        return dict(bind_parameters(self.flow_params, started_by_aws(self.flow_params, params)))
+
+    def _invocation(self, params: Mapping[str, Json]) -> Invocation:
+        invocation = self._choosing(prepare(self.request.call, self.step, params))
+        return replace(invocation, secrets=self.secrets) if self.secrets else invocation
 
     def _choosing(self, invocation: Invocation) -> Invocation:
         """Return an invocation that fails where its result has no case."""
@@ -133,7 +132,7 @@ class Work(msgspec.Struct, frozen=True):
             return self._results(source)
         return None if source is None else load(self.settings.store, source)
 
-    def _item_loaders(self) -> Callable[[Entry], Callable[[], object]]:
+    def item_loaders(self) -> Callable[[Entry], Callable[[], object]]:
         """Return what makes the loader of the step's input for an item.
 
         Each call of a loader loads it anew.
@@ -160,7 +159,7 @@ class Work(msgspec.Struct, frozen=True):
         The source of a map block writes its items instead.
         """
         result = self._run_once(invocation, value)
-        store, keys, limit = self.settings.store, self._keys, self.settings.inline_limit
+        store, keys, limit = self.settings.store, self.keys, self.settings.inline_limit
         chosen = self._case(result)
         case: Reply = {} if chosen is None else {"case": chosen}
         if not call.fans_out:
@@ -179,7 +178,7 @@ class Work(msgspec.Struct, frozen=True):
         items = _Items(check_items(call.gives, result))
         if call.keeps_value:
             check_is_no_iterator(call.gives, result)
-        keys = self._keys
+        keys = self.keys
         try:
             count = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)
         except BaseException as error:
@@ -196,23 +195,24 @@ class Work(msgspec.Struct, frozen=True):
         """
         if entry.failed is not None:
             raise EventError(f"item {entry.index} failed before; only batches hand on items that failed.")
-        if self._passes_by(entry):
-            return self._same_entry(entry)
-        result = self._run_once(invocation, self._item_loaders()(entry)())
-        key = self._keys.item_output(invocation.id, (entry.index,))
-        return self._next_entry(entry, save(self.settings.store, key, result, self.settings.inline_limit), result)
+        if self.passes_by(entry):
+            return self.same_entry(entry)
+        result = self._run_once(invocation, self.item_loaders()(entry)())
+        key = self.keys.item_output(invocation.id, (entry.index,))
+        return self.next_entry(entry, save(self.settings.store, key, result, self.settings.inline_limit), result)
 
-    def _passes_by(self, entry: Entry) -> bool:
+    def passes_by(self, entry: Entry) -> bool:
         """Tell whether an item's switches chose other cases than the call's."""
         item_call = self.handled.item_call
         return item_call is not None and not item_call.is_for(entry)
 
-    def _same_entry(self, entry: Entry) -> Reply:
+    def same_entry(self, entry: Entry) -> Reply:
+        """Return the entry of an item that the call is not run on."""
         from lokki.runtime.values import same_entry  # only here: other functions start faster without it
 
         return same_entry(entry)
 
-    def _next_entry(self, entry: Entry, ref: Ref, result: object) -> Reply:
+    def next_entry(self, entry: Entry, ref: Ref, result: object) -> Reply:
         """Return an item's entry after its call."""
         item_call = self.handled.item_call
         if item_call is None:
@@ -226,152 +226,16 @@ class Work(msgspec.Struct, frozen=True):
 
         Those are Step Functions' and Lambda's.
         """
-        return run(replace(invocation, retry=None, timeout=None), value, self._attempts())
+        return run(replace(invocation, retry=None, timeout=None), value, _NO_ATTEMPTS)
 
-    def _batch(self, invocation: Invocation, entries: list[Entry], room: int) -> Reply:
-        """Run a step on the items of a batch.
-
-        Each has the step's own retries; large results are written as one object.
-
-        ``room``: the bytes that the reply may have.
-        """
-        members: list[bytes] = []
-        pack = Pack()
-        folder = self._keys.batch_output(invocation.id, entries[0].index, entries[-1].index) if entries else ""
-
-        def keep(result: object) -> Ref:
-            text = inline_json(result, self.settings.inline_limit)
-            if text is not None:
-                return Inline(msgspec.json.decode(text))
-            member, place = pack.add(result)
-            members.append(member)
-            return Stored(self.settings.store.url(folder), place, member_checksum(member))
-
-        keeping = replace(
-            invocation,
-            fn=keep,
-            takes_value=True,
-            values=(),
-            make_arguments=lambda values: ([], {}),
-            retry=None,
-            timeout=None,
-        )
-        load_item = self._item_loaders()
-        replies: list[Json] = []
-        longest = 0.0
-        for done, entry in enumerate(entries):
-            if entry.failed is not None:
-                replies.append({"index": entry.index, "failed": entry.failed})
-                continue
-            if self._passes_by(entry):
-                replies.append(self._same_entry(entry))
-                continue
-            self._check_time(longest, done, len(entries))
-            began = time.monotonic()
-            replies.append(self._try(invocation, keeping, entry, load_item))
-            longest = max(longest, time.monotonic() - began)
-        if members:
-            self.settings.store.write(folder, members)
-        return {"items": self._small(replies, folder, room)}
-
-    def _try(
-        self, invocation: Invocation, keeping: Invocation, entry: Entry, loader: Callable[[Entry], Callable[[], object]]
-    ) -> Reply:
-        """Run the step on an item, with retries, and return the item's next entry.
-
-        That has the item's failure where the map tolerates some; else it is raised.
-
-        A result that does not pickle, and an item that cannot be read, are failures of the item that are not tried
-        again, as they are locally.
-        """
-        try:
-            load_item = loader(entry)
-            result = run(invocation, load_item(), self._attempts((entry.index,)), fresh_value=load_item)
-            ref = run(keeping, result, self._attempts())
-            assert isinstance(ref, Inline | Stored)  # it is what `keep` returned
-            return self._next_entry(entry, ref, result)
-        except StepFailedError as error:
-            raised: Exception = error
-            failure = error.failure
-        except StoreError as error:
-            raised = error
-            failure = failure_of(invocation.id, error, 1, invocation.defined_at)
-        item = item_to_json((entry.index,))
-        self.log.write("ERROR", "item failure", item=item, error=failure.error, where=failure.where)
-        if not self.handled.tolerate:
-            raise raised
-        message = plain_text(failure.message[:_FAILURE_TEXT])
-        return {"index": entry.index, "failed": {"step": failure.step, "error": failure.error, "message": message}}
-
-    def _small(self, replies: list[Json], folder: str, room: int) -> list[Json]:
-        """Return the entries of a batch, or where they are.
-
-        They are in an object of their own when they are too large for a state.
-        """
-        text = msgspec.json.encode(replies)
-        if len(text) <= room:
-            return replies
-        key = f"{folder.rpartition('/')[0]}/entries.json"
-        return [{"entries_url": self.settings.store.write(key, [text]).result_url}]
-
-    def _entries(self, batch: Batch) -> Iterator[Entry]:
-        for entry in batch.entries:
-            if isinstance(entry, Spilled):
-                yield from map(parse_entry, self._spilled(entry))
-            else:
-                yield entry
-
-    def _spilled(self, spilled: Spilled) -> list[Json]:
-        content = self.settings.store.read(Stored(spilled.url))
-        try:
-            return msgspec.json.decode(content, type=list[JsonField])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise StoreError(f"{spilled.url} is not what lokki writes for a large batch: {error}.") from None
-
-    def _check_time(self, longest: float, done: int, items: int) -> None:
-        """Stop before an item that would most likely be cut off.
-
-        The error says what to do.
-        """
-        left = self._seconds_left()
-        if done and left < longest + BATCH_MARGIN:
-            raise BatchTimeoutError(
-                f"{self.request.call.id}() has {left:.1f} s left after {done} of {items} items, and one took "
-                f"{longest:.1f} s. Give .map() a smaller batch= or the step a longer timeout=."
-            )
-
-    def _sleep(self, seconds: float) -> None:
-        left = self._seconds_left()
-        if left < seconds + BATCH_MARGIN:
-            raise BatchTimeoutError(
-                f"{self.request.call.id}() has {left:.1f} s left, too little to wait {seconds:g} s for the next try. "
-                "Give .map() a smaller batch= or the step a longer timeout=."
-            )
-        time.sleep(seconds)
-
-    def _seconds_left(self) -> float:
+    def seconds_left(self) -> float:
+        """Return how many seconds the function has left."""
         return self.context.get_remaining_time_in_millis() / 1000
 
-    def _attempts(self, item: ItemPath = ()) -> Attempts:
-        def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
-            log = self.log.about(item=item_to_json(item), attempt=attempt)
-            log.write("WARNING", "retry", wait=wait, error=failure.error, where=failure.where)
-
-        return Attempts(self._sleep, _limited, retried)
-
     @property
-    def _keys(self) -> Keys:
+    def keys(self) -> Keys:
+        """Where the run's objects are."""
         return Keys(f"lokki/{self.settings.flow}/{self.request.run_id}")
-
-
-def _room(batch: Batch) -> int:
-    """Return the bytes that the reply for a batch may have.
-
-    All that there are, or a part's share of them.
-    """
-    if len(batch.entries) == batch.of:
-        return MOST_REPLY
-    return (MOST_REPLY - PARTS_OF_BATCH * _LONGEST_PLACE) * len(batch.entries) // batch.of
 
 
 class _Items:
@@ -390,14 +254,3 @@ class _Items:
         except BaseException as error:
             self.failure = error
             raise
-
-
-def _limited(function: Callable[[], object], seconds: float) -> object:
-    # Only here: a function starts faster without it, and only batches of steps with a timeout need it.
-    from lokki.engine.limits import TimeLimit
-
-    limit = TimeLimit()
-    try:
-        return limit(function, seconds)
-    finally:
-        limit.close()

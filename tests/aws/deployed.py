@@ -98,16 +98,19 @@ class Deployed:
 
     def run(self, params: dict[str, Json], run_id: str = "run-1") -> Outcome:
         """Run the flow, one child execution at a time."""
-        self.history.clear()
-        read = read_definition(self.machine, self.graph.name)
-        services = Services(self.functions, self.s3, FakeClock(), self.history.append, ExecutionSettings(workers=1))
-        identity = Identity(self.graph.name, run_id, read.timeout)
-        outcome = Execution(services, read.states, identity, params).run()
+        outcome = self.execution(params, run_id).run()
         started = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         self.infos[run_id] = RunInfo(
             run_id, self.graph.name, outcome.status.lower(), started, 1.0, params, outcome.error and str(outcome.cause)
         )
         return outcome
+
+    def execution(self, params: dict[str, Json], run_id: str) -> Execution:
+        """Return a run of the flow that has not begun."""
+        self.history.clear()
+        read = read_definition(self.machine, self.graph.name)
+        services = Services(self.functions, self.s3, FakeClock(), self.history.append, ExecutionSettings(workers=1))
+        return Execution(services, read.states, Identity(self.graph.name, run_id, read.timeout), params)
 
     def transitions(self) -> int:
         """Return the state transitions that are paid for: states of STANDARD executions, and starts of children."""

@@ -238,7 +238,9 @@ class DyingOf:
     invocations: list[tuple[str, list[int]]] = field(default_factory=list)
 
     def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:
-        items = [item["index"] for item in json.loads(payload).get("items", []) if "index" in item]
+        event = json.loads(payload)
+        first, items = event.get("first", 0), [item["index"] for item in event.get("items", []) if "index" in item]
+        items = items[first : first + event.get("size", len(items))]
         self.invocations.append((function, items))
         if self.deadly.get(function, set()) & set(items):
             return FunctionReply(b'{"errorType": "Runtime.OutOfMemory", "errorMessage": "signal: killed"}', failed=True)

@@ -324,7 +324,9 @@ def test_more_items_never_cost_or_take_less(
 def test_a_larger_batch_never_starts_more_children(batch: int, more: int, items: int, measure: Measure) -> None:
     found = [of(mapped(size), items, measure) for size in (None, batch, batch + more)]
     assert [each.children for each in found] == sorted((each.children for each in found), reverse=True)
-    assert [each.transitions for each in found] == sorted((each.transitions for each in found), reverse=True)
+    # Of one item, batches have two states more.
+    in_batches = [each.transitions for each in found if each.maps[0].in_batches]
+    assert in_batches == sorted(in_batches, reverse=True)
     assert all(sum(n * size for n, size in each.maps[0].shares) == items for each in found)
     assert all(sum(n for n, _ in each.maps[0].shares) == each.children for each in found)
 
@@ -414,7 +416,7 @@ def test_batches_are_the_better_advice_and_express_the_other() -> None:
         1_000_000,
         pytest.approx(50.0),  # a start and a state of each child
         (
-            ("batch=250", pytest.approx(0.2)),
+            ("batch=250", pytest.approx(0.4)),
             # a start of each, a million requests, and 0.1 s of 64 MB of each
             ("execution_type: EXPRESS", pytest.approx(25 + 1 + 1_000_000 * 0.1 / 16 / 3600 * 0.06)),
         ),
@@ -577,7 +579,7 @@ waits: starting 50,000 children of the map over numbers() takes 500 s; the limit
 breaks: total() gets 50,000 results, about 2,862 MB, and has 512 MB; the limit is 10,240 MB
   to avoid it: set @step(memory=2862)
 cheaper: the 50,000 STANDARD children of the map over numbers() cost $2.50
-  with batch=13: $0.19
+  with batch=13: $0.38
 
 Prices of us-east-1, on demand, as of 2026-11-23, without free tiers.
 Not counted: retries, cold starts, logs, traces, data that stays stored.

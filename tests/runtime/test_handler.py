@@ -447,15 +447,18 @@ def test_the_large_results_of_a_batch_are_one_object(cloud: Cloud) -> None:
     assert handler(event(hand_on, items=batch("a long result", "short", "another long result")), Context()) == reply
 
 
-def test_a_part_of_a_batch_has_its_share_of_the_room_of_a_state(cloud: Cloud) -> None:
+def test_a_batch_that_goes_on_keeps_many_entries_in_the_store_and_writes_all_together(cloud: Cloud) -> None:
     handler = cloud.function(hand_on, ITEM)
     values = [f"{number:04000}" for number in range(10)]
-    inline = {"items": [{"index": index, "result": value} for index, value in enumerate(values)]}
-    elsewhere = {"items": [{"entries_url": cloud.url("hand_on/0-9/entries.json")}]}
-    replies = {
-        whole: handler(event(hand_on, items=batch(*values), items_of_batch=whole), Context()) for whole in (10, 40, 100)
-    }
-    assert replies == {10: inline, 40: inline, 100: elsewhere}
+    entries = [{"index": index, "result": value} for index, value in enumerate(values)]
+    some = handler(event(hand_on, items=batch(*values), size=3), Context())
+    assert some == {"items": entries[:3], "next": 3}
+    more = handler(event(hand_on, items=batch(*values), size=4, first=3, done=some["items"]), Context())
+    url = cloud.url("hand_on/0-6/entries.json")
+    assert more == {"items": [{"entries_url": url}], "next": 7}
+    assert json.loads(cloud.objects["hand_on/0-6/entries.json"]) == entries[:7]
+    last = handler(event(hand_on, items=batch(*values), first=7, done=more["items"]), Context())
+    assert last == {"items": entries}
 
 
 def test_a_batch_that_is_too_large_for_a_state_goes_on_through_the_store(cloud: Cloud) -> None:
@@ -526,8 +529,14 @@ def test_the_first_failure_fails_a_batch_that_tolerates_none(cloud: Cloud) -> No
             raise ValueError(f"negative: {value}")
         return value
 
-    assert raised(cloud.function(strict, ITEM), event(strict, items=batch(1, -2, 3))) == ("ValueError", "negative: -2")
+    handler = cloud.function(strict, ITEM)
+    assert raised(handler, event(strict, items=batch(1, -2, 3))) == ("ValueError", "item 1: negative: -2")
     assert seen == [1, -2]
+    # What was done is there for a redrive.
+    assert cloud.objects == {"strict/0-2/left.json": b'[{"index":0,"result":1}]'}
+    raised(handler, event(strict, items=batch(1, -2, 3), redrives=1))
+    assert seen == [1, -2, -2]
+    assert raised(handler, event(strict, items=batch(-2))) == ("ValueError", "negative: -2")
     assert raised(cloud.function(fragile, ITEM), event(fragile, items=batch(-1))) == (
         "LookupError",
         "KeyError: 'no -1'",
@@ -565,7 +574,7 @@ def test_an_item_that_cannot_be_read_and_a_result_that_does_not_pickle_fail_as_i
     assert raised(cloud.function(odd, ITEM), event(odd, items=items[1:2]))[0] == "StoreError"
 
 
-def test_a_batch_stops_before_an_item_that_it_has_no_time_for(cloud: Cloud) -> None:
+def test_a_batch_hands_back_the_items_that_it_has_no_time_for(cloud: Cloud) -> None:
     seen = []
 
     @step
@@ -574,14 +583,74 @@ def test_a_batch_stops_before_an_item_that_it_has_no_time_for(cloud: Cloud) -> N
         time.sleep(0.05)
         return value
 
-    name, message = raised(cloud.function(slow, ITEM), event(slow, items=batch(*range(9))), Context(1000, cost=100))
-    assert name == "BatchTimeoutError"
-    assert seen == [0, 1, 2, 3]
-    assert message == (
-        "slow() has 0.5 s left after 4 of 9 items, and one took 0.1 s. "
-        "Give .map() a smaller batch= or the step a longer timeout=."
-    )
+    handler = cloud.function(slow, ITEM)
+    reply = handler(event(slow, items=batch(*range(9))), Context(1500, cost=100))
+    assert seen == [0, 1, 2, 3, 4]
+    assert reply == {"items": [{"index": index, "result": index} for index in range(5)], "next": 5}
+    rest = handler(event(slow, items=batch(*range(9)), done=reply["items"], first=5), Context())
+    assert rest == {"items": [{"index": index, "result": index} for index in range(9)]}
+    assert seen == [*range(9)]
     assert cloud.objects == {}
+
+
+def test_large_results_of_parts_of_a_batch_are_objects_that_no_other_try_of_it_writes(cloud: Cloud) -> None:
+    handler = cloud.function(hand_on, ITEM, LOKKI_INLINE_LIMIT="10")
+    values = [f"a long result {number}" for number in range(4)]
+    some = handler(event(hand_on, items=batch(*values), size=2), Context())
+    handler(event(hand_on, items=batch(*values), size=1), Context())  # a second delivery comes less far
+    whole = handler(event(hand_on, items=batch(*values), first=2, done=some["items"]), Context())
+    assert sorted(cloud.objects) == [f"hand_on/{part}/output.pkl.gz" for part in ("0-0", "0-1", "2-3")]
+    key = cloud.put_results("hand_on", whole["items"])
+    given = event(join_birds, input={"results_manifest_key": key, "items": 4})
+    assert cloud.function(join_birds, RESULTS)(given, Context()) == {"result": values}
+
+
+def test_an_item_that_the_time_of_a_batch_ends_in_is_run_again_from_the_beginning(cloud: Cloud) -> None:
+    seen = []
+
+    @step
+    def wait(milliseconds: int) -> int:
+        seen.append(milliseconds)
+        time.sleep(milliseconds / 1000)
+        return milliseconds
+
+    handler = cloud.function(wait, {"reads": "item", "tolerate": 1})
+    reply = handler(event(wait, items=batch(0, 5000, 10)), Context(1000))
+    assert reply == {"items": [{"index": 0, "result": 0}], "next": 1}
+    # Alone in the time of a function it is at fault itself, and the others are not.
+    last = handler(event(wait, items=batch(0, 5000, 10), done=reply["items"], first=1), Context(1000))
+    failed = {"step": "wait", "error": "StepTimeoutError", "message": "took longer than its timeout of 1 seconds"}
+    assert last == {"items": [*reply["items"], {"index": 1, "failed": failed}], "next": 2}
+    assert seen == [0, 5000, 5000]
+
+
+def test_tries_of_an_item_are_counted_across_the_invocations_of_its_batch(cloud: Cloud) -> None:
+    seen = []
+
+    @step(retry=Retry(attempts=3, delay=0.3, backoff=1))
+    def flaky(value: int) -> int:
+        seen.append(value)
+        if value:
+            raise ValueError(value)
+        return value
+
+    handler = cloud.function(flaky, {"reads": "item", "tolerate": 1})
+    # Each look costs 400 ms: the second try comes too late for this invocation.
+    reply = handler(event(flaky, items=batch(0, 7)), Context(2400, cost=400))
+    assert (seen, reply) == ([0, 7], {"items": [{"index": 0, "result": 0}], "next": 1, "tried": 1})
+    last = handler(event(flaky, items=batch(0, 7), done=reply["items"], first=1, tried=1), Context())
+    assert seen == [0, 7, 7, 7]
+    assert last["items"][1]["failed"]["error"] == "ValueError"
+
+
+def test_an_item_that_its_function_died_of_fails_and_the_others_go_on(cloud: Cloud) -> None:
+    handler = cloud.function(hand_on, {"reads": "item", "tolerate": 1})
+    given = event(hand_on, items=batch(0, 1, 2), first=1, done=batch(0), died="Runtime.OutOfMemory")
+    message = "its function ran out of memory: give the step a larger memory=, or memory_max= for another try"
+    failed = {"step": "hand_on", "error": "WorkerError", "message": message}
+    assert handler(given, Context()) == {
+        "items": [*batch(0), {"index": 1, "failed": failed}, {"index": 2, "result": 2}]
+    }
 
 
 def test_a_batch_does_not_wait_for_a_try_that_it_has_no_time_for(cloud: Cloud) -> None:
@@ -853,8 +922,14 @@ def test_no_message_of_an_event_error_holds_a_value(cloud: Cloud) -> None:
         event(hand_on, item={"index": 0, "failed": {"step": "a", "error": "b", "message": "c"}}),
         event(hand_on, items=SECRET),
         event(hand_on, items=[SECRET]),
-        event(hand_on, items=batch(SECRET), items_of_batch=SECRET),
-        event(hand_on, items=batch(SECRET, SECRET), items_of_batch=1),
+        event(hand_on, items=batch(SECRET), first=SECRET),
+        event(hand_on, items=batch(SECRET), size=-1),
+        event(hand_on, items=batch(SECRET), tried=0.5),
+        event(hand_on, items=batch(SECRET), died=[SECRET]),
+        event(hand_on, items=batch(SECRET), done=SECRET),
+        event(hand_on, items=batch(SECRET), done=[SECRET]),
+        event(hand_on, items=batch(SECRET, SECRET), first=1),
+        event(hand_on, items=batch(SECRET, SECRET), first=1, done=batch(0), died=SECRET),
         event(hand_on, items=[{"entries_url": [SECRET]}]),
         event(hand_on, input={"results_manifest_key": SECRET}),
     ):

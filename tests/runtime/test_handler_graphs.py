@@ -121,6 +121,8 @@ class DeployedRun:
         one = next(each for each in self.plan.calls if each.id == event["call"])
         self.events.append(event)
         entries = event.get("items") or [event["item"]] if "item" in event or "items" in event else []
+        first = event.get("first", 0)
+        entries = entries[first : first + event.get("size", len(entries))]
         if any(entry.get("index") == self.dying for entry in entries) and not self.functions[name].larger:
             raise WalkError("Runtime.OutOfMemory")
         reply = self.handlers[one.step](json.loads(json.dumps(event)), Context())
@@ -157,7 +159,7 @@ def test_items_keep_what_they_carry_where_a_function_runs_out_of_memory(name: st
     plan = with_steps(GRAPHS[name])
     run = DeployedRun(cloud, plan, dying=1)
     assert run.result() == interpret(plan, {"q": 5})
-    parts = [event for event in run.events if "items_of_batch" in event]
+    parts = [event for event in run.events if "size" in event]
     assert any("values" in entry for event in parts for entry in event["items"]) == (name == "switch-in-batches")
 
 

@@ -232,6 +232,8 @@ class Functions:
     dies: Callable[[str], bool] = lambda text: False
     hides_entries: bool = False
     """Whether replies of batches are in the store, where the state machine does not see them."""
+    hands_back: bool = False
+    """Whether each invocation runs one item of its batch only."""
     invoked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     params: dict[str, Json] = field(default_factory=dict)
 
@@ -248,12 +250,17 @@ class Functions:
         outside = {each: self.load(ref) for each, ref in event.get("values", {}).items()}
         if "items" in event:
             entries = [each for entry in event["items"] for each in self.opened(entry)]
-            replies: list[Json] = [self.entry(one, entry, outside, params, larger) for entry in entries]
+            replies: list[Json] = [each for entry in event.get("done", []) for each in self.opened(entry)]
+            begin = event.get("first", 0)
+            assert len(replies) == begin
+            end = 1 + begin if self.hands_back else begin + event.get("size", len(entries))
+            replies += [self.entry(one, entry, outside, params, larger) for entry in entries[begin:end]]
+            following: dict[str, Json] = {"next": len(replies)} if len(replies) < len(entries) else {}
             if self.hides_entries:
                 url = f"s3://hidden/{len(self.objects)}"
                 self.objects[url] = replies
-                return {"items": [{"entries_url": url}]}
-            return {"items": replies}
+                return {"items": [{"entries_url": url}], **following}
+            return {"items": replies, **following}
         if "item" in event:
             return self.entry(one, event["item"], outside, params, larger)
         value = self.load(event["input"]) if "input" in event else None

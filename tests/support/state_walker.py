@@ -80,7 +80,7 @@ class Walker:
                     holds = fill(rule["Condition"])
                     assert isinstance(holds, bool), rule
                     if holds:
-                        return rule["Next"], value
+                        return leave(rule, value)
                 return state["Default"], value
             case "Parallel":
                 results: list[Json] = [

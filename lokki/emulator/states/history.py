@@ -22,6 +22,11 @@ class Child:
     index: int
     items: int
 
+    @property
+    def indexes(self) -> range:
+        """The indexes of its items."""
+        return range(self.index, self.index + self.items)
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
