@@ -12,6 +12,7 @@ Around them:
 * `log` reads what a run on this machine printed.
 * `modules` finds the flow's own classes, whatever its file was called where the run was.
 * `replay` runs one step again on the input that it had, from any kind of run, with a debugger if wanted.
+* `frames` makes data frames of values and of runs, where there is pandas.
 * `html` draws tables for notebooks.
 
 All three kinds read results as the next step of the flow reads them: a map's results by `lokki.store.map_results`, a

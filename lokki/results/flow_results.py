@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lokki.base.values import Json
 from lokki.errors import ParameterError, RunError, RunFolderError
+from lokki.results.frames import frame_of_runs
 from lokki.results.html import table
 from lokki.results.items import Catalog, Items, Kept, LogLine, Place, RunInfo, short
 from lokki.results.local import LocalCatalog
+
+if TYPE_CHECKING:  # pandas is the user's: lokki does without it
+    import pandas as pd
 
 __all__ = ["FlowResults", "Items", "LogLine", "Run", "RunTable", "local"]
 
@@ -173,11 +177,29 @@ class Run:
 class RunTable(list[Run]):
     """A list of runs that notebooks show as a table."""
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the runs as a data frame, the latest first.
+
+        Its index has their ids; status, start, seconds, and a column for each parameter follow. Raises LokkiError
+        without pandas.
+        """
+        return frame_of_runs((run.id, _facts(run), run.params) for run in self)
+
     def _repr_html_(self) -> str:
         return table((*_HEADER, "parameters"), [(*_row(run), _params(run)) for run in self])
 
 
 _HEADER = ("run", "status", "started", "seconds")
+
+
+def _facts(run: Run) -> dict[str, object]:
+    return {
+        "status": run.status,
+        "started": run.started,
+        "seconds": run.seconds,
+        "emulated": run.emulated,
+        "error": run.info.error,
+    }
 
 
 def _row(run: Run) -> tuple[str, ...]:

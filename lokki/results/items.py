@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from mmap import mmap
-from typing import Protocol, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 from lokki.base.failures import Failure, describe_error
 from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
-from lokki.errors import RunError, damaged
+from lokki.errors import RunError, StoreError, damaged
 from lokki.plan import Plan
 from lokki.plans.operations import MAP, Call, Case, FanOut, Switch, giver_of
+from lokki.results.frames import frame_of
 from lokki.results.html import table
 from lokki.store.manifest import entries
+
+if TYPE_CHECKING:  # pandas is the user's: lokki does without it
+    import pandas as pd
 
 type Load = Callable[[Ref], object]
 """Loads the value that a reference stands for."""
@@ -238,14 +242,32 @@ class Items(Sequence[object]):
             if index not in failed:
                 yield self._source.value(index)
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the values of the items that did not fail as a data frame.
+
+        Its index has the items. Values that are rows (dicts, dataclasses, named tuples) fill its columns, data frames
+        stand below one another, and other values are in the column ``value``. All are loaded. Raises LokkiError
+        without pandas.
+        """
+        failed = self._source.failures()
+        indexes = [index for index in self._indexes if index not in failed]
+        return frame_of(indexes, [self._source.value(index) for index in indexes])
+
     def __repr__(self) -> str:
         failed = len(self.failures())
         return f"<{len(self)} items{f', {failed} failed' if failed else ''}>"
 
+    def _short(self, index: int) -> str:
+        """Write an item for a table, or why there is none."""
+        try:
+            return short(self._source.value(index))
+        except (RunError, StoreError) as error:
+            return f"({error})"
+
     def _repr_html_(self) -> str:
         failed = self.failures()
         rows = [
-            (str(index), f"failed: {failed[index]}" if index in failed else short(self._source.value(index)))
+            (str(index), f"failed: {failed[index]}" if index in failed else self._short(index))
             for index in self._indexes[:_SHOWN_ITEMS]
         ]
         more = len(self) - len(rows)

@@ -93,6 +93,7 @@ ONLY_IN = {
     "obstore": ("lokki.store.s3",),
     "moto": ("lokki.emulator.*",),
     "awslambdaric": ("lokki.emulator.*",),
+    "pandas": ("lokki.results.*",),
     "jinja2": ("lokki.reports.page",),
 }
 
