@@ -27,6 +27,7 @@ import large_results
 import local_map
 import memory
 import startup
+import waiting_map
 from measuring import HERE, Table, compiled_modules, markdown
 
 TOPICS: dict[str, Callable[[], Table]] = {
@@ -37,6 +38,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
     "large_results": large_results.measure,
     "cpu_map": cpu_map.measure,
     "emulation": emulation.measure,
+    "waiting_map": waiting_map.measure,
     "memory": memory.measure,
     "codec": codec.measure,
     "handler_start": handler_start.measure,

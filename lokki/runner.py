@@ -56,6 +56,10 @@ class Resume:
     retry_failed: bool = False
 
 
+MOST_THREADS = 32
+"""Threads of a map whose steps wait, where the user does not say how many."""
+
+
 def ignore_event(event: Event) -> None:
     """Listen to nothing."""
 
@@ -65,8 +69,8 @@ class LocalRunner:
 
     * ``executor``: ``"threads"`` (default; best for steps that wait or call compiled code), ``"processes"`` (for Python
       that keeps a CPU busy) or ``"inline"`` (one item after another on the calling thread, for debuggers).
-    * ``workers``: how many at one time; default: 4 more than there are CPUs, at most 32, on threads; one per CPU as
-      processes.
+    * ``workers``: how many at one time; default: up to 32 on threads, of which a map starts more than 4 beyond the CPUs
+      only while its steps wait; one per CPU as processes.
     * ``root``: where run folders are made, default ``.lokki``.
     * ``listener``: is called with each event, one at a time, from whichever thread it happened on.
     * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
@@ -96,6 +100,7 @@ class LocalRunner:
         self.runs = Runs(root)
         self.executor: Executor = executor
         self.workers = 1 if executor == "inline" else workers or _default_workers(executor)
+        self._first_threads = self.workers if workers is not None else min(self.workers, _first_threads())
         self._listener = listener
         self._inline_limit = inline_limit
         self._keep_going = keep_going
@@ -142,6 +147,7 @@ class LocalRunner:
                 pool,
                 self._keep_going,
                 self._abandon,
+                self._first_threads,
             )
             return LocalExecution(setup, plan, record, code).execute(None if resume is None else rerun)
 
@@ -239,8 +245,11 @@ def reading_for(graph: FlowGraph) -> Iterator[None]:
 
 
 def _default_workers(executor: Executor) -> int:
-    cpus = os.process_cpu_count() or 1
-    return cpus if executor == "processes" else min(32, cpus + 4)
+    return os.process_cpu_count() or 1 if executor == "processes" else MOST_THREADS
+
+
+def _first_threads() -> int:
+    return (os.process_cpu_count() or 1) + 4
 
 
 def _checksum(fn: Callable[..., object]) -> str:

@@ -82,6 +82,7 @@ class Setup:
     * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
     * ``pool``: the worker processes, with the executor ``processes``.
     * ``keep_going``: a map block runs all its items, however many fail.
+    * ``first_threads``: with how many a map begins on threads; it starts the others while its steps wait.
     * ``abandon``: ends the process, where the main thread does not come back from a step that is late.
     """
 
@@ -93,6 +94,7 @@ class Setup:
     pool: ProcessPool | None = None
     keep_going: bool = False
     abandon: Callable[[LokkiError], None] | None = None
+    first_threads: int = 1
 
 
 class LocalExecution:
@@ -386,7 +388,7 @@ class LocalExecution:
             case "threads":
                 variables = _common_environment(mapping.job.inner)
                 with self._environment.used(variables) if self._is_forked else environment(variables):
-                    run_on_threads(mapping, parts[:-1])
+                    run_on_threads(mapping, parts[:-1], self._setup.first_threads)
             case "inline":
                 run_inline(mapping, parts[0], self._limit)
 

@@ -19,6 +19,12 @@ STOP_SECONDS = 8.0
 _GLANCE = 0.1
 """How often the waiting thread looks whether the run was stopped by a worker."""
 
+_FIRST_GLANCE = 0.01
+"""How long a map's first threads run before it is known whether their steps wait."""
+
+_BUSY = 0.5
+"""CPUs that the program uses at least while steps compute, those of Python on one thread at a time."""
+
 _FIRST_SECONDS = 0.02
 """How long the first worker is alone at steps with a timeout: a few quick items are all run by its thread, as they are
 without a timeout, and share what one of them keeps for the next, such as a connection."""
@@ -69,8 +75,10 @@ def work(mapping: MapDispatcher, part: str, limit: TimeLimit | None = None) -> N
         worker.close()
 
 
-def run_on_threads(mapping: MapDispatcher, parts: list[str]) -> None:
+def run_on_threads(mapping: MapDispatcher, parts: list[str], at_first: int) -> None:
     """Run a map block with a thread for each part.
+
+    It begins with some threads, ``at_first``, and starts the others while the steps wait.
 
     Raises what a worker raised that was no failure of a step. When the run stops (Ctrl-C, too many failures) the
     workers finish the items that they are at, for 8 seconds at most (at a second Ctrl-C, at once); when its time is up,
@@ -81,9 +89,9 @@ def run_on_threads(mapping: MapDispatcher, parts: list[str]) -> None:
         workers[0].start()
         if any(invocation.timeout is not None for invocation in mapping.job.inner):
             workers[0].join(_FIRST_SECONDS)
-        for worker in workers[1:]:
+        for worker in workers[1:at_first]:
             worker.start()
-        _join(workers, lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining)
+        _join(workers, lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining, _Growth(workers, at_first))
     except KeyboardInterrupt:
         acknowledge_interrupt()
         raise
@@ -102,14 +110,51 @@ def run_inline(mapping: MapDispatcher, part: str, limit: TimeLimit) -> None:
     work(mapping, part, limit)
 
 
-def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None]) -> None:
+class _Growth:
+    """Starts the threads of a map that began with some, as long as its steps wait.
+
+    Steps that compute would only take memory and time from one another on more threads.
+    """
+
+    def __init__(self, workers: list[ThreadWorker], started: int) -> None:
+        self._workers = workers
+        self._started = started
+        self._glances = 0
+        self._seen = time.process_time(), time.monotonic()
+
+    @property
+    def glance(self) -> float:
+        """Seconds until `look` is to be called next, more as time goes by."""
+        return (
+            min(_FIRST_GLANCE * 2 ** (self._glances // 8), _GLANCE) if self._started < len(self._workers) else _GLANCE
+        )
+
+    def look(self) -> None:
+        """Double the threads where the program used less than half of a CPU."""
+        if self._started >= len(self._workers):
+            return
+        cpu, now = time.process_time(), time.monotonic()
+        is_waiting = (cpu - self._seen[0]) < _BUSY * (now - self._seen[1])
+        self._seen = cpu, now
+        self._glances += 1
+        if is_waiting:
+            for worker in self._workers[self._started : 2 * self._started]:
+                worker.start()
+            self._started = min(2 * self._started, len(self._workers))
+
+
+def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None], growth: _Growth | None = None) -> None:
+    """Wait until the workers have ended, for as long as there is time."""
     for worker in workers:
         while worker.is_alive():
             left = remaining()
             if left == 0.0:
                 return
-            worker.join(_GLANCE if left is None else min(left, _GLANCE))
+            glance = _GLANCE if growth is None else growth.glance
+            worker.join(glance if left is None else min(left, glance))
             raise_interrupt()
+            if growth is not None and worker.is_alive():  # one that has ended found no item more
+                growth.look()
 
 
 def _countdown(seconds: float) -> Callable[[], float]:

@@ -620,6 +620,21 @@ def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Local(tmp_path / "file").run(steps.doubled())
 
 
+def test_steps_that_wait_run_32_at_a_time_by_default(tmp_path: Path) -> None:
+    everybody = threading.Barrier(32, timeout=60)
+
+    @step
+    def meet(number: int) -> int:
+        everybody.wait()
+        return number
+
+    @flow
+    def meeting():
+        return steps.numbers(64).map(meet).agg(steps.total)
+
+    assert LocalRunner(root=tmp_path).run(meeting()) == sum(range(64))
+
+
 def test_steps_may_change_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
