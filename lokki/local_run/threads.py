@@ -111,7 +111,7 @@ def run_inline(mapping: MapDispatcher, part: str, limit: TimeLimit) -> None:
 
 
 class _Growth:
-    """Starts the threads of a map that began with some, as long as its steps wait.
+    """Starts further threads of a map, as long as its steps wait.
 
     Steps that compute would only take memory and time from one another on more threads.
     """
