@@ -290,6 +290,7 @@ FLOW_COMMANDS = (
     FlowCommand("logs", "Show what a run on AWS printed and logged.", "lokki.cli.commands.logs"),
     FlowCommand("redrive", "Let a run on AWS go on where it failed.", "lokki.cli.commands.invoke"),
     FlowCommand("stop", "Stop a run on AWS.", "lokki.cli.commands.invoke"),
+    FlowCommand("backfill", "Start the runs of past days, here or on AWS.", "lokki.cli.commands.backfill"),
     FlowCommand("replay", "Run one step of a run again, with a debugger if wanted.", "lokki.cli.commands.replay"),
 )
 

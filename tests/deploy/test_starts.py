@@ -14,7 +14,7 @@ from support.deployed_project import Project, new_project
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parents[2] / "docs" / "starts.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "starts.md").read_text().partition("## Past days")[0]
 [FLOWS] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 [EVENT] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 [SHOWN] = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
