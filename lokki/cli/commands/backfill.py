@@ -201,7 +201,8 @@ def _engine(
 class _LocalEngine:
     """Runs on this machine, each in a process of its own.
 
-    The command ``run`` does them. A process that is left when this one is killed ends its run; the next backfill waits for it.
+    The command ``run`` does them. A process that is left when this one is killed ends its run, and the next backfill
+    waits for it.
     """
 
     interval = 0.05
