@@ -125,8 +125,8 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
         (
             ["launch"],
             (
-                "Error: No such command 'launch'. There are: build, deploy, destroy, doctor, draw, emulate, estimate, "
-                "invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop."
+                "Error: No such command 'launch'. There are: backfill, build, deploy, destroy, doctor, draw, emulate, "
+                "estimate, invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop."
             ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
@@ -221,6 +221,7 @@ Options:
   --help     Show this message and exit.
 
 Commands:
+  backfill  Start the runs of past days, here or on AWS.
   build     Write Lambda packages, state machine and template.
   deploy    Build, show what would change on AWS, and change it.
   destroy   Remove a flow from AWS.
@@ -329,7 +330,7 @@ Options:
         ran.out.partition("  -p NAME=VALUE")[1] + ran.out.partition("  -p NAME=VALUE")[2],
         re.MULTILINE,
     )
-    assert len(own) == 18
+    assert len(own) == 19
     assert [option for option in own if f"`{option}" not in page] == []
 
 
