@@ -34,6 +34,8 @@ from lokki.loading import check_hides_nothing, is_importing, load_flow
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see _runs_command
+    from click.shell_completion import CompletionItem
+
     from lokki.cli.commands.runs import CallOf
     from lokki.local_run.runs import RunRecord
 
@@ -162,7 +164,7 @@ def flows_group(flows: Sequence[Flow[...]], program: str) -> click.Group:
         return flow
 
     for command in FLOW_COMMANDS:
-        group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW", "|".join(by_name), find)))
+        group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW", "|".join(by_name), find, tuple(by_name))))
     group.add_late("runs", _RUNS, partial(_runs_command, None, partial(_call_of_flow, program)))
     return group
 
@@ -176,8 +178,24 @@ def lokki_group(program: str) -> click.Group:
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW.py", "FLOW.py[:NAME]", load_flow)))
     group.add_late("runs", _RUNS, partial(_runs_command, None, partial(_call_of_file, program)))
+    group.add_late("completion", "Print a script that completes lokki's words in your shell.", _completion_command)
+    group.add_late("init", "Make a project with a flow, its tests and its settings.", _init_command)
     group.add_late("bootstrap", "Make a bucket on AWS that flows use by themselves.", _bootstrap_command)
     return group
+
+
+def _completion_command() -> click.Command:
+    # Imported here as below.
+    from lokki.cli.completion import completion_command
+
+    return completion_command()
+
+
+def _init_command() -> click.Command:
+    # Imported here as below.
+    from lokki.cli.commands.init import init_command
+
+    return init_command()
 
 
 def _bootstrap_command() -> click.Command:
@@ -223,12 +241,25 @@ class NamedFlow:
 
     * ``word``: stands for the name in messages, and ``metavar`` in help.
     * ``find``: returns the flow of a name.
+    * ``names``: of all flows, where they are known.
     """
 
     program: str
     word: str
     metavar: str
     find: Callable[[str], Flow[...]]
+    names: Sequence[str] = ()
+
+    def complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the flows' names, or files."""
+        # Imported here, as it is only needed for completion.
+        from click.shell_completion import CompletionItem
+
+        # Imported here, too.
+        from lokki.cli.completion import file_words
+
+        own = [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+        return own if self.names else file_words(incomplete)
 
 
 def _on_named_flow(command: FlowCommand, named: NamedFlow) -> click.Command:
@@ -246,18 +277,42 @@ def _on_named_flow(command: FlowCommand, named: NamedFlow) -> click.Command:
         code: int = flow_command.main(list(options), f"{called} {shlex.quote(flow)}", standalone_mode=False)
         return code
 
-    return click.Command(
+    named_command = _NamedFlowCommand(
         command.name,
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
         params=[
-            click.Argument(["flow"], metavar=named.metavar),
-            click.Argument(["options"], nargs=-1, type=click.UNPROCESSED),
+            click.Argument(["flow"], metavar=named.metavar, shell_complete=named.complete),
+            click.Argument(["options"], nargs=-1, type=click.UNPROCESSED, shell_complete=_complete_options),
         ],
         help=f"{command.text} {called} {named.word} --help tells the options.",
         short_help=command.text,
         options_metavar="",
         callback=callback,
     )
+    named_command.make = lambda name: command.make(named.find(name)(), named.program, name)
+    return named_command
+
+
+class _NamedFlowCommand(click.Command):
+    """A command that takes the flow first.
+
+    ``make``: makes the command on a flow of a name, whose words a shell completes.
+    """
+
+    make: Callable[[str], click.Command]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer what the command on the flow takes."""
+        # Imported here, as it is only needed for completion.
+        from lokki.cli.completion import flow_words
+
+        flow: str | None = ctx.params.get("flow")
+        words = ctx.params.get("options") or ()
+        return flow_words(lambda: self.make(flow), words, incomplete) if flow else []
+
+
+def _complete_options(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return ctx.command.shell_complete(ctx, incomplete)
 
 
 def _help(graph: FlowGraph) -> str:

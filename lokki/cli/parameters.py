@@ -23,6 +23,9 @@ from lokki.errors import ParameterError
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters
 
+if typing.TYPE_CHECKING:  # start-up: only needed for completion
+    from click.shell_completion import CompletionItem
+
 PREFIX = "parameter_"
 """What the names under which click hands on a flow's parameters begin with, so that they meet no option of lokki."""
 
@@ -49,6 +52,19 @@ class ParameterType(click.ParamType[object]):
             return _Converted(from_text(value, self.annotation))
         except ConversionError as error:
             self.fail(f"{value!r} is {error}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer a shell the values of a Literal or an Enum.
+
+        For a path it offers files.
+        """
+        # Imported here, as it is only needed for completion.
+        from click.shell_completion import CompletionItem
+
+        if self.name == "PATH":
+            return [CompletionItem(incomplete, type="file")]
+        values = [value for part in _union_parts(self.annotation) for value in _choices(part)]
+        return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
 
 class _Converted:
@@ -223,10 +239,8 @@ def metavar(annotation: object) -> str:
     if len(parts) > 1:
         return "|".join(metavar(part) for part in parts)
     kind = parts[0]
-    if typing.get_origin(kind) is typing.Literal:
-        return "|".join(map(_literal_text, typing.get_args(kind)))
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return "|".join(str(member.value) for member in kind)
+    if choices := _choices(kind):
+        return "|".join(choices)
     names = {
         int: "INTEGER",
         str: "TEXT",
@@ -241,6 +255,13 @@ def metavar(annotation: object) -> str:
     if kind is type(None):
         return "null"
     return "VALUE" if kind is signatures.UNKNOWN else "JSON"
+
+
+def _choices(kind: object) -> list[str]:
+    """Return the values of a Literal or an Enum, as they are typed."""
+    if typing.get_origin(kind) is typing.Literal:
+        return [_literal_text(value) for value in typing.get_args(kind)]
+    return [str(member.value) for member in kind] if isinstance(kind, type) and issubclass(kind, enum.Enum) else []
 
 
 def default_text(param: FlowParameter) -> str:

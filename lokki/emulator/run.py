@@ -61,6 +61,7 @@ class EmulationOptions:
     * ``images``: for packages that are images, what is in their /var/task.
     * ``account_concurrency``: how many invocations Lambda takes at one time; more are throttled. None: as many as come.
     * ``shared``: folders of this machine that functions see.
+    * ``skip_waits``: waits between tries, and of throttled calls, are counted and not waited.
     * ``permissive``: what roles do not allow is noted and let through.
     * ``note``: gets what a user should know before the run.
     """
@@ -71,6 +72,7 @@ class EmulationOptions:
     images: Mapping[str, Path] | None = None
     account_concurrency: int | None = None
     shared: Sequence[Path] = ()
+    skip_waits: bool = False
     permissive: bool = False
     note: Callable[[str], None] = _note_nothing
 
@@ -177,7 +179,7 @@ class Emulation:
         if seed is not None:
             used = ChaosFunctions(used, seed, functions.crash)
             settings = replace(settings, seed=seed, file_bytes=_SMALL_FILES)
-        clock = RealClock(self.stop, 1.0 if seed is None else 0.0)
+        clock = RealClock(self.stop, 0.0 if seed is not None or self._options.skip_waits else 1.0)
         return Services(used, self.s3, clock, self._listen, settings, stop=self.stop)
 
     def _functions(self, scratch: Path) -> LambdaFunctions:

@@ -29,7 +29,7 @@ def figure_of(plan: Plan, marks: Marks | None = None) -> Picture:
     ``marks``: what the run made of its calls and map blocks.
     """
     start = [_note(lines)] if (lines := input_lines(plan)) else []
-    end = [_note([result_text(plan)])] if plan.result is not None else []
+    end = [_note([returned_text(plan)])] if plan.result is not None else []
     return stacked([*start, *_block(plan.ops, None, marks or {}), *end])
 
 
@@ -40,7 +40,7 @@ def input_lines(plan: Plan) -> list[str]:
     return [*([f"{schedule}{zone}"] if schedule else []), *map(_parameter, plan.params)]
 
 
-def result_text(plan: Plan) -> str:
+def returned_text(plan: Plan) -> str:
     """Say what the flow returns."""
     ids = ", ".join(output.id for output in plan.outputs)
     return f"returns ({ids})" if plan.returns_tuple else f"returns {ids}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from lokki.pictures.flow_figure import call_lines, case_text, input_lines, map_lines, read_next, result_text
+from lokki.pictures.flow_figure import call_lines, case_text, input_lines, map_lines, read_next, returned_text
 from lokki.pictures.shapes import shortened
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Switch
@@ -43,7 +43,7 @@ class _Chart:
             yield from self._node(texts, "([", "])")
         yield from self._block(plan.ops, None)
         if plan.result is not None:
-            yield from self._node([result_text(plan)], "([", "])")
+            yield from self._node([returned_text(plan)], "([", "])")
         yield from self._arrows
 
     def _block(self, block: Block, previous: Reads) -> Iterator[str]:

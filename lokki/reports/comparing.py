@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from lokki.plan import plan_lines
-from lokki.reports.subject import Subject
+from lokki.reports.subject import RunSubject
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Comparison:
     ``changes``: of parameters, code and plan, as lines of words.
     """
 
-    other: Subject
+    other: RunSubject
     whole: TimeChange
     times: tuple[TimeChange, ...]
     changes: tuple[str, ...]
 
 
-def compare_runs(subject: Subject, other: Subject) -> Comparison:
+def compare_runs(subject: RunSubject, other: RunSubject) -> Comparison:
     """Hold a run against another one."""
     whole = TimeChange("", other.facts.seconds, subject.facts.seconds)
     ids = dict.fromkeys([*subject.facts.ops, *other.facts.ops])
@@ -54,7 +54,7 @@ def compare_runs(subject: Subject, other: Subject) -> Comparison:
     )
 
 
-def _change(op_id: str, subject: Subject, other: Subject) -> TimeChange:
+def _change(op_id: str, subject: RunSubject, other: RunSubject) -> TimeChange:
     seconds = [run.facts.ops[op_id].seconds if op_id in run.facts.ops else None for run in (other, subject)]
     ops = [run.facts.report.ops.get(op_id) for run in (other, subject)]
     before, now = (0 if op is None else op.finished for op in ops)
@@ -62,7 +62,7 @@ def _change(op_id: str, subject: Subject, other: Subject) -> TimeChange:
     return TimeChange(op_id, seconds[0], seconds[1], (before, now), (failed_before, failed_now))
 
 
-def _changes(subject: Subject, other: Subject) -> Iterator[str]:
+def _changes(subject: RunSubject, other: RunSubject) -> Iterator[str]:
     if subject.place != other.place:
         yield f"it ran {subject.place}, the other one {other.place}"
     names = dict.fromkeys([*other.run.params, *subject.run.params])

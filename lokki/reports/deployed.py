@@ -11,7 +11,7 @@ from lokki.operate.following import begin, look_back
 from lokki.operate.machine import console_link
 from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
-from lokki.reports.subject import Subject
+from lokki.reports.subject import RunSubject
 from lokki.reports.timed import facts_of
 from lokki.results.flow_results import FlowResults
 
@@ -21,7 +21,7 @@ MOST_CHILDREN = 200
 
 def deployed_subject(
     runs: DeployedRuns, results: FlowResults, run_id: str, flow: Plan, locate: Callable[[str], str]
-) -> Subject:
+) -> RunSubject:
     """Return a run on AWS.
 
     * ``flow``: the flow as it is here, and ``locate`` where its files are: failures name places in packages.
@@ -36,4 +36,4 @@ def deployed_subject(
     version = execution.get("stateMachineVersionArn", "").rpartition(":")[2]
     code = {"state machine": f"version {version}"} if version else {}
     plan = plan_from_definition(runs.definition(run_id))
-    return Subject(run, plan, facts, "on AWS", code, console_link(runs.arn(run_id)))
+    return RunSubject(run, plan, facts, "on AWS", code, console_link(runs.arn(run_id)))

@@ -19,7 +19,7 @@ from lokki.progress.displays import seconds as duration
 from lokki.reports.comparing import Comparison, TimeChange
 from lokki.reports.facts import Activity, Durations, FailureGroup, OpFacts
 from lokki.reports.samples import Sample
-from lokki.reports.subject import Subject
+from lokki.reports.subject import RunSubject
 
 if TYPE_CHECKING:  # not loaded for a report without costs
     from lokki.estimate.cost import Estimate
@@ -127,7 +127,7 @@ class Content:
     commands: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
 
-def report_page(subject: Subject, content: Content) -> str:
+def report_page(subject: RunSubject, content: Content) -> str:
     """Write the report of a run."""
     environment = Environment(
         loader=PackageLoader("lokki.reports"),
@@ -172,7 +172,7 @@ def _plain(value: object) -> object:
     return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _tiles(subject: Subject, content: Content) -> Iterator[tuple[str, str, str]]:
+def _tiles(subject: RunSubject, content: Content) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and kind of the numbers at the top."""
     facts, run = subject.facts, subject.run
     yield "status", run.status.replace("_", " "), "bad" if run.status in ENDED_BADLY else "good"
@@ -189,11 +189,11 @@ def _tiles(subject: Subject, content: Content) -> Iterator[tuple[str, str, str]]
         yield "estimated cost on AWS", _dollars(content.cost.dollars), ""
 
 
-def _error(subject: Subject) -> str:
+def _error(subject: RunSubject) -> str:
     return subject.facts.report.message or subject.run.info.error
 
 
-def _marks(subject: Subject) -> Mapping[str, Mark]:
+def _marks(subject: RunSubject) -> Mapping[str, Mark]:
     ops = subject.facts.report.ops
     marks = {}
     is_over = subject.run.status in ("finished", "succeeded")
@@ -208,7 +208,7 @@ def _marks(subject: Subject) -> Mapping[str, Mark]:
     return marks
 
 
-def _mark_text(subject: Subject, op: OpReport) -> str:
+def _mark_text(subject: RunSubject, op: OpReport) -> str:
     facts = subject.facts.ops.get(op.id)
     words = [_ICONS.get(op.status, ""), _WORDS.get(op.status, "" if op.status == "finished" else op.status)]
     if op.id.endswith(MAP) or MAP in op.id:
@@ -218,7 +218,7 @@ def _mark_text(subject: Subject, op: OpReport) -> str:
     return " ".join(word for word in words if word)
 
 
-def _row(subject: Subject, op: OpReport) -> OpRow:
+def _row(subject: RunSubject, op: OpReport) -> OpRow:
     facts = subject.facts.ops.get(op.id, OpFacts(op.id))
     whole = subject.facts.seconds
     is_map = MAP in op.id
@@ -247,7 +247,7 @@ def _title(op: OpReport) -> str:
     return f"each item of {op.id.removesuffix(MAP)}: {op.title}"
 
 
-def _span(subject: Subject, span: tuple[float, float]) -> Bar:
+def _span(subject: RunSubject, span: tuple[float, float]) -> Bar:
     elapsed = subject.facts.elapsed
     return _bar(elapsed(span[0]), elapsed(span[1]), subject.facts.seconds)
 
@@ -258,7 +258,7 @@ def _bar(start: float, end: float, whole: float) -> Bar:
     return Bar(f"{left:.3f}", f"{min(width, 100 - left):.3f}")
 
 
-def _curves(facts: OpFacts, subject: Subject) -> tuple[str, str, str]:
+def _curves(facts: OpFacts, subject: RunSubject) -> tuple[str, str, str]:
     """Return the curves of items over time.
 
     Of those that ended well and of those that failed, and how many a second there were at most.
@@ -271,7 +271,7 @@ def _curves(facts: OpFacts, subject: Subject) -> tuple[str, str, str]:
     return _curve(activity, activity.finished, most, subject), failed, f"{most / activity.width:,.0f}"
 
 
-def _curve(activity: Activity, counts: Sequence[int], most: int, subject: Subject) -> str:
+def _curve(activity: Activity, counts: Sequence[int], most: int, subject: RunSubject) -> str:
     """Return the outline of a curve over the whole timeline.
 
     It is drawn in a square of 1000 by 100.
@@ -299,22 +299,22 @@ def _axis(whole: float) -> list[str]:
     return [duration(whole * part / 4) if part else "0" for part in range(5)] if whole else []
 
 
-def _shown_gaps(subject: Subject) -> list[tuple[float, float]]:
+def _shown_gaps(subject: RunSubject) -> list[tuple[float, float]]:
     """Return the longest gaps of those that matter, in order."""
     gaps = [gap for gap in subject.facts.gaps if gap[1] - gap[0] >= _LEAST_GAP * subject.facts.seconds]
     return sorted(sorted(gaps, key=lambda gap: gap[0] - gap[1])[:SHOWN_GAPS])
 
 
-def _gap_texts(subject: Subject) -> Iterator[str]:
+def _gap_texts(subject: RunSubject) -> Iterator[str]:
     for start, end in _shown_gaps(subject):
         yield f"{duration(end - start)} from {duration(start)} on"
 
 
-def _pause(subject: Subject, start: float, end: float) -> str:
+def _pause(subject: RunSubject, start: float, end: float) -> str:
     return f"paused for {duration(end - start)}, {duration(subject.facts.elapsed(start))} after the start"
 
 
-def _slowest(subject: Subject) -> list[tuple[str, str]]:
+def _slowest(subject: RunSubject) -> list[tuple[str, str]]:
     """Return what took longest: steps, map blocks and single items."""
     rows = [(facts.seconds, _title(subject.facts.report.ops[op_id])) for op_id, facts in subject.facts.ops.items()
             if op_id in subject.facts.report.ops and facts.spans]  # fmt: skip
@@ -325,7 +325,7 @@ def _slowest(subject: Subject) -> list[tuple[str, str]]:
     return [(name, duration(seconds)) for seconds, name in sorted(rows, reverse=True)[:5]]
 
 
-def _item_times(subject: Subject) -> Iterator[ItemTimes]:
+def _item_times(subject: RunSubject) -> Iterator[ItemTimes]:
     for op in subject.facts.report.ops.values():
         facts = subject.facts.ops.get(op.id)
         if facts is not None and facts.durations.items:

@@ -11,7 +11,7 @@ from lokki.results.flow_results import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class RunSubject:
     """A run that a report is of, or that another one is held against.
 
     * ``place``: where it ran, in words; ``link``: a page of AWS that shows it, empty for others.

@@ -16,12 +16,12 @@ from lokki.reports.comparing import compare_runs
 from lokki.reports.costs import estimate_of
 from lokki.reports.page import Content, report_page
 from lokki.reports.samples import Replay, samples_of
-from lokki.reports.subject import Subject
+from lokki.reports.subject import RunSubject
 from lokki.reports.timed import facts_of, logged_events
 from lokki.results.flow_results import local
 
 
-def local_subject(runs: Runs, record: RunRecord) -> Subject:
+def local_subject(runs: Runs, record: RunRecord) -> RunSubject:
     """Return a run on this machine, emulated ones too.
 
     Raises StoreError for a plan that cannot be read.
@@ -30,14 +30,14 @@ def local_subject(runs: Runs, record: RunRecord) -> Subject:
     run = local(flow, runs.folder.parent).run(record.run_id)
     place = "emulated on this machine" if run.emulated else "on this machine"
     facts = facts_of(logged_events(runs.folder / record.run_id))
-    return Subject(run, recorded_plan(record), facts, place, record.code)
+    return RunSubject(run, recorded_plan(record), facts, place, record.code)
 
 
 def write_page(
-    subject: Subject,
+    subject: RunSubject,
     replay: Replay,
     *,
-    other: Subject | None = None,
+    other: RunSubject | None = None,
     graph: FlowGraph | None = None,
     environment: str | None = None,
     commands: Mapping[str, str] | None = None,
@@ -59,7 +59,7 @@ def write_page(
     return report_page(subject, content)
 
 
-def _cost(graph: FlowGraph, subject: Subject, environment: str | None) -> Estimate | None:
+def _cost(graph: FlowGraph, subject: RunSubject, environment: str | None) -> Estimate | None:
     try:
         compiled = compile_flow(graph, load_config(environment=environment))
     except LokkiError:  # settings that nothing can be built with: the report says nothing of costs

@@ -305,19 +305,19 @@ WRITE = "from lokki.cli.main import console; console(['runs', 'report', 'one', '
 
 
 def write_million(place: Place) -> None:
-    """Let the log of a run tell of a million items, of which every tenth failed."""
+    """Let the log of a run tell of a million items, of which every fortieth failed."""
     log = place.folder / ".lokki" / "runs" / "one" / "events.jsonl"
     head = [line for line in log.read_text().splitlines() if "items_finished" not in line and "item_failed" not in line]
     trace = "Traceback (most recent call last):\n" + '  File "flow.py", line 1, in work\n' * 8
     with log.open("w") as file:
         started = next(number for number, line in enumerate(head) if "map_started" in line)
         file.writelines(f"{line}\n" for line in head[: started + 1])
-        for number in range(100_000):
+        for number in range(25_000):
             at = f"2026-11-28T10:{number // 6000:02}:{number // 100 % 60:02}.{number % 100:02}0+00:00"
             failed = ItemFailed(
-                "load", (number * 10,), Failure("work", f"Error{number % 70}", f"item {number}", "flow.py:1", trace)
+                "load", (number * 40,), Failure("work", f"Error{number % 70}", f"item {number}", "flow.py:1", trace)
             )
-            for event in (ItemsFinished("load", 9, 0.001 * (number % 97 + 1), (number * 10 + 1,), 0.0005), failed):
+            for event in (ItemsFinished("load", 39, 0.001 * (number % 97 + 1), (number * 40 + 1,), 0.0005), failed):
                 file.write(json.dumps({"time": at, **event_to_json(event)}) + "\n")
         file.writelines(f"{line}\n" for line in head[started + 1 :])
 
@@ -334,7 +334,7 @@ def test_a_million_items_make_a_small_report_in_little_memory(place: Place, tmp_
     assert (tmp_path / "million.html").stat().st_size < 500_000
     assert most < 200_000 or most == before, f"{most} KiB"
     page = read(million, "million.html")
-    for text in ("900,000/12", "100,000", "900,000 of 900,000 items were told together"):
+    for text in ("975,000/12", "25,000", "975,000 of 975,000 items were told together"):
         assert text in page.words, text
 
 

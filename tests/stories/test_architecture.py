@@ -116,6 +116,7 @@ BROAD = {
     ("lokki.base.convert", "from_json"): "a class of the user's may raise anything while it is made",
     ("lokki.base.convert", "_equal"): "a value's own comparison may raise anything",
     ("lokki.base.convert", "_shown"): "a value's __repr__ may raise anything",
+    ("lokki.cli.completion", "flow_words"): "the user's file may raise anything while a word is completed",
     ("lokki.results.items", "short"): "a value's __repr__ may raise anything",
     ("lokki.runtime.handler", "handle"): "a step may raise anything; it is raised again under the name that is retried",
     ("lokki.base.failures", "error_text"): "a user's __str__ may raise anything",

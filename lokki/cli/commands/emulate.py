@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -27,23 +26,16 @@ from lokki.cli.options import (
     run_id_option,
 )
 from lokki.cli.program import CommandLine
-from lokki.config import LokkiConfig, load_config
+from lokki.config import load_config
+from lokki.emulator.local_settings import emulator_settings
 from lokki.errors import EmulatorError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.local_run.interrupts import interruptible
 from lokki.local_run.runs import Runs
 from lokki.progress.run_log import Recorder
 
-BUCKET = "emulated-artifacts"
-"""The name of the bucket where the settings have none: nobody else sees it."""
-
-BUILD_DIR = ".lokki/emulated-build"
-"""Where a flow is built whose settings would not do here, so that the user's own build stays as it is."""
-
 _MOST_PROCESSES = 32
 """The most functions at one time unless ``--workers`` says otherwise."""
-
-_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,18 +207,3 @@ def _workers(account_concurrency: int | None) -> int:
     """
     cpus = max(2, os.process_cpu_count() or 1)
     return cpus if account_concurrency is None else min(account_concurrency, max(cpus, _MOST_PROCESSES))
-
-
-def emulator_settings(config: LokkiConfig) -> LokkiConfig:
-    """Return the settings to build with for this machine.
-
-    They are the user's, but for what this machine cannot run, and with a bucket's name. Raises EmulatorError for
-    packages that cannot be made to run here.
-    """
-    if sys.platform != "linux":
-        raise EmulatorError("emulate runs packages for Lambda, which is Linux, so it runs on Linux only.")
-    here = _ARCHITECTURES.get(platform.machine().lower(), config.architecture)
-    adapted = replace(config, artifact_bucket=config.artifact_bucket or BUCKET, architecture=here, package_type="zip")
-    if adapted == replace(config, package_type="zip") and config.packages == "zip":
-        return config
-    return replace(adapted, build_dir=BUILD_DIR)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,9 @@ from lokki.errors import ParameterError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.progress.displays import seconds
+
+if TYPE_CHECKING:  # start-up: only needed for completion
+    from click.shell_completion import CompletionItem
 
 ROOT = Path(".lokki")
 _PARAMETERS = 40
@@ -43,7 +47,7 @@ def runs_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None = No
             click.echo(runs_list(Runs(ROOT), flow))
 
     @runs.command(help="Show all of one run: parameters, steps, items that failed, which code gave which results.")
-    @click.argument("run_id", metavar="RUN")
+    @click.argument("run_id", metavar="RUN", shell_complete=_complete_run)
     def show(run_id: str) -> None:
         here = Runs(ROOT)
         record = here.load(run_id)
@@ -88,7 +92,7 @@ def _report_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None) 
     return click.Command(
         "report",
         params=[
-            click.Argument(["run_id"], metavar="RUN"),
+            click.Argument(["run_id"], metavar="RUN", shell_complete=_complete_run),
             click.Option(["--output"], type=file, metavar="FILE", help="The file. Default: RUN.html, here."),
             click.Option(["--against"], metavar="RUN", help="Compare the run with this one."),
             env_option(),
@@ -96,6 +100,13 @@ def _report_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None) 
         help="Write all of one run into an HTML file: drawing, timeline, failures, times of items, cost.",
         callback=report,
     )
+
+
+def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    # Imported here, as it is only needed for completion.
+    from lokki.cli.completion import run_ids
+
+    return run_ids(incomplete)
 
 
 def runs_list(runs: Runs, flow: str | None) -> str:
