@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from botocore.exceptions import ClientError
 
+from lokki.base.access import parts_of_url
+from lokki.base.starts import S3Created
 from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.names import deployed_name
 from lokki.builder.packages.sizes import size_text
@@ -123,6 +125,8 @@ def examine(aws: Aws, graph: FlowGraph, config: LokkiConfig) -> Iterator[Check]:
         for check in _BUCKET_CHECKS:
             yield from _asked(check, aws, bucket, deployer, config)
     yield from _asked(_quotas, aws, bucket, deployer, config)
+    for listened in _listened(graph):
+        yield from _asked(_events, aws, listened, deployer, config)
     yield from _definition(aws, graph, config)
     yield from _permissions(aws, graph, config, bucket, deployer)
 
@@ -220,6 +224,36 @@ def _quotas(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> I
     used, most = usage["TotalCodeSize"], limit["TotalCodeSize"]
     code = f"code of all functions: {size_text(used)} of {size_text(most)}"
     yield Check("warning", code, "delete old versions with prune") if used > 0.8 * most else Check("ok", code)
+
+
+def _listened(graph: FlowGraph) -> list[str]:
+    """Return the buckets whose objects start runs of the flow."""
+    starts = [start for start in graph.options.on if isinstance(start, S3Created)]
+    return [*dict.fromkeys(parts_of_url(start.url)[0] for start in starts)]
+
+
+def _events(aws: Aws, bucket: str, deployer: Deployer, config: LokkiConfig) -> Iterator[Check]:
+    """Check that a bucket tells EventBridge of its objects.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-event-notifications-eventbridge.html
+    """
+    text = f"events of {bucket}"
+    try:
+        # By its type it always has all parts, which S3 leaves out where they are off.
+        configuration: Mapping[str, object] = aws.s3.get_bucket_notification_configuration(Bucket=bucket)
+    except ClientError as error:
+        if code_of(error) != "NoSuchBucket":
+            raise
+        yield Check("failed", text, "there is no such bucket, so nothing would start the flow")
+        return
+    if "EventBridgeConfiguration" in configuration:
+        yield Check("ok", f"{text}: are sent to EventBridge")
+    else:
+        remedy = (
+            "are not sent to EventBridge, so nothing starts the flow: turn them on in the bucket's properties, Event "
+            "notifications, Amazon EventBridge"
+        )
+        yield Check("failed", text, remedy)
 
 
 def _definition(aws: Aws, graph: FlowGraph, config: LokkiConfig) -> Iterator[Check]:

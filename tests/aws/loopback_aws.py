@@ -24,6 +24,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from aws.loopback_event_resources import Alarm, Connection, Queue, QueuePolicy, Rule, Topic
@@ -36,7 +37,7 @@ from aws.loopback_runs import Runs
 from aws.loopback_stacks import CloudFormation
 from aws.loopback_state_resources import Schedule, StateMachine, StateMachineAlias, StateMachineVersion
 from aws.loopback_states import StepFunctions
-from lokki.emulator.states.services import REGION
+from lokki.emulator.states.services import ACCOUNT, REGION
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -239,6 +240,8 @@ class LoopbackAws:
             return _send(error_answer(protocol_of(call.service), refused.error), start_response)
         if call.service == "logs":
             self._functions.logs.settle()
+        if call.action == "GetBucketNotificationConfiguration":
+            return _send(_notifications(environ), start_response)
         api = self._apis.get(call.service)
         if api is None or (call.service in _SHARED and call.action not in api.operations):
             return self._moto(environ, start_response)
@@ -306,6 +309,16 @@ def _resource_types(clients: Clients, functions: LoopbackFunctions) -> dict[str,
         "AWS::StepFunctions::StateMachineAlias": StateMachineAlias(clients),
         "AWS::StepFunctions::StateMachineVersion": StateMachineVersion(clients),
     }
+
+
+def _notifications(environ: WSGIEnvironment) -> Answer:
+    """Tell whether a bucket sends its events to EventBridge, which moto knows and does not tell."""
+    backend: Any = s3_backends[ACCOUNT]["aws"]
+    bucket = backend.get_bucket(environ["PATH_INFO"].strip("/"))
+    sends = bucket.notification_configuration is not None and bucket.notification_configuration.event_bridge is not None
+    inner = "<EventBridgeConfiguration/>" if sends else ""
+    text = f"<NotificationConfiguration>{inner}</NotificationConfiguration>"
+    return Answer(200, text.encode(), {"Content-Type": "application/xml"})
 
 
 def _body(environ: WSGIEnvironment) -> bytes:

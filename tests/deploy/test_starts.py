@@ -68,6 +68,20 @@ def test_an_emulated_run_takes_the_event_too(page: Project) -> None:
     assert (ran.code, ran.out) == (0, "s3://acme-lake/raw/birds.csv has 5 bytes\n"), ran.err
 
 
+def test_doctor_says_whether_the_bucket_sends_its_events(page: Project) -> None:
+    account, bucket = page.account, lake(page)
+    said = [line for line in page.run("doctor", "ingest").out.splitlines() if "events of" in line]
+    [line] = said
+    assert line.startswith(f"failed  events of {bucket}: are not sent to EventBridge, so nothing starts the flow: turn")
+    account.client("s3").put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    said = [line for line in page.run("doctor", "ingest").out.splitlines() if "events of" in line]
+    assert said == [f"ok      events of {bucket}: are sent to EventBridge"]
+    # moto would deliver them, too.
+    account.client("s3").put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
+
+
 def test_what_is_no_event_of_the_flow_is_wrong_usage(page: Project) -> None:
     (page.folder / "other.json").write_text('{"source": "shop", "detail-type": "order", "detail": {}}')
     for file, problem in (
