@@ -443,10 +443,15 @@ class MapBlock(_NoValue, Generic[R_co]):  # noqa: UP046 (see R_co)
         steps, joined = (*self.inner_steps, last), (*self.joined, "switch")
         return _drawn(MapBlock(self.source, steps, joined, self.options), self, on, *cases.values(), default)
 
-    def agg[T, U](self: MapBlock[T], step: Takes[list[T], U]) -> StepNode[[], U]:
+    @overload
+    def agg[T, U](self: MapBlock[T], step: Takes[list[T], U]) -> StepNode[[], U]: ...
+    @overload
+    def agg[T, U](self: MapBlock[T], step: Takes[Iterator[T], U]) -> StepNode[[], U]: ...
+    def agg(self, step: Takes[Never, Any]) -> StepNode[[], Any]:
         """Close the block with a step that gets the list of all results.
 
-        They are in the order of the items.
+        They are in the order of the items. A step that takes an Iterable, an Iterator or a Sequence, by the annotation
+        of its first parameter, gets them one by one: each is loaded when it is used.
         """
         return _append(self, step, "agg")
 

@@ -165,6 +165,16 @@ def element(annotation: object) -> object | None:
     return union_of(elements) if elements else None
 
 
+def lazy_kind(annotation: object) -> object:
+    """Return what takes results one by one, None for all else.
+
+    >>> lazy_kind(abc.Iterator[int]) is abc.Iterator, lazy_kind(list[int]), lazy_kind(abc.Iterable[int] | None)
+    (True, None, None)
+    """
+    kind = typing.get_origin(_plain(annotation)) or _plain(annotation)
+    return kind if kind in (abc.Iterable, abc.Iterator, abc.Sequence) else None
+
+
 def list_of(item: object) -> object:
     """Return the annotation of a list of such items."""
     return list if item is UNKNOWN else list[item]  # type: ignore[valid-type]

@@ -10,7 +10,7 @@ import decimal
 import enum
 import inspect
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,7 +73,8 @@ class Invocation:
     ``values`` says which these are: where there are any, the invocation is called with `Inputs`.
 
     ``defined_at``: ``file:line`` of the step's function. ``sets_decimals``: the flow's file has used decimal's context.
-    ``secrets``: values that no failure of it shows.
+    ``secrets``: values that no failure of it shows. ``lazy``: whether it takes the results of a map one by one, as
+    `lokki.engine.lazy` has them.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Invocation:
     sets_decimals: bool = False
     values: tuple[Source, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    lazy: bool = False
 
     def __call__(self, value: object) -> object:
         """Call the step once.
@@ -178,9 +180,10 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
     # What no step can change is shared by all calls: to convert it anew costs more than many a step.
     constant = not call.values and all(isinstance(value, _IMMUTABLE) for value in (*once[0], *once[1].values()))
     options = step.options
+    kind = _lazy_kind(call, step, hints)
     return Invocation(
         call.id,
-        _pass_on if call.passes_on else step.fn,
+        _pass_on if call.passes_on else _taking_iterator(step.fn) if kind is Iterator else step.fn,
         call.reads is not None,
         (lambda values: once) if constant else make,
         options.retry,
@@ -189,7 +192,25 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
         definition_place(step.fn),
         _has_decimals(),
         call.values,
+        lazy=kind is not None,
     )
+
+
+def _lazy_kind(call: Call, step: AnyStep, hints: Mapping[str, object]) -> object:
+    """Return what a step takes the results of a map as, None for a list."""
+    if not isinstance(call.reads, Results) or call.passes_on or signatures.is_decorated(step.fn):
+        return None
+    first = next(iter(signatures.signature(step.fn).parameters.values()), None)
+    if first is None or first.kind is first.VAR_POSITIONAL:
+        return None
+    return signatures.lazy_kind(hints.get(first.name, signatures.UNKNOWN))
+
+
+def _taking_iterator(fn: Callable[..., object]) -> Callable[..., object]:
+    def call(first: Iterable[object], *args: object, **kwargs: object) -> object:
+        return fn(iter(first), *args, **kwargs)
+
+    return call
 
 
 def _pass_on(value: object) -> object:

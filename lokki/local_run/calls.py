@@ -11,6 +11,7 @@ import msgspec
 
 from lokki.base.values import Inline, Json, ref_to_json
 from lokki.engine.invocation import Attempts, Invocation, run
+from lokki.engine.lazy import UnloadedError
 from lokki.engine.switching import choose_case
 from lokki.errors import LokkiError
 from lokki.local_run.folder import RunFolder
@@ -50,10 +51,13 @@ class CallRunner:
 
         Returns the size of its result in bytes, and how many items it has: None where no map runs over them.
         """
-        return (self._run_source if call.fans_out else self._run_step)(call, invocation, attempts)
+        try:
+            return (self._run_source if call.fans_out else self._run_step)(call, invocation, attempts)
+        except UnloadedError as stopped:
+            raise stopped.error from None
 
     def _run_step(self, call: Call, invocation: Invocation, attempts: Attempts) -> tuple[int, None]:
-        inputs = partial(self._values.inputs, call)
+        inputs = partial(self._values.inputs, call, lazy=invocation.lazy)
         result = run(invocation, inputs(), attempts, fresh_value=inputs)
         self._check_folder()
         outcome, size = self._keep(call, result)
@@ -90,7 +94,7 @@ class CallRunner:
             return self._write_items(call, result)
 
         writing = replace(invocation, fn=guarded(make_items))
-        inputs = partial(self._values.inputs, call)
+        inputs = partial(self._values.inputs, call, lazy=invocation.lazy)
         outcome = run(writing, inputs(), attempts, fresh_value=inputs)
         if isinstance(outcome, Exception):
             raise outcome

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from lokki.base.values import Json
 from lokki.engine.invocation import Inputs
+from lokki.engine.lazy import LazyResults
 from lokki.errors import StoreError, damaged
 from lokki.local_run import journal_reader
 from lokki.local_run.folder import RunFolder, StepOutcome
@@ -45,9 +47,15 @@ class RunValues:
         values = tuple(map(self.value, self._plan.outputs))
         return values if self._plan.returns_tuple else values[0]
 
-    def inputs(self, call: Call) -> object:
-        """Return what a call outside of map blocks is called with."""
-        first = None if call.reads is None else self.value(call.reads)
+    def inputs(self, call: Call, *, lazy: bool = False) -> object:
+        """Return what a call outside of map blocks is called with.
+
+        ``lazy``: whether it takes the results of a map one by one.
+        """
+        if lazy and isinstance(call.reads, Results):
+            first: object = self._lazy_results(self._plan.fan_out(call.reads.id))
+        else:
+            first = None if call.reads is None else self.value(call.reads)
         return Inputs(first, {source: self.value(source) for source in call.values}) if call.values else first
 
     def value(self, source: Source) -> object:
@@ -120,8 +128,28 @@ class RunValues:
         with self._folder.reading(step_id, resumable=True):
             return self._folder.result(step_id)
 
+    def _lazy_results(self, block: FanOut) -> LazyResults:
+        """Return the results of a map block, all of which are there."""
+        with self._folder.reading(block.source, resumable=True):
+            items = self._folder.items(block.source)
+        with self._reading(block):
+            results = journal_reader.StepResults(self._folder.parts(block.key), items)
+            failed = self._folder.failed_items(block.key)
+            results.check_complete(items - failed, failed)
+
+        def load(indexes: Sequence[int]) -> Iterator[object]:
+            for index in indexes:
+                with self._reading(block):
+                    value = results.value(index)
+                yield value
+
+        return LazyResults(range(items) if not failed else [index for index in range(items) if index in results], load)
+
+    def _reading(self, block: FanOut) -> AbstractContextManager[None]:
+        return self._folder.reading(block.calls[0].id, resumable=True)
+
     def _results(self, block: FanOut) -> list[object]:
         with self._folder.reading(block.source, resumable=True):
             items = self._folder.items(block.source)
-        with self._folder.reading(block.calls[0].id, resumable=True):
+        with self._reading(block):
             return journal_reader.results(self._folder.parts(block.key), items, self._folder.failed_items(block.key))

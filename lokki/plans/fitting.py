@@ -96,6 +96,9 @@ def _check_call(call: CallUnit, *, is_mapped: bool = False) -> None:
         return
     first = _check_arguments(call, (object(),), text_of(reads))
     annotation, result = _hint(step, first), returned(reads)
+    if isinstance(reads, MapUnit) and signatures.lazy_kind(annotation) is Iterator:
+        # Results come as a list, or one by one to a step that asks for an iterator.
+        annotation = signatures.list_of(signatures.element(annotation))
     if signatures.accepts(annotation, result):
         return
     problem = (

@@ -5,7 +5,7 @@ Only functions whose calls read or hand on such values load this module.
 
 from __future__ import annotations
 
-from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping
+from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping, Sequence
 
 from lokki.base.values import Json, Ref, Stored, ref_to_json
 from lokki.engine.invocation import Inputs
@@ -61,7 +61,7 @@ class CallValues:
         self._handled = handled
         self._values = values
         self._fetched = FetchedObjects(store)
-        self._fresh: dict[str, list[object]] = {}
+        self._fresh: dict[str, Sequence[object]] = {}
 
     def fetch(self, *others: Value | None, store: Store | None = None) -> None:
         """Fetch the values that the event has, and others with them.
@@ -77,13 +77,16 @@ class CallValues:
                 tolerate = self._handled.tolerates.get(name)
                 self._fresh[name] = self._results(store or self._fetched, value, tolerate)
 
-    def inputs(self, first: Value | None) -> object:
-        """Return what a call outside of map blocks is called with."""
+    def inputs(self, first: Value | None, *, lazy: bool = False) -> object:
+        """Return what a call outside of map blocks is called with.
+
+        ``lazy``: whether it takes the results of a map one by one.
+        """
         # Results of maps are read once, so their bytes are not kept: they may be most of the function's memory.
         self.fetch(first, store=self._store)
         value: object = None
         if isinstance(first, ResultsKey):
-            value = self._results(self._store, first, self._handled.tolerate)
+            value = self._results(self._store, first, self._handled.tolerate, lazy=lazy)
         elif first is not None:
             value = reader(self._fetched, first)()
         return self._call_value(value, self._value)
@@ -123,10 +126,12 @@ class CallValues:
             return self._fresh.pop(name)
         return self._results(self._fetched, value, self._handled.tolerates.get(name))
 
-    def _results(self, store: Store, source: ResultsKey, tolerate: float | None) -> list[object]:
-        from lokki.runtime.results import load_results  # only here: other functions start faster without it
+    def _results(
+        self, store: Store, source: ResultsKey, tolerate: float | None, *, lazy: bool = False
+    ) -> Sequence[object]:
+        from lokki.runtime.results import find_results, load_results  # only here: other functions start faster without
 
-        return load_results(store, source, tolerate)
+        return (find_results if lazy else load_results)(store, source, tolerate)
 
 
 def value_of(entry: Entry, name: str) -> Ref:

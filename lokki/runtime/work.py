@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +13,7 @@ from lokki.base.failures import failure_of, hide_values
 from lokki.base.values import Json, Ref, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
-from lokki.errors import EventError
+from lokki.errors import EventError, StopSignal
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters, started_by_aws
 from lokki.plans.operations import Call
@@ -82,7 +82,13 @@ class Work(msgspec.Struct, frozen=True):
             return self._item(invocation, source)
         if isinstance(source, Batch):
             raise TypeError("a batch is for lokki.runtime.batches")
-        reply = self._once(self.request.call, invocation, self._inputs(source))
+        if invocation.lazy:
+            from lokki.runtime.results import load_error  # only here: other functions start faster without it
+
+            with load_error():
+                reply = self._once(self.request.call, invocation, self._inputs(source, lazy=True))
+        else:
+            reply = self._once(self.request.call, invocation, self._inputs(source))
         return {**reply, "params": params} if self._checks_params else reply
 
     def prepared(self) -> Invocation:
@@ -124,12 +130,15 @@ class Work(msgspec.Struct, frozen=True):
 
         return choose_case(call.cases, result, call.step)
 
-    def _inputs(self, source: Ref | ResultsKey | None) -> object:
-        """Return what the step is called with outside of map blocks."""
+    def _inputs(self, source: Ref | ResultsKey | None, *, lazy: bool = False) -> object:
+        """Return what the step is called with outside of map blocks.
+
+        ``lazy``: whether it takes the results of a map one by one.
+        """
         if self.handled.values:
-            return self._call_values().inputs(source)
+            return self._call_values().inputs(source, lazy=lazy)
         if isinstance(source, ResultsKey):
-            return self._results(source)
+            return self._results(source, lazy=lazy)
         return None if source is None else load(self.settings.store, source)
 
     def item_loaders(self) -> Callable[[Entry], Callable[[], object]]:
@@ -148,10 +157,11 @@ class Work(msgspec.Struct, frozen=True):
 
         return CallValues(self.settings.store, self.handled, self.request.values)
 
-    def _results(self, source: ResultsKey) -> list[object]:
-        from lokki.runtime.results import load_results  # only here: other functions start faster without it
+    def _results(self, source: ResultsKey, *, lazy: bool) -> Sequence[object]:
+        from lokki.runtime.results import find_results, load_results  # only here: other functions start faster without
 
-        return load_results(self.settings.store, source, self.handled.tolerate)
+        results = find_results if lazy else load_results
+        return results(self.settings.store, source, self.handled.tolerate)
 
     def _once(self, call: Call, invocation: Invocation, value: object) -> Reply:
         """Run a step outside of map blocks and write its result.
@@ -182,7 +192,8 @@ class Work(msgspec.Struct, frozen=True):
         try:
             count = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)
         except BaseException as error:
-            if error is items.failure:  # a generator is the step's code: its errors are the step's
+            if error is items.failure and not isinstance(error, StopSignal):
+                # A generator is the step's code: its errors are the step's.
                 failure = failure_of(call.id, error, 1, invocation.defined_at)
                 raise StepFailedError(hide_values(failure, invocation.secrets)) from error
             raise

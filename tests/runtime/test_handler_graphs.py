@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,13 +17,14 @@ from support.interpreter import interpret
 from support.lambda_function import FLOW, Cloud, Context
 from support.state_walker import Walker, WalkError
 
-from lokki import Flow, flow, step
+from lokki import Flow, each, flow, step
 from lokki.base.values import Json, ref_from_json
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.builder.names import function_placeholder
 from lokki.builder.placeholders import FLOW_PLACEHOLDER
 from lokki.builder.state_machine import state_machine_of
 from lokki.chain import AnyStep
+from lokki.errors import StoreError
 from lokki.plan import Plan, lower
 from lokki.plans.operations import Call
 from lokki.runtime.handler import make_handler
@@ -175,6 +176,63 @@ def test_lists_of_the_flow_and_of_switches_are_mapped_over(value: int, cloud: Cl
     run = DeployedRun(cloud, plan, flow=lists, params={"value": value})
     assert run.result() == interpret(plan, {"value": value})
     assert {event["call"] for event in run.events} > {"days", "aged_birds", "kind_items", "summed_numbers", "items"}
+
+
+@flow
+def lazily(count: int = 5):
+    block = each([0, 1, 2, 3, 4]).map(text_of)
+    return block.agg(lengths), block.agg(longest(least=block.agg(list_of_all).next(count_all).result))
+
+
+@step
+def text_of(number: int) -> str:
+    return "x" * number
+
+
+@step
+def lengths(texts: Iterator[str]) -> list[int]:
+    return [len(next(texts)), *map(len, texts), *map(len, texts)]
+
+
+@step
+def list_of_all(texts: list[str]) -> list[str]:
+    return texts
+
+
+@step
+def count_all(texts: list[str]) -> int:
+    return len(texts)
+
+
+@step
+def longest(texts: Sequence[str], least: int) -> list[object]:
+    return [max(*map(len, texts), least), texts[-1], texts[1:2][0], len(texts)]
+
+
+@pytest.mark.parametrize("inline_limit", [0, 4096])
+def test_results_that_are_taken_one_by_one_are_loaded_when_they_are_used(inline_limit: int, cloud: Cloud) -> None:
+    run = DeployedRun(cloud, lower(lazily()), inline_limit, flow=lazily, params={})
+    assert run.result() == ([0, 1, 2, 3, 4], [5, "xxxx", "x", 5])
+
+
+def test_a_result_that_is_gone_when_a_step_uses_it_is_no_failure_of_the_step(cloud: Cloud) -> None:
+    @step
+    def careless(texts: Iterable[str]) -> int:
+        for entry in cloud.aws.s3.list_objects_v2(Bucket=cloud.bucket)["Contents"]:
+            if "/text_of/" in entry["Key"]:
+                cloud.aws.s3.delete_object(Bucket=cloud.bucket, Key=entry["Key"])
+        try:
+            return len(list(texts))
+        except Exception:
+            return -1
+
+    @flow
+    def losing():
+        return each([1, 2]).map(text_of).agg(careless)
+
+    run = DeployedRun(cloud, lower(losing()), 0, flow=losing, params={})
+    with pytest.raises(StoreError, match=r"/text_of/0/output\.pkl\.gz cannot be read"):
+        run.result()
 
 
 @pytest.mark.slow

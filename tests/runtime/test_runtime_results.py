@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lokki.errors import StoreError, TooManyFailuresError
 from lokki.runtime.event import ResultsKey
-from lokki.runtime.results import load_results
+from lokki.runtime.results import find_results, load_results
 from lokki.store import codec
 from lokki.store.codec import Pack
 from lokki.store.local import LocalStore
@@ -94,6 +94,10 @@ def test_values_are_the_same_wherever_and_in_whatever_order_they_were_written(
         place = store.write("run-1/flap_bird/0-9/entries.json", [json.dumps(taken).encode()])
         entries.append({"entries_url": place.result_url})
     assert loaded(store, len(values), *(entries[number::files] for number in range(files))) == values
+    lazy = find_results(store, ResultsKey(MANIFEST, len(values)), None)
+    assert (list(lazy), len(lazy), list(lazy[1:])) == (values, len(values), values[1:])
+    place = choices.randrange(len(values) or 1)
+    assert [lazy[place]] == [values[place]] if values else list(lazy) == []
 
 
 def test_another_whole_value_in_the_place_of_a_result_is_an_error(store: LocalStore) -> None:

@@ -530,3 +530,14 @@ def maps_over_what_a_switch_gives() -> StepNode[..., float]:
 @step
 def numbers_up_to(value: int, more: int = 0) -> list[int]:
     return list(range(value + more))
+
+
+@step
+def first_of(values: Iterator[float], least: float = 0.0) -> float:
+    return max(next(values), least)
+
+
+@flow
+def results_are_taken_one_by_one() -> StepNode[..., float]:
+    block = numbers().map(half)
+    return half(block.agg(mean).result).after(block.agg(first_of(least=1.0)))

@@ -6,7 +6,7 @@ Those whose names end in ``_at_run_time`` are beyond what types can say: mypy ac
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from inferred import lettered, modelled, weights_flow
@@ -384,6 +384,16 @@ def a_map_over_a_number(value: int) -> StepNode[..., Any]:
 @flow
 def a_parameter_that_is_mapped_over_itself(values: list[str]) -> StepNode[..., Any]:
     return values.map(shout).agg(join)  # E: attr-defined, no-any-return
+
+
+@step
+def first_word(values: Iterator[str]) -> str:
+    return next(values)
+
+
+@flow
+def an_iterator_of_another_type() -> StepNode[..., Any]:
+    return numbers().map(add).agg(first_word)  # E: arg-type
 
 
 @flow
