@@ -25,7 +25,7 @@ from lokki.operate.machine import execution_arn, function_reply, results_folder
 from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
 from lokki.results.items import LogLine, RunInfo
-from lokki.results.modules import PackagedModule
+from lokki.results.modules import OwnModule
 from lokki.results.remote import RemoteCatalog, has_results
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
@@ -339,5 +339,5 @@ def results_of(aws: Aws, deployed: Deployed, file: Path | None = None) -> FlowRe
     ``file``: the flow's, for values of classes that it defines itself.
     """
     store = S3Store(deployed.bucket, deployed.prefix, environ=aws.environ())
-    modules = PackagedModule(file) if file is not None else None
+    modules = OwnModule.of_package(file) if file is not None else None
     return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, store, runs_of(aws, deployed), modules))

@@ -14,7 +14,7 @@ from lokki.graph import FlowParameter
 from lokki.pictures.combining import Lane, beside, boxed, framed, stacked
 from lokki.pictures.shapes import Mark, Picture, shortened
 from lokki.plan import Plan
-from lokki.plans.operations import MAP, Block, Call, Case, FanOut, Fork, Op, Switch, arguments_text
+from lokki.plans.operations import MAP, Block, Call, Case, FanOut, Fork, Op, Switch, arguments_text, read_next
 from lokki.plans.templates import Item, Output, Reads, Results
 
 type Marks = Mapping[str, Mark]
@@ -72,17 +72,6 @@ def map_lines(fan_out: FanOut) -> list[str]:
 def case_text(case: Case) -> str:
     """Write the value that a case is for."""
     return "else" if case.value is None else msgspec.json.encode(case.value).decode()
-
-
-def read_next(op: Op) -> Reads:
-    """Return what the next operation reads unless it says otherwise."""
-    match op:
-        case FanOut():
-            return Results(op.id)
-        case Fork():
-            return None
-        case Call() | Switch():
-            return Output(op.id)
 
 
 def _block(block: Block, previous: Reads, marks: Marks) -> list[Picture]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from lokki.pictures.flow_figure import call_lines, case_text, input_lines, map_lines, read_next, returned_text
+from lokki.pictures.flow_figure import call_lines, case_text, input_lines, map_lines, returned_text
 from lokki.pictures.shapes import shortened
 from lokki.plan import Plan
-from lokki.plans.operations import Block, Call, FanOut, Fork, Switch
+from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, read_next
 from lokki.plans.templates import Item, Reads
 
 _SHOWN_LETTERS = 80

@@ -354,7 +354,7 @@ def _lines(block: Block, previous: Reads) -> Iterator[str]:
                 for case in op.cases:
                     yield f"  {_case_text(case)} gives {case.output}:"
                     yield from _set_in("    ", _lines(case.block, previous))
-        previous = _given_last(op)
+        previous = read_next(op)
 
 
 def _set_in(mark: str, lines: Iterator[str]) -> Iterator[str]:
@@ -380,7 +380,8 @@ def _map_lines(fan_out: FanOut) -> Iterator[str]:
         yield from _set_in("  ", _lines(fan_out.body, Item()))
 
 
-def _given_last(op: Op) -> Reads:
+def read_next(op: Op) -> Reads:
+    """Return what the next operation reads unless it says otherwise."""
     match op:
         case FanOut():
             return Results(op.id)

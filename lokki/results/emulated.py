@@ -18,7 +18,7 @@ from lokki.local_run.checksums import Checksums, read_checksums
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.results.items import LogLine
 from lokki.results.log import log_lines
-from lokki.results.modules import PackagedModule
+from lokki.results.modules import OwnModule
 from lokki.results.remote import RemoteRun, has_results
 from lokki.store.keys import describe_place
 from lokki.store.local import LocalStore
@@ -32,7 +32,7 @@ def emulated_run(runs: Runs, flow: str, record: RunRecord, file: Path | None) ->
     ``file``: the flow's, for values of classes that it defines.
     """
     folder = runs.folder / record.run_id
-    modules = PackagedModule(file) if file is not None else None
+    modules = OwnModule.of_package(file) if file is not None else None
     checksums = read_checksums(folder, record.seal)
     objects, history = KeptObjects(folder / OBJECTS, checksums), KeptHistory(folder, checksums)
     return RemoteRun(objects, history, flow, record.run_id, modules)

@@ -37,7 +37,7 @@ from lokki.results.items import (
     result_of,
 )
 from lokki.results.log import log_lines
-from lokki.results.modules import MainModule
+from lokki.results.modules import OwnModule
 from lokki.store.codec import MAINS, MISSING
 
 
@@ -184,7 +184,7 @@ class ValueReader:
     """
 
     def __init__(self, folder: RunFolder, record: RunRecord, file: Path | None) -> None:
-        self.modules = MainModule(file) if file is not None else None
+        self.modules = OwnModule.of_program(file) if file is not None else None
         self._folder = folder
         self._record = record
         self._file = file

@@ -6,7 +6,7 @@ Values name its classes by the name that it had elsewhere.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lokki.errors import FlowError
@@ -14,40 +14,25 @@ from lokki.loading import import_name, load_flow
 from lokki.store.codec import MAINS
 
 
-class MainModule(Mapping[str, str]):
+class OwnModule(Mapping[str, str]):
     """Names the module of the flow's file as it is imported here.
 
-    Whatever it was called where it ran.
-
-    That is ``__main__``, ``__mp_main__`` in a worker process, or the name by which others import it. Imports it when
-    asked.
+    ``names``: what it may have been called where it ran. It is imported when it is asked for.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, names: Iterable[str]) -> None:
         self._file = file
-        self._names = {*MAINS, import_name(file)[1]}
+        self._names = {*names, import_name(file)[1]}
 
-    def __getitem__(self, name: str) -> str:
-        if name not in self._names:
-            raise KeyError(name)
-        return module_of(self._file)
+    @classmethod
+    def of_program(cls, file: Path) -> OwnModule:
+        """Return that of a file that ran here, as a program or imported."""
+        return cls(file, MAINS)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-class PackagedModule(Mapping[str, str]):
-    """The same for the flow's file in a function's package.
-
-    It never is ``__main__`` there.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._names = {file.stem, import_name(file)[1]}
+    @classmethod
+    def of_package(cls, file: Path) -> OwnModule:
+        """Return that of a file in a package, where it is no ``__main__``."""
+        return cls(file, (file.stem,))
 
     def __getitem__(self, name: str) -> str:
         if name not in self._names:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lokki.base.values import Json
@@ -129,6 +129,7 @@ SCALARS = (
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner), max_leaves=8)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(NAMES, VALUES), VALUES, st.lists(NAMES, max_size=3))
 def test_a_path_of_names_gives_what_the_library_gives(
     variables: dict[str, Json], value: Json, names: list[str]

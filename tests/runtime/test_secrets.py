@@ -288,6 +288,7 @@ def test_a_function_reads_its_secrets_over_one_connection_if_that_is_kept(
     assert service.connections == (6 if hangs_up else 2)  # one for each time, as a frozen function may outlive it
 
 
+@pytest.mark.slow
 def test_of_an_emulation_each_secret_is_fetched_once_however_many_functions_have_it(
     service: CountingService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
