@@ -17,7 +17,7 @@ from lokki.base.starts import EventParameter, Start, feedback_problem, values_of
 from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ZipCode
-from lokki.config import LambdaDefaultsConfig, LokkiConfig, PermissionsConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, NotifyConfig, PermissionsConfig, RolesConfig
 from lokki.emulator.states.outcome import Outcome
 from lokki.errors import FlowError, ParameterError
 from lokki.plan import bind_parameters
@@ -346,6 +346,17 @@ def test_it_is_refused_when_it_is_drawn_at_its_place() -> None:
 def built(config: LokkiConfig) -> Any:
     made = flow_of(upload_only, S3Created("s3://inbox/"))
     return build_template(made(), config, {"keep": ZipCode("code.zip")})
+
+
+def test_a_role_of_the_settings_does_all_of_it() -> None:
+    role = "arn:aws:iam::123456789012:role/pipeline"
+    roles = RolesConfig(pipeline=role, lambda_=role)
+    notify = NotifyConfig(failed=("birds@example.com",))
+    made = built(LokkiConfig(artifact_bucket="acme", roles=roles, notify=notify))["Resources"]
+    assert not [each for each in made.values() if each["Type"] == "AWS::IAM::Role"]
+    assert {made[name]["Properties"]["RoleArn"] for name in ("Start", "Notify", "StateMachine")} == {role}
+    rules = [each["Properties"] for each in made.values() if each["Type"] == "AWS::Events::Rule"]
+    assert [(len(each["Targets"]), each["Targets"][0]["RoleArn"]) for each in rules] == [(1, role)] * 3
 
 
 def test_it_is_refused_when_the_settings_make_it_so() -> None:

@@ -30,6 +30,7 @@ from lokki.builder.package_types import ZipCode
 from lokki.builder.state_machine import state_machine_of
 from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
+from lokki.emulator.states.expressions import Expressions, Scope
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -264,6 +265,81 @@ def test_every_expression_gives_what_is_expected_in_javascript(npm: Path) -> Non
     """
     values = node(npm, program, *(asdict(sample) for sample in found))
     assert values == [{"value": sample.expected} for sample in found]
+
+
+def told(event: dict[str, Json], report: Json) -> list[tuple[str, dict[str, Json]]]:
+    """Return the expressions of a message and of a start, with what they see of an event."""
+    starts, notifies = (BUILDS[name].template()["Resources"] for name in ("starts", "notifications"))
+    states = json.loads(notifies["Notify"]["Properties"]["DefinitionString"])["States"]
+    arguments = json.loads(starts["Start"]["Properties"]["DefinitionString"])["States"]["StartRun"]["Arguments"]
+    texts = [states["DescribeRun"]["Assign"]["message"], arguments["Name"], arguments["Input"]]
+    bindings: dict[str, Json] = {"states": {"input": event}, "report": report}
+    return [(text.removeprefix("{%").removesuffix("%}"), bindings) for text in texts]
+
+
+def told_events() -> list[tuple[dict[str, Json], Json]]:
+    """Return events, each with what is read of its cause."""
+    frames: list[Json] = [
+        '  File "/var/task/lokki/runtime/handler.py", line 9, in run\n',
+        '  File "/var/task/flow.py", line 12, in flap\n    wings()\n',
+        '  File "/var/task/birds/wings.py", line 3, in check\n    raise\n',
+    ]
+    runs = [
+        ("FAILED", "ValueError", "{}", {"errorMessage": 'no "x"\n', "stackTrace": frames}),
+        ("FAILED", "ValueError", "{}", {"errorMessage": "x", "stackTrace": frames[1:2]}),
+        ("FAILED", "ValueError", "{}", {"errorMessage": "x", "stackTrace": frames[:1]}),
+        ("FAILED", "ValueError", "text", {"errorMessage": "x", "stackTrace": []}),
+        ("FAILED", "E", "x" * 2000, {}),
+        ("TIMED_OUT", None, None, {}),
+        ("ABORTED", "", "stopped", [1, 2]),
+        ("SUCCEEDED", None, None, 3),
+    ]
+    machine = "arn:aws:states:eu-north-1:1:stateMachine:birds-flow"
+    kind = "Step Functions Execution Status Change"
+    found: list[tuple[dict[str, Json], Json]] = [
+        (
+            {
+                "source": "aws.states",
+                "detail-type": kind,
+                "id": "1",
+                "detail": {
+                    "name": "monday", "status": status, "error": error, "cause": cause, "executionArn": f"{machine}:m",
+                    "stateMachineArn": machine,
+                },
+            },
+            report,
+        )
+        for status, error, cause, report in runs
+    ]  # fmt: skip
+    for entry in ({"key": "a"}, {"key": "ä'", "size": 5, "etag": "e", "version-id": "v", "sequencer": "1"}):
+        detail: Json = {"bucket": {"name": "lake"}, "object": entry}
+        found.append(({"source": "aws.s3", "detail-type": "Object Created", "id": "2", "detail": detail}, {}))
+    details: list[Json] = [{}, {"a": [1, None, [2]], "b": {"c": ""}}]
+    order: dict[str, Json] = {"source": "shop", "detail-type": "order", "id": "3"}
+    found += [({**order, "detail": detail}, {}) for detail in details]
+    return found
+
+
+@pytest.mark.slow
+def test_messages_and_starts_are_the_same_in_javascript(npm: Path) -> None:
+    program = """
+        import jsonata from 'jsonata';
+        import {createHash} from 'crypto';
+        const values = [];
+        for (const [text, bindings] of given) {
+            const expression = jsonata(text);
+            const hash = (value, algorithm) => createHash('sha256').update(value).digest('hex');
+            expression.registerFunction('hash', hash);
+            values.push(await expression.evaluate(undefined, bindings));
+        }
+        console.log(JSON.stringify(values));
+    """
+    cases = [case for event, report in told_events() for case in told(event, report)]
+    here = [
+        Expressions().fill(f"{{%{text}%}}", Scope(dict(cast("dict[str, Json]", bindings["states"])), bindings))
+        for text, bindings in cases
+    ]
+    assert node(npm, program, *cases) == here
 
 
 # --- checkov ---

@@ -48,7 +48,7 @@ from lokki.cli.periods import (
     period_starts,
 )
 from lokki.cli.program import CommandLine
-from lokki.errors import ParameterError, RunFolderError
+from lokki.errors import LokkiError, ParameterError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of
 from lokki.local_run.interrupts import interruptible
@@ -209,6 +209,8 @@ class _LocalEngine:
 
     def __init__(self, graph: FlowGraph, options: BackfillOptions) -> None:
         file = file_of(graph)
+        if file is None:
+            raise LokkiError("a backfill runs the flow's file, and this flow is in none: write it to a file.")
         target = f"{file}:{getattr(graph.origin, '__name__', graph.name)}"
         self._command = [sys.executable, "-m", "lokki", "run", target]
         self._options = ["--quiet"]
