@@ -14,7 +14,19 @@ from lokki.errors import FlowError
 from lokki.plans.arguments import inputs_of
 from lokki.plans.arranging import arrange
 from lokki.plans.fitting import check_fit, check_names
-from lokki.plans.operations import Argument, Block, Call, Case, CaseValue, FanOut, Fork, Op, Switch, operations_in
+from lokki.plans.levels import drawn_sources, flat_maps
+from lokki.plans.operations import (
+    Argument,
+    Block,
+    Call,
+    Case,
+    CaseValue,
+    FanOut,
+    Fork,
+    Op,
+    Switch,
+    operations_in,
+)
 from lokki.plans.resolving import resolve_chains
 from lokki.plans.templates import Item, Output, Reads, sources_in
 from lokki.plans.units import (
@@ -211,7 +223,7 @@ class _Lowering:
             case CallUnit():
                 yield self._call(unit)
             case MapUnit():
-                yield self._map(unit)
+                yield from flat_maps(self._map(unit))
             case SwitchUnit():
                 yield from self._switch(unit, self._arranged)
 
@@ -227,11 +239,16 @@ class _Lowering:
 
     def _in_turn(self, units: list[DrawnUnit]) -> Block:
         """Return the operations of a map's body, which run one after another."""
-        return tuple(
-            op
-            for unit in units
-            for op in (self._switch(unit, self._in_turn) if isinstance(unit, SwitchUnit) else self._operations(unit))
-        )
+        return tuple(op for unit in units for op in self._in_body(unit))
+
+    def _in_body(self, unit: DrawnUnit) -> Iterator[Op]:
+        match unit:
+            case CallUnit():
+                yield self._call(unit)
+            case MapUnit():
+                yield self._map(unit)
+            case SwitchUnit():
+                yield from self._switch(unit, self._in_turn)
 
     def _switch(self, unit: SwitchUnit, block: Callable[[list[DrawnUnit]], Block]) -> Iterator[Op]:
         yield replace(self._call(unit.on), cases=tuple(case.value for case in unit.cases))
@@ -260,6 +277,8 @@ def _cases(units: Iterable[DrawnUnit]) -> Iterator[CaseUnit]:
             for case in unit.cases:
                 yield case
                 yield from _cases(case.units)
+        elif isinstance(unit, MapUnit):
+            yield from _cases(unit.body)
 
 
 def _sources(arguments: tuple[Argument, ...]) -> Iterator[Reads]:
@@ -302,16 +321,24 @@ def _check_switch_name(switch: Switch, state: str) -> None:
 
 
 def _entries(block: Block, nodes: dict[str, AnyStep]) -> Iterator[GraphEntry]:
+    """Yield the entries of a block.
+
+    A map block with maps below it has one for each of its levels.
+    """
+    sources = drawn_sources(block)
     for op in block:
         match op:
-            case Call():
+            case Call() if op.regroups is None:
                 node = nodes[op.id]
                 closes = isinstance(node.upstream, MapBlock)
                 yield MapCloseEntry(node, op.id) if closes else TaskEntry(node, op.id)
+            case Call():
+                pass
             case FanOut():
                 ids = tuple(call.id for call in op.calls)
                 inner_steps = tuple(nodes[call_id] for call_id in ids)
-                yield MapOpenEntry(nodes[op.source], inner_steps, op.source, ids, op.options)
+                source = sources[op.id]
+                yield MapOpenEntry(nodes[source], inner_steps, source, ids, op.options)
             case Fork():
                 for branch in op.branches:
                     yield from _entries(branch, nodes)

@@ -29,8 +29,22 @@ from lokki.base.values import Json
 from lokki.errors import LokkiError, StoreError
 from lokki.graph import FlowParameter
 from lokki.plan import Plan
-from lokki.plans.operations import MAP, Argument, Block, Call, Case, FanOut, Fork, Op, Switch, operations_in
-from lokki.plans.templates import Item, Output, Reads, Results, template_from_json, template_to_json
+from lokki.plans.operations import (
+    MAP,
+    Argument,
+    Block,
+    Call,
+    Case,
+    FanOut,
+    Fork,
+    Gather,
+    Op,
+    Regrouping,
+    Spread,
+    Switch,
+    operations_in,
+)
+from lokki.plans.templates import Item, Output, Reads, Results, Source, template_from_json, template_to_json
 
 LINE_FORMAT = 1
 """The format of a plan that is a line of calls and map blocks, as lokki 0.1 knows it."""
@@ -57,6 +71,20 @@ class _Results(msgspec.Struct, frozen=True, tag_field="kind", tag="results", for
     id: str
 
 
+class _Spread(msgspec.Struct, frozen=True, tag_field="kind", tag="spread", forbid_unknown_fields=True):
+    level: str
+    items: _Output | _Item | _Results
+
+
+class _Gather(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="gather", forbid_unknown_fields=True
+):
+    level: str
+    spread: str
+    inner: str
+    tolerate: int | float | None = None
+
+
 class _Argument(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     parameter: str
     value: object  # Json: msgspec takes no recursive alias
@@ -74,6 +102,7 @@ class _Call(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
     after: tuple[str, ...] = ()
     cases: tuple[bool | int | str | None, ...] = ()
     passes_on: bool = False
+    regroups: _Spread | _Gather | None = None
 
 
 class _Map(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="map", forbid_unknown_fields=True):
@@ -84,6 +113,9 @@ class _Map(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", ta
     batch: int | None = None
     tolerate: int | float | None = None
     output: str = ""
+    item: _Output | _Item | _Results | None = None
+    carries: tuple[_Output | _Item | _Results, ...] = ()
+    keeps: tuple[_Output | _Item | _Results, ...] = ()
 
 
 class _Fork(msgspec.Struct, frozen=True, tag_field="kind", tag="fork", forbid_unknown_fields=True):
@@ -190,7 +222,8 @@ def _is_line(plan: Plan) -> bool:
     return (
         plan.result is None
         and all(isinstance(op, Call | FanOut) for op in operations_in(plan.ops))
-        and not any(call.values or call.after or call.keeps_value or call.cases or call.passes_on for call in calls)
+        and not any(call.values or call.after or call.keeps_value or call.cases for call in calls)
+        and not any(call.passes_on or call.regroups for call in calls)
         and all(fan_out.key == fan_out.source and not fan_out.output for fan_out in plan.fan_outs)
     )
 
@@ -238,6 +271,9 @@ def _written_map(fan_out: FanOut) -> _Map:
         options.batch,
         options.tolerate,
         fan_out.output,
+        _written_reads(fan_out.item),
+        tuple(map(_written_source, fan_out.carries)),
+        tuple(map(_written_source, fan_out.keeps)),
     )
 
 
@@ -257,19 +293,32 @@ def _written_call(call: Call) -> _Call:
         call.after,
         call.cases,
         call.passes_on,
+        _written_regrouping(call.regroups),
     )
 
 
+def _written_regrouping(regrouping: Regrouping | None) -> _Spread | _Gather | None:
+    match regrouping:
+        case Spread(level, items):
+            return _Spread(level, _written_source(items))
+        case Gather(level, spread, inner, tolerate):
+            return _Gather(level, spread, inner, tolerate)
+        case None:
+            return None
+
+
 def _written_reads(reads: Reads) -> _Output | _Item | _Results | None:
-    match reads:
+    return None if reads is None else _written_source(reads)
+
+
+def _written_source(source: Source) -> _Output | _Item | _Results:
+    match source:
         case Output(call_id):
             return _Output(call_id)
         case Item(fan_out_id):
             return _Item(fan_out_id)
         case Results(fan_out_id):
             return _Results(fan_out_id)
-        case None:
-            return None
 
 
 def _read_block(block: tuple[_Operation, ...]) -> Block:
@@ -280,7 +329,16 @@ def _read_op(op: _Operation) -> Op:
     match op:
         case _Map():
             options = MapOptions(op.concurrency, op.batch, op.tolerate)
-            return FanOut(op.id, op.source, _read_block(op.body), options, op.output)
+            return FanOut(
+                op.id,
+                op.source,
+                _read_block(op.body),
+                options,
+                op.output,
+                _read_reads(op.item),
+                tuple(map(_read_source, op.carries)),
+                tuple(map(_read_source, op.keeps)),
+            )
         case _Fork():
             return Fork(op.id, tuple(map(_read_block, op.branches)))
         case _Switch():
@@ -302,19 +360,42 @@ def _read_call(op: _Call) -> Call:
         for argument in op.arguments
     )
     reads = _read_reads(op.reads)
-    return Call(op.id, op.step, arguments, reads, op.fans_out, op.keeps_value, op.after, op.cases, op.passes_on)
+    return Call(
+        op.id,
+        op.step,
+        arguments,
+        reads,
+        op.fans_out,
+        op.keeps_value,
+        op.after,
+        op.cases,
+        op.passes_on,
+        _read_regrouping(op.regroups),
+    )
+
+
+def _read_regrouping(regrouping: _Spread | _Gather | None) -> Regrouping | None:
+    match regrouping:
+        case _Spread(level=level, items=items):
+            return Spread(level, _read_source(items))
+        case _Gather(level=level, spread=spread, inner=inner, tolerate=tolerate):
+            return Gather(level, spread, inner, tolerate)
+        case None:
+            return None
 
 
 def _read_reads(reads: _Output | _Item | _Results | None) -> Reads:
-    match reads:
+    return None if reads is None else _read_source(reads)
+
+
+def _read_source(source: _Output | _Item | _Results) -> Source:
+    match source:
         case _Output(id=call_id):
             return Output(call_id)
         case _Item(id=fan_out_id):
             return Item(fan_out_id)
         case _Results(id=fan_out_id):
             return Results(fan_out_id)
-        case None:
-            return None
 
 
 # --- beside a state machine ---

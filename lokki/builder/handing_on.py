@@ -25,10 +25,12 @@ def item_fields(fan_out: FanOut) -> dict[str, dict[str, Json]]:
 
     Each is by the id of the call, and nothing where the body is a line.
     """
-    walk = _Walk(fan_out.id, frozenset(op.id for op in operations_in(fan_out.body)))
-    walk.forward(fan_out.body, frozenset({source_name(Item(fan_out.id))}), ())
-    walk.backward(fan_out.body, _End({}, fan_out.result), NOTHING)
-    line = all(
+    inside = {Output(op.id) for op in operations_in(fan_out.body)}
+    walk = _Walk(item_of(fan_out), fan_out.own_items.union(inside, fan_out.carries))
+    walk.forward(fan_out.body, frozenset({source_name(item_of(fan_out))}), ())
+    kept = map(source_name, fan_out.keeps)
+    walk.backward(fan_out.body, _End({name: name for name in kept}, fan_out.result), NOTHING)
+    line = not fan_out.keeps and all(
         isinstance(op, Call) and walk.reads_current(op) and not any(walk.names_read(op)) and not walk.results.get(op.id)
         for op in fan_out.body
     )
@@ -41,15 +43,20 @@ def most_handed_on(fan_out: FanOut) -> int:
     return max((len(names) for names in named if isinstance(names, dict)), default=0)
 
 
-def with_item_named(template: Template, fan_out_id: str) -> Template:
-    """Return a template in which the item has the id of its map block."""
+def item_of(fan_out: FanOut) -> Source:
+    """Return by which name the item of a map block is read."""
+    return Item(fan_out.id) if fan_out.item is None else fan_out.item
+
+
+def with_item_named(template: Template, fan_out: FanOut) -> Template:
+    """Return a template in which the item has the name that it has for its map block."""
     match template:
         case Item(""):
-            return Item(fan_out_id)
+            return item_of(fan_out)
         case list():
-            return [with_item_named(member, fan_out_id) for member in template]
+            return [with_item_named(member, fan_out) for member in template]
         case dict():
-            return {name: with_item_named(member, fan_out_id) for name, member in template.items()}
+            return {name: with_item_named(member, fan_out) for name, member in template.items()}
         case _:
             return template
 
@@ -83,6 +90,8 @@ class _End:
 class _Walk:
     """Goes through a body, forth and back.
 
+    ``item``: by which name the item is read. ``own``: what each item has of its own, or gets in the body.
+
     Forth it finds what the current value is, and back what is needed later. All is by the id of a call.
 
     * ``current``: the names of the value that the call before gave.
@@ -91,8 +100,8 @@ class _Walk:
     * ``results``: the name of the item's result, where that is not what the call gives.
     """
 
-    fan_out_id: str
-    inside: frozenset[str]
+    item: Source
+    own: frozenset[Source]
     current: dict[str, frozenset[str]] = field(default_factory=dict)
     only: dict[str, _Only] = field(default_factory=dict)
     switches: dict[str, str] = field(default_factory=dict)
@@ -154,7 +163,7 @@ class _Walk:
         """
         first = () if call.reads is None or self.reads_current(call) else (call.reads,)
         for source in (*first, *call.values):
-            if isinstance(source, Item) or (isinstance(source, Output) and source.id in self.inside):
+            if source in self.own:
                 yield self._name(source)
 
     def fields(self, call: Call) -> dict[str, Json]:
@@ -176,4 +185,4 @@ class _Walk:
         return fields
 
     def _name(self, source: Source) -> str:
-        return source_name(Item(self.fan_out_id) if source == Item() else source)
+        return source_name(self.item if source == Item() else source)

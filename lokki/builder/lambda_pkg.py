@@ -91,19 +91,20 @@ def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
         fan_out = around.get(call.id)
         own = maps[fan_out.id] if fan_out is not None else None
         steps.setdefault(call.step, {})[call.id] = {
-            "reads": _READS[type(call.reads)],
+            "reads": "item" if _is_item(call, fan_out) else _READS[type(call.reads)],
             "arguments": [_argument(argument, fan_out) for argument in call.arguments],
             "fans_out": call.fans_out,
             "first": call is plan.ops[0],
             "tolerate": maps[call.reads.id] if isinstance(call.reads, Results) and fan_out is None else own,
-            **_graph_fields(call, maps, in_map=fan_out is not None, binds=call is binding),
+            **_graph_fields(call, maps, fan_out, binds=call is binding),
+            **({} if call.regroups is None else {"regroups": _regrouping(call.regroups, plan)}),
             **items.get(call.id, {}),
         }
     return steps
 
 
 def _argument(argument: Argument, fan_out: FanOut | None) -> Json:
-    template = argument.template if fan_out is None else with_item_named(argument.template, fan_out.id)
+    template = argument.template if fan_out is None else with_item_named(argument.template, fan_out)
     return {
         "parameter": argument.parameter,
         "keyword": argument.keyword,
@@ -112,7 +113,33 @@ def _argument(argument: Argument, fan_out: FanOut | None) -> Json:
     }
 
 
-def _graph_fields(call: Call, maps: Mapping[str, Json], *, in_map: bool, binds: bool) -> dict[str, Json]:
+def _is_item(call: Call, fan_out: FanOut | None) -> bool:
+    """Tell whether a call's first parameter is the item of its map block."""
+    return fan_out is not None and call.reads in fan_out.own_items
+
+
+def _regrouping(regrouping: Regrouping, plan: Plan) -> Json:
+    """Return what the handler of a call is told that regroups items."""
+    reader = next(op for op in plan.fan_outs if op.source == _id_of(regrouping, plan))
+    fields: dict[str, Json] = {
+        "of_spread": spread_above(plan.ops, regrouping.level),
+        "carries": [*map(source_name, reader.carries)],
+    }
+    match regrouping:
+        case Spread(_, items):
+            return fields | {"items": source_name(items)}
+        case Gather(level, spread, inner, tolerate):
+            return fields | {
+                "spread": spread,
+                "level": source_name(Results(level)),
+                "tolerate": tolerate,
+                "source": drawn_sources(plan.ops)[inner],
+            }
+
+
+def _graph_fields(
+    call: Call, maps: Mapping[str, Json], fan_out: FanOut | None, *, binds: bool
+) -> dict[str, Json]:
     """Return the fields of a call that no line has."""
     fields: dict[str, Json] = {}
     if binds:
@@ -123,8 +150,9 @@ def _graph_fields(call: Call, maps: Mapping[str, Json], *, in_map: bool, binds: 
         fields["passes_on"] = True
     if call.cases:
         fields["cases"] = list(call.cases)
-    sources = (call.reads, *call.values) if in_map else call.values
-    results = [source.id for source in sources if isinstance(source, Results)]
+    common = fan_out.outside if fan_out is not None else (call.reads, *call.values)
+    sources = call.values if fan_out is None else (call.reads, *call.values)
+    results = [source.id for source in sources if isinstance(source, Results) and source in common]
     tolerated: dict[str, Json] = {name: maps[name] for name in results if maps[name] is not None}
     if tolerated:
         fields["tolerates"] = tolerated

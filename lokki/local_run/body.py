@@ -38,19 +38,25 @@ class Body:
 
     * ``result``: the name of the value that is an item's result.
     * ``outside``: what it reads that is the same for all items.
+    * ``record``: where an item's result is several values, their names, with those that they have in the body.
     """
 
     calls: tuple[BodyCall, ...]
     result: str
     outside: tuple[Source, ...]
+    record: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_line(self) -> bool:
         """Whether each call reads what the one before it gave, and nothing else."""
         names = (ITEM, *(call.call.id for call in self.calls))
-        return self.result == names[-1] and all(
-            call.reads == name and not call.only and not call.call.cases and not call.call.values
-            for call, name in zip(self.calls, names, strict=False)
+        return (
+            not self.record
+            and self.result == names[-1]
+            and all(
+                call.reads == name and not call.only and not call.call.cases and not call.call.values
+                for call, name in zip(self.calls, names, strict=False)
+            )
         )
 
 
@@ -61,15 +67,16 @@ def body_of(fan_out: FanOut) -> Body:
         if isinstance(op, Switch):
             for case in op.cases:
                 names[case.output].append(op.id)
-    calls = list(_calls(fan_out.body, fan_out.id, names, ()))
-    read = {_name(source, fan_out.id) for call in calls for source in sources_of(call.call)}
-    return Body(
-        tuple(replace(call, is_read=not read.isdisjoint(call.gives)) for call in calls), fan_out.result, fan_out.outside
-    )
+    calls = list(_calls(fan_out.body, fan_out, names, ()))
+    record = tuple((source_name(source), _name(source, fan_out)) for source in fan_out.keeps)
+    read = {_name(source, fan_out) for call in calls for source in sources_of(call.call)}
+    read |= {name for _, name in record}
+    calls = [replace(call, is_read=not read.isdisjoint(call.gives)) for call in calls]
+    return Body(tuple(calls), fan_out.result, fan_out.outside, record)
 
 
 def _calls(
-    block: Block, fan_out: str, names: dict[str, list[str]], only: tuple[tuple[str, int], ...]
+    block: Block, fan_out: FanOut, names: dict[str, list[str]], only: tuple[tuple[str, int], ...]
 ) -> Iterator[BodyCall]:
     choosing = {op.on: op for op in block if isinstance(op, Switch)}
     for op in block:
@@ -82,11 +89,11 @@ def _calls(
                 for position, case in enumerate(op.cases):
                     yield from _calls(case.block, fan_out, names, (*only, (op.id, position)))
             case Fork() | FanOut():
-                raise TypeError(f"the body of {fan_out} holds {op.id}, which no worker runs")
+                raise TypeError(f"the body of {fan_out.id} holds {op.id}, which no worker runs")
 
 
-def _name(source: Source, fan_out: str) -> str:
-    return ITEM if source == Item(fan_out) else source_name(source)
+def _name(source: Source, fan_out: FanOut) -> str:
+    return ITEM if source in fan_out.own_items else source_name(source)
 
 
 def _all_names(name: str, names: dict[str, list[str]]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from lokki.engine.switching import choose_case
 from lokki.errors import LokkiError
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.forks import guarded
+from lokki.local_run.regrouping import Regrouping
 from lokki.local_run.run_values import CASE, RunValues
 from lokki.plans.operations import Call
 from lokki.store.base import Store, save
@@ -38,9 +39,16 @@ class CallRunner:
     """
 
     def __init__(
-        self, store: Store, folder: RunFolder, values: RunValues, inline_limit: int, check_folder: Callable[[], None]
+        self,
+        store: Store,
+        folder: RunFolder,
+        values: RunValues,
+        inline_limit: int,
+        check_folder: Callable[[], None],
+        regrouping: Regrouping,
     ) -> None:
         self._store = store
+        self._regrouping = regrouping
         self._folder = folder
         self._values = values
         self._inline_limit = inline_limit
@@ -55,6 +63,19 @@ class CallRunner:
             return (self._run_source if call.fans_out else self._run_step)(call, invocation, attempts)
         except UnloadedError as stopped:
             raise stopped.error from None
+
+    def regroup(self, call: Call) -> tuple[int, int]:
+        """Make the items of the next level of a map block, and write them.
+
+        Returns their size in bytes, and how many there are.
+        """
+        self._check_folder()
+        items = self._regrouping.items(call)
+        with tempfile.TemporaryFile(dir=self._folder.path) as spool:
+            written = write_items(self._store, self._folder.keys, call.id, items, self._inline_limit, spool)
+        self._check_folder()
+        self._folder.write_items_outcome(call.id, written, {})
+        return written.pack_bytes + written.manifest_bytes, written.count
 
     def _run_step(self, call: Call, invocation: Invocation, attempts: Attempts) -> tuple[int, None]:
         inputs = partial(self._values.inputs, call, lazy=invocation.lazy)

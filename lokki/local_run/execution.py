@@ -46,6 +46,7 @@ from lokki.local_run.folder import MapOutcome
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
+from lokki.local_run.regrouping import Regrouping
 from lokki.local_run.resuming import Resuming, step_names
 from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
@@ -53,8 +54,9 @@ from lokki.local_run.schedule import Schedule, Unit
 from lokki.local_run.shared_values import Loaders, copies_of, write_values
 from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
-from lokki.local_run.worker import MapJob, environment, guarded_call
+from lokki.local_run.worker import MapJob, environment, guarded_call, inner_call
 from lokki.plan import Plan
+from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, calls_in, operations_in
 from lokki.plans.templates import source_name
 from lokki.store.local import make_directory
@@ -127,7 +129,10 @@ class LocalExecution:
         self._kept: frozenset[str] = frozenset()
         self._values = RunValues(plan, self._folder)
         self._resuming = Resuming(plan, self._folder, self._values)
-        self._calls = CallRunner(self._store, self._folder, self._values, setup.inline_limit, self._check_folder)
+        regrouping = Regrouping(plan, self._folder)
+        self._calls = CallRunner(
+            self._store, self._folder, self._values, setup.inline_limit, self._check_folder, regrouping
+        )
 
     def execute(self, rerun: Rerun | None) -> object:
         """Run what is left of the plan and return the result.
@@ -194,6 +199,8 @@ class LocalExecution:
         self._check_folder()
         if isinstance(unit, FanOut):
             self._map(unit)
+        elif unit.regroups is not None:
+            self._regroup(unit)
         else:
             self._call(unit)
 
@@ -275,6 +282,14 @@ class LocalExecution:
                 self._record = replace(self._record, changed_code={**self._record.changed_code, op.key: parts})
                 self._save("running")
 
+    def _regroup(self, call: Call) -> None:
+        """Make the items of the next level of a map block, which is lokki's own work."""
+        with self._turn({}):
+            self._emit(StepStarted(call.id))
+            began = time.monotonic()
+            size, items = self._calls.regroup(call)
+        self._emit(StepFinished(call.id, time.monotonic() - began, size, items))
+
     def _call(self, call: Call) -> None:
         invocation = self._deadline.limit(guarded_call(call, self._plan.steps[call.step], self._params, self._environ))
         with self._turn(invocation.env):
@@ -337,7 +352,7 @@ class LocalExecution:
         What all items read stands in a file as long as worker processes need it.
         """
         own_process = self._setup.executor == "inline"
-        inner = [guarded_call(call, self._plan.steps[call.step], self._params, self._environ) for call in op.calls]
+        inner = [inner_call(call, self._plan.steps[call.step], self._params, self._environ) for call in op.calls]
         inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
         body = body_of(op)
         shared = {source: self._values.value(source) for source in body.outside}
@@ -373,7 +388,8 @@ class LocalExecution:
                         self._run_workers(mapping, first_part, workers)
                 finally:
                     with self._lock:
-                        self._record = replace(self._record, failed=self._record.failed + mapping.failed)
+                        failed = self._record.failed + mapping.failed - mapping.inherited
+                        self._record = replace(self._record, failed=failed)
         return mapping
 
     def _run_workers(self, mapping: MapDispatcher, first_part: int, workers: int) -> None:
@@ -398,9 +414,11 @@ class LocalExecution:
         It may have ended before all its items did, or with too many failures.
         """
         if mapping.too_many_failed and mapping.first_failure is not None:
-            index, failure = mapping.first_failure
+            item, failure = mapping.first_failure.path, mapping.first_failure.failure
             failed_of = (mapping.failed, mapping.items)
-            error = RunError(map_failure(op.source, failed_of, op.options.tolerate, (index,), failure))
+            error = RunError(
+                map_failure(drawn_sources(self._plan.ops)[op.id], failed_of, op.options.tolerate, item, failure)
+            )
             if mapping.first_error is None:  # it is in a worker process
                 error.add_note(failure.traceback.rstrip())
             raise error from mapping.first_error

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
+from lokki.base.item_path import ItemPath
 from lokki.local_run.journal import Parts
 from lokki.local_run.journal_reader import DONE, Partial, Scan, scan_part
+from lokki.store.manifest import entries
 
 CHUNK_SECONDS = 0.05
 """How long a chunk should keep a worker, and after how long it writes the results that it has."""
@@ -46,6 +48,11 @@ class Chunk:
     indexes: list[int]
     partials: dict[int, Partial] = field(default_factory=dict)
     retry: PendingRetry | None = None
+
+    def path_of(self, index: int) -> ItemPath:
+        """Return how one of its items is named."""
+        [entry] = entries([self.lines[self.indexes.index(index)]])
+        return entry.path
 
 
 def chunk_size(seconds_per_item: float | None, pending: int, workers: int) -> int:

@@ -13,6 +13,7 @@ import io
 import os
 from array import array
 from collections.abc import Buffer, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -116,6 +117,25 @@ class StepResults:
             return _value(record, io.BytesIO(), path, modules)
         with _open_pack(path) as pack:
             return _value(record, pack, path, modules)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[int], object]]:
+        """Yield a function that loads what the step returned for an item.
+
+        The packs stay open meanwhile, for whoever reads many values.
+        """
+        packs: dict[Path, _PackFile] = {}
+        with ExitStack() as files:
+
+            def value(index: int) -> object:
+                path = self._paths[self._part_of[index]]
+                record = self._records(path, self._offset_of[index])[index]
+                if path not in packs:
+                    packs[path] = _open_pack(path)
+                    files.callback(packs[path].close)
+                return _value(record, packs[path], path)
+
+            yield value
 
     def part_numbers(self) -> array[int]:
         """Return the number of the part with each item's result, 0 without one."""

@@ -6,12 +6,11 @@ import threading
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 
-from lokki.base.failures import Failure
 from lokki.base.options import MapOptions
 from lokki.engine.events import Event, ItemFailed, ItemsFinished
 from lokki.engine.limits import Deadline
 from lokki.local_run.feed import Chunk, Feed, PendingRetry
-from lokki.local_run.worker import MapJob, Report
+from lokki.local_run.worker import FailedItem, MapJob, Report
 
 
 class MapDispatcher:
@@ -37,7 +36,8 @@ class MapDispatcher:
         self.items = feed.items
         self.finished = 0
         self.failed = 0
-        self.first_failure: tuple[int, Failure] | None = None
+        self.inherited = 0
+        self.first_failure: FailedItem | None = None
         self.first_error: BaseException | None = None
         self._options = options
         self._feed = feed
@@ -80,14 +80,15 @@ class MapDispatcher:
         with self._lock:
             self.finished += report.finished
             if report.finished:
-                index, seconds = report.slowest
-                slowest = () if index < 0 else (index,)
-                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds, slowest, seconds))
-            for index, failure in report.failures:
+                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds, *report.slowest))
+            for item in report.failures:
                 self.failed += 1
                 if self.first_failure is None:
-                    self.first_failure = (index, failure)
-                self._emit(ItemFailed(self.job.id, (index,), failure))
+                    self.first_failure = item
+                if item.inherited:
+                    self.inherited += 1
+                else:
+                    self._emit(ItemFailed(self.job.id, item.path, item.failure))
             # Counted and decided under one lock, so that no worker takes another item in between.
             if self.too_many_failed and not self._keep_going:
                 self.stop.set()
@@ -95,7 +96,7 @@ class MapDispatcher:
     def note_error(self, index: int, error: BaseException) -> None:
         """Keep what a step raised in this process, if it is the first failure."""
         with self._lock:
-            if self.first_failure is not None and self.first_failure[0] == index:
+            if self.first_failure is not None and self.first_failure.index == index:
                 self.first_error = error
 
     def tell(self, event: Event) -> None:

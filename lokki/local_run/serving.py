@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
 from lokki.base.failures import Failure
+from lokki.base.item_path import ItemPath
 from lokki.base.values import Json
 from lokki.engine.events import StepRetried
 from lokki.errors import LokkiError, RunError, StepTimeoutError, WorkerError
@@ -27,7 +28,7 @@ from lokki.local_run.forks import watch
 from lokki.local_run.interrupts import is_interrupted, raise_interrupt, uninterrupted
 from lokki.local_run.journal import PartWriter
 from lokki.local_run.mapping import MapDispatcher
-from lokki.local_run.worker import Report
+from lokki.local_run.worker import FailedItem, Report
 from lokki.local_run.worker_process import MARKS, MapEnded, Ready, StartMap, StopNow, end_of_items
 
 _GLANCE = 0.5
@@ -314,7 +315,8 @@ class MapServer:
         self._mapping.count(Report(len(finished), 0.0))
         index, position, attempt = worker.at
         blamed = bool(worker.at_work) and index in worker.at_work[0].indexes and index not in finished
-        retry = self._blame(index, position, attempt, death) if blamed else None
+        path = worker.at_work[0].path_of(index) if blamed else ()
+        retry = self._blame(path, (index, position, attempt), death) if blamed else None
         done = finished if retry is not None or not blamed else finished | {index}
         for chunk in worker.at_work:
             self._mapping.give_back(chunk, without=done, retry=retry)
@@ -342,11 +344,13 @@ class MapServer:
             time.sleep(_SIGNAL_SECONDS)
         return self._mapping.stop.is_set() or is_interrupted()
 
-    def _blame(self, index: int, position: int, attempt: int, death: Death) -> PendingRetry | None:
+    def _blame(self, path: ItemPath, mark: tuple[int, int, int], death: Death) -> PendingRetry | None:
         """Return how an item whose worker died is tried again.
 
-        None when it failed for good.
+        None when it failed for good. ``mark``: where the worker was: the item's index, the position of the step, the
+        number of the try.
         """
+        index, position, attempt = mark
         invocation = self._mapping.job.inner[position]
         error: LokkiError = WorkerError(str(death))
         if death.is_stuck and invocation.timeout is not None:
@@ -358,10 +362,10 @@ class MapServer:
         retry = invocation.retry
         if retry is not None and attempt < retry.attempts and retry.matches(error):
             wait_seconds = retry.wait(attempt)
-            self._mapping.tell(StepRetried(invocation.id, (index,), attempt, wait_seconds, failure))
+            self._mapping.tell(StepRetried(invocation.id, path, attempt, wait_seconds, failure))
             return PendingRetry(index, position, attempt, wait_seconds)
         self._crash_failures.append((index, failure))
-        self._mapping.count(Report(0, 0.0, [(index, failure)]))
+        self._mapping.count(Report(0, 0.0, [FailedItem(index, path, failure)]))
         return None
 
     def _write_crash_failures(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import ItemPath
-from lokki.base.values import Inline, Json
+from lokki.base.values import Inline, Json, Ref
 from lokki.chain import AnyStep
 from lokki.engine.context import at_item
 from lokki.engine.events import StepRetried
@@ -32,9 +32,22 @@ from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import partial_value
 from lokki.local_run.shared_values import Loaders, copies_of
 from lokki.plans.operations import Call
-from lokki.plans.templates import Item, Source, source_name
+from lokki.plans.templates import Source, source_name
 from lokki.store.codec import loads
-from lokki.store.manifest import ManifestEntry, entries
+from lokki.store.manifest import ManifestEntry, entries, listing
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """An item that failed for good.
+
+    ``inherited``: it did so in a level before, of which listeners were told then.
+    """
+
+    index: int
+    path: ItemPath
+    failure: Failure
+    inherited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +62,10 @@ class Report:
 
     finished: int
     seconds: float
-    failures: list[tuple[int, Failure]] = field(default_factory=list)
+    failures: list[FailedItem] = field(default_factory=list)
     leaving: bool = False
     retry: PendingRetry | None = None
-    slowest: tuple[int, float] = (-1, 0.0)
+    slowest: tuple[ItemPath, float] = ((), 0.0)
 
     @property
     def done(self) -> int:
@@ -84,10 +97,10 @@ class MapJob:
 class ItemState:
     """What the calls of a body gave for one item, and which cases they chose."""
 
-    def __init__(self, index: int, load_item: Callable[[], object], shared: Loaders) -> None:
+    def __init__(self, index: int, loaders: dict[str, Callable[[], object]], shared: Loaders) -> None:
         self._index = index
         self._shared = shared
-        self._given: dict[str, Callable[[], object]] = {ITEM: load_item}
+        self._given = loaders
         self._chosen: dict[str, int] = {}
 
     def is_chosen(self, call: BodyCall) -> bool:
@@ -112,10 +125,15 @@ class ItemState:
         if call.call.cases:
             self._chosen[call.switch] = choose_case(call.call.cases, result, call.call.step)
 
+    def record(self, names: tuple[tuple[str, str], ...]) -> dict[str, object]:
+        """Return some values by the names that the next level has for them."""
+        return {name: self._given[own]() for name, own in names}
+
     def _value(self, source: Source) -> object:
         if source in self._shared:
             return self._shared[source]()
-        return self._given[ITEM if isinstance(source, Item) else source_name(source)]()
+        load = self._given.get(source_name(source))
+        return self._given[ITEM]() if load is None else load()
 
 
 class Worker:
@@ -154,8 +172,8 @@ class Worker:
         """
         began = flushed = last = time.perf_counter()
         finished = 0
-        slowest = (-1, 0.0)
-        failures: list[tuple[int, Failure]] = []
+        slowest: tuple[ItemPath, float] = ((), 0.0)
+        failures: list[FailedItem] = []
         retry: PendingRetry | None = None
         run_item = self._run_item if self._job.body is None else self._run_body
         try:
@@ -164,14 +182,15 @@ class Worker:
             for line, entry in zip(chunk.lines, entries(chunk.lines), strict=True):
                 if self._stop.is_set() or self._limit.exceeded:
                     break
-                failure = run_item(line, entry, chunk)
+                inherited = entry.failed is not None
+                failure = self._inherit(entry) if inherited else run_item(line, entry, chunk)
                 now = time.perf_counter()
                 if failure is not None:
-                    failures.append((entry.index, failure))
+                    failures.append(FailedItem(entry.index, entry.path, failure, inherited))
                 else:
                     finished += 1
                     if now - last > slowest[1]:
-                        slowest = (entry.index, now - last)
+                        slowest = (entry.path, now - last)
                 last = now
                 # Not after each item: a line costs two system calls, which a million quick items would feel.
                 if now - flushed > CHUNK_SECONDS:
@@ -188,6 +207,12 @@ class Worker:
             self._own_limit.close()
         self._pack.close()
         self._part.close()
+
+    def _inherit(self, entry: ManifestEntry) -> Failure | None:
+        """Write down that an item failed in a level before."""
+        if entry.failed is not None:
+            self._part.fail(entry.index, entry.failed)
+        return entry.failed
 
     def _run_item(self, line: bytes, entry: ManifestEntry, chunk: Chunk) -> Failure | None:
         """Run the inner steps on one item, and return why it failed, if it did.
@@ -240,7 +265,7 @@ class Worker:
         assert body is not None
         self._index, self._item, self._position = entry.index, entry.path, 0
         self._mark_at(chunk.retry)  # the code of a value's class may end this process while it is read
-        state = ItemState(entry.index, partial(self._start_value, line, replace(chunk, partials={})), self._job.shared)
+        state = ItemState(entry.index, self._loaders(line, entry, chunk), self._job.shared)
         for position, call in enumerate(body.calls):
             if not state.is_chosen(call):
                 continue
@@ -260,8 +285,18 @@ class Worker:
                     raise
                 self._note_error(error)
                 return self._fail(failure_of(invocation.id, error, 1, invocation.defined_at))
-        self._part.add(entry.index, outcome)
+        self._part.add(entry.index, state.record(body.record) if body.record else outcome)
         return None
+
+    def _loaders(self, line: bytes, entry: ManifestEntry, chunk: Chunk) -> dict[str, Callable[[], object]]:
+        """Return what loads an item, and the values that come with it."""
+        loaders = {name: self._loader(value.ref, entry.index) for name, value in entry.values.items()}
+        return loaders | {ITEM: partial(self._start_value, line, replace(chunk, partials={}))}
+
+    def _loader(self, ref: Ref, index: int) -> Callable[[], object]:
+        if isinstance(ref, Inline):
+            return copies_of(ref.result, f"a value that comes with item {index}")
+        return partial(self._load, ref, index)
 
     def _fail(self, failure: Failure) -> Failure:
         """Write down why an item failed."""
@@ -303,15 +338,18 @@ class Worker:
                 except StoreError as error:
                     if not error.damage:
                         raise
-        ref = entry.ref
+        return self._load(entry.ref, entry.index), 0
+
+    def _load(self, ref: Ref, index: int) -> object:
+        """Load an item, or a value that comes with it, from the pack of the items."""
         if isinstance(ref, Inline):
-            return ref.result, 0
+            return ref.result
         if ref.range is None:
-            raise damaged(f"{ref.result_url}: item {entry.index} has no range in the pack", "Run its step again.")
+            raise damaged(f"{ref.result_url}: item {index} has no range in the pack", "Run its step again.")
         offset, length = ref.range
         if self._pack.tell() != offset:
             self._pack.seek(offset)
-        return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}", crc32=ref.crc32), 0
+        return loads(self._pack.read(length), url=f"{ref.result_url} at {offset}", crc32=ref.crc32)
 
     def _start_value(self, line: bytes, chunk: Chunk) -> object:
         """Return anew what the item's first step here gets."""
@@ -347,6 +385,17 @@ class Worker:
         if self._mark is not None:
             self._mark(self._index, self._position, attempt + 1)
         self._retried(StepRetried(step_id, self._item, attempt, wait, failure))
+
+
+def inner_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str]) -> Invocation:
+    """Prepare a call in the body of a map block, as `guarded_call` does.
+
+    The items of a map below that one are its result.
+    """
+    invocation = guarded_call(call, step, params, environ)
+    if not call.fans_out:
+        return invocation
+    return replace(invocation, fn=guarded(listing(invocation.fn, call.step, keeps_value=call.keeps_value)))
 
 
 def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str]) -> Invocation:

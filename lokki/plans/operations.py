@@ -76,6 +76,47 @@ def case_value(value: object) -> CaseValue:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Makes one list of the items of a map below a map.
+
+    * ``level``: the id of the map block whose items have them.
+    * ``items``: what of each of its items is their list.
+    """
+
+    level: str
+    items: Source
+
+    @property
+    def reads(self) -> tuple[Source, ...]:
+        """What it reads."""
+        return (Results(self.level),)
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Puts the results of a map below a map together, by the items that they belong to.
+
+    * ``level``: the id of the map block whose items these are.
+    * ``spread``: the id of the call that made one list of all inner items.
+    * ``inner``: the id of the map block with their results.
+    * ``tolerate``: how many inner items of each list may fail.
+    """
+
+    level: str
+    spread: str
+    inner: str
+    tolerate: int | float | None = None
+
+    @property
+    def reads(self) -> tuple[Source, ...]:
+        """What it reads."""
+        return (Results(self.inner), Results(self.level))
+
+
+type Regrouping = Spread | Gather
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One occurrence of a step in a flow.
 
@@ -87,6 +128,8 @@ class Call:
     * ``cases``: for a call that chooses, the values of its switch's cases, in their order.
     * ``passes_on``: whether it is a call of lokki's own, which gives what it gets to a map block. It needs the function
       of a step, and runs none: its one argument is a list of what that parameter of the step takes.
+    * ``regroups``: for a call that is lokki's own, what it does between the levels of maps below maps. It is made by
+      the function of the step that reads what it gives.
     """
 
     id: str
@@ -98,6 +141,7 @@ class Call:
     after: tuple[str, ...] = ()
     cases: tuple[CaseValue, ...] = ()
     passes_on: bool = False
+    regroups: Regrouping | None = None
 
     @property
     def gives(self) -> str:
@@ -111,7 +155,9 @@ class Call:
 
     @property
     def values(self) -> tuple[Source, ...]:
-        """The values of the run that its arguments need, each once, in order."""
+        """The values of the run that it needs beside the one that it reads, each once, in order."""
+        if self.regroups is not None:
+            return self.regroups.reads[1:]
         return tuple(dict.fromkeys(source for argument in self.arguments for source in sources_in(argument.template)))
 
 
@@ -123,6 +169,12 @@ class FanOut:
     * ``source``: the id of the call whose result is the items.
     * ``body``: calls and switches, one after another.
     * ``output``: the id of the call or switch of the body that gives an item's result; default: the last one's.
+
+    A map block with maps below it is several of these, a level each, between which items are regrouped:
+
+    * ``item``: what its items are read as; default: the items of this map block.
+    * ``carries``: values that come with each item from the level before.
+    * ``keeps``: values that stay beside each item's result, for the levels that follow.
     """
 
     id: str
@@ -130,6 +182,9 @@ class FanOut:
     body: Block
     options: MapOptions = field(default_factory=MapOptions)
     output: str = ""
+    item: Source | None = None
+    carries: tuple[Source, ...] = ()
+    keeps: tuple[Source, ...] = ()
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -147,8 +202,13 @@ class FanOut:
     @property
     def outside(self) -> tuple[Source, ...]:
         """What its body reads that is the same for all items."""
-        own = {Item(), Item(self.id)}
+        own = self.own_items.union(self.carries)
         return tuple(source for source in read_from_outside(self.body) if source not in own)
+
+    @property
+    def own_items(self) -> frozenset[Source]:
+        """All that its item is read as."""
+        return frozenset({Item(), Item(self.id) if self.item is None else self.item})
 
     @property
     def result(self) -> str:
@@ -277,7 +337,7 @@ def read_from_outside(block: Block) -> tuple[Source, ...]:
 def _read_from_outside(block: Block, given: frozenset[Source]) -> Iterator[Source]:
     for op in block:
         yield from (source for source in sources_of(op) if source not in given)
-        own = frozenset({Item(), Item(op.id)}) if isinstance(op, FanOut) else frozenset[Source]()
+        own = op.own_items.union(op.carries) if isinstance(op, FanOut) else frozenset[Source]()
         for inner in blocks_of(op):
             yield from _read_from_outside(inner, given | own)
         given |= given_by((op,))
@@ -363,21 +423,36 @@ def _set_in(mark: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _call_line(call: Call, previous: Reads) -> str:
+    if call.regroups is not None:
+        return f"{call.id} = {_regrouping_text(call.regroups)}"
     text = f"{call.id} = {'items for ' if call.passes_on else ''}{call.step}({arguments_text(call)})"
     if call.reads != previous:
         text += " of nothing" if call.reads is None else f" of {template_text(call.reads)}"
     return f"{text} after {', '.join(call.after)}" if call.after else text
 
 
+def _regrouping_text(regrouping: Regrouping) -> str:
+    match regrouping:
+        case Spread(level, items):
+            return f"all members of {template_text(items)} in {level}"
+        case Gather(level, spread, inner, tolerate):
+            some = "" if tolerate is None else f", {tolerate} may fail"
+            return f"the results of {inner} for each item of {level}, by {spread}{some}"
+
+
 def _map_lines(fan_out: FanOut) -> Iterator[str]:
     end = f" gives {fan_out.output}" if fan_out.output else ""
+    if fan_out.keeps:
+        end += f" and keeps {', '.join(map(template_text, fan_out.keeps))}"
     name = f" as {fan_out.id}" if fan_out.key != fan_out.source else ""
-    begin = f"map over {fan_out.source}{name}{end}:"
+    with_values = f" with {', '.join(map(template_text, fan_out.carries))}" if fan_out.carries else ""
+    first = Item() if fan_out.item is None else fan_out.item
+    begin = f"map over {fan_out.source}{name}{with_values}{end}:"
     if all(isinstance(op, Call) for op in fan_out.body):
-        yield f"{begin} {' -> '.join(_lines(fan_out.body, Item()))}"
+        yield f"{begin} {' -> '.join(_lines(fan_out.body, first))}"
     else:
         yield begin
-        yield from _set_in("  ", _lines(fan_out.body, Item()))
+        yield from _set_in("  ", _lines(fan_out.body, first))
 
 
 def read_next(op: Op) -> Reads:

@@ -70,6 +70,7 @@ def items_of_switch(switch: SwitchUnit, where: str, site: Site) -> CallUnit:
         f"{switch.on.name}_items",
         switch,
         site.chains,
+        in_map=site.in_map,
         annotation=returned(switch),
         text=text_of(switch),
     )

@@ -154,7 +154,7 @@ def _placed_step(step: AnyStep, reads: Provider | None, site: Site) -> DrawnUnit
         unit = SwitchUnit(step, _call(on, reads, site))
         for value, case in step.choice.cases:
             block: list[DrawnUnit] = []
-            result = _placed_step(case, reads, replace(site, units=block, waits=()))
+            result = _placed_step(case, reads, replace(site, units=block, waits=(), in_case=site.in_map))
             unit.cases.append(CaseUnit(case_value(value), case, block, result))
     site.units.append(unit)
     return unit
@@ -177,10 +177,11 @@ def _waits(step: AnyStep, reads: Provider | None, site: Site) -> tuple[DrawnUnit
 def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
     source = _upstream_unit(block.source, site)
     where = block.inner_steps[0].where
-    if site.in_map:
+    if site.in_case:
         raise FlowError(
-            f"{where}: Nested .map() is not supported: {block} is in the body of {site.flows[-1].__name__}(), which is "
-            "itself a step of a map. Map over all items at once, or loop inside one step."
+            f"{where}: {block} is in the body of {site.flows[-1].__name__}(), which is a case of a switch inside of a map. "
+            "Map there is no map for some items only: let the switch give the list of items, empty where there is "
+            "nothing to do, and map over that: .switch(…).next(…).map(…)."
         )
     if isinstance(source, SwitchUnit):
         source = items_of_switch(source, where, site)
@@ -217,7 +218,7 @@ def _placed_flow(step: AnyStep, flow: SubFlow, reads: Provider | None, site: Sit
             "whose step gets the list of results."
         )
     waits = (*_waits(step, reads, site), *([] if reads is None or isinstance(reads, ItemOf) else [reads]))
-    inner = Site(site.units, {}, (*site.flows, flow), f"{site.prefix}{step.name}_", waits, site.in_map)
+    inner = Site(site.units, {}, (*site.flows, flow), f"{site.prefix}{step.name}_", waits, site.in_map, site.in_case)
     _draw([head], inner)
     return inner.chains[id(head)]
 

@@ -122,6 +122,7 @@ class Site:
     * ``chains``: of the flow whose body this is.
     * ``prefix``: of the names of calls; ``flows``: those that are being drawn, the outermost first.
     * ``waits``: what the first calls of the flow wait for.
+    * ``in_case``: whether they are in a case of a switch that is in a map.
     """
 
     units: list[DrawnUnit]
@@ -130,6 +131,7 @@ class Site:
     prefix: str = ""
     waits: tuple[DrawnUnit, ...] = ()
     in_map: bool = False
+    in_case: bool = False
 
 
 def calls_of(units: Iterable[DrawnUnit]) -> Iterator[CallUnit]:
@@ -147,10 +149,11 @@ def calls_of(units: Iterable[DrawnUnit]) -> Iterator[CallUnit]:
 
 
 def map_units(units: Iterable[DrawnUnit]) -> Iterator[MapUnit]:
-    """Yield the map blocks among units and in their cases, in order."""
+    """Yield the map blocks among units and inside of them, in order."""
     for unit in units:
         if isinstance(unit, MapUnit):
             yield unit
+            yield from map_units(unit.body)
         elif isinstance(unit, SwitchUnit):
             for case in unit.cases:
                 yield from map_units(case.units)

@@ -14,10 +14,11 @@ from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.base.values import Json, Ref
 from lokki.errors import RunError, StoreError, damaged
 from lokki.plan import Plan
-from lokki.plans.operations import MAP, Call, Case, FanOut, Switch, giver_of
+from lokki.plans.operations import MAP, Call, Case, FanOut, Gather, Spread, Switch, giver_of
+from lokki.plans.templates import Output, source_name
 from lokki.results.frames import frame_of
 from lokki.results.html import table
-from lokki.store.manifest import entries
+from lokki.store.manifest import ManifestEntry, entries
 
 if TYPE_CHECKING:  # pandas is the user's: lokki does without it
     import pandas as pd
@@ -55,7 +56,9 @@ class Place:
     ``inner`` has the steps of its map block, ``source`` the one it maps over, ``map`` the block's id, and ``result``
     what gives an item's result.
 
-    A step that runs once has no ``source``; it ``fans_out`` when a map block runs over its result.
+    A step that runs once has no ``source``; it ``fans_out`` when a map block runs over its result. Where a map below
+    this one follows, an item's result is several values, of which this step's is the ``field``. ``paths``: whether the
+    block is below a map, so that its items have paths of several indices.
     """
 
     id: str
@@ -64,11 +67,13 @@ class Place:
     fans_out: bool = False
     map: str = ""
     result: str = ""
+    field: str = ""
+    paths: bool = False
 
     @property
     def is_last(self) -> bool:
-        """Whether what it returns is the result of its item."""
-        return self.result == self.id
+        """Whether what it returns is the result of its item, or in it."""
+        return self.result == self.id or bool(self.field)
 
     @property
     def key(self) -> str:
@@ -84,7 +89,8 @@ class Place:
 def places_of(plan: Plan) -> dict[str, Place]:
     """Return where each step of a plan stands, by its id, in order."""
     around = {call.id: fan_out for fan_out in plan.fan_outs for call in fan_out.calls}
-    return {call.id: _place(call, around.get(call.id)) for call in plan.calls}
+    below = _below_maps(plan)
+    return {call.id: _place(call, around.get(call.id), below) for call in plan.calls if call.regroups is None}
 
 
 def map_places(plan: Plan) -> dict[str, Place]:
@@ -92,14 +98,36 @@ def map_places(plan: Plan) -> dict[str, Place]:
 
     They are those of its last step, or of its switch.
     """
-    return {fan_out.id: replace(_place(fan_out.calls[0], fan_out), id=fan_out.result) for fan_out in plan.fan_outs}
+    below = _below_maps(plan)
+    return {
+        fan_out.id: replace(_place(fan_out.calls[0], fan_out, below), id=fan_out.result, field="")
+        for fan_out in plan.fan_outs
+        if not fan_out.keeps
+    }
 
 
-def _place(call: Call, fan_out: FanOut | None) -> Place:
+def _below_maps(plan: Plan) -> frozenset[str]:
+    """Return the ids of the map blocks that are below others, of all their levels."""
+    regroupings = {call.id: call.regroups for call in plan.calls if call.regroups is not None}
+    below: set[str] = set()
+    for fan_out in plan.fan_outs:
+        match regroupings.get(fan_out.source):
+            case Gather(level) if level not in below:
+                pass
+            case Spread() | Gather():
+                below.add(fan_out.id)
+            case None:
+                pass
+    return frozenset(below)
+
+
+def _place(call: Call, fan_out: FanOut | None, below: frozenset[str]) -> Place:
     if fan_out is None:
         return Place(call.id, fans_out=call.fans_out)
     inner = tuple(other.id for other in fan_out.calls)
-    return Place(call.id, fan_out.source, inner, call.fans_out, fan_out.id, fan_out.result)
+    field = source_name(Output(call.id)) if Output(call.id) in fan_out.keeps else ""
+    result = "" if fan_out.keeps else fan_out.result
+    return Place(call.id, fan_out.source, inner, call.fans_out, fan_out.id, result, field, paths=fan_out.id in below)
 
 
 def result_of(plan: Plan, output: Callable[[str], object], case_of: Callable[[Switch], Case]) -> object:
@@ -130,6 +158,31 @@ class LogLine:
         return " ".join(part for part in (self.time, item_name(self.step, self.item), self.text) if part)
 
 
+class Paths(Protocol):
+    """How the items of a map block are named, by their place among all of them."""
+
+    def path(self, index: int) -> ItemPath:
+        """Return the path of an item."""
+
+    def index(self, path: ItemPath) -> int | None:
+        """Return the place of an item, None where there is no such item."""
+
+
+class FlatPaths:
+    """Those of a map block that is below no other."""
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+
+    def path(self, index: int) -> ItemPath:
+        """Return the path of an item."""
+        return (index,)
+
+    def index(self, path: ItemPath) -> int | None:
+        """Return the place of an item, None where there is no such item."""
+        return path[0] if len(path) == 1 and 0 <= path[0] < self._items else None
+
+
 class ItemSource(Protocol):
     """Values by index, each loaded when it is asked for."""
 
@@ -147,6 +200,16 @@ class ItemSource(Protocol):
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed, with why."""
+
+    def paths(self) -> Paths:
+        """Return how the items are named."""
+
+
+class GivenItems(ItemSource, Protocol):
+    """The items that the source of a map block gave."""
+
+    def value_beside(self, index: int, name: str) -> object:
+        """Load a value that comes with an item of a map below a map."""
 
 
 class Kept(Protocol):
@@ -170,7 +233,7 @@ class Kept(Protocol):
     def result(self) -> object:
         """Return what the flow returned."""
 
-    def items(self, step_id: str) -> ItemSource:
+    def items(self, step_id: str) -> GivenItems:
         """Return the items that the source of a map block gave."""
 
     def results(self, place: Place) -> ItemSource:
@@ -203,6 +266,8 @@ class Items(Sequence[object]):
 
     Touching an item that failed raises RunError with its failure, and one that has no result StoreError; `failures`
     lists the failed ones, `succeeded` leaves them out. A slice is such a sequence too, and loads nothing.
+
+    Those of a map below a map come one after another, and each has a path, too: ``items[3, 7]`` is the item 3/7.
     """
 
     def __init__(self, source: ItemSource, indexes: range | None = None) -> None:
@@ -216,14 +281,26 @@ class Items(Sequence[object]):
     def __getitem__(self, index: int) -> object: ...
     @overload
     def __getitem__(self, index: slice) -> Items: ...
-    def __getitem__(self, index: int | slice) -> object:
+    @overload
+    def __getitem__(self, index: ItemPath) -> object: ...
+    def __getitem__(self, index: int | slice | ItemPath) -> object:
         if isinstance(index, slice):
             return Items(self._source, self._indexes[index])
+        if isinstance(index, tuple):
+            place = self._source.paths().index(index)
+            if place is None or place not in self._indexes:
+                raise IndexError(f"there is no item {format_item(index)}.")
+            return self._source.value(place)
         try:
             item = self._indexes[index]
         except IndexError:
             raise IndexError(f"there is no item {index}: there are {len(self)}.") from None
         return self._source.value(item)
+
+    def paths(self) -> list[ItemPath]:
+        """Return how the items are named, in order: ``(3, 7)`` is the item 3/7 of a map below a map."""
+        paths = self._source.paths()
+        return [paths.path(index) for index in self._indexes]
 
     def failures(self) -> dict[int, Failure]:
         """Return the items that failed, with why.
@@ -265,9 +342,12 @@ class Items(Sequence[object]):
             return f"({error})"
 
     def _repr_html_(self) -> str:
-        failed = self.failures()
+        failed, paths = self.failures(), self._source.paths()
         rows = [
-            (str(index), f"failed: {failed[index]}" if index in failed else self._short(index))
+            (
+                format_item(paths.path(index)),
+                f"failed: {failed[index]}" if index in failed else self._short(index),
+            )
             for index in self._indexes[:_SHOWN_ITEMS]
         ]
         more = len(self) - len(rows)
@@ -289,14 +369,40 @@ class ManifestItems:
         return len(self._starts)
 
     def value(self, index: int) -> object:
-        """Load an item."""
+        """Load an item.
+
+        Raises RunError for one that failed in a level before.
+        """
+        entry = self.entry(index)
+        if entry.failed is not None:
+            raise failed_item(entry.path, entry.failed)
+        return self._load(entry.ref)
+
+    def value_beside(self, index: int, name: str) -> object:
+        """Load a value that comes with an item."""
+        return self._load(self.entry(index).values[name].ref)
+
+    def entry(self, index: int) -> ManifestEntry:
+        """Return the line of an item."""
         start = self._starts[index]
         end = self._content.find(b"\n", start)
         try:
             [entry] = entries([self._content[start : end if end >= 0 else None].rstrip(b",\r\n")])
         except ValueError as error:  # msgspec's errors are ValueErrors
             raise damaged(f"the list of items is damaged at item {index}: {error}") from None
-        return self._load(entry.ref)
+        return entry
+
+    def path(self, index: int) -> ItemPath:
+        """Return the path of an item."""
+        return self.entry(index).path
+
+    def index(self, path: ItemPath) -> int | None:
+        """Return the place of an item, None where there is no such item."""
+        return next((index for index in range(len(self)) if self.entry(index).path == path), None)
+
+    def paths(self) -> Paths:
+        """Return how the items are named."""
+        return self
 
     def failures(self) -> Mapping[int, Failure]:
         """Return nothing, as what a source gave has not failed."""

@@ -14,6 +14,7 @@ from os import SEEK_END
 from pathlib import Path
 
 from lokki.base.failures import Failure
+from lokki.base.item_path import format_item
 from lokki.base.values import Ref
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import RunFolderError, StoreError, damaged
@@ -25,10 +26,11 @@ from lokki.plan import Plan
 from lokki.plans.operations import Case, Switch, switch_around
 from lokki.results.emulated import emulated_run
 from lokki.results.items import (
-    ItemSource,
+    FlatPaths,
     Kept,
     LogLine,
     ManifestItems,
+    Paths,
     Place,
     RunInfo,
     failed_item,
@@ -134,7 +136,7 @@ class LocalRun:
                 raise damaged(f"{self._folder.outcome_path(switch.on)} names no case of its switch")
             return case
 
-    def items(self, step_id: str) -> ItemSource:
+    def items(self, step_id: str) -> CheckedItems:
         """Return the items that the source of a map block gave."""
         with self._folder.reading(step_id):
             self._check_ended(step_id)  # written last: without it the manifest may not belong to this run
@@ -150,7 +152,8 @@ class LocalRun:
         with self._folder.reading(source):
             self._check_ended(source)
             items = self._folder.items(source)
-        return JournalItems(self._folder, items, place, self._record, self._values)
+        paths: Paths = self.items(source).paths() if place.paths else FlatPaths(items)
+        return JournalItems(self._folder, items, place, self._record, self._values, paths)
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, and what failed.
@@ -238,9 +241,18 @@ class CheckedItems:
         with self._folder.reading(self._step_id):
             return self._items.value(index)
 
+    def value_beside(self, index: int, name: str) -> object:
+        """Load a value that comes with an item."""
+        with self._folder.reading(self._step_id):
+            return self._items.value_beside(index, name)
+
     def failures(self) -> Mapping[int, Failure]:
         """Return nothing, as what a source gave has not failed."""
         return {}
+
+    def paths(self) -> Paths:
+        """Return how the items are named."""
+        return self._items
 
 
 class JournalItems:
@@ -249,7 +261,10 @@ class JournalItems:
     It is read from the journals when it is first asked for.
     """
 
-    def __init__(self, folder: RunFolder, items: int, place: Place, record: RunRecord, values: ValueReader) -> None:
+    def __init__(
+        self, folder: RunFolder, items: int, place: Place, record: RunRecord, values: ValueReader, paths: Paths
+    ) -> None:
+        self._paths = paths
         self._folder = folder
         self._items = items
         self._place = place
@@ -267,7 +282,12 @@ class JournalItems:
             if index not in results:
                 raise self._missing(index, results)
             with self._values.explaining():
-                return results.value(index, self._values.modules)
+                value = results.value(index, self._values.modules)
+        return value[self._place.field] if self._place.field and isinstance(value, dict) else value
+
+    def paths(self) -> Paths:
+        """Return how the items are named."""
+        return self._paths
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed at this step or before, with why."""
@@ -285,16 +305,17 @@ class JournalItems:
         # What a switch gave is there under the block's own name.
         last = f"{self._place.result}()" if "." not in self._place.result else f'step("{self._place.map}")'
         if failure is not None and index in self.failures():
-            return failed_item((index,), failure)
+            return failed_item(self._paths.path(index), failure)
         if results.status[index] == PENDING:
             return StoreError(
-                f"item {index} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
+                f"item {format_item(self._paths.path(index))} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
                 f"Resume it by --resume {run_id}."
             )
+        item = format_item(self._paths.path(index))
         return StoreError(
-            f"what {step}() returned for item {index} is not kept: of a map block, a run keeps the results of its last "
+            f"what {step}() returned for item {item} is not kept: of a map block, a run keeps the results of its last "
             f"step, {last}, and of others what unfinished items needed. "
-            f"Compute it again: replay {run_id} --step {step} --item {index}."
+            f"Compute it again: replay {run_id} --step {step} --item {item}."
         )
 
     def _scanned(self) -> StepResults:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Protocol
 
 from lokki.base.failures import Failure
+from lokki.base.item_path import format_item
 from lokki.base.naming import operation_state, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_reply
 from lokki.engine.causes import item_at_fault, reported_failure
@@ -20,9 +21,11 @@ from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
 from lokki.plans.operations import Case, Switch, switch_around
 from lokki.results.items import (
+    FlatPaths,
     Load,
     LogLine,
     ManifestItems,
+    Paths,
     Place,
     RunInfo,
     failed_item,
@@ -180,16 +183,17 @@ class RemoteRun:
     def results(self, place: Place) -> RemoteItems:
         """Return what a map block's step returned for each item."""
         source = str(place.source)
-        count = len(self.items(source))
+        items = self.items(source)
+        count = len(items)
         state = operation_state(place.map)
         output = self._history.output(self._run_id, state)
         key = output.get("results_manifest_key") if isinstance(output, dict) else None
-        outcomes = read_results(self._store, key if isinstance(key, str) else None, place.inner, count)
+        outcomes = read_results(self._store, key if isinstance(key, str) else None, place.inner, count, place.field)
 
         def own(index: int) -> Ref:
             return Stored(self._store.url(self._keys.item_output(place.id, (index,))))
 
-        return RemoteItems(self._load, own, place, count, outcomes)
+        return RemoteItems(self._load, own, place, items if place.paths else FlatPaths(count), count, outcomes)
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, in order of time."""
@@ -210,8 +214,15 @@ class RemoteItems:
     """
 
     def __init__(
-        self, load: Load, own: Callable[[int], Ref], place: Place, count: int, outcomes: Mapping[int, Ref | Failure]
+        self,
+        load: Load,
+        own: Callable[[int], Ref],
+        place: Place,
+        paths: Paths,
+        count: int,
+        outcomes: Mapping[int, Ref | Failure],
     ) -> None:
+        self._paths = paths
         self._load = load
         self._own = own
         self._place = place
@@ -227,10 +238,15 @@ class RemoteItems:
         if not self._place.is_last:
             return self._inner_value(index, outcome)
         if isinstance(outcome, Failure):
-            raise failed_item((index,), outcome)
+            raise failed_item(self._paths.path(index), outcome)
         if outcome is None:
-            raise StoreError(f"item {index} of {self._place.source}() has no result: the run did not finish it.")
+            item = format_item(self._paths.path(index))
+            raise StoreError(f"item {item} of {self._place.source}() has no result: the run did not finish it.")
         return self._load(outcome)
+
+    def paths(self) -> Paths:
+        """Return how the items are named."""
+        return self._paths
 
     def failures(self) -> Mapping[int, Failure]:
         """Return the items that failed, with why.
@@ -248,15 +264,15 @@ class RemoteItems:
         What travelled inside the child execution, or in a batch's pack, has none.
         """
         if isinstance(outcome, Failure) and index in self.failures():
-            raise failed_item((index,), outcome)
-        step = self._place.id
+            raise failed_item(self._paths.path(index), outcome)
+        step, item = self._place.id, format_item(self._paths.path(index))
         try:
             return self._load(self._own(index))
         except StoreError as error:
             raise StoreError(
-                f"what {step}() returned for item {index} has no object of its own: results of inner steps that are "
+                f"what {step}() returned for item {item} has no object of its own: results of inner steps that are "
                 f"small, or of a batch, are in the child execution only. Compute it again: replay RUN --step {step} "
-                f"--item {index}. ({error})"
+                f"--item {item}. ({error})"
             ) from None
 
 
@@ -268,10 +284,13 @@ def has_results(output: Json) -> bool:
     return isinstance(output, dict) and "results_manifest_key" in output
 
 
-def read_results(store: Store, key: str | None, inner: Sequence[str], items: int) -> dict[int, Ref | Failure]:
+def read_results(
+    store: Store, key: str | None, inner: Sequence[str], items: int, field: str = ""
+) -> dict[int, Ref | Failure]:
     """Read what became of each item of a map, by its index.
 
     ``key``: of the manifest that ResultWriter wrote; without one there are no results. ``items``: how many there were.
+    ``field``: the name of the value beside the result that is meant; empty for the result.
     Raises StoreError for files that cannot be read or are not those of a lokki map.
     """
     if key is None:
@@ -279,7 +298,7 @@ def read_results(store: Store, key: str | None, inner: Sequence[str], items: int
     url = store.url(key)
     files = read_result_files(store, url)
     failures = dict(_failures(store, url, files, inner))
-    results = {entry.index: _result(entry) for entry in item_results(store, url, files, items)}
+    results = {entry.index: _result(entry, field) for entry in item_results(store, url, files, items)}
     return failures | results  # an item that succeeded when the run was redriven has not failed
 
 
@@ -299,11 +318,11 @@ def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
     return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
 
 
-def _result(entry: ItemResult) -> Ref | Failure:
+def _result(entry: ItemResult, field: str) -> Ref | Failure:
     """Read an item's result, or why it failed inside its batch."""
     if isinstance(entry.failed, BatchFailure):
         return Failure(entry.failed.step, entry.failed.error, entry.failed.message)
-    return entry.ref
+    return entry.values[field].ref if field else entry.ref
 
 
 def _failures(store: Store, url: str, files: ResultFiles, inner: Sequence[str]) -> Iterator[tuple[int, Failure]]:

@@ -6,7 +6,7 @@ import os
 import pdb
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
@@ -17,12 +17,13 @@ from lokki.engine.context import at_item
 from lokki.engine.invocation import Attempts, Inputs, Invocation, prepare, run
 from lokki.engine.switching import choose_case
 from lokki.errors import ParameterError, RunError, StoreError
-from lokki.local_run.body import Body, body_of
+from lokki.local_run.body import ITEM, Body, body_of
 from lokki.local_run.local_secrets import secret_values
 from lokki.local_run.schedule import units_in
 from lokki.local_run.shared_values import copies_of
 from lokki.local_run.worker import ItemState, environment
 from lokki.plan import Plan, bind_parameters
+from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import Call, Case, FanOut, Switch, calls_in, giver_of, operations_in
 from lokki.plans.templates import Item, Output, Results, Source, source_name
 from lokki.results.flow_results import Items, Run
@@ -71,7 +72,7 @@ def fetch(plan: Plan, of: Run, step_id: str, item: ItemPath, tell: Callable[[str
             raise ParameterError(f"{step_id}() ran once in {of.id}, on no item: leave out --item.")
         _check_chosen(plan, of, call)
         return Replay(call, prepare_call(step_id), _inputs(plan, of, call))
-    index, body = _checked_item(of, block, call, item), body_of(block)
+    index, body = _checked_item(plan, of, block, call, item), body_of(block)
     if body.is_line:
         value = _item_input(of, block, call, prepare_call, index, tell)
     else:
@@ -180,31 +181,40 @@ def _body_inputs(
     """
     outside = {source: copies_of(_value(plan, of, source), source_name(source)) for source in body.outside}
     items = of.kept.items(block.source)
-    state = ItemState(item, lambda: items.value(item), outside)
+    loaders: dict[str, Callable[[], object]] = {
+        source_name(source): partial(items.value_beside, item, source_name(source)) for source in block.carries
+    }
+    path = items.paths().path(item)
+    state = ItemState(item, loaders | {ITEM: partial(items.value, item)}, outside)
     for step in body.calls:
         if not state.is_chosen(step):
             if step.call.id == call.id:
-                raise ParameterError(f"{call.id}() was skipped for item {item} in {of.id}: another case was chosen.")
+                raise ParameterError(
+                    f"{call.id}() was skipped for item {format_item(path)} in {of.id}: another case was chosen."
+                )
             continue
         value = state.inputs(step)
         if step.call.id == call.id:
             return value
-        tell(f"{step.call.id}() runs again on item {item}: the run does not keep what it returned")
-        state.give(step, _run_once(step.call, prepare_call(step.call.id), value, (item,)))
+        tell(f"{step.call.id}() runs again on item {format_item(path)}: the run does not keep what it returned")
+        state.give(step, _run_once(step.call, prepare_call(step.call.id), value, path))
     raise AssertionError(f"{call.id} is none of the body's calls")
 
 
-def _checked_item(of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
+def _checked_item(plan: Plan, of: Run, block: FanOut, call: Call, item: ItemPath) -> int:
     """Return the place of an item among those of its map block."""
-    count = len(of.kept.items(block.source))
-    if len(item) != 1 or not 0 <= item[0] < count:
+    items = of.kept.items(block.source)
+    index, count, source = items.paths().index(item), len(items), drawn_sources(plan.ops)[block.id]
+    if index is None:
         which = f"another item than {format_item(item)}" if item else "which item"
+        last = format_item(items.paths().path(count - 1)) if count else ""
         raise ParameterError(
-            f"{call.id}() ran on {count} items of {block.source}() in {of.id}: say {which}, by --item 0 to {count - 1}."
+            f"{call.id}() ran on {count} items of {source}() in {of.id}: say {which}, by --item "
+            f"{format_item(items.paths().path(0))} to {last}."
             if count
-            else f"{block.source}() gave no items in {of.id}, so that {call.id}() did not run."
+            else f"{source}() gave no items in {of.id}, so that {call.id}() did not run."
         )
-    return item[0]
+    return index
 
 
 def _item_input(
@@ -222,20 +232,22 @@ def _item_input(
     earlier = block.calls[: block.calls.index(call)]
     if isinstance(call.reads, Item):
         return of.kept.items(block.source).value(item)
+    path = of.kept.items(block.source).paths().path(item)
     _check_reached(of, earlier, call, item)
     value, following = _latest_kept(of, block, earlier, item)
     for step in following:
-        tell(f"{step.id}() runs again on item {item}: the run does not keep what it returned")
+        tell(f"{step.id}() runs again on item {format_item(path)}: the run does not keep what it returned")
         # A copy, as between steps of a run.
-        value = loads(dumps(_run_once(step, prepare_call(step.id), value, (item,))))
+        value = loads(dumps(_run_once(step, prepare_call(step.id), value, path)))
     return value
 
 
 def _check_reached(of: Run, earlier: Sequence[Call], call: Call, item: int) -> None:
-    failure = of.kept.results(of.place(earlier[-1].id)).failures().get(item)
+    results = of.kept.results(of.place(earlier[-1].id))
+    failure = results.failures().get(item)
     if failure is not None and failure.step in [step.id for step in earlier]:
         raise RunError(
-            f"item {item} failed at {failure.step}() in {of.id}, before {call.id}(): replay --step {failure.step}."
+            f"item {format_item(results.paths().path(item))} failed at {failure.step}() in {of.id}, before {call.id}(): replay --step {failure.step}."
         )
 
 

@@ -3,24 +3,48 @@
 Both are made and read as a stream.
 
 The manifest is a JSON array with one item on each line, so that it can be read by parts: ``{"index": 0, "item":
-<json>}`` or ``{"index": 1, "result_url": …, "range": [offset, length], "crc32": …}``.
+<json>}`` or ``{"index": 1, "result_url": …, "range": [offset, length], "crc32": …}``. An item of a map below a map has
+its ``path``, and the ``values`` by name that come with it; one that failed in a level before has ``failed`` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 
 import msgspec
 
+from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
-from lokki.base.values import Inline, JsonField, Ref, Stored, inline_json
+from lokki.base.values import Inline, JsonField, Ref, Stored, inline_json, ref_to_json
 from lokki.errors import ResultError, damaged
 from lokki.store.codec import Pack, member_checksum
 
 _QUOTE = msgspec.json.encode
 _GROUP_ITEMS = 1024
 _GROUP_BYTES = 2**20
+
+
+class EntryValue(msgspec.Struct, frozen=True):
+    """A value that comes with an item: itself, or where it is."""
+
+    result: JsonField | msgspec.UnsetType = msgspec.UNSET
+    result_url: str | msgspec.UnsetType = msgspec.UNSET
+    range: tuple[int, int] | None = None
+    crc32: int | None = None
+
+    @property
+    def ref(self) -> Ref:
+        """Where the value is.
+
+        Raises StoreError for an entry that has none.
+        """
+        if isinstance(self.result_url, str):
+            return Stored(self.result_url, self.range, self.crc32)
+        if isinstance(self.result, msgspec.UnsetType):
+            raise damaged("the list of items is damaged: a value that comes with an item is not there")
+        return Inline(self.result)
 
 
 class ManifestEntry(msgspec.Struct, frozen=True):
@@ -31,11 +55,14 @@ class ManifestEntry(msgspec.Struct, frozen=True):
     result_url: str | msgspec.UnsetType = msgspec.UNSET
     range: tuple[int, int] | None = None
     crc32: int | None = None
+    place: ItemPath | None = msgspec.field(default=None, name="path")
+    values: dict[str, EntryValue] = {}
+    failed: Failure | None = None
 
     @property
     def path(self) -> ItemPath:
         """How the item is named outside of its manifest."""
-        return (self.index,)
+        return (self.index,) if self.place is None else self.place
 
     @property
     def ref(self) -> Ref:
@@ -48,6 +75,21 @@ class ManifestEntry(msgspec.Struct, frozen=True):
                 raise damaged(f"the list of items is damaged: item {self.index} is not there")
             return Inline(self.item)
         return Stored(self.result_url, self.range, self.crc32)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedItem:
+    """An item of a map below a map.
+
+    * ``path``: an index for each map that it is in.
+    * ``values``: what comes with it, by name; items of one list share one mapping. A reference stands for its value.
+    * ``failed``: why it failed in a level before; None for an item that is to run.
+    """
+
+    path: ItemPath
+    value: object
+    values: Mapping[str, object]
+    failed: Failure | None = None
 
 
 _DECODER = msgspec.json.Decoder(list[ManifestEntry])
@@ -64,6 +106,8 @@ class ManifestWriter:
     inline_limit: int
     pack: Pack = field(default_factory=Pack)
     count: int = 0
+    _values: Mapping[str, object] | None = None
+    _values_text: bytes = b""
 
     def parts(self, items: Iterable[object]) -> Iterator[tuple[list[bytes], bytes]]:
         """Yield pairs of packed members and manifest text.
@@ -74,32 +118,63 @@ class ManifestWriter:
         """
         members: list[bytes] = []
         lines: list[bytes] = []
-        held = 0
+        held, packed = 0, self.pack.size
         for item in items:
-            text = inline_json(item, self.inline_limit)
-            if text is None:
-                member, (offset, length) = self._packed(item)
-                members.append(member)
-                held += length
-                place = (_QUOTE(self.url), offset, length, member_checksum(member))
-                text = b'"result_url":%b,"range":[%d,%d],"crc32":%d' % place
+            if isinstance(item, GroupedItem):
+                text = self._grouped(item, members)
             else:
-                text = b'"item":%b' % text
+                text = self._value(item, b"item", members)
             held += len(text)
             # The comma stands before a line, since nobody knows which item will be the last.
             lines.append(b'%b{"index":%d,%b}' % (b",\n" if self.count else b"[\n", self.count, text))
             self.count += 1
-            if len(lines) >= _GROUP_ITEMS or held >= _GROUP_BYTES:
+            if len(lines) >= _GROUP_ITEMS or held + self.pack.size - packed >= _GROUP_BYTES:
                 yield members, b"".join(lines)
-                members, lines, held = [], [], 0
+                members, lines, held, packed = [], [], 0, self.pack.size
         lines.append(b"\n]\n" if self.count else b"[\n]\n")
         yield members, b"".join(lines)
 
-    def _packed(self, item: object) -> tuple[bytes, tuple[int, int]]:
+    def _value(self, value: object, name: bytes, members: list[bytes]) -> bytes:
+        """Return the fields of a value.
+
+        ``name``: of the field of one that is inline; ``members`` gets what is to be packed of others.
+        """
+        text = inline_json(value, self.inline_limit)
+        if text is not None:
+            return b'"%b":%b' % (name, text)
         try:
-            return self.pack.add(item)
+            member, (offset, length) = self.pack.add(value)
         except ResultError as error:
             raise ResultError(f"item {self.count}: {error}") from error
+        members.append(member)
+        place = (_QUOTE(self.url), offset, length, member_checksum(member))
+        return b'"result_url":%b,"range":[%d,%d],"crc32":%d' % place
+
+    def _grouped(self, item: GroupedItem, members: list[bytes]) -> bytes:
+        path = b'"path":%b' % _QUOTE(item.path)
+        if item.failed is not None:
+            return b'%b,"failed":%b' % (path, _QUOTE(item.failed))
+        if item.values is not self._values:
+            self._values = item.values
+            self._values_text = self._fields_of(item.values, members)
+        return b"%b,%b%b" % (path, self._value(item.value, b"item", members), self._values_text)
+
+    def _fields_of(self, values: Mapping[str, object], members: list[bytes]) -> bytes:
+        """Return the field of the values that come with items.
+
+        It is made once for all items that share them.
+        """
+        fields = (
+            b"%b:%b"
+            % (
+                _QUOTE(name),
+                _QUOTE(ref_to_json(value))
+                if isinstance(value, Inline | Stored)
+                else b"{%b}" % self._value(value, b"result", members),
+            )
+            for name, value in values.items()
+        )
+        return b',"values":{%b}' % b",".join(fields) if values else b""
 
 
 def check_items(step: str, result: object) -> Iterable[object]:
@@ -127,6 +202,22 @@ def check_is_no_iterator(step: str, result: object) -> object:
             "reads it as a value, too: return a list."
         )
     return result
+
+
+def listing(fn: Callable[..., object], step: str, *, keeps_value: bool) -> Callable[..., object]:
+    """Return a function that gives a list where a map runs over its result in the body of another one.
+
+    ``keeps_value``: whether its result is read as a value, too. What is no iterator stays as it is.
+    """
+
+    @wraps(fn)
+    def call(*args: object, **kwargs: object) -> object:
+        items = check_items(step, fn(*args, **kwargs))
+        if keeps_value:
+            return check_is_no_iterator(step, items)
+        return list(items) if isinstance(items, Iterator) else items
+
+    return call
 
 
 def entries(lines: Iterable[bytes]) -> list[ManifestEntry]:

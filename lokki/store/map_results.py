@@ -17,6 +17,7 @@ import msgspec
 from lokki.base.values import Inline, JsonField, Ref, Stored
 from lokki.errors import StoreError
 from lokki.store.base import Store
+from lokki.store.manifest import EntryValue
 
 
 class ResultFile(msgspec.Struct, frozen=True):
@@ -55,6 +56,8 @@ class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     * ``result_url``: where it is, with ``range`` and ``crc32`` if it is in a pack.
     * ``failed``: why the item failed inside its batch.
     * ``entries_url``: where the results of a whole batch are; the entry has no index then.
+
+    ``values`` has what is beside the result, for a map below this one.
     """
 
     index: int = -1
@@ -64,6 +67,7 @@ class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     crc32: int | None = None
     failed: BatchFailure | msgspec.UnsetType = msgspec.UNSET
     entries_url: str | msgspec.UnsetType = msgspec.UNSET
+    values: dict[str, EntryValue] = {}
 
     @property
     def ref(self) -> Ref:
