@@ -123,6 +123,10 @@ class TooManyFailuresError(LokkiError):
     """More items of a map block failed than it tolerates."""
 
 
+class ItemFailedError(LokkiError):
+    """An item cannot go on, as it failed before the map below it was done."""
+
+
 class BatchTimeoutError(LokkiError):
     """A batch has more items than the function's time allows."""
 

@@ -15,8 +15,9 @@ from lokki.builder.handing_on import item_fields, with_item_named
 from lokki.builder.package_types import LAMBDA_PYTHON_TEXT
 from lokki.config import LokkiConfig
 from lokki.plan import Plan
-from lokki.plans.operations import Argument, Call, FanOut
-from lokki.plans.templates import Item, Output, Results, template_to_json
+from lokki.plans.levels import drawn_sources, spread_of
+from lokki.plans.operations import Argument, Call, FanOut, Gather, Regrouping, Spread
+from lokki.plans.templates import Item, Output, Results, source_name, template_to_json
 
 UV_VERSION = "0.13.9"
 """The uv that images are built with: one version, so that equal input gives equal Dockerfiles."""
@@ -97,7 +98,7 @@ def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
             "first": call is plan.ops[0],
             "tolerate": maps[call.reads.id] if isinstance(call.reads, Results) and fan_out is None else own,
             **_graph_fields(call, maps, fan_out, binds=call is binding),
-            **({} if call.regroups is None else {"regroups": _regrouping(call.regroups, plan)}),
+            **({} if call.regroups is None else {"regroups": _regrouping(call, call.regroups, plan)}),
             **items.get(call.id, {}),
         }
     return steps
@@ -118,11 +119,11 @@ def _is_item(call: Call, fan_out: FanOut | None) -> bool:
     return fan_out is not None and call.reads in fan_out.own_items
 
 
-def _regrouping(regrouping: Regrouping, plan: Plan) -> Json:
+def _regrouping(call: Call, regrouping: Regrouping, plan: Plan) -> Json:
     """Return what the handler of a call is told that regroups items."""
-    reader = next(op for op in plan.fan_outs if op.source == _id_of(regrouping, plan))
+    reader = next(op for op in plan.fan_outs if op.source == call.id)
     fields: dict[str, Json] = {
-        "of_spread": spread_above(plan.ops, regrouping.level),
+        "around": spread_of(plan.ops, regrouping.level),
         "carries": [*map(source_name, reader.carries)],
     }
     match regrouping:
@@ -137,9 +138,7 @@ def _regrouping(regrouping: Regrouping, plan: Plan) -> Json:
             }
 
 
-def _graph_fields(
-    call: Call, maps: Mapping[str, Json], fan_out: FanOut | None, *, binds: bool
-) -> dict[str, Json]:
+def _graph_fields(call: Call, maps: Mapping[str, Json], fan_out: FanOut | None, *, binds: bool) -> dict[str, Json]:
     """Return the fields of a call that no line has."""
     fields: dict[str, Json] = {}
     if binds:

@@ -38,7 +38,7 @@ from lokki.builder.tasks import BATCH_BYTES, AslState, TaskState, expression
 from lokki.builder.timing import execution_type
 from lokki.builder.wiring import INPUT, Wiring
 from lokki.plans.operations import Block, Call, FanOut, Switch, operations_in, sources_of
-from lokki.plans.templates import Item, Output, Results, source_name
+from lokki.plans.templates import Output, Results, source_name
 from lokki.store.keys import Keys
 
 
@@ -196,8 +196,9 @@ class _Body:
 
     def _values(self, call: Call) -> AslState:
         """Return what a call reads from outside of the map."""
-        inside = {Output(op.id) for op in operations_in(self.fan_out.body)}
-        sources = (source for source in sources_of(call) if not isinstance(source, Item) and source not in inside)
+        own = self.fan_out.own_items.union(self.fan_out.carries)
+        own |= {Output(op.id) for op in operations_in(self.fan_out.body)}
+        sources = (source for source in sources_of(call) if source not in own)
         names = map(source_name, sources)
         return {name: expression(f"$lookup({self._common}.values, '{name}')") for name in names}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import batched
 
 from lokki.base.failures import Failure
-from lokki.base.item_path import ItemPath, format_item
+from lokki.base.item_path import ItemPath
 from lokki.base.options import MapOptions
+from lokki.engine.report import list_failure
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import FAILED, StepResults
 from lokki.plan import Plan
@@ -72,7 +73,7 @@ class Regrouping:
                 if MapOptions(tolerate=gather.tolerate).too_many(len(failed), group.count):
                     first = inner.failures[failed[0]]
                     place = (*path, failed[0] - group.first)
-                    failure = list_failure(first, place, len(failed), group.count, gather.tolerate, source)
+                    failure = list_failure(first, place, (len(failed), group.count), gather.tolerate, source)
                     yield GroupedItem(path, None, {}, failure)
                     continue
                 values = [load(index) for index in indexes if inner.status[index] != FAILED]
@@ -113,20 +114,6 @@ class Regrouping:
             results.check_complete(outcome.succeeded, outcome.failed)
             with results.opened() as load:
                 yield results, load
-
-
-def list_failure(
-    first: Failure, path: ItemPath, failed: int, items: int, tolerate: float | None, source: str
-) -> Failure:
-    """Return why an item failed of whose list too many items did.
-
-    ``first``: of those the first, and ``path`` where it is. ``source``: the id of the call that gave the list.
-    """
-    tolerated = "none" if tolerate is None else f"{tolerate:g}"
-    count = f"{failed} of {items} items, the first {format_item(path)}," if failed > 1 else f"item {format_item(path)}"
-    text, *lines = first.message.split("\n")
-    note = f"({count} in the map over {source}(); tolerated: {tolerated})"
-    return replace(first, message="\n".join([f"{text} {note}".lstrip(), *lines]))
 
 
 def _carried(record: dict[str, object], reader: FanOut) -> dict[str, object]:

@@ -63,6 +63,20 @@ def drawn_sources(block: Block) -> dict[str, str]:
     return sources
 
 
+def spread_of(block: Block, fan_out_id: str) -> str:
+    """Return the id of the spread that made the items of a map block; empty for one that is below no other.
+
+    All levels of a map block have the items of the first.
+    """
+    ops = list(operations_in(block))
+    regroupings = {op.id: op.regroups for op in ops if isinstance(op, Call)}
+    sources = {op.id: op.source for op in ops if isinstance(op, FanOut)}
+    source = sources[fan_out_id]
+    while isinstance(regrouping := regroupings[source], Gather):
+        source = sources[regrouping.level]
+    return "" if regrouping is None else source
+
+
 def _flat(fan_out: FanOut, carries: frozenset[Source], some_may_fail: bool) -> Iterator[Op]:
     """Yield the levels of a map block.
 

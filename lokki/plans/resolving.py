@@ -179,9 +179,9 @@ def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
     where = block.inner_steps[0].where
     if site.in_case:
         raise FlowError(
-            f"{where}: {block} is in the body of {site.flows[-1].__name__}(), which is a case of a switch inside of a map. "
-            "Map there is no map for some items only: let the switch give the list of items, empty where there is "
-            "nothing to do, and map over that: .switch(…).next(…).map(…)."
+            f"{where}: {block} is in the body of {site.flows[-1].__name__}(), a case of a switch inside of a map, and a "
+            "map there would run for some items only. Let a step return the list, empty where there is nothing to do, "
+            "and map over that."
         )
     if isinstance(source, SwitchUnit):
         source = items_of_switch(source, where, site)

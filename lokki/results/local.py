@@ -307,8 +307,9 @@ class JournalItems:
         if failure is not None and index in self.failures():
             return failed_item(self._paths.path(index), failure)
         if results.status[index] == PENDING:
+            item = format_item(self._paths.path(index))
             return StoreError(
-                f"item {format_item(self._paths.path(index))} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
+                f"item {item} of {self._place.source}() has no result: the run {run_id} is {self._record.status}. "
                 f"Resume it by --resume {run_id}."
             )
         item = format_item(self._paths.path(index))

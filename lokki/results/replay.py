@@ -246,8 +246,9 @@ def _check_reached(of: Run, earlier: Sequence[Call], call: Call, item: int) -> N
     results = of.kept.results(of.place(earlier[-1].id))
     failure = results.failures().get(item)
     if failure is not None and failure.step in [step.id for step in earlier]:
+        place = format_item(results.paths().path(item))
         raise RunError(
-            f"item {format_item(results.paths().path(item))} failed at {failure.step}() in {of.id}, before {call.id}(): replay --step {failure.step}."
+            f"item {place} failed at {failure.step}() in {of.id}, before {call.id}(): replay --step {failure.step}."
         )
 
 

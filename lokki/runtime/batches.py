@@ -149,7 +149,7 @@ class _BatchRun:
         entry = self._entries[position]
         is_next = position == self._batch.first
         if entry.failed is not None:
-            return {"index": entry.index, "failed": entry.failed}
+            return {"index": entry.index, **entry.path_field, "failed": entry.failed}
         if self._work.passes_by(entry):
             return self._work.same_entry(entry)
         if is_next and self._batch.died:
@@ -206,17 +206,17 @@ class _BatchRun:
         return run(invocation, load_item(), self._attempts(entry), self._tried, load_item)
 
     def _failed(self, entry: Entry, failure: Failure) -> Reply:
-        item = item_to_json((entry.index,))
+        item = item_to_json(entry.item)
         self._work.log.write("ERROR", "item failure", item=item, error=failure.error, where=failure.where)
         message = plain_text(failure.message[:_FAILURE_TEXT])
-        return {"index": entry.index, "failed": {"step": failure.step, "error": failure.error, "message": message}}
+        return {"index": entry.index, **entry.path_field, "failed": {"step": failure.step, "error": failure.error, "message": message}}
 
     # --- time ---
 
     def _attempts(self, entry: Entry) -> Attempts:
         def retried(step_id: str, attempt: int, wait: float, failure: Failure) -> None:
             self._tried = attempt
-            log = self._work.log.about(item=item_to_json((entry.index,)), attempt=attempt)
+            log = self._work.log.about(item=item_to_json(entry.item), attempt=attempt)
             log.write("WARNING", "retry", wait=wait, error=failure.error, where=failure.where)
 
         return Attempts(self._sleep, self._limit, retried)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import msgspec
 
+from lokki.base.item_path import ItemPath
 from lokki.base.naming import check_run_id
 from lokki.base.options import MapOptions
 from lokki.base.values import Inline, Json, Ref, ref_from_json
@@ -34,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True):
     * ``failed``: why it failed earlier in its batch.
     * ``values``: what is read later than by the next step, by name.
     * ``cases``: the case that each switch chose for it.
+    * ``path``: an index for each map that it is in, where that is more than one.
     """
 
     index: int
@@ -41,6 +43,17 @@ class Entry(msgspec.Struct, frozen=True):
     failed: dict[str, Json] | None = None
     values: dict[str, Ref] = {}
     cases: dict[str, int] = {}
+    path: ItemPath = ()
+
+    @property
+    def item(self) -> ItemPath:
+        """How the item is named."""
+        return self.path or (self.index,)
+
+    @property
+    def path_field(self) -> dict[str, Json]:
+        """The field that an entry has of an item of a map below a map."""
+        return {"path": list(self.path)} if self.path else {}
 
 
 class Spilled(msgspec.Struct, frozen=True):
@@ -126,6 +139,26 @@ class ItemCall(msgspec.Struct, frozen=True):
         return all(entry.cases.get(switch) == number for switch, number in self.only)
 
 
+class Regroups(msgspec.Struct, frozen=True):
+    """What a call does that regroups the items of maps below maps.
+
+    * ``around``: the id of the spread that made the items of the level before; empty for a map that is below no other.
+    * ``carries``: the names of the values that come with each item.
+    * ``items``: for a spread, the name of the value that is an item's list.
+    * ``spread``: for a gather, the id of the spread before the map whose results it puts together.
+    * ``level``: for a gather, the name of the value with the results of the level before.
+    * ``tolerate``: how many items of each list may fail. ``source``: the id of the call that gave the lists.
+    """
+
+    around: str
+    carries: tuple[str, ...]
+    items: str = ""
+    spread: str = ""
+    level: str = ""
+    tolerate: int | float | None = None
+    source: str = ""
+
+
 class _GraphFields(msgspec.Struct, frozen=True):
     """What ``step.json`` says of a call that no line has."""
 
@@ -134,6 +167,7 @@ class _GraphFields(msgspec.Struct, frozen=True):
     passes_on: bool = False
     cases: tuple[bool | int | str | None, ...] = ()
     tolerates: dict[str, int | float] = {}
+    regroups: Regroups | None = None
 
 
 class HandledCall(msgspec.Struct, frozen=True):
@@ -155,10 +189,13 @@ class HandledCall(msgspec.Struct, frozen=True):
     binds: bool = False
     tolerates: dict[str, int | float] = {}
     item_call: ItemCall | None = None
+    regroups: Regroups | None = None
 
     @property
     def values(self) -> set[str]:
         """The names of all that it reads beside the current value."""
+        if self.regroups is not None:
+            return {self.regroups.level} if self.regroups.level else set()
         first = {self.reads_value} if self.reads_value else set[str]()
         return first.union(map(source_name, self.call.values))
 
@@ -213,14 +250,22 @@ def parse_entry(value: Json) -> Entry:
     index = fields.pop("index", None)
     if type(index) is not int or not 0 <= index < _MOST:
         raise EventError("an item has no index.")
+    path = _path(fields.pop("path", []), index)
     if fields.keys() == {"failed"}:
-        return Entry(index, Inline(None), _failed(fields["failed"]))
+        return Entry(index, Inline(None), _failed(fields["failed"]), path=path)
     if "item" in fields and "result" not in fields:
         fields["result"] = fields.pop("item")
     values, cases = fields.pop("values", {}), fields.pop("cases", {})
-    return Entry(
-        index, _ref(fields, f"item {index}"), None, _values_of_item(values, index), _cases_of_item(cases, index)
-    )
+    ref = _ref(fields, f"item {index}")
+    return Entry(index, ref, None, _values_of_item(values, index), _cases_of_item(cases, index), path)
+
+
+def _path(value: Json, index: int) -> ItemPath:
+    """Read the indices of an item of a map below a map; nothing for another one."""
+    path = tuple(number for number in value if type(number) is int) if isinstance(value, list) else ()
+    if not isinstance(value, list) or len(path) != len(value):
+        raise EventError(f"the path of item {index} is no list of indices.")
+    return path
 
 
 def _values_of_item(values: Json, index: int) -> dict[str, Ref]:
@@ -297,6 +342,7 @@ def _handled_call(step_name: str, call_id: str, fields: Json) -> HandledCall:
         graph.binds,
         graph.tolerates,
         item_call,
+        graph.regroups,
     )
 
 

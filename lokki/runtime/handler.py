@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
+from lokki.base.item_path import item_to_json
 from lokki.base.options import SECRETS_VARIABLE, Retry
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json, JsonField
@@ -255,7 +256,7 @@ def _about(log: Log, request: Request) -> Log:
     return log.about(
         run=request.run_id,
         call=request.call.id,
-        item=payload.index if isinstance(payload, Entry) else None,
+        item=item_to_json(payload.item) if isinstance(payload, Entry) else None,
         items=len(payload.entries) if isinstance(payload, Batch) else None,
         attempt=request.attempt,
     )

@@ -163,15 +163,20 @@ def next_entry(item_call: ItemCall, entry: Entry, own: Ref, case: int | None) ->
     cases: dict[str, Json] = {name: entry.cases[name] for name in item_call.keeps_cases if name in entry.cases}
     if case is not None:
         cases[item_call.switch] = case
-    return _entry_json(entry.index, ref(item_call.result), values, cases)
+    return _entry_json(entry, ref(item_call.result), values, cases)
 
 
 def same_entry(entry: Entry) -> dict[str, Json]:
     """Return the entry of an item that a call is not run on."""
     values: Json = {name: ref_to_json(ref) for name, ref in entry.values.items()}
-    return _entry_json(entry.index, ref_to_json(entry.ref), values, {**entry.cases})
+    return _entry_json(entry, ref_to_json(entry.ref), values, {**entry.cases})
 
 
-def _entry_json(index: int, ref: dict[str, Json], values: Json, cases: Json) -> dict[str, Json]:
+def _entry_json(entry: Entry, ref: dict[str, Json], values: Json, cases: Json) -> dict[str, Json]:
     further = {"values": values, "cases": cases}
-    return {"index": index, **ref, **{name: field for name, field in further.items() if field}}
+    return {
+        "index": entry.index,
+        **entry.path_field,
+        **ref,
+        **{name: field for name, field in further.items() if field},
+    }

@@ -13,7 +13,7 @@ from lokki.base.failures import failure_of, hide_values
 from lokki.base.values import Json, Ref, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
-from lokki.errors import EventError, StopSignal
+from lokki.errors import EventError, ItemFailedError, StopSignal
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters, started_by_aws
 from lokki.plans.operations import Call
@@ -77,6 +77,8 @@ class Work(msgspec.Struct, frozen=True):
         params = self._params()
         if self.request.bind:
             return {"params": params}
+        if self.handled.regroups is not None:
+            return self._regroup()
         invocation, source = self._invocation(params), self.request.input
         if isinstance(source, Entry):
             return self._item(invocation, source)
@@ -109,9 +111,22 @@ class Work(msgspec.Struct, frozen=True):
         invocation = self._choosing(prepare(self.request.call, self.step, params))
         return replace(invocation, secrets=self.secrets) if self.secrets else invocation
 
+    def _regroup(self) -> Reply:
+        """Make the items of the next level of a map block, which runs no step."""
+        from lokki.runtime.regrouping import send_regrouped  # only here: other functions start faster without it
+
+        keys, call = self.keys, self.request.call
+        settings = self.settings
+        count = send_regrouped(settings.store, keys, self.handled, self.request, settings.inline_limit)
+        return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
+
     def _choosing(self, invocation: Invocation) -> Invocation:
         """Return an invocation that fails where its result has no case."""
         call = self.request.call
+        if call.fans_out and isinstance(self.request.input, Entry | Batch):
+            from lokki.store.manifest import listing  # only here: other functions start faster without it
+
+            invocation = replace(invocation, fn=listing(invocation.fn, call.step, keeps_value=call.keeps_value))
         if not call.cases:
             return invocation
         from lokki.engine.switching import choosing  # only here: other functions start faster without it
@@ -205,7 +220,7 @@ class Work(msgspec.Struct, frozen=True):
         Step Functions tries again when it fails.
         """
         if entry.failed is not None:
-            raise EventError(f"item {entry.index} failed before; only batches hand on items that failed.")
+            raise ItemFailedError("{step}() raised {error}: {message}".format(**entry.failed))
         if self.passes_by(entry):
             return self.same_entry(entry)
         result = self._run_once(invocation, self.item_loaders()(entry)())
@@ -227,7 +242,7 @@ class Work(msgspec.Struct, frozen=True):
         """Return an item's entry after its call."""
         item_call = self.handled.item_call
         if item_call is None:
-            return {"index": entry.index, **ref_to_json(ref)}
+            return {"index": entry.index, **entry.path_field, **ref_to_json(ref)}
         from lokki.runtime.values import next_entry  # only here: see above
 
         return next_entry(item_call, entry, ref, self._case(result))

@@ -45,6 +45,10 @@ class Keys:
         """Return the key of the list of items of a map."""
         return f"{self.prefix}/{id}/map_manifest.json"
 
+    def groups(self, id: str) -> str:  # noqa: A002
+        """Return the key of the table of the lists that a spread put together."""
+        return f"{self.prefix}/{id}/groups.json"
+
     def map_results(self, id: str) -> str:  # noqa: A002
         """Return the prefix of a map's results, with its ``/``."""
         return f"{self.prefix}/{id}/map_results/"

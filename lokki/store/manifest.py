@@ -153,7 +153,7 @@ class ManifestWriter:
     def _grouped(self, item: GroupedItem, members: list[bytes]) -> bytes:
         path = b'"path":%b' % _QUOTE(item.path)
         if item.failed is not None:
-            return b'%b,"failed":%b' % (path, _QUOTE(item.failed))
+            return b'%b,"failed":%b' % (path, _QUOTE(_fields_of_failure(item.failed)))
         if item.values is not self._values:
             self._values = item.values
             self._values_text = self._fields_of(item.values, members)
@@ -175,6 +175,13 @@ class ManifestWriter:
             for name, value in values.items()
         )
         return b',"values":{%b}' % b",".join(fields) if values else b""
+
+
+def _fields_of_failure(failure: Failure) -> dict[str, object]:
+    """Return what is known of a failure: what no field says is left out."""
+    fields: dict[str, object] = msgspec.to_builtins(failure)
+    always = {"step", "error", "message"}
+    return {name: value for name, value in fields.items() if name in always or (value and value != 1)}
 
 
 def check_items(step: str, result: object) -> Iterable[object]:

@@ -14,6 +14,7 @@ from collections.abc import Buffer, Iterable, Iterator
 
 import msgspec
 
+from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, JsonField, Ref, Stored
 from lokki.errors import StoreError
 from lokki.store.base import Store
@@ -57,7 +58,7 @@ class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     * ``failed``: why the item failed inside its batch.
     * ``entries_url``: where the results of a whole batch are; the entry has no index then.
 
-    ``values`` has what is beside the result, for a map below this one.
+    ``values`` has what is beside the result, for a map below this one; ``path`` is there in a map below another one.
     """
 
     index: int = -1
@@ -68,6 +69,7 @@ class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     failed: BatchFailure | msgspec.UnsetType = msgspec.UNSET
     entries_url: str | msgspec.UnsetType = msgspec.UNSET
     values: dict[str, EntryValue] = {}
+    path: ItemPath | None = None
 
     @property
     def ref(self) -> Ref:
