@@ -49,7 +49,7 @@ def item_of(fan_out: FanOut) -> Source:
 
 
 def with_item_named(template: Template, fan_out: FanOut) -> Template:
-    """Return a template in which the item has the name that it has for its map block."""
+    """Return a template in which the item has the name of its map block's."""
     match template:
         case Item(""):
             return item_of(fan_out)

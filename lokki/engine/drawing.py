@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from lokki.plan import Plan
+from lokki.plans.levels import drawn_block
 from lokki.plans.operations import Block, Call, Case, FanOut, Fork, Switch, arguments_text
 from lokki.plans.templates import Item, Output, Reads, Results
 
@@ -31,7 +32,7 @@ def draw(plan: Plan) -> str:
         ╚═
         report(birds=join_birds.result)
     """
-    lines = list(_block(plan.ops, None))
+    lines = list(_block(drawn_block(plan.ops), None))
     if plan.result is not None:
         ids = ", ".join(output.id for output in plan.outputs)
         lines.append(f"returns ({ids})" if plan.returns_tuple else f"returns {ids}")

@@ -14,7 +14,7 @@ from lokki.engine.invocation import Attempts, Invocation, run
 from lokki.engine.lazy import UnloadedError
 from lokki.engine.switching import choose_case
 from lokki.errors import LokkiError
-from lokki.local_run.folder import RunFolder
+from lokki.local_run.folder import Group, RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.regrouping import Regrouping
 from lokki.local_run.run_values import CASE, RunValues
@@ -70,10 +70,12 @@ class CallRunner:
         Returns their size in bytes, and how many there are.
         """
         self._check_folder()
-        items = self._regrouping.items(call)
+        groups: list[Group] = []
+        items = self._regrouping.items(call, groups)
         with tempfile.TemporaryFile(dir=self._folder.path) as spool:
             written = write_items(self._store, self._folder.keys, call.id, items, self._inline_limit, spool)
         self._check_folder()
+        self._folder.write_groups(call.id, groups)
         self._folder.write_items_outcome(call.id, written, {})
         return written.pack_bytes + written.manifest_bytes, written.count
 

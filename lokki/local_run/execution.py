@@ -283,7 +283,7 @@ class LocalExecution:
                 self._save("running")
 
     def _regroup(self, call: Call) -> None:
-        """Make the items of the next level of a map block, which is lokki's own work."""
+        """Make the items of the next level of a map block."""
         with self._turn({}):
             self._emit(StepStarted(call.id))
             began = time.monotonic()

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from isal import isal_zlib
 
+from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_reply
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
@@ -37,6 +38,7 @@ CHECKSUMS = "checksums.json"
 """Of an emulated run: the checksums of its other files."""
 
 _OUTCOME = "output.json"
+_GROUPS = "groups.json"
 _MAP_OUTCOME = "map_results/manifest.json"
 
 _CHUNK = 2**20
@@ -44,6 +46,10 @@ _AGAIN = "Run the step that writes it again."
 
 type StepOutcome = dict[str, Json]
 """What is written of a step that runs once and has ended: a reference to its result, or what is known of its items."""
+
+
+type Group = tuple[ItemPath, int]
+"""An item of a map block with a map below it: its path, and how many items of that there are, or results."""
 
 
 class MapOutcome(msgspec.Struct, frozen=True):
@@ -137,6 +143,26 @@ class RunFolder:
     def forget_map_outcome(self, source_id: str) -> None:
         """Remove the outcome of a map block, so that it runs its unfinished items."""
         _remove(self.map_outcome_path(source_id))
+
+    def groups(self, call_id: str) -> list[Group] | None:
+        """Return what a call made that regroups items, in the order of the items.
+
+        None before it has.
+        """
+        key = f"{call_id}/{_GROUPS}"
+        content = self._read(key)
+        try:
+            return None if content is None else msgspec.convert(content.get("groups"), list[Group])
+        except msgspec.ValidationError as error:
+            raise damaged(f"{self.path / key} is damaged: {error}", _AGAIN) from None
+
+    def write_groups(self, call_id: str, groups: list[Group]) -> None:
+        """Write what a call made that regroups items."""
+        self._write(f"{call_id}/{_GROUPS}", msgspec.json.encode({"groups": groups}))
+
+    def forget_groups(self, call_id: str) -> None:
+        """Remove it, so that what follows runs anew."""
+        _remove(self.path / call_id / _GROUPS)
 
     def parts(self, source_id: str) -> Parts:
         """Return where the results of a map block are."""

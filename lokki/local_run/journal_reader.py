@@ -13,6 +13,7 @@ import io
 import os
 from array import array
 from collections.abc import Buffer, Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -238,6 +239,15 @@ def repair(parts: Parts) -> None:
             readable = [[record for record in line if _has_whole_value(record, pack)] for line in lines]
         if readable != lines:
             replace_journal(path, readable, parts.start(path))
+
+
+def forget_items(parts: Parts, indexes: AbstractSet[int]) -> None:
+    """Drop the records of some items, which run again."""
+    for path in parts.paths():
+        lines = [decode_line(path, line) for _, line in whole_lines(path, parts.start(path))]
+        others = [[record for record in line if record.index not in indexes] for line in lines]
+        if others != lines:
+            replace_journal(path, others, parts.start(path))
 
 
 def _next_status(status: int, record: Record) -> int:

@@ -2,108 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import batched
 
-from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
 from lokki.base.options import MapOptions
 from lokki.engine.report import list_failure
-from lokki.local_run.folder import RunFolder
-from lokki.local_run.journal_reader import FAILED, StepResults
+from lokki.errors import damaged
+from lokki.local_run.folder import Group, RunFolder
+from lokki.local_run.journal_reader import FAILED, StepResults, forget_items
 from lokki.plan import Plan
-from lokki.plans.levels import drawn_sources
+from lokki.plans.levels import drawn_sources, spread_of
 from lokki.plans.operations import Call, FanOut, Gather, Spread
 from lokki.plans.templates import source_name
-from lokki.store.manifest import GroupedItem, ManifestEntry, check_items, entries, item_lines
-
-_LINES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Members:
-    """Where the items of one list are among all: the index of the first, and how many."""
-
-    first: int
-    count: int
+from lokki.store.manifest import GroupedItem, check_items
 
 
 class Regrouping:
-    """Makes the items of the next level from the results of those before."""
+    """Makes the items of the next level from the results of those before.
+
+    A call that runs again numbers the items as it did before, with new ones behind them: the results that there are
+    stay those of their items.
+    """
 
     def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self._plan = plan
         self._folder = folder
 
-    def items(self, call: Call) -> Iterator[GroupedItem]:
+    def items(self, call: Call, groups: list[Group]) -> Iterator[GroupedItem]:
         """Yield what a call gives that regroups.
 
-        What is damaged raises DamagedError.
+        ``groups``: gets what was put together, which `RunFolder.write_groups` is to write behind the items. What is
+        damaged raises DamagedError.
         """
-        [reader] = (op for op in self._plan.fan_outs if op.source == call.id)
+        reader = self._reader(call)
+        earlier = self._folder.groups(call.id) or []
         match call.regroups:
             case Spread():
-                return self._spread(call.regroups, reader)
+                return self._spread(call.regroups, reader, earlier, groups)
             case Gather():
-                return self._gather(call.regroups, reader)
+                return self._gather(call.regroups, reader, earlier, groups)
             case None:
                 raise TypeError(f"{call.id} is a step's call")
 
-    def _spread(self, spread: Spread, reader: FanOut) -> Iterator[GroupedItem]:
-        name = source_name(spread.items)
-        for path, outcome in self._level(spread.level):
-            if not isinstance(outcome, Failure):
-                values = _carried(outcome, reader)
-                for number, item in enumerate(check_items(spread.items.id, outcome[name])):
-                    yield GroupedItem((*path, number), item, values)
+    def _reader(self, call: Call) -> FanOut:
+        [reader] = (op for op in self._plan.fan_outs if op.source == call.id)
+        return reader
 
-    def _gather(self, gather: Gather, reader: FanOut) -> Iterator[GroupedItem]:
+    def _spread(
+        self, spread: Spread, reader: FanOut, earlier: list[Group], groups: list[Group]
+    ) -> Iterator[GroupedItem]:
+        name = source_name(spread.items)
+        with self._results(self._plan.fan_out(spread.level)) as (results, load):
+            places = {path: index for index, path in self._paths(spread.level) if results.status[index] != FAILED}
+            first = [path for path, _ in earlier if path in places]
+            for path in (*first, *_others(places, first)):
+                record = _record(load(places[path]))
+                values, count = _carried(record, reader), 0
+                for count, item in enumerate(check_items(spread.items.id, record[name]), 1):
+                    yield GroupedItem((*path, count - 1), item, values)
+                groups.append((path, count))
+
+    def _gather(
+        self, gather: Gather, reader: FanOut, earlier: list[Group], groups: list[Group]
+    ) -> Iterator[GroupedItem]:
         members = self._members(gather.spread)
         source = drawn_sources(self._plan.ops)[gather.inner]
-        with self._results(self._plan.fan_out(gather.inner)) as (inner, load):
-            for path, outcome in self._level(gather.level):
-                if isinstance(outcome, Failure):
-                    yield GroupedItem(path, None, {}, outcome)
+        level, inner = self._plan.fan_out(gather.level), self._plan.fan_out(gather.inner)
+        with self._results(inner) as (results, load), self._results(level) as (outer, load_outer):
+            kept = dict(earlier)
+            self._forget_changed(gather, reader, kept, members, results)
+            for index, path in self._paths(gather.level):
+                if outer.status[index] == FAILED:
+                    yield GroupedItem(path, None, {}, outer.failures[index])
                     continue
-                group = members.get(path, _Members(0, 0))
-                indexes = range(group.first, group.first + group.count)
-                failed = [index for index in indexes if inner.status[index] == FAILED]
-                if MapOptions(tolerate=gather.tolerate).too_many(len(failed), group.count):
-                    first = inner.failures[failed[0]]
-                    place = (*path, failed[0] - group.first)
-                    failure = list_failure(first, place, (len(failed), group.count), gather.tolerate, source)
+                group = members.get(path, range(0))
+                failed = [member for member in group if results.status[member] == FAILED]
+                if MapOptions(tolerate=gather.tolerate).too_many(len(failed), len(group)):
+                    place = (*path, failed[0] - group.start)
+                    counts = (len(failed), len(group))
+                    failure = list_failure(results.failures[failed[0]], place, counts, gather.tolerate, source)
                     yield GroupedItem(path, None, {}, failure)
                     continue
-                values = [load(index) for index in indexes if inner.status[index] != FAILED]
-                yield GroupedItem(path, values, _carried(outcome, reader))
+                values = [load(member) for member in group if results.status[member] != FAILED]
+                groups.append((path, len(values)))
+                yield GroupedItem(path, values, _carried(_record(load_outer(index)), reader))
 
-    def _level(self, level: str) -> Iterator[tuple[ItemPath, dict[str, object] | Failure]]:
-        """Yield what became of each item of a level: the values that it kept, by name, or why it failed."""
-        op = self._plan.fan_out(level)
-        with self._results(op) as (results, load):
-            for index, entry in enumerate(self._entries(op.source)):
-                if results.status[index] == FAILED:
-                    yield entry.path, results.failures[index]
-                else:
-                    record = load(index)
-                    assert isinstance(record, dict)
-                    yield entry.path, record
+    def _forget_changed(
+        self,
+        gather: Gather,
+        reader: FanOut,
+        kept: Mapping[ItemPath, int],
+        members: Mapping[ItemPath, range],
+        results: StepResults,
+    ) -> None:
+        """Forget the results of items whose lists have more members than they had.
 
-    def _members(self, spread: str) -> Mapping[ItemPath, _Members]:
+        A result of an item is final, so the number of results tells.
+        """
+        changed = {
+            index
+            for index, path in self._paths(gather.level)
+            if path in kept and kept[path] != sum(results.status[member] != FAILED for member in members.get(path, ()))
+        }
+        if changed:
+            forget_items(self._folder.parts(reader.key), changed)
+
+    def _paths(self, level: str) -> Iterator[tuple[int, ItemPath]]:
+        """Yield how the items of a level are named, with their numbers."""
+        spread = spread_of(self._plan.ops, level)
+        if spread:
+            return enumerate((*path, member) for path, count in self._groups(spread) for member in range(count))
+        items = self._folder.items(self._plan.fan_out(level).source)
+        return ((index, (index,)) for index in range(items))
+
+    def _members(self, spread: str) -> Mapping[ItemPath, range]:
         """Return where the items of each list are."""
-        members: dict[ItemPath, _Members] = {}
-        for entry in self._entries(spread):
-            group = members.get(entry.path[:-1])
-            first, count = (entry.index, 0) if group is None else (group.first, group.count)
-            members[entry.path[:-1]] = _Members(first, count + 1)
+        members: dict[ItemPath, range] = {}
+        first = 0
+        for path, count in self._groups(spread):
+            members[path] = range(first, first + count)
+            first += count
         return members
 
-    def _entries(self, source: str) -> Iterator[ManifestEntry]:
-        with self._folder.reading(source, resumable=True), self._folder.manifest(source).open("rb") as manifest:
-            for lines in batched(item_lines(manifest), _LINES, strict=False):
-                yield from entries(lines)
+    def _groups(self, spread: str) -> list[Group]:
+        with self._folder.reading(spread, resumable=True):
+            groups = self._folder.groups(spread)
+            if groups is None:
+                raise damaged(f"{self._folder.path / spread} names no lists of items", "Run the map again.")
+            return groups
 
     @contextmanager
     def _results(self, op: FanOut) -> Iterator[tuple[StepResults, Callable[[int], object]]]:
@@ -114,6 +141,17 @@ class Regrouping:
             results.check_complete(outcome.succeeded, outcome.failed)
             with results.opened() as load:
                 yield results, load
+
+
+def _others(places: Mapping[ItemPath, int], first: Sequence[ItemPath]) -> Iterator[ItemPath]:
+    """Yield the paths that are not among the first, in order."""
+    known = set(first)
+    return (path for path in places if path not in known)
+
+
+def _record(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)  # the values that an item of a level kept, by name
+    return value
 
 
 def _carried(record: dict[str, object], reader: FanOut) -> dict[str, object]:

@@ -65,6 +65,9 @@ class Resuming:
         if isinstance(op, FanOut):
             journal_reader.repair(self._folder.parts(op.key))
             self._folder.forget_map_outcome(op.key)
+            for call in self._plan.calls:  # what the item gives now may be another list
+                if call.regroups is not None and call.regroups.level == op.id:
+                    self._folder.forget_groups(call.id)
         else:
             self._folder.forget_outcome(op.id)
 
@@ -80,7 +83,7 @@ class Resuming:
         for unit in remaining.stale:
             self._remove_results(unit)
         finished = remaining.finished
-        partial_maps = [op for op in remaining.partial if self._folder.parts(op.key).folder.exists()]
+        partial_maps = [op for op in remaining.partial if isinstance(op, FanOut) and self._has_results(op)]
         older = {name: record.code.get(name, "") for name in step_names([*finished, *partial_maps])}
         blocks = {op.key for op in [*finished, *partial_maps] if isinstance(op, FanOut)}
         parts = {key: parts for key, parts in record.changed_code.items() if key in blocks}
@@ -96,6 +99,9 @@ class Resuming:
         if results.exists():
             shutil.rmtree(results)
             flush_directory(results.parent)
+
+    def _has_results(self, op: FanOut) -> bool:
+        return self._folder.parts(op.key).folder.exists() and self._folder.outcome(op.source) is not None
 
     def _failed_items(self, op: FanOut) -> int:
         """Return how many items of a map block failed, 0 for one not finished."""

@@ -86,7 +86,19 @@ class RunValues:
 
     def remaining(self) -> Schedule:
         """Return what a resumed run does with the units of the plan."""
-        return schedule(self._plan.ops, self.is_finished, self.chosen)
+        return schedule(self._plan.ops, self.is_finished, self.chosen, self._goes_on)
+
+    def _goes_on(self, unit: Unit) -> bool:
+        """Tell whether a unit has results that it can go on with.
+
+        A map block has begun, and a call that regroups items numbers them as it did.
+        """
+        if isinstance(unit, FanOut):
+            return self._folder.parts(unit.key).folder.exists()
+        try:
+            return unit.regroups is not None and self._folder.groups(unit.id) is not None
+        except StoreError:
+            return False
 
     def maps_remain(self) -> bool:
         """Tell whether a resumed run has items to run."""

@@ -26,12 +26,12 @@ class Schedule:
     """The units of a plan by what a resumed run does with them.
 
     * ``finished``: they keep their results.
-    * ``partial``: map blocks that go on, with the results that they have.
+    * ``partial``: map blocks that go on, with the results that they have, and what regroups their items anew.
     * ``stale``: they run anew, whatever they have.
     """
 
     finished: tuple[Unit, ...] = ()
-    partial: tuple[FanOut, ...] = ()
+    partial: tuple[Unit, ...] = ()
     stale: tuple[Unit, ...] = ()
 
     @property
@@ -68,28 +68,45 @@ def _cases_of(switch: Switch, chosen: ChosenCase) -> tuple[Case, ...]:
     return switch.cases if case is None else (case,)
 
 
-def schedule(block: Block, is_finished: Callable[[Unit], bool], chosen: ChosenCase = lambda switch: None) -> Schedule:
+def schedule(
+    block: Block,
+    is_finished: Callable[[Unit], bool],
+    chosen: ChosenCase = lambda switch: None,
+    goes_on: Callable[[Unit], bool] = lambda unit: False,
+) -> Schedule:
     """Return what a resumed run does with the units of a plan.
 
-    A unit is finished if its results are there, and those of all that it depends on.
+    A unit is finished if its results are there, and those of all that it depends on. Where a map block goes on, the
+    maps below it go on, too. ``goes_on``: whether a map block has begun, or a call that regroups items will number them
+    as it did.
     """
     waits = dependencies(block, chosen)
     unfinished: set[str] = set()
+    going_on: set[str] = set()
     finished: list[Unit] = []
-    partial: list[FanOut] = []
+    partial: list[Unit] = []
     stale: list[Unit] = []
     for unit in units_in(block):
-        if not unfinished.isdisjoint(waits[unit.id]):
-            stale.append(unit)
-        elif is_finished(unit):
+        missing = unfinished & waits[unit.id]
+        if not missing and is_finished(unit):
             finished.append(unit)
             continue
-        elif isinstance(unit, FanOut):
+        unfinished.add(unit.id)
+        follows = missing <= going_on.intersection(_regrouped_from(unit))
+        if follows and goes_on(unit):
+            going_on.add(unit.id)
+        if follows and (unit.id in going_on or isinstance(unit, FanOut)):
             partial.append(unit)
         else:
             stale.append(unit)
-        unfinished.add(unit.id)
     return Schedule(tuple(finished), tuple(partial), tuple(stale))
+
+
+def _regrouped_from(unit: Unit) -> frozenset[str]:
+    """Return the ids of those that a unit may go on with while they do."""
+    if isinstance(unit, FanOut):
+        return frozenset({unit.source})
+    return frozenset() if unit.regroups is None else frozenset(source.id for source in unit.regroups.reads)
 
 
 def dependencies(block: Block, chosen: ChosenCase = lambda switch: None) -> dict[str, frozenset[str]]:

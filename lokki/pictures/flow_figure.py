@@ -14,6 +14,7 @@ from lokki.graph import FlowParameter
 from lokki.pictures.combining import Lane, beside, boxed, framed, stacked
 from lokki.pictures.shapes import Mark, Picture, shortened
 from lokki.plan import Plan
+from lokki.plans.levels import drawn_block
 from lokki.plans.operations import MAP, Block, Call, Case, FanOut, Fork, Op, Switch, arguments_text, read_next
 from lokki.plans.templates import Item, Output, Reads, Results
 
@@ -30,7 +31,7 @@ def figure_of(plan: Plan, marks: Marks | None = None) -> Picture:
     """
     start = [_note(lines)] if (lines := input_lines(plan)) else []
     end = [_note([returned_text(plan)])] if plan.result is not None else []
-    return stacked([*start, *_block(plan.ops, None, marks or {}), *end])
+    return stacked([*start, *_block(drawn_block(plan.ops), None, marks or {}), *end])
 
 
 def input_lines(plan: Plan) -> list[str]:

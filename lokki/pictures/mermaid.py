@@ -11,6 +11,7 @@ from itertools import count
 from lokki.pictures.flow_figure import call_lines, case_text, input_lines, map_lines, returned_text
 from lokki.pictures.shapes import shortened
 from lokki.plan import Plan
+from lokki.plans.levels import drawn_block
 from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, read_next
 from lokki.plans.templates import Item, Reads
 
@@ -41,7 +42,7 @@ class _Chart:
         """Yield the lines of a plan."""
         if texts := input_lines(plan):
             yield from self._node(texts, "([", "])")
-        yield from self._block(plan.ops, None)
+        yield from self._block(drawn_block(plan.ops), None)
         if plan.result is not None:
             yield from self._node([returned_text(plan)], "([", "])")
         yield from self._arrows

@@ -15,9 +15,11 @@ from lokki.plans.operations import (
     Block,
     Call,
     FanOut,
+    Fork,
     Gather,
     Op,
     Spread,
+    Switch,
     calls_in,
     given_by,
     operations_in,
@@ -43,6 +45,57 @@ def flat_maps(fan_out: FanOut) -> Iterator[Op]:
     return _flat(fan_out, frozenset(), bool(fan_out.options.tolerate))
 
 
+def drawn_block(block: Block) -> Block:
+    """Return a block as it was drawn, with maps in the bodies of maps.
+
+    It is for whoever shows a plan; nothing runs it. `flat_maps` has made what it turns back.
+    """
+    ops = iter(block)
+    return tuple(_drawn(op, ops) for op in ops)
+
+
+def _drawn(op: Op, following: Iterator[Op]) -> Op:
+    """Return an operation as it was drawn.
+
+    A map block takes its further levels from those that follow.
+    """
+    match op:
+        case FanOut():
+            return _drawn_map(op, following)
+        case Fork():
+            return replace(op, branches=tuple(map(drawn_block, op.branches)))
+        case Switch():
+            return replace(op, cases=tuple(replace(case, block=drawn_block(case.block)) for case in op.cases))
+        case Call():
+            return op
+
+
+def _drawn_map(first: FanOut, following: Iterator[Op]) -> FanOut:
+    """Return a map block of which this is the first level."""
+    level, body = first, list(first.body)
+    while level.keeps:
+        spread, inner = next(following), next(following)
+        assert isinstance(spread, Call)
+        assert isinstance(spread.regroups, Spread)
+        assert isinstance(inner, FanOut)
+        below = _drawn_map(inner, following)
+        gather, level = _gathered(following)
+        body += [
+            replace(below, source=spread.regroups.items.id, options=replace(below.options, tolerate=gather.tolerate))
+        ]
+        body += level.body
+    return replace(level, source=first.source, body=tuple(body), item=None, carries=())
+
+
+def _gathered(following: Iterator[Op]) -> tuple[Gather, FanOut]:
+    """Return the gather that comes next, and the level after it."""
+    call, level = next(following), next(following)
+    assert isinstance(call, Call)
+    assert isinstance(call.regroups, Gather)
+    assert isinstance(level, FanOut)
+    return call.regroups, level
+
+
 def drawn_sources(block: Block) -> dict[str, str]:
     """Return the ids of the calls that map blocks run over as they were drawn.
 
@@ -64,9 +117,9 @@ def drawn_sources(block: Block) -> dict[str, str]:
 
 
 def spread_of(block: Block, fan_out_id: str) -> str:
-    """Return the id of the spread that made the items of a map block; empty for one that is below no other.
+    """Return the id of the spread that made the items of a map block.
 
-    All levels of a map block have the items of the first.
+    It is empty for a map block that is below no other. All levels of a map block have the items of the first.
     """
     ops = list(operations_in(block))
     regroupings = {op.id: op.regroups for op in ops if isinstance(op, Call)}
@@ -148,8 +201,8 @@ def _free_of_maps(ops: Block) -> tuple[Block, Block]:
     results: set[Source] = set()
     ids: set[str] = set()
     for op in ops:
-        after = {name for call in calls_in((op,)) for name in call.after}
-        if isinstance(op, FanOut) or not results.isdisjoint(read_from_outside((op,))) or not ids.isdisjoint(after):
+        awaited = {name for call in calls_in((op,)) for name in call.after}
+        if isinstance(op, FanOut) or not results.isdisjoint(read_from_outside((op,))) or not ids.isdisjoint(awaited):
             waiting.append(op)
             results |= given_by((op,))
             ids |= {inside.id for inside in operations_in((op,))}

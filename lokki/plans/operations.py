@@ -94,7 +94,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Puts the results of a map below a map together, by the items that they belong to.
+    """Puts the results of a map below a map into one list for each outer item.
 
     * ``level``: the id of the map block whose items these are.
     * ``spread``: the id of the call that made one list of all inner items.
@@ -155,7 +155,10 @@ class Call:
 
     @property
     def values(self) -> tuple[Source, ...]:
-        """The values of the run that it needs beside the one that it reads, each once, in order."""
+        """The values of the run that it needs beside the one that it reads.
+
+        Each stands once, in order.
+        """
         if self.regroups is not None:
             return self.regroups.reads[1:]
         return tuple(dict.fromkeys(source for argument in self.arguments for source in sources_in(argument.template)))

@@ -107,7 +107,7 @@ def map_places(plan: Plan) -> dict[str, Place]:
 
 
 def _below_maps(plan: Plan) -> frozenset[str]:
-    """Return the ids of the map blocks that are below others, of all their levels."""
+    """Return the ids of the map blocks that are below others."""
     regroupings = {call.id: call.regroups for call in plan.calls if call.regroups is not None}
     below: set[str] = set()
     for fan_out in plan.fan_outs:
@@ -159,7 +159,7 @@ class LogLine:
 
 
 class Paths(Protocol):
-    """How the items of a map block are named, by their place among all of them."""
+    """How the items of a map block are named."""
 
     def path(self, index: int) -> ItemPath:
         """Return the path of an item."""
@@ -298,7 +298,10 @@ class Items(Sequence[object]):
         return self._source.value(item)
 
     def paths(self) -> list[ItemPath]:
-        """Return how the items are named, in order: ``(3, 7)`` is the item 3/7 of a map below a map."""
+        """Return how the items are named, in order.
+
+        ``(3, 7)`` is the item 3/7 of a map below a map.
+        """
         paths = self._source.paths()
         return [paths.path(index) for index in self._indexes]
 

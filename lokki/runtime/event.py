@@ -261,7 +261,7 @@ def parse_entry(value: Json) -> Entry:
 
 
 def _path(value: Json, index: int) -> ItemPath:
-    """Read the indices of an item of a map below a map; nothing for another one."""
+    """Read the indices of an item of a map below a map."""
     path = tuple(number for number in value if type(number) is int) if isinstance(value, list) else ()
     if not isinstance(value, list) or len(path) != len(value):
         raise EventError(f"the path of item {index} is no list of indices.")

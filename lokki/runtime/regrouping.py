@@ -46,7 +46,10 @@ def send_regrouped(store: Store, keys: Keys, handled: HandledCall, request: Requ
 
 
 class _Results:
-    """What became of the items of a level. ``values`` has those that succeeded, by index."""
+    """What became of the items of a level.
+
+    ``values`` has the results of those that succeeded, by index.
+    """
 
     def __init__(self, store: Store, source: ResultsKey) -> None:
         self._store = store

@@ -212,9 +212,9 @@ def check_is_no_iterator(step: str, result: object) -> object:
 
 
 def listing(fn: Callable[..., object], step: str, *, keeps_value: bool) -> Callable[..., object]:
-    """Return a function that gives a list where a map runs over its result in the body of another one.
+    """Return a function that gives what a map below a map can run over.
 
-    ``keeps_value``: whether its result is read as a value, too. What is no iterator stays as it is.
+    It gives a list where the other gives an iterator. ``keeps_value``: whether its result is read as a value, too.
     """
 
     @wraps(fn)

@@ -270,16 +270,46 @@ def test_a_flow_that_reaches_itself_is_refused() -> None:
     )
 
 
-def test_a_map_in_a_flow_that_is_mapped_is_refused_with_what_to_write() -> None:
+@step
+def is_long(text: str) -> bool:
+    return len(text) > 3
+
+
+def test_a_map_in_a_case_of_a_mapped_flow_is_refused_with_what_to_write() -> None:
     def nested() -> Any:
-        return customers().map(per_customer).agg(join)
+        return customers().map(shout).switch(is_long, {True: per_customer, False: shout}).agg(join)
 
     with pytest.raises(FlowError) as error:
         flow(nested)()
     assert str(error.value).partition(": ")[2] == (
-        "Nested .map() is not supported: months().map(bill()) is in the body of per_customer(), which is itself a step "
-        "of a map. Map over all items at once, or loop inside one step."
+        "months().map(bill()) is in the body of per_customer(), a case of a switch inside of a map, and a map there "
+        "would run for some items only. Let a step return the list, empty where there is nothing to do, and map over "
+        "that."
     )
+
+
+def test_a_map_below_a_map_is_lowered_into_flat_maps() -> None:
+    def nested() -> Any:
+        return customers().map(per_customer(rate=3), tolerate=1).agg(join)
+
+    assert lines(nested) == [
+        "customers = customers()",
+        (
+            "map over customers as customers.map.level_1 and keeps customers.map.item, per_customer_months.result: "
+            "per_customer_months = months() of item"
+        ),
+        "per_customer_months.map.spread = all members of per_customer_months.result in customers.map.level_1",
+        (
+            "map over per_customer_months.map.spread as per_customer_months.map with customers.map.item: "
+            "per_customer_bill = bill(customer=customers.map.item, rate=3)"
+        ),
+        (
+            "per_customer_months.map.gather = the results of per_customer_months.map for each item of "
+            "customers.map.level_1, by per_customer_months.map.spread"
+        ),
+        "map over per_customer_months.map.gather as customers.map: per_customer_join = join()",
+        "join = join()",
+    ]
 
 
 def test_flows_without_one_result_are_no_steps() -> None:

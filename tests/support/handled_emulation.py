@@ -1,4 +1,4 @@
-"""A state machine run by the emulator's interpreter with lokki's own handlers, in this process, on objects in memory."""
+"""A state machine run by the emulator's interpreter with lokki's own handlers, here, on objects in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Buffer, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
-from support.definitions import definition_values, filled
 
 from lokki.base.values import Json, Ref, Stored, ref_from_reply
 from lokki.builder.compiled import Compiled, compile_flow
@@ -26,6 +25,7 @@ from lokki.runtime.event import HandledCall, parse_calls, parse_event
 from lokki.runtime.log import Log
 from lokki.runtime.work import Settings, Work
 from lokki.store.base import load
+from support.definitions import definition_values, filled
 
 BUCKET = "bucket"
 
