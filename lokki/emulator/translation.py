@@ -13,6 +13,7 @@ from dataclasses import replace
 import msgspec
 
 from lokki.base.failures import Failure
+from lokki.base.item_path import ItemPath
 from lokki.base.naming import ALONE_SUFFIX, LARGER_SUFFIX
 from lokki.base.values import Json
 from lokki.builder.states import Machine
@@ -61,10 +62,12 @@ class _FailedItem(msgspec.Struct):
 
     index: int
     failed: _Failed
+    path: ItemPath | None = None
 
 
 class _Item(msgspec.Struct):
     index: int
+    path: ItemPath = ()
 
 
 class _OneOfBatch(msgspec.Struct):
@@ -98,6 +101,8 @@ class EventTranslator:
         self._last: dict[str, tuple[str, Failure]] = {}
         # By child: which item of its batch failed it.
         self._at_fault: dict[str, int] = {}
+        # By child: the paths of the items of a map below a map.
+        self._paths: dict[str, dict[int, ItemPath]] = {}
         self._tries: dict[str, int] = {}
         self._current = ""
         # By state, since branches run side by side: its reply, what a source handed on, and how a state failed last.
@@ -191,6 +196,9 @@ class EventTranslator:
             if at_fault is not None:
                 self._at_fault[event.execution] = at_fault
         match event.type:
+            case "ExecutionStarted":
+                if paths := _paths_of(event.details["input"]):
+                    self._paths[event.execution] = paths
             case "TaskScheduled":
                 self._at_fault.pop(event.execution, None)
                 if event.state.endswith((ALONE_SUFFIX, LARGER_SUFFIX)):
@@ -202,9 +210,10 @@ class EventTranslator:
             case "TaskSucceeded":
                 self._last.pop(event.execution, None)
             case "TaskStateExited" if (caught := self._last.pop(event.execution, None)) is not None:
-                return [StepRetried(self._calls[event.state], (child.index,), 1, 0.0, caught[1])]
+                return [StepRetried(self._calls[event.state], self._path(event, child), 1, 0.0, caught[1])]
             case "ExecutionSucceeded":
                 self._last.pop(event.execution, None)
+                self._paths.pop(event.execution, None)
                 return self._finished(event, child)
             case "ExecutionFailed" | "ExecutionTimedOut":
                 last = self._last.pop(event.execution, None)
@@ -212,7 +221,8 @@ class EventTranslator:
                 failure = self._failure_of(event, step_id, last)
                 at_fault = self._at_fault.pop(event.execution, None)
                 indexes = child.indexes if at_fault is None else [at_fault]
-                return [ItemFailed(self._maps[child.map].key, (index,), failure) for index in indexes]
+                paths, key = self._paths.pop(event.execution, {}), self._maps[child.map].key
+                return [ItemFailed(key, paths.get(index, (index,)), failure) for index in indexes]
         return []
 
     def _note_alone(self, event: HistoryEvent) -> None:
@@ -236,7 +246,7 @@ class EventTranslator:
         events: list[Event] = []
         for item in failed:
             failure = Failure(item.failed.step, item.failed.error, item.failed.message)
-            events.append(ItemFailed(map_id, (item.index,), failure))
+            events.append(ItemFailed(map_id, item.path or (item.index,), failure))
         if child.items > len(failed):
             slowest = ((child.index,), event.seconds) if child.items == 1 else ((), 0.0)
             events.append(ItemsFinished(map_id, child.items - len(failed), event.seconds, *slowest))
@@ -254,10 +264,13 @@ class EventTranslator:
         seconds = event.seconds - self._entered[event.state]
         return MapFinished(self._maps[event.state].key, counts.succeeded - inside, counts.failed + inside, seconds)
 
+    def _path(self, event: HistoryEvent, child: Child) -> ItemPath:
+        return self._paths.get(event.execution, {}).get(child.index, (child.index,))
+
     def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
         if event.state not in self._calls:  # a map or a fork: its steps tell of themselves
             return []
-        item = () if child is None else (child.index,)
+        item = () if child is None else self._path(event, child)
         retry = msgspec.convert(event.details, _Retry)
         if child is None:
             self._tries[event.state] = retry.attempt
@@ -284,6 +297,17 @@ def _items_of_source(output: Json) -> int | None:
     """Return how many items a source handed on, or None for other steps."""
     is_source = isinstance(output, dict) and "map_manifest_key" in output
     return msgspec.convert(output, _Source).items if is_source else None
+
+
+def _paths_of(child_input: Json) -> dict[int, ItemPath]:
+    """Return the paths of a child's items, where these have any."""
+    fields = child_input if isinstance(child_input, dict) else {}
+    items = [fields["item"]] if "item" in fields else fields.get("Items")
+    first = items[0] if isinstance(items, list) and items else None
+    # Looked at first: there are many children, and few flows with such maps.
+    if not isinstance(first, dict) or "path" not in first:
+        return {}
+    return {item.index: item.path for item in msgspec.convert(items, list[_Item])}
 
 
 def _tolerated_items(output: Json) -> list[_FailedItem]:

@@ -21,6 +21,7 @@ from lokki.engine.events import Event, ItemFailed, RunFailed, StepFailed, StepRe
 from lokki.engine.invocation import definition_place
 from lokki.engine.report import OpReport, RunReport, fold, map_failure
 from lokki.plan import Plan
+from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import MAP
 from lokki.plans.templates import Results
 
@@ -207,4 +208,5 @@ def why_failed(report: RunReport, plan: Plan, message: str) -> str:
 
 def _map_failure_of(op: OpReport, plan: Plan) -> str:
     fan_out = plan.fan_out(op.id)
-    return map_failure(fan_out.source, (op.failed, op.items or 0), fan_out.options.tolerate, op.failed_item, op.failure)
+    source = drawn_sources(plan.ops)[fan_out.id]
+    return map_failure(source, (op.failed, op.items or 0), fan_out.options.tolerate, op.failed_item, op.failure)

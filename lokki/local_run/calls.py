@@ -16,7 +16,7 @@ from lokki.engine.switching import choose_case
 from lokki.errors import LokkiError
 from lokki.local_run.folder import Group, RunFolder
 from lokki.local_run.forks import guarded
-from lokki.local_run.regrouping import Regrouping
+from lokki.local_run.regrouping import ItemRegrouper
 from lokki.local_run.run_values import CASE, RunValues
 from lokki.plans.operations import Call
 from lokki.store.base import Store, save
@@ -45,7 +45,7 @@ class CallRunner:
         values: RunValues,
         inline_limit: int,
         check_folder: Callable[[], None],
-        regrouping: Regrouping,
+        regrouping: ItemRegrouper,
     ) -> None:
         self._store = store
         self._regrouping = regrouping

@@ -46,7 +46,7 @@ from lokki.local_run.folder import MapOutcome
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
-from lokki.local_run.regrouping import Regrouping
+from lokki.local_run.regrouping import ItemRegrouper
 from lokki.local_run.resuming import Resuming, step_names
 from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import CodeOfParts, RunRecord, Runs
@@ -129,7 +129,7 @@ class LocalExecution:
         self._kept: frozenset[str] = frozenset()
         self._values = RunValues(plan, self._folder)
         self._resuming = Resuming(plan, self._folder, self._values)
-        regrouping = Regrouping(plan, self._folder)
+        regrouping = ItemRegrouper(plan, self._folder)
         self._calls = CallRunner(
             self._store, self._folder, self._values, setup.inline_limit, self._check_folder, regrouping
         )

@@ -18,7 +18,7 @@ from lokki.plans.templates import source_name
 from lokki.store.manifest import GroupedItem, check_items
 
 
-class Regrouping:
+class ItemRegrouper:
     """Makes the items of the next level from the results of those before.
 
     A call that runs again numbers the items as it did before, with new ones behind them: the results that there are

@@ -34,7 +34,7 @@ from lokki.local_run.shared_values import Loaders, copies_of
 from lokki.plans.operations import Call
 from lokki.plans.templates import Source, source_name
 from lokki.store.codec import loads
-from lokki.store.manifest import ManifestEntry, entries, listing
+from lokki.store.manifest import ManifestEntry, check_items, entries, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +274,8 @@ class Worker:
             get_inputs = partial(state.inputs, call)
             try:
                 result = self._call(invocation, get_inputs(), get_inputs, chunk.retry)
+                if call.call.fans_out:
+                    check_items(call.call.gives, result)
                 state.give(call, result)
                 if body.result in call.gives:
                     outcome = result
@@ -395,7 +397,7 @@ def inner_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: M
     invocation = guarded_call(call, step, params, environ)
     if not call.fans_out:
         return invocation
-    return replace(invocation, fn=guarded(listing(invocation.fn, call.step, keeps_value=call.keeps_value)))
+    return replace(invocation, fn=guarded(listing(invocation.fn)))
 
 
 def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str]) -> Invocation:

@@ -39,7 +39,7 @@ from lokki.engine.events import (
 )
 from lokki.operate.machine import function_reply
 from lokki.results.remote import child_failure
-from lokki.store.map_results import child_items
+from lokki.store.map_results import child_items, child_paths
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import (
@@ -242,7 +242,9 @@ def item_failures(state: MapState, child: DescribeExecutionOutputTypeDef) -> lis
     items = child_items(child.get("input", ""))
     at_fault, cause = item_at_fault(child.get("cause", ""), items)
     failure = child_failure(state.inner, child.get("error", "States.TaskFailed"), cause)
-    return [ItemFailed(state.key, (index,), failure) for index in (items if at_fault is None else [at_fault])]
+    paths = child_paths(child.get("input", ""))
+    failed = items if at_fault is None else [at_fault]
+    return [ItemFailed(state.key, paths.get(index, (index,)), failure) for index in failed]
 
 
 def _taken(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:

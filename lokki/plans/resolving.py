@@ -180,8 +180,8 @@ def _placed_map(block: AnyBlock, site: Site) -> MapUnit:
     if site.in_case:
         raise FlowError(
             f"{where}: {block} is in the body of {site.flows[-1].__name__}(), a case of a switch inside of a map, and "
-            "a map there would run for some items only. Let a step return the list, empty where there is nothing to do, "
-            "and map over that."
+            "a map there would run for some items only. Let a step return the list, empty where there is nothing to "
+            "do, and map over that."
         )
     if isinstance(source, SwitchUnit):
         source = items_of_switch(source, where, site)

@@ -20,7 +20,7 @@ from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import item_to_json
 from lokki.base.values import Inline, Json, JsonField, Ref, Stored, inline_json
 from lokki.engine.invocation import Attempts, BatchItemError, Invocation, StepFailedError, run
-from lokki.errors import BatchTimeoutError, EventError, StepTimeoutError, StopSignal, StoreError
+from lokki.errors import BatchTimeoutError, EventError, ResultError, StepTimeoutError, StopSignal, StoreError
 from lokki.runtime.event import Batch, Entry, Spilled, parse_entry, plain_text
 from lokki.runtime.work import Reply, Work
 from lokki.store.codec import Pack, member_checksum
@@ -181,6 +181,7 @@ class _BatchRun:
         try:
             load_item = loader(entry)
             result = self._run(entry, load_item)
+            self._work.check_list(result)
             ref = run(self._results.keeping, result, self._attempts(entry))
             assert isinstance(ref, Inline | Stored)  # it is what `keep` returned
             return self._work.next_entry(entry, ref, result)
@@ -192,10 +193,10 @@ class _BatchRun:
                     raise
                 raise BatchItemError(error.failure, entry.index) from error.__cause__
             return reply
-        except StoreError as error:
+        except (ResultError, StoreError) as error:
             reply = self._failed(entry, failure_of(self._invocation.id, error, 1, self._invocation.defined_at))
             if not self._work.handled.tolerate:
-                raise StoreError(f"item {entry.index}: {error}") from None
+                raise type(error)(f"item {entry.index}: {error}") from None
             return reply
 
     def _run(self, entry: Entry, load_item: Callable[[], object]) -> object:
@@ -209,7 +210,11 @@ class _BatchRun:
         item = item_to_json(entry.item)
         self._work.log.write("ERROR", "item failure", item=item, error=failure.error, where=failure.where)
         message = plain_text(failure.message[:_FAILURE_TEXT])
-        return {"index": entry.index, **entry.path_field, "failed": {"step": failure.step, "error": failure.error, "message": message}}
+        return {
+            "index": entry.index,
+            **entry.path_field,
+            "failed": {"step": failure.step, "error": failure.error, "message": message},
+        }
 
     # --- time ---
 

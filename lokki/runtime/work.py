@@ -111,6 +111,14 @@ class Work(msgspec.Struct, frozen=True):
         invocation = self._choosing(prepare(self.request.call, self.step, params))
         return replace(invocation, secrets=self.secrets) if self.secrets else invocation
 
+    def check_list(self, result: object) -> None:
+        """Raise ResultError for what no map below this one can run over."""
+        call = self.request.call
+        if call.fans_out:
+            from lokki.store.manifest import check_items  # only here: other functions start faster without it
+
+            check_items(call.gives, result)
+
     def _regroup(self) -> Reply:
         """Make the items of the next level of a map block, which runs no step."""
         from lokki.runtime.regrouping import send_regrouped  # only here: other functions start faster without it
@@ -126,7 +134,7 @@ class Work(msgspec.Struct, frozen=True):
         if call.fans_out and isinstance(self.request.input, Entry | Batch):
             from lokki.store.manifest import listing  # only here: other functions start faster without it
 
-            invocation = replace(invocation, fn=listing(invocation.fn, call.step, keeps_value=call.keeps_value))
+            invocation = replace(invocation, fn=listing(invocation.fn))
         if not call.cases:
             return invocation
         from lokki.engine.switching import choosing  # only here: other functions start faster without it
@@ -224,6 +232,7 @@ class Work(msgspec.Struct, frozen=True):
         if self.passes_by(entry):
             return self.same_entry(entry)
         result = self._run_once(invocation, self.item_loaders()(entry)())
+        self.check_list(result)
         key = self.keys.item_output(invocation.id, (entry.index,))
         return self.next_entry(entry, save(self.settings.store, key, result, self.settings.inline_limit), result)
 

@@ -211,18 +211,16 @@ def check_is_no_iterator(step: str, result: object) -> object:
     return result
 
 
-def listing(fn: Callable[..., object], step: str, *, keeps_value: bool) -> Callable[..., object]:
-    """Return a function that gives what a map below a map can run over.
+def listing(fn: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that gives a list where the other gives an iterator.
 
-    It gives a list where the other gives an iterator. ``keeps_value``: whether its result is read as a value, too.
+    It is for what a map below a map runs over. `check_list` is to look at what it gives.
     """
 
     @wraps(fn)
     def call(*args: object, **kwargs: object) -> object:
-        items = check_items(step, fn(*args, **kwargs))
-        if keeps_value:
-            return check_is_no_iterator(step, items)
-        return list(items) if isinstance(items, Iterator) else items
+        result = fn(*args, **kwargs)
+        return list(result) if isinstance(result, Iterator) else result
 
     return call
 

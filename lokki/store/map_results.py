@@ -93,6 +93,7 @@ class FailedChild(msgspec.Struct, frozen=True):
 
 class _ChildItem(msgspec.Struct, frozen=True):
     index: int
+    path: ItemPath | None = None
 
 
 class _ChildInput(msgspec.Struct, frozen=True):
@@ -152,16 +153,28 @@ def failed_children(store: Store, files: ResultFiles) -> Iterator[FailedChild]:
         yield from _decode(_CHILDREN, content, url)
 
 
-def child_items(text: str) -> list[int]:
+def child_items(text: str | bytes) -> list[int]:
     """Return the indexes of a child's items from its input.
 
     None for a text that is no input of a child of lokki's maps.
     """
+    return [item.index for item in _child_items(text)]
+
+
+def child_paths(text: str | bytes) -> dict[int, ItemPath]:
+    """Return the paths of a child's items by their indexes, from its input.
+
+    Only items of maps below maps have any.
+    """
+    return {item.index: item.path for item in _child_items(text) if item.path is not None}
+
+
+def _child_items(text: str | bytes) -> list[_ChildItem]:
     try:
         child = _CHILD_INPUT.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return []
-    return [item.index for item in ([child.item] if child.item else child.Items)]
+    return [child.item] if child.item else child.Items
 
 
 def _foreign(url: str) -> StoreError:

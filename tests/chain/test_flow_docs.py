@@ -21,4 +21,4 @@ def test_the_flows_of_the_page_give_what_it_says(tmp_path: Path, monkeypatch: py
     for name, arguments, result in runs:
         launcher = names[name].using(executor="inline", progress=False)
         assert repr(eval(f"launcher.run({arguments})", {"launcher": launcher})) == result, name
-    assert len(runs) == 9
+    assert len(runs) == 10

@@ -19,8 +19,18 @@ def check(body: Body, count: int, tolerate: int | None, inline_limit: int) -> No
         assert emulated.result() == expected
 
 
+shapes = st.integers(0, 2).flatmap(bodies)
+counts, tolerances, limits = st.integers(0, 4), st.sampled_from([None, 1, 3]), st.sampled_from([0, 4096])
+
+
+@given(shapes, counts, tolerances, limits)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_nested_maps_are_emulated(body: Body, count: int, tolerate: int | None, inline_limit: int) -> None:
+    check(body, count, tolerate, inline_limit)
+
+
 @pytest.mark.slow
-@given(st.integers(0, 2).flatmap(bodies), st.integers(0, 4), st.sampled_from([None, 1, 3]), st.sampled_from([0, 4096]))
+@given(shapes, counts, tolerances, limits)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_random_nested_maps_are_emulated(body: Body, count: int, tolerate: int | None, inline_limit: int) -> None:
     check(body, count, tolerate, inline_limit)

@@ -21,7 +21,8 @@ from lokki.emulator.states.services import Caller, ExecutionSettings, FunctionRe
 from lokki.engine.invocation import StepFailedError
 from lokki.errors import StoreError
 from lokki.graph import FlowGraph
-from lokki.runtime.event import HandledCall, parse_calls, parse_event
+from lokki.runtime.batches import run_batch
+from lokki.runtime.event import Batch, HandledCall, parse_calls, parse_event
 from lokki.runtime.log import Log
 from lokki.runtime.work import Settings, Work
 from lokki.store.base import load
@@ -32,7 +33,7 @@ BUCKET = "bucket"
 
 @dataclass
 class Objects:
-    """A bucket in memory, as a store and as Step Functions has it; ``requests`` counts what the functions ask for."""
+    """A bucket in memory, as a store; ``requests`` counts what the functions ask for."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     requests: int = 0
@@ -40,17 +41,12 @@ class Objects:
     def url(self, key: str) -> str:
         return f"s3://{BUCKET}/{key}"
 
-    def write(self, key: str, chunks: Iterable[Buffer] | bytes, content: bytes | None = None) -> Stored:
-        if content is not None:  # Step Functions names the bucket first
-            self.contents[str(chunks)] = content
-            return Stored("")
+    def write(self, key: str, chunks: Iterable[Buffer]) -> Stored:
         self.requests += 1
-        self.contents[key] = b"".join(bytes(chunk) for chunk in chunks)  # type: ignore[arg-type]
+        self.contents[key] = b"".join(bytes(chunk) for chunk in chunks)
         return Stored(self.url(key))
 
-    def read(self, place: Stored | str, key: str = "") -> bytes:
-        if isinstance(place, str):
-            return self.contents[key]
+    def read(self, place: Stored) -> bytes:
         self.requests += 1
         content = self.contents.get(place.result_url.removeprefix(self.url("")))
         if content is None:
@@ -60,6 +56,19 @@ class Objects:
 
     def read_many(self, places: Iterable[Stored]) -> Iterator[bytes]:
         return map(self.read, places)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The same bucket, as Step Functions reads and writes it."""
+
+    objects: Objects
+
+    def read(self, bucket: str, key: str) -> bytes:
+        return self.objects.contents[key]
+
+    def write(self, bucket: str, key: str, content: bytes) -> None:
+        self.objects.contents[key] = content
 
 
 class _Context:
@@ -98,7 +107,7 @@ class Handlers:
         handled = self.calls[step][request.call.id]
         plan = self.compiled.plan
         work = Work(plan.steps[step], request, handled, plan.params, settings, _Context(), settings.log)
-        return work.reply()
+        return run_batch(work, request.input) if isinstance(request.input, Batch) else work.reply()
 
 
 def _failed(error: str, message: str) -> FunctionReply:
@@ -132,6 +141,6 @@ def emulate_here(
     handlers = Handlers(compiled, objects, inline_limit)
     stop = threading.Event()
     settings = ExecutionSettings(workers=workers)
-    services = Services(handlers, objects, RealClock(stop, 0.0), settings=settings, stop=stop)
+    services = Services(handlers, Bucket(objects), RealClock(stop, 0.0), settings=settings, stop=stop)
     outcome = Execution(services, machine.states, Identity(compiled.plan.flow, "run-1"), params or {}).run()
     return Emulated(outcome, objects, handlers.invocations)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from lokki import Flow, StepNode, flow, step
+from lokki import Flow, flow, step
 
 
 @step
@@ -135,9 +135,9 @@ def flow_of(body: Body, name: str) -> Flow[..., Any]:
     """Return a flow that does the same to an item."""
     flows = [flow_of(inner.of, f"{name}_{number}") for number, inner in enumerate(body.inners)]
 
-    def draw(item: int, outer: int) -> StepNode[..., int]:
+    def draw(item: int, outer: int) -> Any:
         extra: Any = outer if body.reads_outer else 0
-        chain = (breaks if body.breaks else mix)(item, 1, extra)
+        chain: Any = (breaks if body.breaks else mix)(item, 1, extra)
         for salt in body.before:
             chain = chain.next(mix(salt=salt, extra=extra))
         folded = []
@@ -168,7 +168,7 @@ def whole(body: Body, count: int, tolerate: int | None) -> tuple[Flow[..., Any],
     """Return a flow that maps a body over some items, and what it gives; None for a run that fails."""
     inner = flow_of(body, "part")
 
-    def outermost(count: int) -> StepNode[..., int]:
+    def outermost(count: int) -> Any:
         return begin(count).map(inner(outer=count), tolerate=tolerate).agg(fold(7))
 
     results, failed = [], 0
