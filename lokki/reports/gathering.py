@@ -24,7 +24,7 @@ from lokki.engine.events import (
     StepRetried,
     StepStarted,
 )
-from lokki.engine.report import fold, map_op
+from lokki.engine.report import OpReport, fold, map_op
 from lokki.plans.operations import MAP
 from lokki.reports.facts import Activity, FailedCall, FailureGroup, OpFacts, RunFacts
 
@@ -42,6 +42,8 @@ class Gathering:
         self._facts = RunFacts()
         self._groups: dict[tuple[str, str, str], FailureGroup] = {}
         self._maps: dict[str, str] = {}
+        # What operations had come to when the run was resumed, whose results it took over.
+        self._earlier: dict[str, OpReport] = {}
         # Counted here first: to fold a report takes some microseconds, which a million items would feel.
         self._finished: dict[str, int] = {}
         self._failed: dict[str, int] = {}
@@ -54,6 +56,8 @@ class Gathering:
         facts = self._facts
         if isinstance(event, RunStarted) and facts.start:
             self._end_spans(facts.end)
+            self._fold_counts()
+            self._earlier |= facts.report.ops
             facts.pauses.append((facts.end, max(at, facts.end)))
         facts.start, facts.end = facts.start or at, max(facts.end, at)
         match event:
@@ -72,8 +76,19 @@ class Gathering:
         """Return what is known."""
         self._fold_counts()
         self._end_spans(self._facts.end)
+        self._facts.report = replace(self._facts.report, ops=self._ops())
         self._facts.groups = sorted(self._groups.values(), key=lambda group: (-group.count, -group.retried))
         return self._facts
+
+    def _ops(self) -> dict[str, OpReport]:
+        """Return all operations, with the numbers of those that were restored."""
+        ops = self._facts.report.ops
+        restored = {
+            op_id: replace(self._earlier[op_id], status=op.status)
+            for op_id, op in ops.items()
+            if op.status == "restored" and op_id in self._earlier
+        }
+        return {**ops, **restored}
 
     def _note(self, at: float, event: Event) -> None:
         match event:

@@ -195,7 +195,9 @@ def _error(subject: RunSubject) -> str:
 
 def _marks(subject: RunSubject) -> Mapping[str, Mark]:
     ops = subject.facts.report.ops
-    marks = {}
+    marks: dict[str, Mark] = {}
+    if not ops:  # it kept no log
+        return marks
     is_over = subject.run.status in ("finished", "succeeded")
     for op_id in [*(call.id for call in subject.plan.calls), *(fan_out.id for fan_out in subject.plan.fan_outs)]:
         op = ops.get(op_id)

@@ -72,9 +72,10 @@ def test_from_nothing_to_a_passing_test_with_the_built_wheel(tmp_path: Path) -> 
     run(uv, "pip", "install", "-q", "--python", "venv/bin/python", f"{wheel}[emulator]", "pytest")
     run("venv/bin/lokki", "init", "my-flow")
     project = tmp_path / "my-flow"
-    assert run("../venv/bin/python", "my_flow.py", "run", "--quiet", folder=project) == (
+    assert run("../venv/bin/python", "my_flow.py", "run", "--quiet", "--report", "a.html", folder=project) == (
         '{\n  "a": 4,\n  "the": 3,\n  "duck": 2\n}\n'
     )
+    assert "each item of read_texts" in (project / "a.html").read_text()
     tested = run("../venv/bin/pytest", "-q", "-p", "no:cacheprovider", folder=project)
     assert "3 passed" in tested
     assert "lokki_emulated" in run("../venv/bin/pytest", "--fixtures", folder=project)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,9 +36,11 @@ from lokki.engine.events import (
     StepStarted,
     event_to_json,
 )
+from lokki.local_run.runs import Runs
 from lokki.reports.facts import BUCKETS, Activity, Durations
 from lokki.reports.gathering import EXAMPLES, GROUPS
 from lokki.reports.timed import facts_of, logged_events
+from lokki.reports.writing import local_subject, write_page
 
 HOSTILE = "</script></pre><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 
@@ -138,6 +141,26 @@ def test_a_pause_before_a_resume_is_no_part_of_the_time() -> None:
     assert facts.gaps == [(0.0, 1.0), (3.0, 5.0)]
 
 
+def test_a_map_that_is_taken_over_keeps_its_numbers() -> None:
+    events = [
+        RunStarted("birds", "one", {}),
+        MapStarted("load", ("clean", "work"), 5, 0, 2),
+        ItemsFinished("load", 4, 0.3),
+        ItemFailed("load", (3,), failure("work", "ValueError", "bad 3")),
+        MapFinished("load", 4, 1, 1.0),
+        StepStarted("join"),
+        StepFailed("join", failure("join", "ValueError")),
+        RunFailed(4.0, "no"),
+        RunStarted("birds", "one", {}, resumed=True),
+        StepSkipped("load.map"),
+        StepStarted("join"),
+        StepFinished("join", 1.0, 3),
+        RunFinished(3.0),
+    ]
+    op = facts_of(timed(*events)).report.ops["load.map"]
+    assert (op.status, op.steps, op.items, op.finished, op.failed) == ("restored", ("clean", "work"), 5, 4, 1)
+
+
 def test_what_ran_when_a_run_was_killed_ends_with_its_last_event() -> None:
     events = [
         (10.0, RunStarted("birds", "one", {})),
@@ -233,12 +256,14 @@ def read(place: Place, name: str) -> Page:
 
 def test_a_report_tells_what_failed_and_how_to_run_it_again(place: Place) -> None:
     page = read(place, "one.html")
+    first = re.findall(r"replay one --step work --item (\d+)", page.words)[0]  # workers end in any order
     for text in (
         "4 ValueError in work at flow.py:15",
         "1 KeyError in work at flow.py:17",
-        f"ValueError: row 1 {HOSTILE}",
-        "python flow.py replay one --step work --item 1",
-        f"row 4 {HOSTILE}",
+        f"ValueError: row {first} {HOSTILE}",
+        f"item: {first}",
+        f"python flow.py replay one --step work --item {first}",
+        f" row {first} {HOSTILE}\n",
         "load[",
         "7/12",
         "each item of load: work",
@@ -289,12 +314,22 @@ def test_a_report_that_cannot_be_written_is_said_before_the_run(place: Place) ->
     assert "there is no run 'three'" in ran.err
 
 
+def test_a_run_of_the_first_lokki_which_kept_no_log_has_a_report(tmp_path: Path) -> None:
+    old = Path(__file__).parents[1] / "old_runs" / "format-1"
+    run_id = json.loads((old / "run.json").read_text())["run_id"]
+    shutil.copytree(old, tmp_path / "runs" / run_id)
+    runs = Runs(tmp_path)
+    page = Page(write_page(local_subject(runs, runs.load(run_id)), lambda step, item: ""))
+    assert "The run kept no log" in page.words
+    assert "did not run" not in page.words
+
+
 @pytest.mark.slow
 def test_an_emulated_run_has_a_report(place: Place) -> None:
     ran = place.run("flow.py", "emulate", "--run-id", "cloud", "--report", "cloud.html")
     assert ran.code == 0, ran.err
     page = read(place, "cloud.html")
-    for text in ("emulated on this machine", "4 ValueError in work at flow.py:15", "replay cloud --step work --item 1"):
+    for text in ("emulated on this machine", "4 ValueError in work at flow.py:15", "replay cloud --step work --item 2"):
         assert text in page.words, text
 
 
