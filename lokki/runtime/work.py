@@ -13,7 +13,7 @@ from lokki.base.failures import failure_of, hide_values
 from lokki.base.values import Json, Ref, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
-from lokki.errors import EventError, ItemFailedError, StopSignal
+from lokki.errors import ItemFailedError, StopSignal
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters, started_by_aws
 from lokki.plans.operations import Call
