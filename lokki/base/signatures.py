@@ -13,6 +13,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 UNKNOWN: typing.Final = typing.Any
 """The annotation of what is not annotated."""
@@ -78,17 +79,25 @@ def is_decorated(fn: Callable[..., object]) -> bool:
     return hasattr(fn, "__wrapped__")
 
 
+_evaluated: WeakKeyDictionary[types.FunctionType, dict[str, object]] = WeakKeyDictionary()
+"""The annotations of functions, as far as all of one could be evaluated."""
+
+
 def hints(fn: Callable[..., object]) -> dict[str, object]:
     """Return the evaluated annotations of a function.
 
-    What cannot be evaluated is left out, and so fits everything.
+    They are evaluated once in a process. What cannot be evaluated is left out, and so fits everything.
 
     Names that exist for type checkers only (``if TYPE_CHECKING:``) cannot be evaluated. A class is called by the
     parameters of its ``__init__``.
     """
     inner = inspect.unwrap(fn)
+    is_function = isinstance(inner, types.FunctionType)  # others may say that they equal one another
+    if is_function and inner in _evaluated:
+        return _evaluated[inner].copy()
     target: object = getattr(inner, "__init__" if isinstance(inner, type) else "__func__", inner)
     evaluated: dict[str, object] = {}
+    is_complete = True
     for name, hint in getattr(target, "__annotations__", {}).items():
         alone = types.SimpleNamespace(
             __annotations__={name: hint}, __type_params__=getattr(target, "__type_params__", ())
@@ -96,10 +105,12 @@ def hints(fn: Callable[..., object]) -> dict[str, object]:
         try:
             evaluated |= typing.get_type_hints(alone, getattr(target, "__globals__", {}), include_extras=True)
         except Exception:  # an annotation is an expression of the user's, which may raise anything
-            continue
+            is_complete = False  # a name may be there later
     if isinstance(inner, type):
         evaluated.pop("return", None)
-    return evaluated
+    if is_function and is_complete:
+        _evaluated[inner] = evaluated
+    return evaluated.copy()
 
 
 def describe(annotation: object) -> str:

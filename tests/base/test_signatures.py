@@ -202,3 +202,15 @@ def test_what_is_not_annotated_fits_everything(annotation: object) -> None:
 @given(ANNOTATIONS, ANNOTATIONS)
 def test_lists_fit_as_their_items_do(one: Any, other: Any) -> None:
     assert accepts(types.GenericAlias(list, (one,)), types.GenericAlias(list, (other,))) == accepts(one, other)
+
+
+def test_annotations_are_evaluated_once_and_anew_while_a_name_is_missing() -> None:
+    names: dict[str, object] = {}
+    exec("def waits(word: 'Later', count: 'int' = 0): ...", names)
+    waits: Any = names["waits"]
+    assert hints(waits) == {"count": int}
+    names["Later"] = str
+    assert hints(waits) == {"word": str, "count": int}
+    names["Later"] = bytes
+    hints(waits).clear()
+    assert hints(waits) == {"word": str, "count": int}
