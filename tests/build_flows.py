@@ -285,6 +285,14 @@ def fetch_other(value: int) -> list[int]:
     return [value]
 
 
+def golden_flows() -> str:
+    """Return the flows of this module as the text of a module of their own."""
+    text = Path(__file__).read_text("utf-8")
+    names = text[text.index("from lokki import (") : text.index("from lokki.base")]
+    flows = text[text.index("@step\n") : text.index("def golden_flows(")]
+    return f"import datetime\nfrom typing import Literal\n{names}\n\n{flows}"
+
+
 def _example(module: str, name: str) -> Flow[...]:
     """Import an example as a user's `python examples/….py` does: from its own folder."""
     folder = str((EXAMPLES / module).parent)

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import build_flows
 import pytest
-from build_flows import BUILDS, EXAMPLES
+from build_flows import BUILDS, EXAMPLES, golden_flows
 
 from lokki.builder.builder import Builder
 from lokki.builder.requirements.resolve import PLATFORMS
@@ -18,13 +17,6 @@ from lokki.builder.requirements.uv import Uv
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
 
-HEADER = """\
-import datetime
-from typing import Literal
-from lokki import Allow, Read, Retry, StepNode, Write, each, flow, step
-
-
-"""
 PLACES = {
     "birds": "birds_flow_example.py:birds_flow",
     "primes": "primes_flow_example.py:primes_flow",
@@ -37,9 +29,7 @@ def graph(name: str, folder: Path) -> FlowGraph:
     """Load a golden flow from a project of its own."""
     if name in PLACES:
         return load_flow(str(EXAMPLES / PLACES[name]))()
-    text = Path(build_flows.__file__).read_text("utf-8")
-    flows = text[text.index("@step\n") : text.index("def _example(")]
-    (folder / "golden_flows.py").write_text(HEADER + flows)
+    (folder / "golden_flows.py").write_text(golden_flows())
     sys.modules.pop("golden_flows", None)
     return load_flow(f"{folder / 'golden_flows.py'}:{BUILDS[name].flow.__name__}")()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from aws.loopback_aws import LoopbackAws
+from build_flows import golden_flows
 from support.deployed_project import BIRDS, HONK, Project, new_project, told
 from support.golden import compare
 from support.image_program import program
@@ -278,3 +279,24 @@ def test_images_are_built_pushed_and_deployed_and_their_repositories_go_too(honk
     assert name not in str(honk.account.client("ecr").describe_repositories())
     assert honk.left() == []
     honk.settings()
+
+
+GRAPHS = {"results_flow": (), "each_flow": ("--days", "2026-01-05", "--days", "2026-01-09")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_golden_graph_is_created_and_gives_deployed_what_it_gives_here(
+    name: str, account: LoopbackAws, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, account, name, account.new_bucket())
+    project.settings()
+    (tmp_path / "flow.py").write_text(f"{golden_flows()}\n\nfrom lokki import main\n\nmain({name})\n")
+    deployed = project.run("deploy", "--yes")
+    assert deployed.code == 0, deployed.err
+    here = project.run("run", *GRAPHS[name])
+    there = project.run("invoke", *GRAPHS[name])
+    assert (there.code, there.out) == (0, here.out), there.err
+    assert here.out
+    gone = project.run("destroy", "--yes")
+    assert (gone.code, project.left()) == (0, []), gone.err
