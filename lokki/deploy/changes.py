@@ -84,6 +84,30 @@ def _parts(by_resource: Mapping[str, ResourceChange], templates: Templates) -> d
     return parts
 
 
+_NAMES = {
+    "LambdaExecutionRole": "role of the steps",
+    "StepFunctionsExecutionRole": "role of the state machine",
+    "ScheduleRole": "role of the schedule",
+    "StateMachine": "state machine",
+    "StateMachineLogs": "logs of the state machine",
+    "Schedule": "schedule",
+    "Start": "state machine that starts runs",
+    "StartRole": "role of what starts runs",
+    "Notify": "state machine that tells of runs",
+    "NotifyRole": "role of what tells of runs",
+    "RunEnded": "rule for ends of runs",
+    "Dropped": "alarm for what is dropped",
+    "DroppedRule": "rule for the alarm",
+    "RuleRole": "role of the rules",
+    "DeadLetters": "queue of what is dropped",
+    "DeadLettersPolicy": "policy of the queue",
+    "FailedTopic": "topic of failures",
+    "SucceededTopic": "topic of successes",
+    "WebhookConnection": "connection for webhooks",
+}
+"""What resources are called for people, by logical id."""
+
+
 def _part(name: str, kind: str, resources: Mapping[str, JsonObject]) -> str:
     match kind:
         case "AWS::Lambda::Function":
@@ -92,14 +116,9 @@ def _part(name: str, kind: str, resources: Mapping[str, JsonObject]) -> str:
             function = resources.get(f"{name.removesuffix('LogGroup')}Function")
             return f"logs of {_step(function)}" if function is not None else f"logs {name}"
         case _:
-            names = {
-                "LambdaExecutionRole": "role of the steps",
-                "StepFunctionsExecutionRole": "role of the state machine",
-                "ScheduleRole": "role of the schedule",
-                "StateMachine": "state machine",
-                "StateMachineLogs": "logs of the state machine",
-                "Schedule": "schedule",
-            }
+            names = dict(_NAMES)
+            if match := re.fullmatch(r"On(\d+)", name):
+                return f"rule {match[1]} of what starts runs"
             role = re.sub(r"Policy\d+$", "", name)
             if role.endswith("FunctionRole") and (function := resources.get(role.removesuffix("Role"))) is not None:
                 names[role] = f"role of {_step(function)}"
@@ -121,7 +140,7 @@ def _one(change: ResourceChange, templates: Templates) -> str:
     words = [*_differences(old, new)]
     differing = {name for name in {*old, *new} if old.get(name) != new.get(name)}
     words += sorted(f"{_lower(name)}" for name in change.properties if name not in differing)
-    if change.type == "AWS::StepFunctions::StateMachine" and "DefinitionSubstitutions" in {
+    if change.resource == "StateMachine" and "DefinitionSubstitutions" in {
         *differing,
         *change.properties,
     }:

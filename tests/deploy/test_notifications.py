@@ -15,7 +15,7 @@ import yaml
 from aws.loopback_aws import LoopbackAws
 from aws.loopback_events import alarm_rang, deliver, rules_for, run_ended
 from moto.sns import sns_backends
-from support.deployed_project import Project, new_project
+from support.deployed_project import Project, new_project, told
 from support.golden import GOLDEN, compare
 
 from lokki.builder.settings import check_settings
@@ -199,6 +199,18 @@ def test_a_schedule_keeps_what_it_could_not_start(deployed: Project) -> None:
     schedule = deployed.account.client("scheduler").get_schedule(Name=deployed.stack)
     assert schedule["Target"]["DeadLetterConfig"]["Arn"].endswith(queue(deployed).rpartition("/")[2])
     assert schedule["Target"]["RetryPolicy"] == {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185}
+
+
+def test_a_changed_destination_is_shown_before_it_is_changed(deployed: Project) -> None:
+    deployed.settings(notify={"failed": ["birds@example.com"], "succeeded": ["geese@example.com"]})
+    lines = [re.split("  +", line.strip()) for line in told(deployed.run("deploy", "--dry-run"))]
+    changes = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert changes == {
+        "topic of successes": "created",
+        "role of what tells of runs": "permissions -CallWebhooks, ~PublishMessages, -ReadConnection, -UseConnection",
+        "state machine that tells of runs": "states ~TellFailed, ~TellSucceeded, definition substitutions",
+        "connection for webhooks": "deleted",
+    }
 
 
 def test_destroy_removes_all_of_it(deployed: Project) -> None:
