@@ -360,7 +360,10 @@ $subject := '${{FlowName}}: the run ' & $run & ' ' & $words;
 $why := $substring($join([$error, $said][$ != ''], ': '), 0, {_ERROR_LENGTH});
 $reason := $exists($why) ? '\\n\\n' & $why : '';
 $at := $where = '' ? '' : '\\nat ' & $where & ', in ' & $place[2] & '()';
-$link := 'https://${{Region}}.console.aws.amazon.com/states/home?region=${{Region}}#/v2/executions/details/';
+$hosts := {{"aws-cn": "amazonaws.cn", "aws-us-gov": "amazonaws-us-gov.com"}};
+$host := $lookup($hosts, $split($detail.executionArn, ':')[1]);
+$console := 'https://${{Region}}.console.' & ($exists($host) ? $host : 'aws.amazon.com');
+$link := $console & '/states/home?region=${{Region}}#/v2/executions/details/';
 $commands := $status = '{_SUCCESS}' ? [{commands["show"]}]
     : $append([{commands["show"]}, {commands["redrive"]}], $step = '' ? [] : [{commands["replay"]}]);
 {{

@@ -19,6 +19,7 @@ from lokki.builder.settings import check_settings
 from lokki.config import LokkiConfig, NotifyConfig
 from lokki.emulator.states.outcome import Outcome
 from lokki.errors import ConfigError
+from lokki.operate.machine import console_link
 
 TEMPLATE = BUILDS["notifications"].template()
 ROLES = Roles(TEMPLATE)
@@ -128,6 +129,20 @@ def test_whatever_error_and_cause_are_there_is_a_message(error: Json, cause: Jso
     body = message(error, cause)
     assert body["text"].startswith(f"hourly-flow: the run monday failed.{said}\n\npython build_flows.py show monday\n")
     assert (body["where"], body["step"], "replay" in body["text"]) == ("", "", False)
+
+
+@pytest.mark.parametrize(
+    ("partition", "host"),
+    [("aws", "aws.amazon.com"), ("aws-cn", "amazonaws.cn"), ("aws-us-gov", "amazonaws-us-gov.com")],
+)
+def test_the_link_is_for_the_console_of_the_partition(partition: str, host: str) -> None:
+    given = event()
+    assert isinstance(given["detail"], dict)
+    arn = str(given["detail"]["executionArn"]).replace("arn:aws:", f"arn:{partition}:")
+    world, _ = notified({**given, "detail": {**given["detail"], "executionArn": arn}})
+    [call] = messages(world.functions, HTTP)
+    assert call["RequestBody"]["text"].endswith(f"\n{console_link(arn)}")
+    assert f"console.{host}/" in console_link(arn)
 
 
 def test_one_frame_is_a_place_too() -> None:

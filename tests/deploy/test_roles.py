@@ -400,4 +400,4 @@ def test_no_arn_names_the_partition_of_the_commercial_regions(name: str) -> None
 
 
 def vars_of(config: LokkiConfig) -> set[str]:
-    return {config.roles.pipeline, config.roles.lambda_}
+    return {config.roles.pipeline, config.roles.lambda_, *config.notify.failed, *config.notify.succeeded}
