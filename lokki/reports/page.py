@@ -14,6 +14,7 @@ from lokki.base.item_path import item_name
 from lokki.engine.report import OpReport
 from lokki.pictures.shapes import Mark, plain
 from lokki.pictures.svg import svg
+from lokki.plans.levels import GATHER, LEVEL, SPREAD
 from lokki.plans.operations import MAP
 from lokki.progress.displays import seconds as duration
 from lokki.reports.comparing import Comparison, TimeChange
@@ -180,7 +181,7 @@ def _tiles(subject: RunSubject, content: Content) -> Iterator[tuple[str, str, st
         yield "took", duration(facts.seconds), ""
     elif run.seconds is not None:
         yield "took", duration(run.seconds), ""
-    if any(op.items is not None and op.id.endswith(MAP) for op in facts.report.ops.values()):
+    if any(op.items is not None and _is_map(op.id) for op in facts.report.ops.values()):
         yield "items finished", f"{facts.finished_items:,}", ""
         yield "items failed", f"{facts.failed_items:,}", "bad" if facts.failed_items else ""
     if tries := sum(op.tries for op in facts.ops.values()):
@@ -213,7 +214,7 @@ def _marks(subject: RunSubject) -> Mapping[str, Mark]:
 def _mark_text(subject: RunSubject, op: OpReport) -> str:
     facts = subject.facts.ops.get(op.id)
     words = [_ICONS.get(op.status, ""), _WORDS.get(op.status, "" if op.status == "finished" else op.status)]
-    if op.id.endswith(MAP) or MAP in op.id:
+    if _is_map(op.id):
         words.append(f"{op.finished:,}/{op.items or 0:,} items" + (f", {op.failed:,} failed" if op.failed else ""))
     if facts is not None and facts.spans:
         words.append(duration(facts.seconds))
@@ -223,7 +224,7 @@ def _mark_text(subject: RunSubject, op: OpReport) -> str:
 def _row(subject: RunSubject, op: OpReport) -> OpRow:
     facts = subject.facts.ops.get(op.id, OpFacts(op.id))
     whole = subject.facts.seconds
-    is_map = MAP in op.id
+    is_map = _is_map(op.id)
     curves = _curves(facts, subject) if facts.activity is not None else ("", "", "")
     return OpRow(
         op.id,
@@ -244,9 +245,20 @@ def _row(subject: RunSubject, op: OpReport) -> OpRow:
 
 
 def _title(op: OpReport) -> str:
-    if MAP not in op.id:
+    if op.id.endswith(SPREAD):
+        return f"items of {op.id.removesuffix(SPREAD).removesuffix(MAP)} put together"
+    if op.id.endswith(GATHER):
+        return f"results over {op.id.removesuffix(GATHER).removesuffix(MAP)} taken apart"
+    if not _is_map(op.id):
         return op.id
-    return f"each item of {op.id.removesuffix(MAP)}: {op.title}"
+    # Of a map below a map, what is before the inner one runs for itself, and what is behind it.
+    source = op.id.partition(LEVEL)[0].removesuffix(MAP)
+    return f"each item of {source}: {op.title}"
+
+
+def _is_map(op_id: str) -> bool:
+    """Tell whether an operation is a map block, or a part of one around another."""
+    return MAP in op_id and not op_id.endswith((SPREAD, GATHER))
 
 
 def _span(subject: RunSubject, span: tuple[float, float]) -> Bar:
@@ -291,7 +303,7 @@ def _curve(activity: Activity, counts: Sequence[int], most: int, subject: RunSub
 
 
 def _workers(op: OpReport, facts: OpFacts) -> str:
-    if MAP not in op.id or not facts.durations.items or not facts.seconds or op.workers > 9_999:
+    if not _is_map(op.id) or not facts.durations.items or not facts.seconds or op.workers > 9_999:
         return ""
     busy = facts.durations.seconds / (facts.seconds * max(op.workers, 1))
     return f"{op.workers:,} at one time, busy {min(100 * busy, 100):.0f} %"
@@ -383,7 +395,7 @@ def _groups(groups: Sequence[FailureGroup], samples: Sequence[Sample]) -> Iterat
 def _change_rows(comparison: Comparison) -> Iterator[ChangeRow]:
     yield _change_row("the run", comparison.whole)
     for change in comparison.times:
-        yield _change_row(change.id.replace(MAP, ", its map") if MAP in change.id else change.id, change)
+        yield _change_row(_title(OpReport(change.id, ())).rstrip(": "), change)
 
 
 def _change_row(title: str, change: TimeChange) -> ChangeRow:

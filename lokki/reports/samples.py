@@ -53,12 +53,13 @@ def samples_of(run: Run, calls: Iterable[FailedCall], replay: Replay) -> list[Sa
 
 
 def _item(run: Run, call: FailedCall) -> str:
-    if len(call.item) != 1:  # of a map below a map, an item is made while the run is on
+    if not call.item:
         return ""
     try:
         source = run.place(call.step).source
         items = None if source is None else run.kept.items(source)
-        return "" if items is None or call.item[0] >= len(items) else short(items.value(call.item[0]))
+        place = None if items is None else items.paths().index(call.item)
+        return "" if items is None or place is None else short(items.value(place))
     except LokkiError as error:
         return f"not known: {error}"
 

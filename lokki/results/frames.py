@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lokki.base.item_path import ItemPath
 from lokki.errors import LokkiError
 
 if TYPE_CHECKING:  # pandas is the user's: lokki does without it
@@ -17,8 +18,10 @@ if TYPE_CHECKING:  # pandas is the user's: lokki does without it
 _VALUE = "value"
 
 
-def frame_of(indexes: Sequence[int], values: Sequence[object]) -> pd.DataFrame:
+def frame_of(paths: Sequence[ItemPath], values: Sequence[object]) -> pd.DataFrame:
     """Return values of items as a frame.
+
+    Its index has the items; those of a map below a map have a level for each map.
 
     Frames stand below one another, with their own indexes beside the item's. Mappings, dataclasses, named tuples,
     Structs and Series are rows; whatever else there is stands in a column ``value``. Raises LokkiError without pandas.
@@ -27,11 +30,15 @@ def frame_of(indexes: Sequence[int], values: Sequence[object]) -> pd.DataFrame:
     # Imported here, as it is not lokki's: who has rows for it has it.
     import pandas as pd
 
+    names = ["item"] if len(paths) == 0 or len(paths[0]) == 1 else [f"item_{n + 1}" for n in range(len(paths[0]))]
+    keys = [path[0] for path in paths] if len(names) == 1 else list(paths)
     frames = [value for value in values if isinstance(value, pd.DataFrame)]
     if frames and len(frames) == len(values):
-        return pd.concat(frames, keys=indexes, names=["item"])
+        return pd.concat(frames, keys=keys, names=names)
     rows = [_row(pd.Series, value) for value in values]
-    index = pd.Index(list(indexes), name="item", dtype="int64")
+    index = (
+        pd.MultiIndex.from_tuples(paths, names=names) if len(names) > 1 else pd.Index(keys, name="item", dtype="int64")
+    )
     if all(row is not None for row in rows) and rows:
         return pd.DataFrame([row for row in rows if row is not None], index=index)
     # As objects first: pandas would look into lists and arrays.

@@ -329,9 +329,9 @@ class Items(Sequence[object]):
         stand below one another, and other values are in the column ``value``. All are loaded. Raises LokkiError
         without pandas.
         """
-        failed = self._source.failures()
+        failed, paths = self._source.failures(), self._source.paths()
         indexes = [index for index in self._indexes if index not in failed]
-        return frame_of(indexes, [self._source.value(index) for index in indexes])
+        return frame_of([paths.path(index) for index in indexes], [self._source.value(index) for index in indexes])
 
     def __repr__(self) -> str:
         failed = len(self.failures())

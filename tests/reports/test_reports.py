@@ -406,6 +406,85 @@ def test_a_report_is_readable_on_a_phone_and_asks_nobody(place: Place, window: B
     assert window.ask("return document.title").startswith("hostile-flow: ")
 
 
+NESTED = """
+import os
+from lokki import flow, main, step
+
+@step
+def customers(count: int) -> list[int]:
+    return list(range(count))
+
+@step
+def months(customer: int) -> list[int]:
+    return [customer * 10 + month for month in range(3)]
+
+@step
+def bill(month: int) -> int:
+    if month == 21:
+        raise ValueError("no such month")
+    return month
+
+@step
+def total(bills: list[int]) -> int:
+    return sum(bills)
+
+@step
+def is_much(totals: list[int]) -> bool:
+    return sum(totals) > 10
+
+@step
+def publish(totals: list[int]) -> int:
+    if "BROKEN" in os.environ:
+        raise RuntimeError("nobody there")
+    return sum(totals)
+
+@step
+def drop(totals: list[int]) -> int:
+    return 0
+
+@step
+def collect(totals: list[int]) -> list[int]:
+    return totals
+
+@flow
+def per_customer(customer: int):
+    return months(customer).map(bill, tolerate=1).agg(total)
+
+@flow
+def billing_flow(count: int = 3):
+    return customers(count).map(per_customer).agg(collect).switch(is_much, {True: publish, False: drop})
+
+if __name__ == "__main__":
+    main(billing_flow)
+"""
+
+
+@pytest.mark.slow
+def test_a_report_of_maps_below_maps_of_switches_and_of_a_resume_opens(tmp_path: Path, window: Browser) -> None:
+    place = Place(tmp_path)
+    place.write("nested.py", NESTED)
+    broken = place.run("nested.py", "run", "--run-id", "n", "--report", "broken.html", env={"BROKEN": "1"})
+    resumed = place.run("nested.py", "run", "--resume", "n", "--report", "resumed.html")
+    assert (broken.code, resumed.code, resumed.out) == (1, 0, "78\n")
+    page = read(place, "resumed.html")
+    for text in (
+        "replay n --step per_customer_bill --item 2/1",
+        "item: 21",
+        "each item of per_customer_months: per_customer_bill",
+        "items of per_customer_months put together",
+        "8/9 items, 1 failed",
+        "The run was paused for",
+        "– skipped",
+    ):
+        assert text in page.words, text
+    for name in ("broken.html", "resumed.html"):
+        window.show(360)
+        window.open(tmp_path / name)
+        assert window.ask("return document.documentElement.scrollWidth") <= 360
+        assert (window.ask(WIDE), window.complaints()) == ([], [])
+        assert [url for url in window.requests() if not url.startswith("file:")] == []
+
+
 @pytest.mark.slow
 def test_a_report_is_used_with_the_keyboard_alone(place: Place, window: Browser) -> None:
     from selenium.webdriver import ActionChains, Keys

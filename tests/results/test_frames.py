@@ -47,23 +47,31 @@ ROWS: list[list[object]] = [
 @pytest.mark.parametrize("values", ROWS, ids=["dict", "dataclass", "tuple", "struct", "series", "mixed"])
 def test_rows_of_any_kind_fill_columns(values: Sequence[object]) -> None:
     expected = pd.DataFrame({"name": ["goose", "duck"], "mass": [3.0, 1.0]}, index=pd.Index([0, 4], name="item"))
-    pd.testing.assert_frame_equal(frame_of([0, 4], values), expected)
+    pd.testing.assert_frame_equal(frame_of([(0,), (4,)], values), expected)
 
 
 def test_what_is_no_row_stands_in_one_column() -> None:
-    frame = frame_of([1, 2], [[1, 2], {"a": 1}])
+    frame = frame_of([(1,), (2,)], [[1, 2], {"a": 1}])
     assert list(frame.columns) == ["value"]
     assert frame["value"].tolist() == [[1, 2], {"a": 1}]
-    numbers = frame_of([0, 1], [1.5, 2.5])
+    numbers = frame_of([(0,), (1,)], [1.5, 2.5])
     assert numbers["value"].dtype == "float64"
     assert len(frame_of([], [])) == 0
 
 
 def test_frames_stand_below_one_another() -> None:
-    frame = frame_of([3, 5], [pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [3]})])
+    frame = frame_of([(3,), (5,)], [pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [3]})])
     assert frame.index.names == ["item", None]
     assert frame.loc[3]["a"].tolist() == [1, 2]
     assert frame.loc[5]["a"].tolist() == [3]
+
+
+def test_items_of_a_map_below_a_map_have_a_level_for_each() -> None:
+    frame = frame_of([(0, 1), (2, 0)], [{"a": 1}, {"a": 2}])
+    assert frame.index.names == ["item_1", "item_2"]
+    assert frame.loc[(2, 0), "a"] == 2
+    tables = frame_of([(0, 1), (2, 0)], [pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [3]})])
+    assert tables.loc[(0, 1)]["a"].tolist() == [1, 2]
 
 
 @step
@@ -107,7 +115,7 @@ import sys
 sys.path = [path for path in sys.path if "site-packages" not in path] + [sys.argv[1]]
 from lokki.results.frames import frame_of
 try:
-    frame_of([0], [1])
+    frame_of([(0,)], [1])
 except Exception as error:
     print(type(error).__name__, error)
 """
