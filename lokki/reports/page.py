@@ -257,7 +257,7 @@ def _title(op: OpReport) -> str:
 
 
 def _is_map(op_id: str) -> bool:
-    """Tell whether an operation is a map block, or a part of one around another."""
+    """Tell whether an operation is a map block, or one of its levels."""
     return MAP in op_id and not op_id.endswith((SPREAD, GATHER))
 
 
