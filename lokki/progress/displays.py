@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -109,16 +110,19 @@ class PlainLines:
         self._stream = stream
         self._clock = clock
         self._words = words or Words()
-        self._began = self._shown = clock()
+        # By map block: those of branches run at one time.
+        self._began: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
 
     def show(self, event: Event, report: RunReport) -> None:
         """Write the line for an event, if it has one."""
+        now = self._clock()
         if isinstance(event, MapStarted):
-            self._began = self._shown = self._clock()
+            self._began[event.id] = self._shown[event.id] = now
         text = self._words.line(event, report)
-        if isinstance(event, ItemsFinished) and self._clock() - self._shown >= PLAIN_SECONDS:
-            self._shown = self._clock()
-            text = state(map_op(report, event.id), self._shown - self._began)
+        if isinstance(event, ItemsFinished) and now - self._shown.setdefault(event.id, now) >= PLAIN_SECONDS:
+            self._shown[event.id] = now
+            text = state(map_op(report, event.id), now - self._began.setdefault(event.id, now))
         if text is not None:
             self._stream.write(text + "\n")
             self._stream.flush()
@@ -155,7 +159,7 @@ class LiveBars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._words = words or Words()
-        self._began = time.monotonic()
+        self._began: dict[str, float] = {}
         self._lock = threading.Lock()
         self._lines: list[str] = []
         self._stop = threading.Event()
@@ -214,7 +218,7 @@ class LiveBars:
             self._progress.refresh()
 
     def _add_bar(self, op: OpReport, event: MapStarted) -> None:
-        self._began = time.monotonic()
+        self._began[op.id] = time.monotonic()
         # A map block of no items is full at once.
         total, completed = (event.items, event.finished) if event.items else (1, 1)
         self._tasks[op.id] = self._progress.add_task(op.title, total=total, facts=())
@@ -228,7 +232,8 @@ class LiveBars:
     def _move(self, op: OpReport) -> None:
         is_over = op.status in ("failed", "interrupted")
         if op.items and op.id.endswith(MAP):
-            elapsed = op.seconds if op.status == "finished" else time.monotonic() - self._began
+            now = time.monotonic()
+            elapsed = op.seconds if op.status == "finished" else now - self._began.setdefault(op.id, now)
             said = (*facts(op, elapsed), *([Fact(op.status)] if is_over else []))
             self._progress.update(self._task(op.id), completed=op.finished + op.failed, facts=said)
         elif is_over:
@@ -245,7 +250,7 @@ class Words:
     def __init__(self, command: str = "", lines_per_map: int | None = LINES_PER_MAP) -> None:
         self._command = command
         self._lines_per_map = lines_per_map
-        self._shown = 0
+        self._shown: Counter[str] = Counter()
 
     def line(self, event: Event, report: RunReport) -> str | None:
         """Return the line for an event, or None when it has none."""
@@ -265,7 +270,7 @@ class Words:
                 items = "done" if event.items is None else f"{event.items:,} items"
                 return f"{event.id}: {items} in {seconds(event.seconds)}"
             case MapStarted():
-                self._shown = 0
+                self._shown[map_op(report, event.id).id] = 0
                 return None
             case MapFinished():
                 op = map_op(report, event.id)
@@ -274,22 +279,25 @@ class Words:
             case StepOutput():
                 return f"{item_name(event.id, event.item)} | {event.text}" if event.id else event.text
             case StepRetried() | ItemFailed():
-                return self._trouble(event)
+                return self._trouble(event, report)
             case _:
                 return None
 
-    def _trouble(self, event: StepRetried | ItemFailed) -> str | None:
+    def _trouble(self, event: StepRetried | ItemFailed, report: RunReport) -> str | None:
         failure = event.failure
         what = failure.summary
         if isinstance(event, StepRetried):
             text = f"{item_name(event.id, event.item)}: try {event.attempt} failed, next in {event.wait:g} s: {what}"
         else:
             text = f"{item_name(failure.step, event.item)}: failed: {what}"
-        self._shown += 1
         most = self._lines_per_map
-        if not event.item or most is None or self._shown < most:
+        if not event.item or most is None:
             return text
-        return f"{text}\n(further failed tries and items are in the run's log)" if self._shown == most else None
+        block = map_op(report, event.id).id if isinstance(event, ItemFailed) else _block_of(event.id, report)
+        self._shown[block] += 1
+        if self._shown[block] < most:
+            return text
+        return f"{text}\n(further failed tries and items are in the run's log)" if self._shown[block] == most else None
 
     def _changed(self, event: CodeChanged, report: RunReport) -> str:
         text = f"{event.step}: its code has changed since it gave the results that are kept"
@@ -297,6 +305,11 @@ class Words:
             text += f" of {event.items:,} {'item' if event.items == 1 else 'items'}"
         command = f"{self._command} --resume {report.run_id} --from {event.step}"
         return f"{text}; run it again with: {command}" if self._command else text
+
+
+def _block_of(step_id: str, report: RunReport) -> str:
+    """Return the id of the map block that a step is in."""
+    return next((op.id for op in report.ops.values() if op.id.endswith(MAP) and step_id in op.steps), "")
 
 
 def seconds(value: float) -> str:

@@ -49,14 +49,15 @@ def cell_output() -> Callable[[str], None]:
 
 
 class NotebookLines:
-    """Shows what happened in lines, and how far the current map block is."""
+    """Shows what happened in lines, and how far map blocks are."""
 
     def __init__(self, draw: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._draw = draw
         self._clock = clock
         self._words = Words()
         self._lines: list[str] = []
-        self._began = self._drawn = clock()
+        self._began: dict[str, float] = {}
+        self._drawn = clock()
 
     def show(self, event: Event, report: RunReport) -> None:
         """Draw anew what there is to see after an event."""
@@ -67,9 +68,11 @@ class NotebookLines:
                 print(line, file=sys.stdout if event.stream == "stdout" else sys.stderr)
             case ItemsFinished():
                 if now - self._drawn >= DRAWN_SECONDS:
-                    self._draw_lines(now, state(map_op(report, event.id), now - self._began))
+                    began = self._began.items()
+                    blocks = [(op, begin) for op_id, begin in began if (op := report.ops[op_id]).status == "running"]
+                    self._draw_lines(now, *(state(op, now - begin) for op, begin in blocks))
             case MapStarted():
-                self._began = now
+                self._began[map_op(report, event.id).id] = now
             case _ if line is not None:
                 self._lines.append(line)
                 self._draw_lines(now)

@@ -182,6 +182,46 @@ def test_a_map_block_tells_its_state_every_ten_seconds() -> None:
     ]
 
 
+def test_map_blocks_that_run_at_one_time_have_their_own_times_and_failures() -> None:
+    stream, clock = io.StringIO(), Clock(100.0)
+    show = Shown(PlainLines(stream, clock))
+    show(MapStarted("a", ("work",), 1000, 0, 4))
+    clock.now += 8
+    show(MapStarted("b", ("weigh",), 100, 0, 2), *(ItemFailed("a", (index,), FAILURE) for index in range(9)))
+    show(StepRetried("weigh", (1,), 1, 1.0, FAILURE), *(ItemFailed("a", (index,), FAILURE) for index in range(9, 12)))
+    clock.now += 2
+    show(ItemsFinished("a", 88, 1.0), ItemsFinished("b", 10, 1.0))
+    clock.now += 8
+    show(ItemsFinished("b", 10, 1.0), ItemsFinished("a", 1, 1.0), MapFinished("a", 989, 11, 20.0))
+    assert stream.getvalue().splitlines() == [
+        *(f"work[{index}]: failed: ValueError: unlucky" for index in range(9)),
+        "weigh[1]: try 1 failed, next in 1 s: ValueError: unlucky",
+        "work[9]: failed: ValueError: unlucky",
+        "(further failed tries and items are in the run's log)",
+        "work: 100/1,000, 4 running, 12 failed, 10.0 items/s, 1 min 30 s left",
+        "weigh: 20/100, 2 running, 1 retried, 2.0 items/s, 40.0 s left",
+        "work: 989 items, 11 failed in 20.0 s",
+    ]
+
+
+def test_bars_of_map_blocks_that_run_at_one_time_count_each_for_itself() -> None:
+    text = bars(
+        MapStarted("a", ("work",), 100, 0, 4),
+        MapStarted("b", ("weigh",), 20, 0, 4),
+        ItemsFinished("a", 60, 1.0),
+        ItemsFinished("b", 20, 1.0),
+        MapFinished("b", 20, 0, 2.0),
+        ItemFailed("a", (1,), FAILURE),
+        ItemsFinished("a", 39, 1.0),
+        MapFinished("a", 99, 1, 10.0),
+    )
+    assert [line.rstrip() for line in re.sub(" +", " ", re.sub("━+", "━", text)).splitlines()] == [
+        "work[1]: failed: ValueError: unlucky",
+        "✓ work ━ 100/100, 1 failed, 10.0 items/s 0:00:00",
+        "✓ weigh ━ 20/20, 10.0 items/s 0:00:00",
+    ]
+
+
 def test_json_lines_hold_all_of_each_event_and_its_time() -> None:
     stream = io.StringIO()
     start = datetime(2026, 11, 22, 14, 25, tzinfo=UTC)
