@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 from support.command import Place
 
+from lokki.cli.completion import completion_command
 from lokki.cli.main import lokki_group
 from lokki.local_run.runs import RunRecord, Runs
 
@@ -83,7 +85,7 @@ def test_runs_are_offered() -> None:
     assert offered("replay", fresh_flow(), "2027") == []
 
 
-def test_each_shell_has_its_script(place: Place) -> None:
-    ran = place.run("lokki", "completion", env={"SHELL": "/bin/fish"})
-    assert (ran.code, "complete --no-files --command lokki" in ran.out) == (0, True)
-    assert "_LOKKI_COMPLETE=bash_complete" in place.run("lokki", "completion", "bash").out
+def test_each_shell_has_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/fish")
+    assert "complete --no-files --command lokki" in CliRunner().invoke(completion_command()).output
+    assert "_LOKKI_COMPLETE=bash_complete" in CliRunner().invoke(completion_command(), ["bash"]).output

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from click.testing import CliRunner, Result
 from support.browser import Browser, browser
 from support.command import Place
 from support.golden import compare
@@ -19,6 +20,7 @@ from support.graph_plans import GRAPHS, call, plan_of, random_plan
 from lokki import flow, step
 from lokki.base.options import FlowOptions
 from lokki.chain import AnyStep
+from lokki.cli.commands.draw import draw_command
 from lokki.graph import FlowParameter
 from lokki.pictures.flow_figure import Marks, figure_of
 from lokki.pictures.mermaid import mermaid
@@ -225,37 +227,29 @@ def test_a_notebook_shows_a_flow_as_its_drawing() -> None:
 # --- the command ---
 
 
-PROGRAM = """
-from lokki import flow, main, step
+def test_the_command_draws_on_stdout_or_into_a_file_by_its_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow
+    def one_flow(limit: int = 3):  # type: ignore[no-untyped-def]
+        """Load <it>."""
+        return one("load")(limit)
 
-@step
-def load(limit: int) -> int:
-    return limit
+    def draws(*arguments: str) -> Result:
+        return CliRunner().invoke(draw_command(one_flow(), "python flow.py"), arguments)
 
-@flow
-def one_flow(limit: int = 3):
-    \"\"\"Load <it>.\"\"\"
-    return load(limit)
-
-if __name__ == "__main__":
-    main(one_flow)
-"""
-
-
-def test_the_command_draws_on_stdout_or_into_a_file_by_its_ending(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    place.write("flow.py", PROGRAM)
-    assert place.run("flow.py", "draw").out == "load(limit=$limit)\n"
+    monkeypatch.chdir(tmp_path)
+    assert draws().output == "load(value=$limit)\n"
     for name in ("a.svg", "a.mmd", "a.HTML"):
-        assert place.run("flow.py", "draw", "--output", name).code == 0
+        assert draws("--output", name).exit_code == 0
     assert ET.parse(tmp_path / "a.svg").getroot().tag == f"{SVG}svg"
     assert (tmp_path / "a.mmd").read_text().startswith("flowchart TD\n")
     assert "<p>Load &lt;it&gt;.</p>" in (tmp_path / "a.HTML").read_text()
-    wrong = place.run("flow.py", "draw", "--output", "a.png")
-    assert (wrong.code, wrong.out) == (2, "")
-    assert "must end in one of .svg, .mmd, .html" in wrong.err
-    lost = place.run("flow.py", "draw", "--output", "nowhere/a.svg")
-    assert (lost.code, lost.err) == (1, "error: --output nowhere/a.svg cannot be written: No such file or directory\n")
+    wrong = draws("--output", "a.png")
+    assert wrong.exit_code == 2
+    assert "must end in one of .svg, .mmd, .html" in wrong.output
+    lost = draws("--output", "nowhere/a.svg")
+    assert str(lost.exception) == "--output nowhere/a.svg cannot be written: No such file or directory"
 
 
 @pytest.mark.slow
