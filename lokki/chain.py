@@ -311,8 +311,9 @@ class StepNode(_NoValue, Generic[P, R_co]):  # noqa: UP046 (see R_co)
         The items are those of this step's result, which may be a generator.
 
         ``concurrency``: the most items (deployed with ``batch``: batches) that run at one time; default: no bound
-        deployed, the executor's workers locally. ``batch``: items that one Lambda invocation handles one after another;
-        it has no local meaning, since results do not depend on it. ``tolerate``: how many items may fail, as a number
+        deployed, the executor's workers locally. ``batch``: items that one child execution handles one after another;
+        default: one while no more items than that may run at once, and more for many items. It has no local meaning,
+        since results do not depend on it. ``tolerate``: how many items may fail, as a number
         (``5``) or as a share (``0.05``), before the run fails; ``.agg`` gets the results of the others. Default: none.
         Raises FlowError for options that make no sense and when ``step`` is no single step.
         """

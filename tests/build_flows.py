@@ -121,7 +121,7 @@ def look_up(value: int) -> int:
 
 @flow
 def permissions_flow():
-    return load_lake().map(look_up).agg(add_up)
+    return load_lake().map(look_up, batch=1).agg(add_up)
 
 
 @flow
@@ -136,29 +136,29 @@ def linear_flow():
 
 @flow
 def inner_chain_flow(prefix: str = "no. "):
-    return fetch().map(double).next(call_service).next(label(prefix)).agg(join)
+    return fetch().map(double, batch=1).next(call_service).next(label(prefix)).agg(join)
 
 
 @flow
 def two_maps_flow():
-    return fetch().map(double).agg(add_up).next(spread).map(call_service, concurrency=3).agg(add_up)
+    return fetch().map(double, batch=1).agg(add_up).next(spread).map(call_service, concurrency=3, batch=1).agg(add_up)
 
 
 @flow
 def repeated_flow():
-    return fetch().next(tidy).next(tidy).map(double).next(double).agg(tidy).next(add_up)
+    return fetch().next(tidy).next(tidy).map(double, batch=1).next(double).agg(tidy).next(add_up)
 
 
 @flow(schedule="cron(30 6 ? * MON-FRI *)", timezone="Europe/Helsinki", timeout=5400)
 def reports_flow(
     since: datetime.date = datetime.date(2026, 1, 1), days: int = 7, bird: str = "goose", limit: int = 100
 ):
-    return read_days(since, days).map(count_birds(bird, limit)).agg(report(title="Birds"))
+    return read_days(since, days).map(count_birds(bird, limit), batch=1).agg(report(title="Birds"))
 
 
 @flow
 def memory_flow():
-    return fetch().next(tidy).map(unpack).agg(add_up).next(unpack)
+    return fetch().next(tidy).map(unpack, batch=1).agg(add_up).next(unpack)
 
 
 @flow
@@ -170,7 +170,7 @@ def memory_in_batches_flow():
 def batches_flow(prefix: str):
     return (
         fetch()
-        .map(predict, tolerate=5, concurrency=40)
+        .map(predict, tolerate=5, concurrency=40, batch=1)
         .agg(add_up)
         .next(spread)
         .map(call_service, batch=10, tolerate=0.29)
@@ -182,7 +182,11 @@ def batches_flow(prefix: str):
 @flow
 def a_flow_whose_name_is_long_as_well_flow():
     return (
-        fetch().map(double).agg(a_step_whose_name_says_everything_that_there_is_to_say_about_it).map(double).agg(tidy)
+        fetch()
+        .map(double, batch=1)
+        .agg(a_step_whose_name_says_everything_that_there_is_to_say_about_it)
+        .map(double)
+        .agg(tidy)
     )
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from lokki.base.naming import RESULTS_SUFFIX
-from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
-from lokki.builder.batching import in_batches
+from lokki.builder.batching import concurrency_limit, in_batches
 from lokki.builder.call_states import (
     ATTEMPT,
     RUN_ID,
@@ -23,7 +22,7 @@ from lokki.builder.call_states import (
     params_of,
 )
 from lokki.builder.compiled import Compiled
-from lokki.builder.names import map_label, tolerated_placeholder
+from lokki.builder.names import batch_placeholder, map_label, tolerated_placeholder
 from lokki.builder.placeholders import (
     BUCKET_PLACEHOLDER,
     CONCURRENCY_PLACEHOLDER,
@@ -98,7 +97,7 @@ def _child_input(compiled: Compiled, fan_out: FanOut, wiring: Wiring) -> AslStat
         return {"ItemSelector": common | {"item": expression("$states.context.Map.Item.Value")}}
     return {
         "ItemBatcher": {
-            "MaxItemsPerBatch": fan_out.options.batch,
+            "MaxItemsPerBatch": fan_out.options.batch or f"${{{batch_placeholder(fan_out.key)}}}",
             "MaxInputBytesPerBatch": BATCH_BYTES,
             "BatchInput": common,
         }
@@ -115,7 +114,7 @@ def _bounds(fan_out: FanOut) -> AslState:
     options = fan_out.options
     bounds: AslState = {"MaxConcurrency": f"${{{CONCURRENCY_PLACEHOLDER}}}"}
     if options.concurrency is not None:
-        bounds["MaxConcurrency"] = min(options.concurrency, CHILDREN_AT_ONCE)
+        bounds["MaxConcurrency"] = concurrency_limit(options.concurrency)
     if not isinstance(options.tolerate, float):
         return bounds if options.tolerate is None else bounds | {"ToleratedFailureCount": options.tolerate}
     percentage = exact_share(options.tolerate) * 100

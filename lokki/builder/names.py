@@ -182,6 +182,14 @@ def tolerated_placeholder(key: str) -> str:
     return f"{state_name(shorten(key.replace('.', '_'), _LONGEST_ID))}Tolerated"
 
 
+def batch_placeholder(key: str) -> str:
+    """Return the placeholder of how many items a batch of a map has.
+
+    It is such as ``GetBirdsBatch``.
+    """
+    return f"{state_name(shorten(key.replace('.', '_'), _LONGEST_ID))}Batch"
+
+
 @dataclass(frozen=True, slots=True)
 class DeployedFunction:
     """A Lambda function of a step.

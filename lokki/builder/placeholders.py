@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
+from lokki.builder.batching import batch_expression, concurrency_limit, sizes_itself
 from lokki.builder.compiled import Compiled
-from lokki.builder.names import function_placeholder, tolerated_placeholder
+from lokki.builder.names import batch_placeholder, function_placeholder, tolerated_placeholder
 from lokki.builder.tasks import expression
 from lokki.builder.wiring import wire
 from lokki.plans.templates import Output
@@ -48,7 +49,7 @@ def substitutions(compiled: Compiled, functions: Mapping[str, str]) -> dict[str,
     if compiled.maps:
         values[READ_PLACEHOLDER] = f"{_ACTIONS}s3:getObject"
         values[WRITE_PLACEHOLDER] = f"{_ACTIONS}s3:putObject"
-    values |= _tolerated_counts(compiled)
+    values |= _tolerated_counts(compiled) | _batch_sizes(compiled)
     if has_unbounded_map(compiled):
         # An expression, since what is filled in is text, and the field of a number takes text only as JSONata.
         values[CONCURRENCY_PLACEHOLDER] = f"{{% ${{{CONCURRENCY_PARAMETER}}} %}}"
@@ -77,6 +78,22 @@ def exact_share(tolerate: float) -> Fraction:
     0.29 is 29 of 100, though 0.29 * 100 is less than 29 in binary.
     """
     return Fraction(repr(tolerate))
+
+
+def _batch_sizes(compiled: Compiled) -> dict[str, str]:
+    """Return the sizes of batches that size themselves.
+
+    An expression is no part of the definition itself, see `_tolerated_counts`.
+    """
+    wiring = wire(compiled.plan)
+    sizes: dict[str, str] = {}
+    for fan_out in compiled.maps:
+        if sizes_itself(compiled, fan_out):
+            items = f"{wiring.reads[fan_out.id, Output(fan_out.source)]}.items"
+            limit = fan_out.options.concurrency
+            at_once = f"${{{CONCURRENCY_PARAMETER}}}" if limit is None else str(concurrency_limit(limit))
+            sizes[batch_placeholder(fan_out.key)] = expression(batch_expression(items, at_once))
+    return sizes
 
 
 def _tolerated_counts(compiled: Compiled) -> dict[str, str]:

@@ -66,7 +66,7 @@ class MapState:
 
     * ``source``: the id of the call whose items it takes.
     * ``inner``: the ids of the calls in it, in order.
-    * ``batch``: how many items a child execution has; 0 for one without a batch.
+    * ``batch``: how many items a child execution has by the user; 0 for one, and where the state machine computes it.
     * ``id``: the id of the map block.
     * ``key``: the name under which its results are kept.
     """
@@ -165,7 +165,7 @@ def _order(block: Block) -> Iterator[str]:
 
 def _map_state(fan_out: FanOut) -> MapState:
     inner = tuple(call.id for call in fan_out.calls)
-    batch = fan_out.options.batch or 0
+    batch = fan_out.options.batch if fan_out.options.batch not in (None, 1) else 0
     return MapState(fan_out.source, inner, batch, fan_out.id, fan_out.key)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from lokki.base.quotas import EXPRESS_SECONDS, FUNCTION_SECONDS, NEW_ACCOUNT_FUNCTIONS
 from lokki.builder.batching import in_batches
@@ -32,22 +33,26 @@ _BATCH_MARGIN = 5
 """Seconds that a batch has for reading its items and writing its results."""
 
 
+_ITEMS = 10
+_LEAST_SECONDS = 300
+"""Items, and seconds, for which a function has time at least whose batches size themselves: what is left is handed
+back, and costs another invocation."""
+
+
 def function_timeout(compiled: Compiled, step: AnyStep) -> int:
     """Return the timeout of a step's function, in whole seconds.
 
     It is the step's ``timeout``, else ``lambda_defaults.timeout``. In a batch the step's ``timeout`` is for one item,
-    so there it covers each try of each item, as far as Lambda's longest timeout goes.
+    so there it covers each try of each item, as far as Lambda's longest timeout goes; of a batch that sizes itself, of
+    some items.
     """
     own = step.options.timeout
     if own is None:
         return compiled.config.lambda_defaults.timeout
-    # One function serves all calls of a step, so the largest batch of any map decides.
     batches = [
-        fan_out.options.batch
+        fan_out.options.batch or 0
         for fan_out in compiled.maps
-        if fan_out.options.batch
-        and in_batches(compiled, fan_out)
-        and any(call.step == step.name for call in fan_out.calls)
+        if in_batches(compiled, fan_out) and any(call.step == step.name for call in fan_out.calls)
     ]
     if not batches:
         return math.ceil(own)
@@ -55,7 +60,9 @@ def function_timeout(compiled: Compiled, step: AnyStep) -> int:
     item = own
     if retry is not None:
         item = own * retry.attempts + sum(retry.wait(failed) for failed in range(1, retry.attempts))
-    return math.ceil(min(FUNCTION_SECONDS, item * max(batches) + _BATCH_MARGIN))
+    # One function serves all calls of a step, so the map that needs most decides.
+    longest = max(item * batch + _BATCH_MARGIN if batch else max(item * _ITEMS, _LEAST_SECONDS) for batch in batches)
+    return math.ceil(min(FUNCTION_SECONDS, longest))
 
 
 def task_timeout(compiled: Compiled, step: AnyStep) -> int:
@@ -133,7 +140,9 @@ def _invocations(step: AnyStep, *, batch: bool) -> int:
 
 def fits_express(compiled: Compiled, fan_out: FanOut) -> bool:
     """Tell whether an EXPRESS child has time for the worst case of an item."""
-    return longest_item(compiled, fan_out) <= EXPRESS_SECONDS
+    # Batches that size themselves are none where the setting is EXPRESS.
+    as_express = replace(compiled, config=replace(compiled.config, execution_type="EXPRESS"))
+    return longest_item(as_express, fan_out) <= EXPRESS_SECONDS
 
 
 def execution_type(compiled: Compiled, fan_out: FanOut) -> str:

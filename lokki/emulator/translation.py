@@ -13,7 +13,7 @@ from dataclasses import replace
 import msgspec
 
 from lokki.base.failures import Failure
-from lokki.base.item_path import ItemPath
+from lokki.base.item_path import ItemPath, item_from_json
 from lokki.base.naming import ALONE_SUFFIX, LARGER_SUFFIX
 from lokki.base.values import Json
 from lokki.builder.states import Machine
@@ -117,13 +117,16 @@ class EventTranslator:
         for translation in events:
             self._emit(translation)
 
-    def output(self, caller: Caller | None, text: str) -> StepOutput | None:
+    def output(self, caller: Caller | None, text: str) -> StepOutput | StepRetried | None:
         """Return the event for what a function wrote.
 
-        Returns None for what lokki and the runtime client write themselves.
+        Returns None for what lokki and the runtime client write themselves, but for another try of an item in a batch,
+        which is in no history.
         """
-        if text.startswith("[ERROR]") or "LAMBDA_WARNING" in text or _is_own_log(text):
+        if text.startswith("[ERROR]") or "LAMBDA_WARNING" in text:
             return None
+        if (line := _own_log(text)) is not None:
+            return _retry_in_batch(line)
         if caller is None:
             return StepOutput("", (), "stdout", text)
         item = () if caller.index is None or caller.items != 1 else (caller.index,)
@@ -321,11 +324,31 @@ def _failure(step: str, event: HistoryEvent) -> Failure:
     return reported_failure(step, str(event.details["error"]), str(event.details.get("cause", "")))
 
 
-def _is_own_log(text: str) -> bool:
+class _LogLine(msgspec.Struct):
+    """What counts of a line that lokki's handler logs."""
+
+    event: str
+    flow: str
+    step: str
+    call: str = ""
+    item: int | list[int] | None = None
+    attempt: int = 0
+    wait: float = 0.0
+    error: str = ""
+
+
+def _own_log(text: str) -> _LogLine | None:
     if not text.startswith('{"level":'):
-        return False
+        return None
     try:
-        line = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return False
-    return isinstance(line, dict) and {"event", "flow", "step"} <= line.keys()
+        return msgspec.json.decode(text, type=_LogLine)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _retry_in_batch(line: _LogLine) -> StepRetried | None:
+    if line.event != "retry":
+        return None
+    # No line has the message of an error: it may hold what nobody may read.
+    failure = Failure(line.call, line.error, "")
+    return StepRetried(line.call, item_from_json(line.item), line.attempt, line.wait, failure)

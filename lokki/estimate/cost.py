@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lokki.base import quotas
-from lokki.builder.batching import in_batches
+from lokki.builder.batching import concurrency_limit, default_batch, in_batches, sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.states import parameters_state
 from lokki.builder.tasks import BATCH_BYTES
-from lokki.builder.timing import execution_type
+from lokki.builder.timing import execution_type, function_timeout
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
@@ -97,6 +97,7 @@ class MapEstimate:
     - ``express``: whether the children are EXPRESS executions
     - ``batch``: most items of a child
     - ``in_batches``: whether children have batches, even if of one item
+    - ``handed_back``: how often a function hands back what it has no time for
     - ``child_seconds``: what a full child takes
     - ``at_once``: how many children run at one time
     - ``dispatch``: the seconds that starting all of them takes at least
@@ -113,6 +114,7 @@ class MapEstimate:
     dispatch: float
     seconds: float
     in_batches: bool = False
+    handed_back: int = 0
 
     @property
     def shares(self) -> tuple[tuple[int, int], ...]:
@@ -337,7 +339,28 @@ def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstim
     if op.source not in workload.items:
         raise ParameterError(f"how many items does {op.source}() give? Say it: --items {op.source}=1000.")
     express = execution_type(compiled, op) == "EXPRESS"
-    return count_children(op, workload, op.options.batch or 1, express=express, batched=in_batches(compiled, op))
+    batched = in_batches(compiled, op)
+    batch = op.options.batch or 1
+    if sizes_itself(compiled, op):
+        batch = default_batch_of(op, workload)
+    block = count_children(op, workload, batch, express=express, batched=batched)
+    again = sum(_handed_back(compiled, call, block, workload) for call in op.calls) if batched else 0
+    return replace(block, handed_back=again)
+
+
+def default_batch_of(op: FanOut, workload: Workload) -> int:
+    """Return how many items a batch of a map has that sizes itself."""
+    at_once = concurrency_limit(op.options.concurrency or workload.functions_at_once)
+    return default_batch(workload.items[op.source], at_once)
+
+
+def _handed_back(compiled: Compiled, call: Call, block: MapEstimate, workload: Workload) -> int:
+    """Return how often the function of a call hands items back."""
+    seconds, timeout = workload.measure(call).seconds, function_timeout(compiled, compiled.step_of(call))
+    if seconds * block.batch <= timeout:
+        return 0
+    in_time = max(1, int(timeout / seconds))
+    return sum(children * (math.ceil(items / in_time) - 1) for children, items in block.shares)
 
 
 def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool, batched: bool) -> MapEstimate:
@@ -372,18 +395,22 @@ def child_transitions(op: FanOut, block: MapEstimate) -> int:
     """
     if block.express:
         return block.children
-    # A Pass ends a child with a batch.
-    return block.children * (1 + _states(op.body, batch=block.in_batches) + block.in_batches)
+    # A Pass ends a child with a batch. What is handed back is another task, and another question.
+    states = _states(op.body, batch=block.in_batches, alone=block.batch == 1)
+    return block.children * (1 + states + block.in_batches) + 2 * block.handed_back
 
 
-def _states(block: Block, *, batch: bool) -> int:
-    """Return how many states a child comes through at most."""
+def _states(block: Block, *, batch: bool, alone: bool) -> int:
+    """Return how many states a child comes through at most.
+
+    ``alone``: whether it has one item, which meets one case of each switch.
+    """
     count = 0
     for op in block:
         if isinstance(op, Switch):
-            cases = [_states(case.block, batch=batch) for case in op.cases]
+            cases = [_states(case.block, batch=batch, alone=alone) for case in op.cases]
             # Before each case of a batch there is a Choice.
-            count += sum(cases) + len(cases) if batch else 1 + max(cases)
+            count += (max(cases) if alone else sum(cases)) + (len(cases) if batch else 1)
         else:
             # After each call on a batch, a Choice asks whether items are left.
             count += 2 if batch else 1
@@ -453,10 +480,11 @@ def _call_requests(compiled: Compiled, call: Call, workload: Workload) -> Reques
 def _map_requests(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Requests:
     """Count what a map reads, what its children do and what it writes."""
     requests = Requests(gets=1, puts=2 if block.items else 1)  # the manifest; manifest.json and a file of results
+    requests += Requests(invocations=block.handed_back)
     for children, items in block.shares:
         spilled = False
         taken = path_of(op.body, workload)
-        for call in op.calls if block.in_batches else [call for call in taken if isinstance(call, Call)]:
+        for call in op.calls if block.batch > 1 else [call for call in taken if isinstance(call, Call)]:
             measure = workload.measure(call)
             # The items of a batch that chose another case cost their way past, and no reading.
             passed = items if call in taken else 0

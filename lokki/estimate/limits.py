@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lokki.base import quotas
+from lokki.builder.batching import sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.timing import fits_express, function_timeout
 from lokki.estimate import prices
-from lokki.estimate.cost import Estimate, MapEstimate, Workload, measure_of, starts_per_second
+from lokki.estimate.cost import Estimate, MapEstimate, Workload, default_batch_of, measure_of, starts_per_second
 from lokki.estimate.prices import AccountLimit
 from lokki.local_run.schedule import units_in
 from lokki.plan import Plan
@@ -64,7 +65,7 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
         if isinstance(op, FanOut):
             listed += _map(compiled, op, maps[op.key], workload) if op.key in maps else ()
             continue
-        listed += _call(compiled, op, workload.measure(op).seconds, 1)
+        listed += _call(compiled, op, workload.measure(op).seconds)
         for source in sources_of(op):
             if isinstance(source, Results):
                 block = plan.fan_out(source.id)
@@ -76,7 +77,32 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
     return listed
 
 
-def advised_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> int:
+@dataclass(frozen=True, slots=True)
+class LargerBatch:
+    """Batches with which the children of a map would be fewer.
+
+    - ``setting``: what gives them, such as ``batch=100``
+    - ``advice``: the same as a sentence
+    """
+
+    items: int
+    setting: str
+    advice: str
+
+
+def larger_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> LargerBatch | None:
+    """Return larger batches than a map has; None where they size themselves."""
+    if sizes_itself(compiled, op):
+        return None
+    if not block.express and sizes_itself(compiled, replace(op, options=replace(op.options, batch=None))):
+        larger = LargerBatch(default_batch_of(op, workload), "no batch=", "leave out batch=")
+    else:
+        batch = _fitting_batch(compiled, op, block, workload)
+        larger = LargerBatch(batch, f"batch={batch}", f"set batch={batch}")
+    return larger if larger.items > block.batch else None
+
+
+def _fitting_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> int:
     """Return a size of batches with which children are few and start soon.
 
     All of them start within a minute, and there are some for each function that runs at one time, so that functions
@@ -139,26 +165,26 @@ def _state(plan: Plan, workload: Workload, params_bytes: int) -> Iterator[Proble
             )
 
 
-def _call(compiled: Compiled, call: Call, seconds: float, items: int) -> Iterator[Problem]:
-    """Compare what an invocation takes with what its function may take."""
-    timeout = function_timeout(compiled, compiled.step_of(call))
+def _call(compiled: Compiled, call: Call, seconds: float) -> Iterator[Problem]:
+    """Compare what one value takes with what its function may take.
+
+    What a batch has no time for is handed back.
+    """
+    step = compiled.step_of(call)
+    timeout = function_timeout(compiled, step) if step.options.timeout is None else math.ceil(step.options.timeout)
     if seconds <= timeout:
         return
     limit = prices.FUNCTION_SECONDS
-    fitting = int(timeout / (seconds / items))
-    if items > 1 and fitting >= 1:
-        advice = f"set batch={fitting}"
-    elif seconds / items <= limit.value:
-        advice = f"set @step(timeout={math.ceil(seconds / items)})"
+    if seconds <= limit.value:
+        advice = f"set @step(timeout={math.ceil(seconds)})"
     else:
         advice = "give it less to do for each item, or more memory="
-    of = f"a batch of {items}" if items > 1 else "one call"
-    yield Problem(limit, f"{call.id}() takes {seconds:g} s for {of}; its function ends after {timeout} s", advice)
+    yield Problem(limit, f"{call.id}() takes {seconds:g} s for one call; its function ends after {timeout} s", advice)
 
 
 def _map(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Iterator[Problem]:
     for call in op.calls:
-        yield from _call(compiled, call, workload.measure(call).seconds * block.batch, block.batch)
+        yield from _call(compiled, call, workload.measure(call).seconds)
     if block.express and block.child_seconds > quotas.EXPRESS_SECONDS:
         fitting = int(quotas.EXPRESS_SECONDS / (block.child_seconds / block.batch))
         remove = "remove execution_type: EXPRESS from lokki.yml"
@@ -173,13 +199,14 @@ def _dispatch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Work
     """Tell of a map whose children take long to start."""
     if block.dispatch <= SLOW_DISPATCH:
         return
-    batch = advised_batch(compiled, op, block, workload)
-    ways = [f"batch={batch}"] if batch > block.batch else []
-    if not block.express and all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
-        ways.append("execution_type: EXPRESS in lokki.yml")
+    larger = larger_batch(compiled, op, block, workload)
+    ways = [] if larger is None else [larger.advice]
+    fits = all(fits_express(compiled, fan_out) for fan_out in compiled.maps)
+    if fits and not block.express and not sizes_itself(compiled, op):
+        ways.append("set execution_type: EXPRESS in lokki.yml")
     limit = prices.EXPRESS_STARTS if block.express else prices.STANDARD_STARTS
     text = f"starting {block.children:,} children of the map over {op.source}() takes {block.dispatch:.0f} s"
-    yield Problem(limit, text, f"set {' or '.join(ways)}" if ways else "ask AWS for a higher quota", breaks=False)
+    yield Problem(limit, text, " or ".join(ways) if ways else "ask AWS for a higher quota", breaks=False)
 
 
 def _at_once(op: FanOut, block: MapEstimate, functions: int) -> Iterator[Problem]:

@@ -1,8 +1,8 @@
 """Settings with which the child executions of a map would cost less.
 
-A STANDARD child is billed for its start and for each of its steps, whatever these do. With ``batch=`` there are fewer
-children, so that they cost nearly nothing: the better way. An EXPRESS child is billed by its duration, which is less
-for short items, but it ends after five minutes, also when it spends them waiting for a function.
+A STANDARD child is billed for its start and for each of its steps, whatever these do. Batches that size themselves,
+the default, make children few, so that they cost nearly nothing: the better way. An EXPRESS child is billed by its
+duration, which is less for short items, but it ends after five minutes, also when it spends them waiting.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lokki.builder.batching import sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.timing import fits_express
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, children_cost, count_children
-from lokki.estimate.limits import advised_batch
+from lokki.estimate.limits import larger_batch
 from lokki.plans.operations import FanOut
 
 EXPRESS: Final = "execution_type: EXPRESS"
@@ -29,7 +30,7 @@ class Saving:
 
     - ``id``: of the map's source
     - ``dollars``: what the children cost, beside their functions
-    - ``alternatives``: what they would cost by setting, such as ``batch=100``; the best advice first
+    - ``alternatives``: what they would cost by setting, such as ``no batch=``; the best advice first
     """
 
     id: str
@@ -51,14 +52,14 @@ def savings(compiled: Compiled, workload: Workload, estimate: Estimate) -> list[
 
 def _saving(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload) -> Saving:
     dollars = children_cost(op, block)
-    batch = advised_batch(compiled, op, block, workload)
+    larger = larger_batch(compiled, op, block, workload)
     alternatives = (
-        {f"batch={batch}": count_children(op, workload, batch, express=False, batched=True)}
-        if batch > block.batch
-        else {}
+        {}
+        if larger is None
+        else {larger.setting: count_children(op, workload, larger.items, express=False, batched=True)}
     )
-    # The setting is for all maps of the flow, so all of them must fit.
-    if all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
+    # The setting is for all maps of the flow, so all of them must fit. EXPRESS batches do not size themselves.
+    if not sizes_itself(compiled, op) and all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
         alternatives[EXPRESS] = count_children(op, workload, block.batch, express=True, batched=block.in_batches)
     costs = [(setting, children_cost(op, other)) for setting, other in alternatives.items()]
     return Saving(op.key, block.children, dollars, tuple(cost for cost in costs if dollars - cost[1] >= WORTH))

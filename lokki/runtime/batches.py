@@ -18,11 +18,13 @@ import msgspec
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import item_to_json
+from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import Inline, Json, JsonField, Ref, Stored, inline_json
 from lokki.engine.invocation import Attempts, BatchItemError, Invocation, StepFailedError, run
 from lokki.errors import BatchTimeoutError, EventError, ResultError, StepTimeoutError, StopSignal, StoreError
 from lokki.runtime.event import Batch, Entry, Spilled, parse_entry, plain_text
 from lokki.runtime.work import Reply, Work
+from lokki.store.base import save
 from lokki.store.codec import Pack, member_checksum
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 MOST_REPLY = 200_000
 """Bytes of a batch's reply that fit into a state beside the run's id and the parameters; a state holds 256 KiB.
 https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
+
+_STATE_ROOM = STATE_BYTES - 12_000
+"""Bytes of a state beside the run's id and names."""
 
 MOST_DONE = 16_000
 """Bytes of the entries of a batch that goes on: its next event has them beside 200,000 bytes of items."""
@@ -76,7 +81,7 @@ class _BatchRun:
         # Without a timeout of the step's own, an item may take what is left of the function's time.
         self._invocation = replace(invocation, timeout=math.inf if invocation.timeout is None else invocation.timeout)
         self._entries = [entry for part in batch.entries for entry in self._expanded(part)]
-        self._results = _Results(work, invocation)
+        self._results = _Results(work, invocation, self._entries[0] if len(self._entries) == 1 else None)
         self._total = work.seconds_left()
         # For writing the results: a large function may have more of them.
         self._margin = 0.5 + min(4.5, self._total / 100)
@@ -112,11 +117,20 @@ class _BatchRun:
         entries = [*done, *self._results.written()]
         following = first + len(self._results.entries)
         if following >= items:
-            return {"items": self._small(entries, MOST_REPLY)}
+            return {"items": self._small(entries, self._room())}
         reply: Reply = {"items": self._small(entries, MOST_DONE), "next": following}
         if following < end:
             self._work.log.write("INFO", "handed back", done=following - first, left=items - following)
         return reply | {"tried": tried} if tried else reply
+
+    def _room(self) -> int:
+        """Return the bytes that the entries of all items may have.
+
+        A state has them beside the parameters and the values of the run that the map reads.
+        """
+        request = self._work.request
+        inline = [value.result for value in request.values.values() if isinstance(value, Inline)]
+        return min(MOST_REPLY, _STATE_ROOM - len(msgspec.json.encode([request.params, inline])))
 
     def _is_late(self) -> bool:
         """Tell whether an item would most likely be cut off."""
@@ -187,14 +201,16 @@ class _BatchRun:
             return self._work.next_entry(entry, ref, result)
         except StepFailedError as error:
             reply = self._failed(entry, error.failure)
+            # A child of one item fails with it, and is counted by Step Functions. It says by itself which one it was.
+            if len(self._entries) == 1:
+                raise
             if not self._work.handled.tolerate:
-                # A child of one item says by itself which one it was.
-                if len(self._entries) == 1:
-                    raise
                 raise BatchItemError(error.failure, entry.index) from error.__cause__
             return reply
         except (ResultError, StoreError) as error:
             reply = self._failed(entry, failure_of(self._invocation.id, error, 1, self._invocation.defined_at))
+            if len(self._entries) == 1:
+                raise
             if not self._work.handled.tolerate:
                 raise type(error)(f"item {entry.index}: {error}") from None
             return reply
@@ -302,9 +318,11 @@ class _Results:
 
     * ``entries``: those of the items that were run.
     * ``keeping``: writes the result of an item, as a call that can fail.
+
+    ``only``: the item of a batch that has one. Its result is an object of its own, where readers of the run look.
     """
 
-    def __init__(self, work: Work, invocation: Invocation) -> None:
+    def __init__(self, work: Work, invocation: Invocation, only: Entry | None) -> None:
         self.entries: list[Reply] = []
         self.keeping = replace(
             invocation,
@@ -317,6 +335,7 @@ class _Results:
         )
         self._work = work
         self._id = invocation.id
+        self._only = only
         self._pack = Pack()
         self._members: list[bytes] = []
         self._packed = 0
@@ -328,7 +347,11 @@ class _Results:
         return self.entries
 
     def _keep(self, result: object) -> Ref:
-        text = inline_json(result, self._work.settings.inline_limit)
+        settings = self._work.settings
+        if self._only is not None:
+            key = self._work.keys.item_output(self._id, (self._only.index,))
+            return save(settings.store, key, result, settings.inline_limit)
+        text = inline_json(result, settings.inline_limit)
         if text is not None:
             return Inline(msgspec.json.decode(text))
         if self._pack.size >= PACK_BYTES:

@@ -165,7 +165,7 @@ def test_a_map_hands_on_exactly_what_its_body_reads_from_outside() -> None:
     )
     params = (FlowParameter("p", default="x"), FlowParameter("q", default=1))
     ops = (call("load"), call("train", reads=Output("load")), call("rows", reads=Output("load"), fans_out=True))
-    for batch in (None, 2):
+    for batch in (1, 2):
         plan = plan_of(
             *ops,
             FanOut("rows.map", "rows", body, MapOptions(None, batch)),
@@ -174,11 +174,11 @@ def test_a_map_hands_on_exactly_what_its_body_reads_from_outside() -> None:
         )
         states = machine(plan)["States"]
         block = states["RowsMap"]
-        common = block["ItemSelector"] if batch is None else block["ItemBatcher"]["BatchInput"]
+        common = block["ItemSelector"] if batch == 1 else block["ItemBatcher"]["BatchInput"]
         assert (common["values"], common["params"]) == ({"train": "{% $train %}"}, {"q": "{% $params.q %}"})
         inner = block["ItemProcessor"]["States"]
         first, second = (inner[name]["Arguments"]["Payload"] for name in ("Score", "Rank"))
-        place = "$states.input" if batch is None else "$states.input.BatchInput"
+        place = "$states.input" if batch == 1 else "$states.input.BatchInput"
         assert first["values"] == {"train": f"{{% $lookup({place}.values, 'train') %}}"}
         assert "values" not in second
         walk(plan)
@@ -462,7 +462,8 @@ def test_values_of_an_item_that_follow_each_other_do_not_add_up() -> None:
         first = (call("a", reads=Item()), call("b", reads=Output("a")), call("c", Output("a"), reads=Output("b")))
         body = (*first, call("d", reads=Output("c")), call("e", *last, reads=Output("d")))
         source = call("rows", fans_out=True)
-        plan = plan_of(source, FanOut("rows.map", "rows", body), call("total", reads=Results("rows.map")))
+        fan_out = FanOut("rows.map", "rows", body, MapOptions(batch=1))
+        plan = plan_of(source, fan_out, call("total", reads=Results("rows.map")))
         return [line for line in limits(plan, inline_limit=131_000) if "of the map over rows() has" in line]
 
     assert limit(Output("c")) == []

@@ -19,6 +19,7 @@ from support.definitions import filled_definition
 
 from lokki import FlowGraph, Retry, StepNode, flow, step
 from lokki.base.values import Json
+from lokki.builder.batching import default_batch, sizes_itself
 from lokki.builder.compiled import compile_flow
 from lokki.builder.retries import SERVICE_ERRORS, THROTTLING_ERRORS, step_rule
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
@@ -146,7 +147,8 @@ def test_a_definition_tells_what_each_of_its_states_is(name: str) -> None:
     assert tasks.items() <= dict(machine.calls).items()
     maps = {name: state for name, state in states(definition).items() if state["Type"] == "Map"}
     assert {name: map_state.batch for name, map_state in machine.maps.items()} == {
-        name: state.get("ItemBatcher", {}).get("MaxItemsPerBatch", 0) for name, state in maps.items()
+        name: size if isinstance(size := state.get("ItemBatcher", {}).get("MaxItemsPerBatch"), int) else 0
+        for name, state in maps.items()
     }
     # of lokki 0.1, which wrote no plan into the comment, and no search through batches
     if name in LINES and not any(state.endswith("-If") for state in tasks_and_choices(definition)):
@@ -258,7 +260,7 @@ def test_a_flow_without_parameters_keeps_no_variable() -> None:
 
 def test_a_map_hands_on_each_item_and_not_the_whole_input() -> None:
     """The peer selected `$`, which in JSONata is no item."""
-    assert map_of(BUILDS["birds"].state_machine())["ItemSelector"] == {
+    assert map_of(BUILDS["repeated"].state_machine())["ItemSelector"] == {
         "run_id": "{% $states.context.Execution.Name %}",
         "item": "{% $states.context.Map.Item.Value %}",
     }
@@ -327,6 +329,34 @@ def test_a_tolerated_share_is_the_same_share_on_aws(share: float, total: int, da
     assert fan_out.options.too_many(failed, total) == fails_on_aws
 
 
+@given(items=st.integers(0, 10**7), at_once=st.integers(1, 10_000), several=st.sampled_from([0, 1, 2, 3, 10]))
+def test_batches_size_themselves_as_estimates_count_them(items: int, at_once: int, several: int) -> None:
+    items = several * at_once + 1 if several else items
+    drawn = graph(fetch().map(double, concurrency=at_once).agg(add_up))
+    size = map_of(filled_definition(drawn, LokkiConfig(), "bucket"))["ItemBatcher"]["MaxItemsPerBatch"]
+    batch = Expressions().fill(size, Scope({"input": {"items": items}}, {}), "MaxItemsPerBatch")
+    assert batch == default_batch(items, at_once)
+    assert batch == 1 or items > at_once
+    children = math.ceil(items / default_batch(items, at_once))
+    assert children <= max(10_000, items / 2_000)
+    # Rounds of equal items take little longer than with an item to a child.
+    rounds = math.ceil(children / at_once) * default_batch(items, at_once)
+    assert rounds <= 1.3 * math.ceil(items / at_once)
+
+
+def test_batches_do_not_size_themselves_where_a_function_would_have_to_wait_for_long() -> None:
+    @step(retry=Retry(attempts=3, delay=40))
+    def patient(value: int) -> int:
+        return value
+
+    def sizes(inner: StepNode[..., Any], **config: Any) -> bool:
+        compiled = compile_flow(graph(fetch().map(inner).agg(add_up)), LokkiConfig(**config))
+        return sizes_itself(compiled, compiled.maps[0])
+
+    assert (sizes(double), sizes(call_service), sizes(patient)) == (True, True, False)
+    assert not sizes(double, execution_type="EXPRESS")
+
+
 def test_a_batch_has_its_items_in_one_invocation_and_keeps_an_array_for_the_next_step() -> None:
     block = BUILDS["batches"].state_machine()["States"]["SpreadMap"]
     assert "ItemSelector" not in block
@@ -382,7 +412,7 @@ def rules_of(retry: Retry) -> list[State]:
     def unsteady(value: int) -> int:
         return value
 
-    return states(build(graph(fetch().map(unsteady).agg(add_up))))["Unsteady"]["Retry"]
+    return states(build(graph(fetch().map(unsteady, batch=1).agg(add_up))))["Unsteady"]["Retry"]
 
 
 def test_a_step_in_a_map_has_its_own_retries_and_those_for_lambda() -> None:
@@ -506,9 +536,17 @@ def task_timeouts(drawn: FlowGraph, config: LokkiConfig | None = None) -> dict[s
 
 
 def test_a_task_waits_longer_than_its_function_may_run() -> None:
-    drawn = graph(fetch().next(tidy).map(predict).next(call_service).agg(add_up))
+    drawn = graph(fetch().next(tidy).map(predict, batch=1).next(call_service).agg(add_up))
     config = LokkiConfig(lambda_defaults=LambdaDefaultsConfig(timeout=60))
     assert task_timeouts(drawn, config) == {"Fetch": 75, "Tidy": 75, "Predict": 45, "CallService": 18, "AddUp": 75}
+
+
+def test_a_function_of_batches_that_size_themselves_has_time_for_some_items_and_for_five_minutes() -> None:
+    drawn = graph(fetch().map(predict).next(call_service).next(double).agg(add_up))
+    config = LokkiConfig(lambda_defaults=LambdaDefaultsConfig(timeout=60))
+    # Two tries of 30 s and a wait of 1 s; without a timeout of its own a step has that of the settings.
+    times = {"Predict": 610 + 15, "CallService": 300 + 15, "Double": 60 + 15}
+    assert task_timeouts(drawn, config).items() >= times.items()
 
 
 def test_in_a_batch_a_timeout_covers_each_try_of_each_item() -> None:

@@ -313,7 +313,8 @@ ITEMS = st.integers(0, 100_000)
 def test_more_items_never_cost_or_take_less(
     batch: int | None, inner: int, few: int, more: int, measure: Measure, kind: str
 ) -> None:
-    graph = mapped(batch, inner)
+    # Batches that size themselves are fewer where one more item is worth it.
+    graph = mapped(batch or 1, inner)
     first, second = of(graph, few, measure, kind), of(graph, few + more, measure, kind)
     assert second.dollars >= first.dollars * (1 - 1e-12)
     assert second.transitions >= first.transitions
@@ -322,11 +323,8 @@ def test_more_items_never_cost_or_take_less(
 
 @given(st.integers(1, 1000), st.integers(0, 1000), ITEMS, MEASURES)
 def test_a_larger_batch_never_starts_more_children(batch: int, more: int, items: int, measure: Measure) -> None:
-    found = [of(mapped(size), items, measure) for size in (None, batch, batch + more)]
+    found = [of(mapped(size), items, measure) for size in (1, batch, batch + more)]
     assert [each.children for each in found] == sorted((each.children for each in found), reverse=True)
-    # Of one item, batches have two states more.
-    in_batches = [each.transitions for each in found if each.maps[0].in_batches]
-    assert in_batches == sorted(in_batches, reverse=True)
     assert all(sum(n * size for n, size in each.maps[0].shares) == items for each in found)
     assert all(sum(n for n, _ in each.maps[0].shares) == each.children for each in found)
 
@@ -384,9 +382,10 @@ def test_a_small_run_meets_no_limit() -> None:
     assert limits(one_map(slow), 1000, {}) == []
 
 
-def test_starting_many_children_waits_and_a_batch_avoids_it() -> None:
-    [found] = limits(one_map(slow), 1_000_000, {})
-    assert found == ("waits 100: starting 1,000,000 children of the map over values() takes 10000 s | set batch=250")
+def test_starting_many_children_waits_and_batches_that_size_themselves_avoid_it() -> None:
+    [found] = limits(one_map(slow, batch=1), 1_000_000, {})
+    assert found == ("waits 100: starting 1,000,000 children of the map over values() takes 10000 s | leave out batch=")
+    assert limits(one_map(slow, concurrency=1000), 1_000_000, {}) == []
     assert limits(one_map(slow, batch=250, concurrency=1000), 1_000_000, {}) == []
 
 
@@ -394,13 +393,13 @@ def test_express_children_start_faster() -> None:
     [found] = limits(one_map(quick), 1_000_000, {}, "EXPRESS")
     assert found == "waits 1000: starting 1,000,000 children of the map over values() takes 1000 s | set batch=250"
     assert limits(one_map(quick, batch=17), 1_000_000, {}, "STANDARD") == [
-        ("waits 100: starting 58,824 children of the map over values() takes 588 s | set batch=250")
+        ("waits 100: starting 58,824 children of the map over values() takes 588 s | leave out batch=")
     ]
 
 
 def test_standard_children_that_would_fit_express_could_start_faster() -> None:
-    [found] = limits(one_map(quick), 1_000_000, {})
-    assert found.endswith("takes 10000 s | set batch=250 or execution_type: EXPRESS in lokki.yml")
+    [found] = limits(one_map(quick, batch=1), 1_000_000, {})
+    assert found.endswith("takes 10000 s | leave out batch= or set execution_type: EXPRESS in lokki.yml")
 
 
 def cheaper(graph: FlowGraph, items: int, seconds: float, **options: Any) -> list[Saving]:
@@ -410,13 +409,13 @@ def cheaper(graph: FlowGraph, items: int, seconds: float, **options: Any) -> lis
 
 
 def test_batches_are_the_better_advice_and_express_the_other() -> None:
-    [saving] = cheaper(one_map(quick), 1_000_000, 0.1)
+    [saving] = cheaper(one_map(quick, batch=1), 1_000_000, 0.1)
     assert saving == Saving(
         "values",
         1_000_000,
         pytest.approx(50.0),  # a start and a state of each child
         (
-            ("batch=250", pytest.approx(0.4)),
+            ("no batch=", pytest.approx(0.2)),
             # a start of each, a million requests, and 0.1 s of 64 MB of each
             ("execution_type: EXPRESS", pytest.approx(25 + 1 + 1_000_000 * 0.1 / 16 / 3600 * 0.06)),
         ),
@@ -426,9 +425,10 @@ def test_batches_are_the_better_advice_and_express_the_other() -> None:
 @pytest.mark.parametrize(
     ("graph", "items", "seconds", "options", "settings"),
     [
-        (one_map(slow), 1_000_000, 0.1, {}, ["batch=250"]),  # tries of 900 s do not fit five minutes
-        (one_map(quick), 20_000, 16, {}, ["execution_type: EXPRESS"]),  # a function has no time for two items twice
-        (one_map(quick), 1_000, 0.1, {}, []),  # cents
+        (one_map(quick), 1_000_000, 0.1, {}, []),
+        (one_map(slow, batch=1), 1_000_000, 0.1, {}, ["no batch="]),  # tries of 900 s do not fit five minutes
+        (one_map(quick, batch=1), 20_000, 16, {}, ["no batch=", "execution_type: EXPRESS"]),
+        (one_map(quick, batch=1), 1_000, 0.1, {}, []),  # cents
         (one_map(quick), 1_000_000, 0.1, {"execution_type": "EXPRESS"}, []),
         (one_map(quick, batch=1000), 1_000_000, 0.01, {}, []),
     ],
@@ -448,24 +448,19 @@ def test_what_is_said_to_cost_less_is_what_an_estimate_with_it_says() -> None:
         return mapped(batch=batch)
 
     config = LokkiConfig(lambda_defaults=LambdaDefaultsConfig(timeout=60))
-    compiled = compile_flow(mapping(None), config)
+    compiled = compile_flow(mapping(1), config)
     workload = Workload({"values": 100_000}, {call.id: Measure(0.1) for call in compiled.plan.calls})
     [saving] = savings(compiled, workload, estimate(compiled, workload))
     requests = 0.20 / 1_000_000  # batches also save requests to Lambda, which are no cost of children
     (batch, in_batches), (express, as_express) = saving.alternatives
-    assert (batch, express) == ("batch=25", "execution_type: EXPRESS")
-    assert total(mapping(None)) - total(mapping(25)) == pytest.approx(saving.dollars - in_batches + 96_000 * requests)
-    assert total(mapping(None)) - total(mapping(None), "EXPRESS") == pytest.approx(saving.dollars - as_express)
+    assert (batch, express) == ("no batch=", "execution_type: EXPRESS")
+    assert total(mapping(1)) - total(mapping(None)) == pytest.approx(saving.dollars - in_batches + 98_000 * requests)
+    assert total(mapping(1)) - total(mapping(1), "EXPRESS") == pytest.approx(saving.dollars - as_express)
 
 
 @pytest.mark.parametrize(
     ("graph", "seconds", "message"),
     [
-        (
-            one_map(slow, batch=100),
-            20,
-            "breaks 1800: slow() takes 2000 s for a batch of 100; its function ends after 900 s | set batch=45",
-        ),
         (
             one_map(quick),
             61.5,
@@ -498,17 +493,39 @@ def test_an_express_child_that_takes_more_than_five_minutes_breaks() -> None:
 
 
 def test_more_functions_than_an_account_has_wait() -> None:
-    found = limits(one_map(slow), 5000, {"slow": Measure(30)})
+    found = limits(one_map(slow, batch=1), 5000, {"slow": Measure(30)})
     assert found == [
         ("waits 1000: the map over values() would run 3,000 children at one time | ask AWS for a higher quota")
     ]
-    assert limits(one_map(slow, concurrency=2000), 5000, {"slow": Measure(30)}) == [
+    assert limits(one_map(slow, batch=1, concurrency=2000), 5000, {"slow": Measure(30)}) == [
         (
             "waits 1000: the map over values() would run 3,000 children at one time | set concurrency=1000, or ask AWS "
             "for a higher quota"
         )
     ]
     assert limits(one_map(slow, concurrency=500), 5000, {"slow": Measure(30)}) == []
+
+
+def test_a_batch_that_its_function_has_no_time_for_costs_an_invocation_more() -> None:
+    def count(seconds: float) -> Estimate:
+        compiled = compile_flow(one_map(slow, batch=100), LokkiConfig())
+        workload = Workload({"values": 200}, {call.id: Measure(seconds) for call in compiled.plan.calls})
+        assert not [each for each in problems(compiled, workload, estimate(compiled, workload)) if each.breaks]
+        return estimate(compiled, workload)
+
+    in_time, late = count(1), count(20)  # of 100 items, 45 are done in 900 seconds
+    assert late.requests.invocations - in_time.requests.invocations == 2 * 2
+    assert late.transitions - in_time.transitions == 2 * 2 * 2
+
+
+def test_a_million_items_cost_little_more_than_their_lambda_time() -> None:
+    compiled = compile_flow(one_map(slow), LokkiConfig())
+    seconds = {call.id: Measure(0.001) for call in compiled.plan.calls} | {"slow": Measure(0.2)}
+    bill = estimate(compiled, Workload({"values": 1_000_000}, seconds))
+    lambda_time = next(line.dollars for line in bill.lines if "GB-second" in line.price.unit)
+    assert lambda_time == pytest.approx(1.67, abs=0.01)
+    assert bill.dollars <= 1.15 * lambda_time
+    assert bill.seconds <= 1.3 * 1_000_000 * 0.2 / 1000
 
 
 def test_results_that_do_not_fit_the_memory_break() -> None:
@@ -533,7 +550,7 @@ def test_a_state_that_is_too_large_breaks() -> None:
 def test_a_flow_with_a_timeout_that_is_too_short_breaks() -> None:
     @flow(timeout=20)
     def late():
-        return steps.values("ints", 1).map(slow).agg(steps.count)
+        return steps.values("ints", 1).map(slow, batch=1).agg(steps.count)
 
     assert limits(late(), 3000, {}) == ["breaks 20: the run takes at least 30 s | give @flow a longer timeout="]
 
@@ -564,22 +581,20 @@ doubled, each step as given, or 1 s:
   numbers: 1 s, 100 bytes
   double: 0.5 s, 20,000 bytes, in S3
   total: 1 s, 100 bytes
-  map over numbers: 50,000 items, 50,000 STANDARD children of 1, started in 8 min 20 s, 1,000 at one time
+  map over numbers: 50,000 items, 2,000 STANDARD children of 25, started in 20.0 s, 1,000 at one time
 
-state transitions  100,003     $2.50
-Lambda requests     50,002  $0.01000
-Lambda GB-seconds   12,501     $0.21
-S3 PUT requests     50,004     $0.25
-S3 GET requests     50,003  $0.02000
-total                          $2.99
+state transitions   8,003       $0.20
+Lambda requests     2,002  $0.0004004
+Lambda GB-seconds  12,501       $0.21
+S3 PUT requests     2,004    $0.01002
+S3 GET requests     2,003  $0.0008012
+total                           $0.42
 
-time: at least 8 min 22 s
-waits: starting 50,000 children of the map over numbers() takes 500 s; the limit is 100 per second
-  to avoid it: set batch=13
+time: at least 34.5 s
+waits: the map over numbers() would run 1,250 children at one time; the limit is 1,000 invocations
+  to avoid it: ask AWS for a higher quota
 breaks: total() gets 50,000 results, about 2,862 MB, and has 512 MB; the limit is 10,240 MB
   to avoid it: set @step(memory=2862)
-cheaper: the 50,000 STANDARD children of the map over numbers() cost $2.50
-  with batch=13: $0.38
 
 Prices of us-east-1, on demand, as of 2026-11-23, without free tiers.
 Not counted: retries, cold starts, logs, traces, data that stays stored.
@@ -814,7 +829,7 @@ def cheap_or_dear(count: int = 4):
 
 @flow
 def many(value: int):
-    return rows(value).map(twice).agg(summed)
+    return rows(value).map(twice, batch=1).agg(summed)
 
 
 def test_the_dearest_case_is_the_one_that_costs_most_whatever_takes_its_time() -> None:

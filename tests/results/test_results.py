@@ -27,7 +27,7 @@ from lokki import flow, step
 from lokki.base.failures import Failure
 from lokki.base.values import Json, ref_to_json
 from lokki.builder.state_machine import build_state_machine
-from lokki.config import LokkiConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
@@ -374,6 +374,8 @@ def test_notebooks_show_runs_and_items_as_tables_with_everything_escaped(tmp_pat
 
 # --- where steps stand ---
 
+EACH_ITEM = LokkiConfig(execution_type="EXPRESS", lambda_defaults=LambdaDefaultsConfig(timeout=5))
+
 
 @given(CHAINS)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -393,7 +395,9 @@ def test_a_run_and_a_state_machine_tell_where_each_step_stands(chain: Chain) -> 
     assert places_of(plan_from_definition(definition)) == expected
     # as lokki 0.1 left them
     assert places_of(plan_from_lines(graph.name, plan_lines(plan))) == expected
-    assert places_of(plan_from_definition({**definition, "Comment": f"{graph.name}, built by lokki"})) == expected
+    # it had no batches that size themselves
+    one_by_one = build_state_machine(graph, EACH_ITEM)
+    assert places_of(plan_from_definition({**one_by_one, "Comment": f"{graph.name}, built by lokki"})) == expected
 
 
 @step

@@ -161,7 +161,7 @@ def test_items_keep_what_they_carry_where_a_function_runs_out_of_memory(name: st
     run = DeployedRun(cloud, plan, dying=1)
     assert run.result() == interpret(plan, {"q": 5})
     parts = [event for event in run.events if "size" in event]
-    assert any("values" in entry for event in parts for entry in event["items"]) == (name == "switch-in-batches")
+    assert any("values" in entry for event in parts for entry in event["items"])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -231,7 +231,7 @@ def test_a_result_that_is_gone_when_a_step_uses_it_is_no_failure_of_the_step(clo
         return each([1, 2]).map(text_of).agg(careless)
 
     run = DeployedRun(cloud, lower(losing()), 0, flow=losing, params={})
-    with pytest.raises(StoreError, match=r"/text_of/0/output\.pkl\.gz cannot be read"):
+    with pytest.raises(StoreError, match=r"/text_of/0-1/output\.pkl\.gz cannot be read"):
         run.result()
 
 

@@ -106,6 +106,8 @@ class Walker:
         children: list[Json] = []
         if "ItemBatcher" in state:
             size = state["ItemBatcher"]["MaxItemsPerBatch"]
+            if isinstance(size, str):  # a placeholder: any size will do
+                size = 3
             common = fill(state["ItemBatcher"]["BatchInput"])
             children = [
                 {"BatchInput": common, "Items": manifest[first : first + size]}
