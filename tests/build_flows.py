@@ -273,6 +273,19 @@ def branches_flow(value: int, prefix: str = "no. "):
 
 
 @flow
+def inner_flow(value: int, by: int) -> StepNode[..., int]:
+    scaled = spread(value).map(scale(by=by, offsets={}), tolerate=1, batch=20).agg(add_up)
+    return scaled.switch(size, {"small": double, "large": halved})
+
+
+@flow
+def nested_flow(prefix: str = "no. "):
+    rows = fetch()
+    total = rows.next(add_up)
+    return rows.map(inner_flow(by=total.result), tolerate=0.1).next(label(prefix)).agg(join)
+
+
+@flow
 def each_flow(days: list[datetime.date], numbers: list[int] = [1, 2], limit: int = 100):  # noqa: B006
     counted = each(days).map(count_on(limit=limit), batch=50).agg(add_up)
     chosen = counted.switch(size, {"small": spread, "large": fetch_other})
@@ -422,6 +435,7 @@ BUILDS: Mapping[str, Build] = {
     "results": Build(results_flow),
     "branches": Build(branches_flow),
     "each": Build(each_flow),
+    "nested": Build(nested_flow),
     "starts": Build(started_flow),
     "long-names": Build(a_flow_whose_name_is_long_as_well_flow),
     "birds": Build(_example("birds_flow_example", "birds_flow")),

@@ -16,7 +16,18 @@ from pathlib import Path
 import pytest
 from build_flows import BUILDS
 from support.base_image import Buildah, make_base_image
-from support.examples import BIRDS, BODY_MASS, EXAMPLES, LOADED, PRIMES_TO_A_MILLION, SPECIES, VARIANTS, run_example
+from support.examples import (
+    BIRDS,
+    BODY_MASS,
+    EXAMPLES,
+    ISLANDS,
+    LOADED,
+    PRIMES_TO_A_MILLION,
+    SPECIES,
+    SWEEP,
+    VARIANTS,
+    run_example,
+)
 from support.runtime_api import Function, started
 
 from lokki.base.values import Json
@@ -44,6 +55,8 @@ LONG = pytest.mark.slow  # pandas is installed, packed and unpacked for each of 
         pytest.param("penguins/classify_flow.py", (), SPECIES, marks=LONG),
         pytest.param("penguins/variants_flow.py", (), VARIANTS, marks=LONG),
         pytest.param("penguins/load_flow.py", (), LOADED, marks=LONG),
+        pytest.param("penguins/islands_flow.py", (), ISLANDS, marks=LONG),
+        pytest.param("sweep/sweep_flow.py", (), SWEEP, marks=LONG),
     ],
 )
 def test_an_example_prints_what_it_prints_when_it_runs_locally(

@@ -12,14 +12,22 @@ from support.examples import (
     BIRDS,
     BODY_MASS,
     EXAMPLES,
+    ISLANDS,
     LOADED,
     PRIMES_TO_A_MILLION,
     SPECIES,
+    SWEEP,
     VARIANTS,
     run_example,
 )
 
 EXECUTORS = ("threads", "processes")
+GRAPHS = [
+    ("classify_flow.py", SPECIES),
+    ("variants_flow.py", VARIANTS),
+    ("load_flow.py", LOADED),
+    ("islands_flow.py", ISLANDS),
+]
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -47,17 +55,19 @@ def test_there_are_no_primes_below_two(tmp_path: Path) -> None:
     assert run_example("primes_flow_example.py", "--limit", "2", folder=tmp_path) == "0 primes, 0 pairs of twins\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("classify_flow.py", SPECIES), ("variants_flow.py", VARIANTS), ("load_flow.py", LOADED)]
-)
+@pytest.mark.parametrize(("name", "expected"), GRAPHS)
 def test_graphs_of_penguins_print_what_they_found(name: str, expected: str, tmp_path: Path) -> None:
     assert run_example(f"penguins/{name}", folder=tmp_path) == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "expected"), [("classify_flow.py", SPECIES), ("variants_flow.py", VARIANTS), ("load_flow.py", LOADED)]
-)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_settings_of_a_model_are_tried_on_all_folds(executor: str, tmp_path: Path) -> None:
+    assert run_example("sweep/sweep_flow.py", "--executor", executor, folder=tmp_path) == SWEEP
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "expected"), GRAPHS)
 def test_graphs_of_penguins_run_on_processes(name: str, expected: str, tmp_path: Path) -> None:
     assert run_example(f"penguins/{name}", "--executor", "processes", folder=tmp_path) == expected
 

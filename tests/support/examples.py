@@ -42,6 +42,21 @@ A: 3 groups, 107 birds, 252 g off
 B: 7 groups, 226 birds, 217 g off
 """
 
+ISLANDS = """\
+body_mass_g, mean 4201.8
+Adelie     Biscoe -492.1 (44), Dream -513.4 (56), Torgersen -495.4 (52)
+Chinstrap  Dream -468.7 (68)
+Gentoo     Biscoe +874.3 (124)
+"""
+
+SWEEP = """\
+C=0.001  89.1% right, worst fold 87.7%
+C=0.01   94.9% right, worst fold 93.0%
+C=0.1    97.5% right, worst fold 95.6%
+C=1      97.9% right, worst fold 95.6%  <- best
+C=10     97.0% right, worst fold 95.6%
+"""
+
 LOADED = """\
 Adelie: 152 birds, 151 weighed, 3701 g
 Chinstrap: 68 birds, 68 weighed, 3733 g
