@@ -51,8 +51,6 @@ def check_fit(units: Iterable[DrawnUnit]) -> None:
     """Refuse calls that get what they do not take."""
     for unit in units:
         match unit:
-            case PassingUnit():
-                continue  # it calls no step
             case CallUnit():
                 _check_call(unit)
             case MapUnit():
@@ -91,6 +89,8 @@ def _check_map(unit: MapUnit) -> None:
 
 def _check_call(call: CallUnit, *, is_mapped: bool = False) -> None:
     step, reads = call.node, call.reads
+    if isinstance(call, PassingUnit):
+        return  # it calls no step
     if reads is None:
         _check_arguments(call, ())
         return

@@ -14,7 +14,7 @@ from typing import Any
 
 import each_flows
 import pytest
-from each_flows import aged, kind, lists, nothing, number, summed, total, up_to, year
+from each_flows import aged, kind, lists, nothing, number, plus, summed, total, up_to, year
 from support.interpreter import interpret
 
 from lokki import FlowError, StepNode, each, flow, step
@@ -98,6 +98,44 @@ def test_the_lists_of_a_flow_are_mapped_over_here(value: int, executor: Executor
     assert interpret(lower(lists()), {"value": value}) == expected(value)
     launcher = lists.using(root=tmp_path, executor=executor, progress=False)
     assert launcher.run(value=value) == expected(value)
+
+
+@step
+def tables(count: int) -> list[list[int]]:
+    return [list(range(size)) for size in range(count)]
+
+
+@flow
+def of_a_table(row: list[int], more: int) -> StepNode[..., int]:
+    return each(row).map(plus(more=more)).agg(total)
+
+
+@flow
+def of_a_list(row: list[int], values: list[int]) -> StepNode[..., int]:
+    return each(values).map(plus(more=1)).agg(total)
+
+
+@flow
+def of_a_switch(row: list[int]) -> StepNode[..., int]:
+    chosen = total(row).switch(kind, {"many": up_to, "one": up_to, "none": nothing})
+    return chosen.map(plus(more=1)).agg(total)
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_lists_are_mapped_over_below_maps(executor: Executor, tmp_path: Path) -> None:
+    @flow
+    def nested(values: list[int], count: int = 4) -> Any:
+        rows = tables(count)
+        sums = rows.map(of_a_table(more=3)).agg(gathered)
+        return sums, rows.map(of_a_list(values=values)).agg(gathered), rows.map(of_a_switch()).agg(gathered)
+
+    result = nested.using(root=tmp_path, executor=executor, progress=False).run(values=[10, 20])
+    assert result == ([0, 3, 7, 12], [32] * 4, [0, 0, 1, 6])
+
+
+@step
+def gathered(numbers: list[int]) -> list[int]:
+    return numbers
 
 
 @pytest.mark.slow
