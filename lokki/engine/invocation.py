@@ -192,13 +192,14 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
         definition_place(step.fn),
         _has_decimals(),
         call.values,
-        lazy=kind is not None,
+        lazy=kind is not None and isinstance(call.reads, Results),
     )
 
 
 def _lazy_kind(call: Call, step: AnyStep, hints: Mapping[str, object]) -> object:
     """Return what a step takes the results of a map as, None for a list."""
-    if not isinstance(call.reads, Results) or call.passes_on or signatures.is_decorated(step.fn):
+    # Below a map, results come as a value of the item, so what a call reads does not tell.
+    if call.reads is None or call.passes_on or signatures.is_decorated(step.fn):
         return None
     first = next(iter(signatures.signature(step.fn).parameters.values()), None)
     if first is None or first.kind is first.VAR_POSITIONAL:
@@ -208,7 +209,7 @@ def _lazy_kind(call: Call, step: AnyStep, hints: Mapping[str, object]) -> object
 
 def _taking_iterator(fn: Callable[..., object]) -> Callable[..., object]:
     def call(first: Iterable[object], *args: object, **kwargs: object) -> object:
-        return fn(iter(first), *args, **kwargs)
+        return fn(first if hasattr(first, "__next__") else iter(first), *args, **kwargs)
 
     return call
 

@@ -14,8 +14,11 @@ import steps
 from support.local_runs import EXECUTORS, Local
 
 from lokki import FlowError, Retry, flow, step
+from lokki.engine.invocation import prepare
 from lokki.engine.lazy import LazyResults
 from lokki.errors import DamagedError
+from lokki.plans.operations import Call
+from lokki.plans.templates import Output
 from lokki.runner import Executor, Resume
 
 
@@ -154,6 +157,17 @@ def test_an_iterator_fits_results_of_its_type() -> None:
 @step
 def numbered(number: int) -> int:
     return number
+
+
+def test_results_below_a_map_come_as_an_iterator_too() -> None:
+    """Deployed they are a value of the item, which is a list."""
+
+    @step
+    def added(results: Iterator[int]) -> int:
+        return next(results) + sum(results)
+
+    invocation = prepare(Call("added", "added", (), Output("")), added, {})
+    assert (invocation([1, 2, 3]), invocation(iter([1, 2, 3])), invocation.lazy) == (6, 6, False)
 
 
 def test_what_is_loaded_is_asked_for_in_order_and_once_for_each_use() -> None:
