@@ -164,6 +164,7 @@ def halved(expression: str) -> Iterator[Sample]:
             "($suspects = 1 ? 1 : $items - $first)": 1 if suspects == 1 else items - first,
             f"$suspects = 0 ? 0 : $suspects - ({NEXT}) + $first": suspects - following + first if suspects else 0,
             "$deaths + 1": deaths + 1,
+            "''": "",
             "$suspects = 1 ? $states.errorOutput.Error : ''": "Runtime.ExitError" if suspects == 1 else "",
             "$states.errorOutput.Error": "Runtime.ExitError",
             "$suspects = 1 ? 0 : 1": 0 if suspects == 1 else 1,

@@ -37,6 +37,9 @@ from lokki.builder.tasks import AslState, TaskState, expression
 _COUNT = "$count($states.input.Items)"
 _PAYLOAD = "$states.result.Payload"
 _PART = "($suspects = 0 ? $items - $first : $ceil($suspects / 2))"
+_NONE = expression("''")
+"""No error. asl-validator takes a text for a variable as an expression only."""
+
 _LARGER_PART = "($suspects = 1 ? 1 : $items - $first)"
 """How many items are next. After too many deaths, the larger function takes all that are left."""
 
@@ -101,7 +104,7 @@ class BatchCall:
     def _whole(self) -> AslState:
         items: AslState = {"items": expression(_COUNT)} if self.begins else {}
         count = _COUNT if self.begins else "$items"
-        begun = {**items, "deaths": 0, "died": ""}
+        begun = {**items, "deaths": 0, "died": _NONE}
         assign = {**begun, **_progress(count), "suspects": 0}
         nothing: AslState = {**begun, "first": 0, "suspects": expression(count), "tried": 0, "done": []}
         task = replace(self.task, payload={**self.task.payload, "redrives": _REDRIVES}, assign=assign)
@@ -119,7 +122,7 @@ class BatchCall:
 
     def _left(self) -> AslState:
         left = f"$suspects = 0 ? 0 : $suspects - ($exists({_PAYLOAD}.next) ? {_PAYLOAD}.next : $items) + $first"
-        assign = {**_progress("$items"), "suspects": expression(left), "died": ""}
+        assign = {**_progress("$items"), "suspects": expression(left), "died": _NONE}
         task = self._some(self.task, expression(_PART), assign, died=True)
         caught: AslState = {"suspects": expression(_PART), "deaths": expression("$deaths + 1")}
         return self._asl(task, self.rules) | {"Catch": [_catch(caught, self._choice)], "Next": self._choice}

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aws.deployed import Deployed, Handlers
@@ -13,10 +14,17 @@ from support.lambda_function import Context
 
 from lokki import Retry, StepNode, flow, step
 from lokki.base.values import Json
+from lokki.builder.builder import Builder
+from lokki.builder.compiled import compile_flow
 from lokki.config import LokkiConfig
+from lokki.emulator.run import EmulationOptions
 from lokki.emulator.s3.client import S3Server
+from lokki.emulator.session import Session
 from lokki.emulator.states.services import Caller, FunctionReply
+from lokki.engine.events import Event, ItemFailed
+from lokki.estimate.cost import Workload, estimate
 from lokki.graph import FlowGraph
+from lokki.loading import load_flow
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +178,77 @@ def test_a_redrive_goes_on_at_the_item_that_failed(s3: S3Server) -> None:
     assert seen == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
     items: list[Json] = [event.details for event in deployed.history if event.type == "MapRunRedriven"]  # type: ignore[misc]
     assert len(items) == 1
+
+
+# --- batches that size themselves ---
+
+
+@step
+def double(value: int) -> int:
+    return value * 2
+
+
+@step
+def add_up(values: list[int]) -> int:
+    return sum(values)
+
+
+@flow
+def doubled(items: int):
+    return count_to(items).map(double, concurrency=10).agg(add_up)
+
+
+@pytest.mark.parametrize(("items", "children"), [(0, 0), (10, 10), (100, 100), (1000, 100)])
+def test_children_are_as_many_as_items_up_to_what_runs_at_once_and_few_beyond(
+    s3: S3Server, items: int, children: int
+) -> None:
+    config = LokkiConfig()
+    deployed = Deployed(doubled(), config, s3)
+    assert deployed.run({"items": items}, f"sized-{items}").output == {"result": items * (items - 1)}
+    assert deployed.children() == children
+    compiled = compile_flow(doubled(), config)
+    counted = estimate(compiled, Workload({"count_to": items}))
+    assert (counted.children, counted.transitions) == (children, deployed.transitions())
+
+
+CRASHING = """
+import os
+
+from lokki import flow, step
+
+
+@step
+def numbers() -> list[int]:
+    return list(range(40))
+
+
+@step
+def crash(number: int) -> int:
+    if number == 23:
+        os._exit(1)
+    return number
+
+
+@step
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@flow
+def crashing():
+    return numbers().map(crash, batch=20, tolerate=1).agg(total)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_of_an_item_costs_that_item_alone(tmp_path: Path) -> None:
+    (tmp_path / "crashing_flow.py").write_text(CRASHING)
+    graph = load_flow(f"{tmp_path / 'crashing_flow.py'}:crashing")()
+    bundle = tmp_path / "build"
+    Builder(lambda line: None).build(graph, LokkiConfig(artifact_bucket="my-artifacts", build_dir=str(bundle)))
+    events: list[Event] = []
+    session = Session(bundle, events.append, EmulationOptions(workers=2), tmp_path / ".lokki")
+    assert session.run(graph, {}, "crashing-1") == sum(range(40)) - 23
+    assert [(event.item, event.failure.error) for event in events if isinstance(event, ItemFailed)] == [
+        ((23,), "WorkerError")
+    ]
