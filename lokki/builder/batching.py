@@ -83,8 +83,10 @@ def default_batch(items: int, at_once: int) -> int:
     """
     rounds = _rounds(at_once)
     share = items / at_once
-    fitting = math.ceil(share if rounds == 2 and share <= 3 else share / rounds)
-    return max(1, min(MOST_ITEMS, fitting))
+    # More rounds where batches would have too many items, and rounds of equal batches: a cut at so many items would
+    # leave the last round nearly empty.
+    rounds = max(rounds, math.ceil(share / MOST_ITEMS))
+    return max(1, math.ceil(share if rounds == 2 and share <= 3 else share / rounds))
 
 
 def batch_expression(items: str, at_once: str) -> str:
@@ -93,8 +95,8 @@ def batch_expression(items: str, at_once: str) -> str:
     ``items`` and ``at_once`` are expressions.
     """
     rounds = f"$at_once > {_MANY_AT_ONCE} ? 1 : $min([{_MOST_ROUNDS}, $max([2, $floor({_CHILDREN} / $at_once)])])"
-    share = "$rounds = 2 and $share <= 3 ? $share : $share / $rounds"
-    size = f"$max([1, $min([{MOST_ITEMS}, $ceil({share})])])"
+    share = f"$rounds = 2 and $share <= 3 ? $share : $share / $max([$rounds, $ceil($share / {MOST_ITEMS})])"
+    size = f"$max([1, $ceil({share})])"
     # Arguments of functions instead of variables, which are those of the execution.
     sized = f"function($share, $rounds) {{ {size} }}"
     return f"(function($items, $at_once) {{ ({sized})($items / $at_once, {rounds}) }})({items}, {at_once})"

@@ -45,7 +45,7 @@ def total(results: list[int]) -> int:
 
 @flow
 def measured():
-    return numbers().map(fetch).agg(total)
+    return numbers().map(fetch, batch=1).agg(total)
 
 
 def definition(graph: FlowGraph) -> Definition:
