@@ -26,6 +26,7 @@ import handler_start
 import large_results
 import local_map
 import memory
+import nested_maps
 import startup
 import waiting_map
 from measuring import HERE, Table, compiled_modules, markdown
@@ -35,6 +36,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
     "build": build.measure,
     "chain": chain.measure,
     "local_map": local_map.measure,
+    "nested_maps": nested_maps.measure,
     "large_results": large_results.measure,
     "cpu_map": cpu_map.measure,
     "emulation": emulation.measure,
