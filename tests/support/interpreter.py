@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from lokki.base.values import Json
 from lokki.engine.invocation import Inputs, prepare
 from lokki.plan import Plan, bind_parameters
+from lokki.plans.levels import drawn_block
 from lokki.plans.operations import Block, Call, Case, CaseValue, FanOut, Fork, Switch
 from lokki.plans.templates import Item, Output, Results, Source
 
@@ -24,7 +25,7 @@ def interpret(plan: Plan, params: Mapping[str, object] | None = None) -> object:
 
     Raises whatever a step raises, and KeyError for a value that is read before it is there.
     """
-    values = Interpreter(plan, bind_parameters(plan.params, params or {})).run(plan.ops, {})
+    values = Interpreter(plan, bind_parameters(plan.params, params or {})).run(drawn_block(plan.ops), {})
     results = tuple(values[output] for output in plan.outputs)
     return results if plan.returns_tuple else results[0]
 
@@ -59,8 +60,17 @@ class Interpreter:
         return result
 
     def _map(self, op: FanOut, values: Values) -> Iterator[object]:
-        for item in self.items(values[Output(op.source)]):
-            yield self.run(op.body, {**values, Item(): item, Item(op.id): item})[Output(op.result)]
+        items = list(self.items(values[Output(op.source)]))
+        failed = 0
+        for item in items:
+            try:
+                result = self.run(op.body, {**values, Item(): item, Item(op.id): item})
+            except Exception:
+                failed += 1
+                if op.options.too_many(failed, len(items)):
+                    raise
+            else:
+                yield result[Output(op.result)]
 
     def items(self, value: object) -> Iterable[object]:
         """Return the items of what a source returned."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,6 +66,61 @@ def far(item: str, *values: Any) -> str:
     return text("far", item, *values)
 
 
+@step
+def split(item: Any, *values: Any) -> list[str]:
+    return texts("split", item, *values)
+
+
+@step
+def fragile(item: str, *values: Any) -> str:
+    """Fail for a fifth of all items."""
+    if zlib.crc32(item.encode()) % 5 == 0:
+        raise ValueError(item)
+    return text("fragile", item, *values)
+
+
+@flow
+def shallow(item: Any, other: Any) -> StepNode[..., Any]:
+    """A map below a map, of whose lists one item may fail."""
+    return split(item).map(fragile(other, item), tolerate=1, batch=2).agg(make(other))
+
+
+@flow
+def deep(item: Any, other: Any) -> StepNode[..., Any]:
+    """Two maps below a map, one in the other, and a switch on what they give."""
+    lists = split(item, other).map(shallow(other=item), tolerate=1.0).agg(make(item, other))
+    return lists.switch(kind, {"a": few(other), "b": many}, default=few(item))
+
+
+def shallowly(item: Any, other: Any) -> list[str]:
+    """Do by plain calls what `shallow` does; raise ValueError where too many items fail."""
+    results, failed = [], 0
+    for member in split.fn(item):
+        try:
+            results.append(fragile.fn(member, other, item))
+        except ValueError:
+            failed += 1
+    if failed > 1:
+        raise ValueError(item)
+    return make.fn(results, other)
+
+
+def deeply(item: Any, other: Any) -> list[str]:
+    """Do by plain calls what `deep` does."""
+    lists = make.fn(succeeding(shallowly, split.fn(item, other), item), item, other)
+    cases = {"a": lambda: few.fn(lists, other), "b": lambda: many.fn(lists), "c": lambda: few.fn(lists, item)}
+    return cases[kind.fn(lists)]()
+
+
+def succeeding(function: Callable[[Any, Any], list[str]], items: Iterable[Any], other: Any) -> list[list[str]]:
+    """Return what a function gives for those items for which it does not fail."""
+    results = []
+    for item in items:
+        with suppress(ValueError):
+            results.append(function(item, other))
+    return results
+
+
 @dataclass
 class Graph:
     """A random graph. What each of its chains gives, ``values``, is computed while ``chains`` are drawn."""
@@ -77,7 +133,7 @@ class Graph:
         self._chance = random.Random(self.seed)
         for number in range(self._chance.randint(2, 7)):
             reads = self._some(3)
-            add = self._chance.choice([self._start, self._next, self._map, self._map, self._switch])
+            add = self._chance.choice([self._start, self._next, self._map, self._map, self._switch, self._nest])
             chain, value = self._start(number, reads) if not reads else add(number, reads)
             if waits := self._some(2) if self._chance.random() < 0.2 else []:
                 chain = chain.after(*(self.chains[other] for other in waits))
@@ -127,6 +183,13 @@ class Graph:
             block = block.next(far(number))
             items = [far.fn(item, number) for item in items]
         return block.agg(make(*drawn)), make.fn(items, *values)
+
+    def _nest(self, number: int, reads: list[int]) -> tuple[StepNode[..., Any], list[str]]:
+        drawn, values = self._arguments(number, reads[1:])
+        other: Any = self.chains[reads[-1]].result
+        body, function = self._chance.choice([(shallow, shallowly), (deep, deeply)])
+        chain = self.chains[reads[0]].map(body(other=other), tolerate=1.0).agg(make(*drawn))
+        return chain, make.fn(succeeding(function, self.values[reads[0]], self.values[reads[-1]]), *values)
 
 
 def draw(seeds: Iterable[int]) -> tuple[StepNode[..., Any], ...]:
