@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from joblib import Parallel, delayed  # type: ignore[import-not-found]  # is in an environment of its own
+from joblib import Parallel, delayed  # is in an environment of its own
 
 
 def double(number: int) -> int:

@@ -59,7 +59,7 @@ def by_threads(kind: str, count: int, size: int) -> int:
 
 
 def by_memory(kind: str, count: int, size: int) -> int:
-    from joblib import Memory, Parallel, delayed  # type: ignore[import-not-found]  # is in an environment of its own
+    from joblib import Memory, Parallel, delayed  # is in an environment of its own
 
     make = delayed(Memory("cache", verbose=0).cache(KINDS[kind]))
     results = Parallel(n_jobs=-1, backend="threading")(make(number, size) for number in range(count))

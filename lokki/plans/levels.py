@@ -136,7 +136,7 @@ def _flat(fan_out: FanOut, carries: frozenset[Source], some_may_fail: bool) -> I
     ``carries``: what its items can come with. ``some_may_fail``: whether an item that fails may leave the run going on.
     """
     sections = list(_sections(fan_out.body))
-    item: Source | None = Item(fan_out.id) if len(sections) > 1 else None
+    item: Source = Item(fan_out.id)
     source, available = fan_out.source, carries
     for number, (section, inner) in enumerate(sections):
         rest = [op for later, other in sections[number + 1 :] for op in (*later, *([other] if other else []))]
@@ -146,13 +146,13 @@ def _flat(fan_out: FanOut, carries: frozenset[Source], some_may_fail: bool) -> I
             source=source,
             body=section,
             output=fan_out.output if inner is None else "",
-            item=item,
+            item=item if len(sections) > 1 else None,
             carries=_in_order(available & _reads((*section, *([inner] if inner else []), *rest))),
         )
         if inner is None:
             yield level
             return
-        gives = available | given_by(section) | ({Item(fan_out.id)} if number == 0 else set())
+        gives = available | given_by(section) | {item}
         keeps = gives & (_reads((inner, *rest)) | {Output(inner.source)})
         yield replace(level, keeps=_in_order(keeps))
         yield from _below(level.id, inner, keeps, sections[number + 1][0], some_may_fail)
@@ -188,6 +188,7 @@ def _sections(body: Block) -> Iterator[tuple[Block, FanOut | None]]:
     while True:
         section, waiting = _free_of_maps(remaining)
         inner = _first_closed(waiting)
+        assert inner is not None or not waiting
         yield section, inner
         if inner is None:
             return

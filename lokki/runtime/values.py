@@ -137,13 +137,14 @@ class CallValues:
 def value_of(entry: Entry, name: str) -> Ref:
     """Return where a value is that an item has.
 
-    To the first call of a map block, the item itself is the current value.
+    To the first call of a map block, the item itself is the current value. It has the name of the block's item, or of
+    the inner map whose results it is.
 
     Raises EventError for one that it does not have.
     """
     if name in entry.values:
         return entry.values[name]
-    if name.endswith(".item"):
+    if name.rpartition(".")[2].startswith(("item", "map")):
         return entry.ref
     raise EventError(f"item {entry.index} has no value {name}.")
 

@@ -128,6 +128,7 @@ def test_step_json_says_from_where_to_import_the_step_and_its_flow() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_handler_is_the_same_for_every_step_of_every_flow() -> None:
     handlers = {files["handler.py"] for name in BUILDS for files in packaged(BUILDS[name]).values()}
     assert handlers == {HANDLER_SOURCE.encode()}

@@ -166,7 +166,7 @@ PROPERTY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, 
 
 
 @given(CASES)
-@settings(PROPERTY, max_examples=50)
+@settings(PROPERTY, max_examples=25)
 def test_random_flows_give_the_same_called_run_and_emulated(s3: S3Server, case: Case) -> None:
     check(case, s3)
 

@@ -91,6 +91,7 @@ def definition(kind: str, at_once: int, **options: object) -> Json:
     return filled(state_machine_of(compiled), definition_values(compiled, "b", at_once))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["EXPRESS", "STANDARD"])
 def test_two_hundred_items_of_five_seconds_get_through_an_account_that_runs_ten_at_once(kind: str) -> None:
     account = Account(10)

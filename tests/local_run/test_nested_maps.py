@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.handled_emulation import emulate_here
+from support.interpreter import interpret
 from support.local_runs import EXECUTORS, Local
 from support.nested_flows import Body, bodies, whole
 
@@ -16,6 +18,7 @@ from lokki import StepNode, flow, local, step
 from lokki.engine.events import ItemFailed, MapFinished
 from lokki.errors import RunError
 from lokki.graph import FlowGraph
+from lokki.plan import lower
 from lokki.runner import Executor, Resume
 
 CALLED: list[str] = []
@@ -83,6 +86,33 @@ def forgiving() -> StepNode[..., list[list[int]]]:
     return load().map(some_bills, tolerate=1).agg(join)
 
 
+@step
+def pick(bills: list[int], other: list[int]) -> list[int]:
+    return [*bills, *other]
+
+
+@step
+def sizes_of(bills: list[int]) -> list[int]:
+    return bills[:2]
+
+
+@flow
+def closed_twice(size: int) -> StepNode[..., list[int]]:
+    """A map block that is closed by two calls, of which one needs another map, too."""
+    billed = months(size).map(bill(size=size, rate=0))
+    first = billed.agg(total(size=size))
+    second = first.next(sizes_of).map(bill(size=size, rate=1)).agg(total(size=7))
+    return billed.agg(pick(second.result))
+
+
+@flow
+def twice() -> StepNode[..., list[list[int]]]:
+    return load().map(closed_twice).agg(join)
+
+
+TWICE = [[200, 201, 7, 203, 401], [7, 1], [300, 301, 302, 7, 304, 601]]
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> None:
     CALLED.clear()
@@ -92,6 +122,11 @@ def _forget() -> None:
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_map_below_a_map_gives_what_loops_give(executor: Executor, tmp_path: Path) -> None:
     assert Local(tmp_path, executor).run(billing(5)) == [[2, 205, 206], [0], [3, 305, 306, 307]]
+
+
+def test_the_results_of_an_inner_map_may_be_read_after_another_one(tmp_path: Path) -> None:
+    assert Local(tmp_path).run(twice()) == interpret(lower(twice())) == TWICE
+    assert emulate_here(twice()).result() == TWICE
 
 
 def test_results_are_found_by_the_paths_of_items(tmp_path: Path) -> None:

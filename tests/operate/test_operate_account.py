@@ -265,3 +265,59 @@ def test_a_graph_is_deployed_followed_and_told_as_it_runs_here(account: Loopback
     account.wait()
     gone = graph.run("destroy", "--yes")
     assert gone.code == 0, gone.err
+
+
+NESTED = """
+from lokki import StepNode, flow, main, step
+
+@step
+def load(count: int) -> list[int]:
+    return list(range(count))
+
+@step
+def parts(row: int) -> list[int]:
+    return list(range(row))
+
+@step
+def score(part: int, row: int, worst: int) -> int:
+    if part == worst:
+        raise ValueError("too much")
+    return row * 10 + part
+
+@step
+def total(scores: list[int], row: int) -> list[int]:
+    return [row, *scores]
+
+@step
+def join(rows: list[list[int]]) -> list[list[int]]:
+    return rows
+
+@flow
+def one_row(row: int, worst: int) -> StepNode[..., list[int]]:
+    return parts(row).map(score(row=row, worst=worst)).agg(total(row=row))
+
+@flow
+def NAME(count: int = 4, worst: int = 1000):
+    return load(count).map(one_row(worst=worst)).agg(join)
+
+if __name__ == "__main__":
+    main(NAME)
+"""
+
+
+@pytest.mark.slow
+def test_a_map_below_a_map_is_deployed_followed_and_told_as_it_runs_here(account: LoopbackAws, tmp_path: Path) -> None:
+    nested = new_project(tmp_path, account, NESTED)
+    deployed = nested.run("deploy", "--yes")
+    assert deployed.code == 0, deployed.err
+    here, there = nested.run("run"), nested.run("invoke", "--run-id", "first")
+    assert here.out == "[[0], [1, 10], [2, 20, 21], [3, 30, 31, 32]]\n"
+    assert (there.code, there.out) == (0, here.out), there.err
+    failed = [nested.run(*command, "--worst", "2") for command in (("run",), ("invoke", "--run-id", "second"))]
+    for done in failed:
+        assert done.code == 1
+        assert "item 3/2 failed in the map over one_row_parts() (tolerated: none); " in done.err, done.err
+        assert "raised ValueError: too much at flow.py:" in done.err
+    account.wait()
+    gone = nested.run("destroy", "--yes")
+    assert gone.code == 0, gone.err
