@@ -160,6 +160,11 @@ class RunFolder:
         """Write what a call made that regroups items."""
         self._write(f"{call_id}/{_GROUPS}", msgspec.json.encode({"groups": groups}))
 
+    def forget_items(self, call_id: str) -> None:
+        """Remove the items that a call regrouped, and its outcome before them."""
+        for path in (self.outcome_path(call_id), self.manifest(call_id), self.pack(call_id)):
+            _remove(path)
+
     def forget_groups(self, call_id: str) -> None:
         """Remove it, so that what follows runs anew."""
         _remove(self.path / call_id / _GROUPS)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lokki.engine.events import CodeChanged
-from lokki.errors import RunFolderError
+from lokki.errors import RunFolderError, StoreError
 from lokki.local_run import journal_reader
 from lokki.local_run.again import Rerun, operation_of
 from lokki.local_run.folder import RunFolder
@@ -15,7 +15,8 @@ from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import RunRecord
 from lokki.local_run.schedule import Schedule, Unit, units_in
 from lokki.plan import Plan
-from lokki.plans.operations import MAP, FanOut, calls_in, switch_around
+from lokki.plans.operations import MAP, Call, FanOut, calls_in, switch_around
+from lokki.plans.templates import Results
 from lokki.store.local import flush_directory
 
 
@@ -65,8 +66,8 @@ class Resuming:
         if isinstance(op, FanOut):
             journal_reader.repair(self._folder.parts(op.key))
             self._folder.forget_map_outcome(op.key)
-            for call in self._plan.calls:  # what the item gives now may be another list
-                if call.regroups is not None and call.regroups.level == op.id:
+            for call in self._plan.calls:  # what its items give now may be other lists, or other results
+                if call.regroups is not None and Results(op.id) in call.regroups.reads:
                     self._folder.forget_groups(call.id)
         else:
             self._folder.forget_outcome(op.id)
@@ -82,6 +83,9 @@ class Resuming:
             half.unlink()
         for unit in remaining.stale:
             self._remove_results(unit)
+        for unit in remaining.partial:
+            if isinstance(unit, Call):  # what it numbers the items by stays
+                self._folder.forget_items(unit.id)
         finished = remaining.finished
         partial_maps = [op for op in remaining.partial if isinstance(op, FanOut) and self._has_results(op)]
         older = {name: record.code.get(name, "") for name in step_names([*finished, *partial_maps])}
@@ -101,7 +105,13 @@ class Resuming:
             flush_directory(results.parent)
 
     def _has_results(self, op: FanOut) -> bool:
-        return self._folder.parts(op.key).folder.exists() and self._folder.outcome(op.source) is not None
+        """Tell whether a map block has begun, on items whose number is known."""
+        if not self._folder.parts(op.key).folder.exists():
+            return False
+        try:
+            return self._folder.outcome(op.source) is not None
+        except StoreError:  # damaged: what regroups the items does so again
+            return False
 
     def _failed_items(self, op: FanOut) -> int:
         """Return how many items of a map block failed, 0 for one not finished."""

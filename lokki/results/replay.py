@@ -230,7 +230,7 @@ def _item_input(
     The latest value that is kept, and from there what steps return now.
     """
     earlier = block.calls[: block.calls.index(call)]
-    if isinstance(call.reads, Item):
+    if call.reads in block.own_items:
         return of.kept.items(block.source).value(item)
     path = of.kept.items(block.source).paths().path(item)
     _check_reached(of, earlier, call, item)

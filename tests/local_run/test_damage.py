@@ -78,6 +78,8 @@ def test_runs_are_as_they_should_be_before_they_are_damaged(originals: Originals
         "tolerated": dict,
         "plain": list,
         "ended": list,
+        "nested": dict,
+        "nested-stopped": dict,
     }
     for kind in KINDS:
         assert recovered(originals.other, kind, OTHER_SALT) != originals.results[kind.name]

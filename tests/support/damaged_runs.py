@@ -99,6 +99,21 @@ def plain(salt: int = 0) -> StepNode[..., object]:
     return begin(salt).next(pair).next(swell).next(last)
 
 
+@step
+def halves(item: object) -> list[object]:
+    return [item, (item, "half")] if item != "none" else []
+
+
+@flow
+def part(item: object) -> StepNode[..., object]:
+    return halves(item).map(shape).next(pair).agg(collect)
+
+
+@flow
+def nested(salt: int = 0) -> StepNode[..., object]:
+    return numbers(salt).map(part).agg(collect).next(swell)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of run: its flow, which steps failed in it, and whether it was interrupted in the middle of its map."""
@@ -121,6 +136,8 @@ KINDS = (
     Kind("tolerated", tolerant),
     Kind("plain", plain),
     Kind("ended", plain, frozenset({"last"})),
+    Kind("nested", nested),
+    Kind("nested-stopped", nested, interrupted=True),
 )
 
 
@@ -171,6 +188,8 @@ def answers(root: Path, kind: Kind) -> Answers:
     ask("result", lambda: local(kind.flow().name, root).run(kind.name).result())
     ask("logs", lambda: len(local(kind.flow().name, root).run(kind.name).logs()))
     for call in lower(kind.flow()).calls:
+        if call.regroups is not None:
+            continue
         ask(f"step {call.id}", lambda call_id=call.id: values(root, kind, call_id))  # type: ignore[misc]
         ask(f"replay {call.id}", lambda call_id=call.id: replayed(root, kind, call_id))  # type: ignore[misc]
     return found
@@ -194,7 +213,8 @@ def each(items: Items) -> Iterator[object]:
 
 def replayed(root: Path, kind: Kind, step_id: str) -> object:
     of = local(kind.flow().name, root).run(kind.name)
-    item = (1,) if of.place(step_id).source is not None else ()
+    place = of.place(step_id)
+    item = () if place.source is None else (1, 0) if place.paths else (1,)
     return fetch(lower(kind.flow()), of, step_id, item, lambda line: None).run()
 
 
