@@ -671,7 +671,8 @@ def _single_step(step: object, verb: str, upstream: Chain) -> AnyStep:
     if isinstance(step, MapBlock):
         raise FlowError(
             f"Nested .map() is not supported: {upstream}.{verb}() takes one step, but {step} is a map block. "
-            "Close the outer block with .agg() before the next .map(), or loop inside one step."
+            "Close the outer block with .agg() before the next .map(). For a map below a map, map over a @flow "
+            "that has the inner one."
         )
     if not isinstance(step, StepNode):
         hint = f" Put @step above def {_name(step)}." if _name(step).isidentifier() and callable(step) else ""

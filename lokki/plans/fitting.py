@@ -109,7 +109,8 @@ def _check_call(call: CallUnit, *, is_mapped: bool = False) -> None:
     if is_mapped and isinstance(reads, CallUnit) and item is not None and signatures.accepts(annotation, item):
         problem = (
             f"{problem} Nested .map() is not supported: inside a map block .map({step.name}) runs on each item's "
-            f"result. Close the block with .agg() before mapping over what {reads.node.name}() returns."
+            f"result. Close the block with .agg() before mapping over what {reads.node.name}() returns. For a map "
+            "below a map, map over a @flow that has the inner one."
         )
     raise FlowError(problem)
 

@@ -339,7 +339,8 @@ def plain(value: str) -> str:
             lambda: birds().map(flap).map(birds().map(flap)),  # type: ignore[arg-type]
             (
                 "Nested .map() is not supported: birds().map(flap).map() takes one step, but birds().map(flap) is a "
-                "map block. Close the outer block with .agg() before the next .map(), or loop inside one step."
+                "map block. Close the outer block with .agg() before the next .map(). For a map below a map, map over "
+                "a @flow that has the inner one."
             ),
         ),
         (

@@ -155,7 +155,8 @@ def refused(draw: Callable[[], Chain]) -> str:
             (
                 "shout() takes str as 'word', but gets what letters() returns for each item: list[str]. "
                 "Nested .map() is not supported: inside a map block .map(shout) runs on each item's result. "
-                "Close the block with .agg() before mapping over what letters() returns."
+                "Close the block with .agg() before mapping over what letters() returns. For a map below a map, map "
+                "over a @flow that has the inner one."
             ),
         ),
         (

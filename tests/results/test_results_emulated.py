@@ -16,6 +16,9 @@ from lokki.errors import EmulatorError, LokkiError
 from lokki.local_run.checksums import CHECKSUMS
 from lokki.results.flow_results import FlowResults, Items, Run
 
+pytestmark = pytest.mark.slow
+"""The command emulates two runs first, which takes nine seconds."""
+
 PROGRAM = """
 import os
 from dataclasses import dataclass
@@ -272,7 +275,6 @@ def answers(run: Callable[[], Run]) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow
 def test_a_damaged_file_of_an_emulated_run_gives_the_right_value_or_one_line(place: Place, tmp_path: Path) -> None:
     original = place.folder / ".lokki" / "runs" / "finished"
     expected = answers(lambda: results(place).run("finished"))
