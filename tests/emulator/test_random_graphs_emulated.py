@@ -59,5 +59,5 @@ def test_random_graphs_in_real_packages_give_what_plain_calls_give(tmp_path: Pat
     graph, bundle = packaged(tmp_path, members), tmp_path / "build"
     config = LokkiConfig(artifact_bucket="my-artifacts", build_dir=str(bundle))
     Builder(write=lambda line: None).build(graph, config)
-    session = Session(bundle, lambda event: None, EmulationOptions(workers=4), tmp_path / "emulated")
+    session = Session(bundle, lambda event: None, EmulationOptions(workers=4, skip_waits=True), tmp_path / "emulated")
     assert session.run(graph, {}) == evaluate(members)

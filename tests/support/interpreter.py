@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from lokki.base.values import Json
-from lokki.engine.invocation import Inputs, prepare
+from lokki.engine.invocation import Inputs, Invocation, prepare
 from lokki.plan import Plan, bind_parameters
 from lokki.plans.levels import drawn_block
 from lokki.plans.operations import Block, Call, Case, CaseValue, FanOut, Fork, Switch
@@ -21,7 +22,7 @@ class MissingCaseError(Exception):
 
 
 def interpret(plan: Plan, params: Mapping[str, object] | None = None) -> object:
-    """Return the result of a run. Steps are called once for each call and item, without retries.
+    """Return the result of a run. Steps are called once for each call and item, and again as their retries say.
 
     Raises whatever a step raises, and KeyError for a value that is read before it is there.
     """
@@ -82,8 +83,14 @@ class Interpreter:
         return chosen(switch, value)
 
     def call(self, call: Call, values: Values) -> object:
-        """Return what a call returns."""
+        """Return what a call returns, at its last try or before."""
         invocation = prepare(call, self.plan.steps[call.step], self.params)
+        for _ in range(invocation.retry.attempts - 1 if invocation.retry is not None else 0):
+            with suppress(Exception):
+                return self._once(invocation, call, values)
+        return self._once(invocation, call, values)
+
+    def _once(self, invocation: Invocation, call: Call, values: Values) -> object:
         # Anew for each use, since a step may change what it gets.
         first = None if call.reads is None else anew(values[call.reads])
         if not invocation.values:

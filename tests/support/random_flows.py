@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lokki import StepNode, flow, step
+from lokki import Retry, StepNode, flow, step
 from lokki.graph import FlowGraph
 
 ITEMS = 3
@@ -66,6 +66,25 @@ def far(item: str, *values: Any) -> str:
     return text("far", item, *values)
 
 
+TRIED: set[str] = set()
+"""What `shaky` has failed on in this process."""
+
+
+def steady(item: str, *values: object) -> str:
+    """Do what `shaky` does in the end."""
+    return text("shaky", item, *values)
+
+
+@step(retry=Retry(attempts=10, delay=0))
+def shaky(item: str, *values: Any) -> str:
+    """Fail for half of all items at the first try; where several processes try, at the first of each."""
+    made = steady(item, *values)
+    if made not in TRIED and zlib.crc32(made.encode()) % 2:
+        TRIED.add(made)
+        raise ConnectionError(item)
+    return made
+
+
 @step
 def split(item: Any, *values: Any) -> list[str]:
     return texts("split", item, *values)
@@ -82,7 +101,7 @@ def fragile(item: str, *values: Any) -> str:
 @flow
 def shallow(item: Any, other: Any) -> StepNode[..., Any]:
     """A map below a map, of whose lists one item may fail."""
-    return split(item).map(fragile(other, item), tolerate=1, batch=2).agg(make(other))
+    return split(item).map(fragile(other, item), tolerate=1, batch=2).next(shaky(item)).agg(make(other))
 
 
 @flow
@@ -97,7 +116,7 @@ def shallowly(item: Any, other: Any) -> list[str]:
     results, failed = [], 0
     for member in split.fn(item):
         try:
-            results.append(fragile.fn(member, other, item))
+            results.append(steady(fragile.fn(member, other, item), item))
         except ValueError:
             failed += 1
     if failed > 1:
@@ -180,8 +199,8 @@ class Graph:
             cases = {"a": lambda item: near.fn(item), "b": lambda item: far.fn(item)}
             items = [cases.get(kind.fn(item), lambda item: far.fn(item, *values))(item) for item in items]
         if self._chance.random() < 0.4:
-            block = block.next(far(number))
-            items = [far.fn(item, number) for item in items]
+            block = block.next(shaky(number))
+            items = [steady(item, number) for item in items]
         return block.agg(make(*drawn)), make.fn(items, *values)
 
     def _nest(self, number: int, reads: list[int]) -> tuple[StepNode[..., Any], list[str]]:
