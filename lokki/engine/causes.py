@@ -20,6 +20,7 @@ from lokki.base.values import JsonField
 from lokki.engine.events import Event, ItemFailed, RunFailed, StepFailed, StepRetried
 from lokki.engine.invocation import definition_place
 from lokki.engine.report import OpReport, RunReport, fold, map_failure
+from lokki.errors import StepTimeoutError
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import MAP
@@ -84,7 +85,8 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
     error, message = _local_words(error, message)
     users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
     places = _FRAME.findall(users)
-    where = f"{places[-1][0]}:{places[-1][1]}" if places else ""
+    # A timeout is at its step, as in a local run: where the step was then says the traceback.
+    where = f"{places[-1][0]}:{places[-1][1]}" if places and error != StepTimeoutError.__name__ else ""
     last = f"{error}: {message}\n"
     short, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
     return Failure(step, error, message, where, short, full)
