@@ -253,11 +253,16 @@ def _inline_limit(environ: Mapping[str, str]) -> int:
 
 def _about(log: Log, request: Request) -> Log:
     payload = request.input
+    alone = payload if isinstance(payload, Entry) else None
+    if isinstance(payload, Batch) and (payload.size == 1 or len(payload.entries) == 1):
+        # What the step prints belongs to this item, as it does out of batches.
+        entry = payload.entries[payload.first] if payload.first < len(payload.entries) else None
+        alone = entry if isinstance(entry, Entry) else None
     return log.about(
         run=request.run_id,
         call=request.call.id,
-        item=item_to_json(payload.item) if isinstance(payload, Entry) else None,
-        items=len(payload.entries) if isinstance(payload, Batch) else None,
+        item=item_to_json(alone.item) if alone is not None else None,
+        items=len(payload.entries) if isinstance(payload, Batch) and alone is None else None,
         attempt=request.attempt,
     )
 

@@ -14,7 +14,12 @@ from lokki.emulator.states.services import REGION
 
 UNSUCCESSFUL = ("FAILED", "TIMED_OUT", "ABORTED")
 
-_ENDS = {"ExecutionSucceeded": "SUCCEEDED", "ExecutionFailed": "FAILED", "ExecutionTimedOut": "TIMED_OUT"}
+_ENDS = {
+    "ExecutionSucceeded": "SUCCEEDED",
+    "ExecutionFailed": "FAILED",
+    "ExecutionTimedOut": "TIMED_OUT",
+    "ExecutionAborted": "ABORTED",
+}
 _NOT_TOLD = ("TaskRetried",)
 
 
@@ -297,6 +302,8 @@ def _tell(record: Record, kind: str, state: str, details: Fields) -> None:
         record.tell(kind, "executionRedrivenEventDetails", redriveCount=details["redriveCount"])
     elif kind == "ExecutionSucceeded":
         record.tell(kind, "executionSucceededEventDetails", **_data("output", details["output"]))
+    elif kind == "ExecutionAborted":
+        record.tell(kind, "executionAbortedEventDetails")
     elif kind in ("ExecutionFailed", "ExecutionTimedOut"):
         record.tell(kind, f"{kind[0].lower()}{kind[1:]}EventDetails", **error)
     elif kind == "MapRunSucceeded":
