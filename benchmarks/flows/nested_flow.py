@@ -16,6 +16,11 @@ def members(number: int, size: int) -> list[int]:
 
 
 @step
+def all_members(lists: int, size: int) -> list[int]:
+    return list(range(lists * size))
+
+
+@step
 def double(number: int) -> int:
     return number * 2
 
@@ -39,7 +44,7 @@ def nested_flow(lists: int = 10, size: int = 10) -> StepNode[..., int]:
 @flow
 def flat_flow(lists: int = 10, size: int = 10) -> StepNode[..., int]:
     """Double as many numbers, and add them up."""
-    return members(0, lists * size).map(double).agg(total)
+    return all_members(lists, size).map(double).agg(total)
 
 
 if __name__ == "__main__":
