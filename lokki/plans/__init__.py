@@ -12,10 +12,13 @@ run follow them, and none of them asks the user's code again what the flow looks
 `switching`   the cases of switches, against what their steps return
 `arguments`   what a step was called with in the flow, as templates
 `arranging`   what is independent goes side by side
+`levels`      maps below maps as flat maps, with what regroups items between them; and back, for who shows them
+`passing`     calls of lokki's own before a map over a parameter of the flow, or over what a switch gave
 ============  ==================================================================================================
 
 A plan is a block: operations that run one after another. A `Fork` holds blocks that run side by side, a `Switch` holds
-blocks of which one runs, a `FanOut` holds the block that each item goes through. Each call, map block, fork and switch
+blocks of which one runs, a `FanOut` holds the block that each item goes through, in which there is no other `FanOut`:
+a map with a map below it is several of them. Each call, map block, fork and switch
 has an id of its own in the whole flow. Whatever is read is named by a `Source`: the result of a call or a switch, all
 results of a map block, or the item that a map block is at. No operation reads what may not have run: what is inside
 of a switch or of a map block is read there only.

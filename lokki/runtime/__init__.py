@@ -3,8 +3,9 @@
 1. `handler.packaged_handler` is called once, when Lambda starts a function; `restoring` does again what a snapshot
    holds.
 2. `event` checks what Step Functions sent, and gives it a type.
-3. `work` does one invocation: it reads what is upstream, runs the step and writes the result. `sending` uploads the
-   items of a map block while they are made, and `results` collects the results of one.
+3. `work` does one invocation: it reads what is upstream, runs the step and writes the result; `batches` does it for
+   the items of a batch. `sending` uploads the items of a map block while they are made, `results` collects the
+   results of one, and `regrouping` makes items of results, between the levels of maps below maps.
 4. The reply says where the result is, and `log` writes one JSON line for each thing that happened.
 
 Events and replies are described in `docs/contract.md`, and the state machine that sends them is made by
