@@ -11,7 +11,7 @@ from lokki.cli.output import write_file
 from lokki.cli.text import from_here
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import Runs
-from lokki.reports.samples import Replay
+from lokki.reports.samples import ReplayCommand
 from lokki.reports.writing import local_subject, write_page
 
 
@@ -55,7 +55,7 @@ def write_report(runs: Runs, request: ReportRequest) -> None:
     write_file(request.file, from_here(text).encode(errors="replace"), request.option)
 
 
-def replay_commands(command: str, run_id: str, options: str = "") -> Replay:
+def replay_commands(command: str, run_id: str, options: str = "") -> ReplayCommand:
     """Return what writes the command that runs a failed call of a run again.
 
     ``command``: how replay is called; without one there are none. ``options``: what follows.

@@ -106,23 +106,6 @@ def map_failure(
     return f"{text};{f' first item {format_item(item)}:' if failed > 1 else ''} {failure}"
 
 
-def list_failure(
-    first: Failure, path: ItemPath, failed_of: tuple[int, int], tolerate: float | None, source: str
-) -> Failure:
-    """Return why an item failed of whose list too many items did.
-
-    * ``first``: why the first of those failed, and ``path`` where it is.
-    * ``failed_of``: how many failed, of how many.
-    * ``source``: the id of the call that gave the list.
-    """
-    failed, items = failed_of
-    tolerated = "none" if tolerate is None else f"{tolerate:g}"
-    count = f"{failed} of {items} items, the first {format_item(path)}," if failed > 1 else f"item {format_item(path)}"
-    text, *lines = first.message.split("\n")
-    note = f"({count} in the map over {source}(); tolerated: {tolerated})"
-    return replace(first, message="\n".join([f"{text} {note}".lstrip(), *lines]))
-
-
 def fold(report: RunReport, event: Event) -> RunReport:
     """Return the report after one more event.
 

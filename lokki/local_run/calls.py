@@ -12,9 +12,10 @@ import msgspec
 from lokki.base.values import Inline, Json, ref_to_json
 from lokki.engine.invocation import Attempts, Invocation, run
 from lokki.engine.lazy import UnloadedError
+from lokki.engine.regrouping import Group
 from lokki.engine.switching import choose_case
 from lokki.errors import LokkiError
-from lokki.local_run.folder import Group, RunFolder
+from lokki.local_run.folder import RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.regrouping import ItemRegrouper
 from lokki.local_run.run_values import CASE, RunValues

@@ -54,7 +54,7 @@ from lokki.local_run.schedule import Schedule, Unit
 from lokki.local_run.shared_values import Loaders, copies_of, write_values
 from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
-from lokki.local_run.worker import MapJob, environment, guarded_call, inner_call
+from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, calls_in, operations_in
@@ -352,7 +352,10 @@ class LocalExecution:
         What all items read stands in a file as long as worker processes need it.
         """
         own_process = self._setup.executor == "inline"
-        inner = [inner_call(call, self._plan.steps[call.step], self._params, self._environ) for call in op.calls]
+        inner = [
+            guarded_call(call, self._plan.steps[call.step], self._params, self._environ, in_map=True)
+            for call in op.calls
+        ]
         inner = [self._deadline.limit(invocation) for invocation in inner] if own_process else on_one_thread(inner)
         body = body_of(op)
         shared = {source: self._values.value(source) for source in body.outside}

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 from isal import isal_zlib
 
-from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_reply
+from lokki.engine.regrouping import Group
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.seal import Seal
@@ -46,10 +46,6 @@ _AGAIN = "Run the step that writes it again."
 
 type StepOutcome = dict[str, Json]
 """What is written of a step that runs once and has ended: a reference to its result, or what is known of its items."""
-
-
-type Group = tuple[ItemPath, int]
-"""An item of a map block with a map below it: its path, and how many items of that there are, or results."""
 
 
 class MapOutcome(msgspec.Struct, frozen=True):

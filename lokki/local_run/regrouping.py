@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
-from lokki.base.options import MapOptions
-from lokki.engine.report import list_failure
+from lokki.engine.regrouping import Gathering, Group, Outcomes, members_of, paths_below
 from lokki.errors import damaged
-from lokki.local_run.folder import Group, RunFolder
+from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import FAILED, StepResults, forget_items
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources, spread_of
@@ -66,45 +66,33 @@ class ItemRegrouper:
     def _gather(
         self, gather: Gather, reader: FanOut, earlier: list[Group], groups: list[Group]
     ) -> Iterator[GroupedItem]:
-        members = self._members(gather.spread)
-        source = drawn_sources(self._plan.ops)[gather.inner]
         level, inner = self._plan.fan_out(gather.level), self._plan.fan_out(gather.inner)
+        members = members_of(self._groups(gather.spread))
+        source = drawn_sources(self._plan.ops)[gather.inner]
         with self._results(inner) as (results, load), self._results(level) as (outer, load_outer):
-            kept = dict(earlier)
-            self._forget_changed(gather, reader, kept, members, results)
+            gathering = Gathering(_outcomes(outer), _outcomes(results), members, gather.tolerate, source)
+            self._forget_changed(gather, reader, dict(earlier), gathering)
             for index, path in self._paths(gather.level):
-                if outer.status[index] == FAILED:
-                    yield GroupedItem(path, None, {}, outer.failures[index])
+                succeeded = gathering.of(index, path)
+                if isinstance(succeeded, Failure):
+                    yield GroupedItem(path, None, {}, succeeded)
                     continue
-                group = members.get(path, range(0))
-                failed = [member for member in group if results.status[member] == FAILED]
-                if MapOptions(tolerate=gather.tolerate).too_many(len(failed), len(group)):
-                    place = (*path, failed[0] - group.start)
-                    counts = (len(failed), len(group))
-                    failure = list_failure(results.failures[failed[0]], place, counts, gather.tolerate, source)
-                    yield GroupedItem(path, None, {}, failure)
-                    continue
-                values = [load(member) for member in group if results.status[member] != FAILED]
-                groups.append((path, len(values)))
-                yield GroupedItem(path, values, _carried(_record(load_outer(index)), reader))
+                groups.append((path, len(succeeded)))
+                yield GroupedItem(path, list(map(load, succeeded)), _carried(_record(load_outer(index)), reader))
 
     def _forget_changed(
-        self,
-        gather: Gather,
-        reader: FanOut,
-        kept: Mapping[ItemPath, int],
-        members: Mapping[ItemPath, range],
-        results: StepResults,
+        self, gather: Gather, reader: FanOut, earlier: Mapping[ItemPath, int], gathering: Gathering
     ) -> None:
         """Forget the results of items whose lists have more members than they had.
 
         A result of an item is final, so the number of results tells.
         """
-        changed = {
-            index
-            for index, path in self._paths(gather.level)
-            if path in kept and kept[path] != sum(results.status[member] != FAILED for member in members.get(path, ()))
-        }
+        changed: set[int] = set()
+        for index, path in self._paths(gather.level):
+            if path in earlier:
+                succeeded = gathering.of(index, path)
+                if isinstance(succeeded, Failure) or len(succeeded) != earlier[path]:
+                    changed.add(index)
         if changed:
             forget_items(self._folder.parts(reader.key), changed)
 
@@ -112,18 +100,9 @@ class ItemRegrouper:
         """Yield how the items of a level are named, with their numbers."""
         spread = spread_of(self._plan.ops, level)
         if spread:
-            return enumerate((*path, member) for path, count in self._groups(spread) for member in range(count))
+            return enumerate(paths_below(self._groups(spread)))
         items = self._folder.items(self._plan.fan_out(level).source)
         return ((index, (index,)) for index in range(items))
-
-    def _members(self, spread: str) -> Mapping[ItemPath, range]:
-        """Return where the items of each list are."""
-        members: dict[ItemPath, range] = {}
-        first = 0
-        for path, count in self._groups(spread):
-            members[path] = range(first, first + count)
-            first += count
-        return members
 
     def _groups(self, spread: str) -> list[Group]:
         with self._folder.reading(spread, resumable=True):
@@ -141,6 +120,10 @@ class ItemRegrouper:
             results.check_complete(outcome.succeeded, outcome.failed)
             with results.opened() as load:
                 yield results, load
+
+
+def _outcomes(results: StepResults) -> Outcomes:
+    return Outcomes(lambda index: results.status[index] != FAILED, results.failures.__getitem__)
 
 
 def _others(places: Mapping[ItemPath, int], first: Sequence[ItemPath]) -> Iterator[ItemPath]:

@@ -150,10 +150,11 @@ class RunValues:
             results.check_complete(items - failed, failed)
 
         def load(indexes: Sequence[int]) -> Iterator[object]:
-            for index in indexes:
-                with self._reading(block):
-                    value = results.value(index)
-                yield value
+            with results.opened() as result:
+                for index in indexes:
+                    with self._reading(block):
+                        value = result(index)
+                    yield value
 
         return LazyResults(range(items) if not failed else [index for index in range(items) if index in results], load)
 

@@ -292,7 +292,8 @@ class Worker:
 
     def _loaders(self, line: bytes, entry: ManifestEntry, chunk: Chunk) -> dict[str, Callable[[], object]]:
         """Return what loads an item, and the values that come with it."""
-        loaders = {name: self._loader(value.ref, entry.index) for name, value in entry.values.items()}
+        values = entry.values or {}
+        loaders = {name: self._loader(value.ref, entry.index) for name, value in values.items()}
         return loaders | {ITEM: partial(self._start_value, line, replace(chunk, partials={}))}
 
     def _loader(self, ref: Ref, index: int) -> Callable[[], object]:
@@ -389,25 +390,18 @@ class Worker:
         self._retried(StepRetried(step_id, self._item, attempt, wait, failure))
 
 
-def inner_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str]) -> Invocation:
-    """Prepare a call in the body of a map block, as `guarded_call` does.
-
-    The items of a map below that one are its result.
-    """
-    invocation = guarded_call(call, step, params, environ)
-    if not call.fans_out:
-        return invocation
-    return replace(invocation, fn=guarded(listing(invocation.fn)))
-
-
-def guarded_call(call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str]) -> Invocation:
+def guarded_call(
+    call: Call, step: AnyStep, params: Mapping[str, Json], environ: Mapping[str, str], *, in_map: bool = False
+) -> Invocation:
     """Prepare a call for this machine, where a step may fork.
 
-    Its children do not go on with the run. ``environ``: what the variables were before code of the user's ran, which
-    may take secrets out of the environment.
+    Its children do not go on with the run. In a map, the items of a map below it are a list. ``environ``: what the
+    variables were before code of the user's ran, which may take secrets out of the environment.
     """
     invocation = prepare(call, step, params)
     fn = choosing(invocation.fn, call.cases, call.step) if call.cases else invocation.fn
+    if in_map and call.fans_out:
+        fn = listing(fn)
     secrets = tuple(environ.get(name, "") for name in step.options.secrets)
     return replace(invocation, fn=guarded(fn), secrets=secrets)
 

@@ -29,7 +29,7 @@ from lokki.local_run.journal import Parts
 from lokki.local_run.levels import LogLevels
 from lokki.local_run.output import capture_streams, finish_lines, flush_all
 from lokki.local_run.shared_values import read_values
-from lokki.local_run.worker import MapJob, Worker, inner_call
+from lokki.local_run.worker import MapJob, Worker, guarded_call
 from lokki.plan import Plan, lower, plan_lines
 from lokki.plans.operations import FanOut
 from lokki.store.codec import own_module
@@ -175,7 +175,9 @@ class _WorkerMain:
     def _map(self, plan: Plan, op: FanOut, start: StartMap, environ: Mapping[str, str]) -> MapEnded:
         """Run one map block until there are no more items."""
         try:
-            inner = tuple(inner_call(call, plan.steps[call.step], start.params, environ) for call in op.calls)
+            inner = tuple(
+                guarded_call(call, plan.steps[call.step], start.params, environ, in_map=True) for call in op.calls
+            )
             body = body_of(op)
             job = MapJob(
                 op.key,

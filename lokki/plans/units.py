@@ -44,7 +44,6 @@ class PassingUnit(CallUnit):
     annotation: object = signatures.UNKNOWN
     text: str = ""
     parameter: str = ""
-    is_mapped: bool = False
 
 
 @dataclass(eq=False, slots=True)

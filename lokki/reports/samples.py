@@ -35,11 +35,11 @@ class Sample:
     lines: tuple[str, ...]
 
 
-type Replay = Callable[[str, ItemPath], str]
+type ReplayCommand = Callable[[str, ItemPath], str]
 """Returns the command that runs a step again, on an item."""
 
 
-def samples_of(run: Run, calls: Iterable[FailedCall], replay: Replay) -> list[Sample]:
+def samples_of(run: Run, calls: Iterable[FailedCall], replay: ReplayCommand) -> list[Sample]:
     """Fetch what is known of failed calls.
 
     An item is loaded for each, which runs code that its value names, as whatever reads results does.

@@ -15,7 +15,7 @@ from lokki.plan import plan_lines
 from lokki.reports.comparing import compare_runs
 from lokki.reports.costs import estimate_of
 from lokki.reports.page import Content, report_page
-from lokki.reports.samples import Replay, samples_of
+from lokki.reports.samples import ReplayCommand, samples_of
 from lokki.reports.subject import RunSubject
 from lokki.reports.timed import facts_of, logged_events
 from lokki.results.flow_results import local
@@ -35,7 +35,7 @@ def local_subject(runs: Runs, record: RunRecord) -> RunSubject:
 
 def write_page(
     subject: RunSubject,
-    replay: Replay,
+    replay: ReplayCommand,
     *,
     other: RunSubject | None = None,
     graph: FlowGraph | None = None,

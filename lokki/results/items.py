@@ -18,7 +18,7 @@ from lokki.plans.operations import MAP, Call, Case, FanOut, Gather, Spread, Swit
 from lokki.plans.templates import Output, source_name
 from lokki.results.frames import frame_of
 from lokki.results.html import table
-from lokki.store.manifest import ManifestEntry, entries
+from lokki.store.manifest import ManifestEntry, entries, value_beside
 
 if TYPE_CHECKING:  # pandas is the user's: lokki does without it
     import pandas as pd
@@ -383,7 +383,7 @@ class ManifestItems:
 
     def value_beside(self, index: int, name: str) -> object:
         """Load a value that comes with an item."""
-        return self._load(self.entry(index).values[name].ref)
+        return self._load(value_beside(self.entry(index).values, name, index))
 
     def entry(self, index: int) -> ManifestEntry:
         """Return the line of an item."""

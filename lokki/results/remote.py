@@ -36,6 +36,7 @@ from lokki.results.items import (
 from lokki.store import codec
 from lokki.store.base import Store
 from lokki.store.keys import Keys, describe_place
+from lokki.store.manifest import value_beside
 from lokki.store.map_results import (
     BatchFailure,
     ItemResult,
@@ -322,7 +323,7 @@ def _result(entry: ItemResult, field: str) -> Ref | Failure:
     """Read an item's result, or why it failed inside its batch."""
     if isinstance(entry.failed, BatchFailure):
         return Failure(entry.failed.step, entry.failed.error, entry.failed.message)
-    return entry.values[field].ref if field else entry.ref
+    return value_beside(entry.values, field, entry.index) if field else entry.ref
 
 
 def _failures(store: Store, url: str, files: ResultFiles, inner: Sequence[str]) -> Iterator[tuple[int, Failure]]:

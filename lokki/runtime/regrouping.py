@@ -5,20 +5,20 @@ Only functions with such calls load this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
-from lokki.base.options import MapOptions
 from lokki.base.values import Ref, Stored
+from lokki.engine.regrouping import Gathering, Group, Outcomes, members_of, paths_below
 from lokki.errors import EventError, StoreError
 from lokki.runtime.event import HandledCall, Request, ResultsKey
 from lokki.runtime.sending import send_items
 from lokki.store.base import Store, load_many
 from lokki.store.keys import Keys
-from lokki.store.manifest import GroupedItem, check_items
+from lokki.store.manifest import GroupedItem, check_items, value_beside
 from lokki.store.map_results import (
     BatchFailure,
     ItemResult,
@@ -28,10 +28,7 @@ from lokki.store.map_results import (
     read_result_files,
 )
 
-type _Groups = list[tuple[ItemPath, int]]
-"""The items with lists, in order, with the number of their members."""
-
-_GROUPS = msgspec.json.Decoder(list[tuple[ItemPath, int]])
+_GROUPS = msgspec.json.Decoder(list[Group])
 
 
 def send_regrouped(store: Store, keys: Keys, handled: HandledCall, request: Request, inline_limit: int) -> int:
@@ -66,6 +63,15 @@ class _Results:
                 self.values[entry.index] = entry
         self._has_read_children = False
 
+    @property
+    def outcomes(self) -> Outcomes:
+        """What became of each item."""
+        return Outcomes(self.values.__contains__, self.failure)
+
+    def beside(self, index: int, name: str) -> Ref:
+        """Return where a value is that an item of the level kept."""
+        return value_beside(self.values[index].values, name, index)
+
     def failure(self, index: int) -> Failure:
         """Return why an item failed."""
         if index not in self._failures and not self._has_read_children:
@@ -94,7 +100,7 @@ class _Regrouper:
         self._regroups = handled.regroups
         self._request = request
         self._source = request.input
-        self.groups: _Groups = []
+        self.groups: list[Group] = []
 
     def items(self) -> Iterator[GroupedItem]:
         """Yield the items."""
@@ -104,46 +110,26 @@ class _Regrouper:
         level = _Results(self._store, self._source)
         name = self._regroups.items
         paths = [(index, path) for index, path in enumerate(self._paths(level.items)) if index in level.values]
-        lists = load_many(self._store, [level.values[index].values[name].ref for index, _ in paths])
+        lists = load_many(self._store, [level.beside(index, name) for index, _ in paths])
         for (index, path), members in zip(paths, lists, strict=True):
-            values = self._carried(level.values[index])
+            values = self._carried(level, index)
             count = 0
             for count, item in enumerate(check_items(name, members), 1):
                 yield GroupedItem((*path, count - 1), item, values)
             self.groups.append((path, count))
 
     def _gather(self) -> Iterator[GroupedItem]:
-        inner = _Results(self._store, self._source)
-        level = self._level()
-        groups = self._members()
-        tolerated = MapOptions(tolerate=self._regroups.tolerate)
-        outcomes: list[tuple[ItemPath, Sequence[int] | Failure, ItemResult | None]] = []
-        for index, path in enumerate(self._paths(level.items)):
-            entry = level.values.get(index)
-            if entry is None:
-                outcomes.append((path, level.failure(index), None))
-                continue
-            members = groups.get(path, range(0))
-            lost = [member for member in members if member not in inner.values]
-            if tolerated.too_many(len(lost), len(members)):
-                outcomes.append((path, self._failure_of_list(inner, path, members, lost), None))
-            else:
-                outcomes.append((path, [member for member in members if member in inner.values], entry))
-        kept = (members for _, members, entry in outcomes if entry is not None and not isinstance(members, Failure))
-        values = load_many(self._store, [inner.values[member].ref for members in kept for member in members])
-        for path, outcome, entry in outcomes:
+        inner, level, regroups = _Results(self._store, self._source), self._level(), self._regroups
+        members = members_of(self._read(regroups.spread))
+        gathering = Gathering(level.outcomes, inner.outcomes, members, regroups.tolerate, regroups.source)
+        lists = [(index, path, gathering.of(index, path)) for index, path in enumerate(self._paths(level.items))]
+        succeeded = (member for _, _, outcome in lists if not isinstance(outcome, Failure) for member in outcome)
+        values = load_many(self._store, [inner.values[member].ref for member in succeeded])
+        for index, path, outcome in lists:
             if isinstance(outcome, Failure):
                 yield GroupedItem(path, None, {}, outcome)
-            elif entry is not None:
-                yield GroupedItem(path, [next(values) for _ in outcome], self._carried(entry))
-
-    def _failure_of_list(self, inner: _Results, path: ItemPath, members: range, lost: list[int]) -> Failure:
-        from lokki.engine.report import list_failure  # only here: see above
-
-        place = (*path, lost[0] - members.start)
-        regroups = self._regroups
-        counts = (len(lost), len(members))
-        return list_failure(inner.failure(lost[0]), place, counts, regroups.tolerate, regroups.source)
+            else:
+                yield GroupedItem(path, [next(values) for _ in outcome], self._carried(level, index))
 
     def _level(self) -> _Results:
         source = self._request.values[self._regroups.level]
@@ -151,25 +137,16 @@ class _Regrouper:
             raise EventError(f"the event's value {self._regroups.level} is not where the results of a map are.")
         return _Results(self._store, source)
 
-    def _carried(self, entry: ItemResult) -> dict[str, Ref]:
-        return {name: entry.values[name].ref for name in self._regroups.carries}
+    def _carried(self, level: _Results, index: int) -> dict[str, Ref]:
+        return {name: level.beside(index, name) for name in self._regroups.carries}
 
     def _paths(self, items: int) -> Iterator[ItemPath]:
         """Yield how the items of the level before are named, in order."""
         if not self._regroups.around:
             return ((index,) for index in range(items))
-        return ((*path, number) for path, count in self._read(self._regroups.around) for number in range(count))
+        return paths_below(self._read(self._regroups.around))
 
-    def _members(self) -> dict[ItemPath, range]:
-        """Return where the members of each list are among all."""
-        members: dict[ItemPath, range] = {}
-        first = 0
-        for path, count in self._read(self._regroups.spread):
-            members[path] = range(first, first + count)
-            first += count
-        return members
-
-    def _read(self, spread: str) -> _Groups:
+    def _read(self, spread: str) -> list[Group]:
         url = self._store.url(self._keys.groups(spread))
         try:
             return _GROUPS.decode(self._store.read(Stored(url)))

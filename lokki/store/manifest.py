@@ -47,6 +47,16 @@ class EntryValue(msgspec.Struct, frozen=True):
         return Inline(self.result)
 
 
+def value_beside(values: dict[str, EntryValue] | None, name: str, index: int) -> Ref:
+    """Return where a value is that comes with an item, or with its result.
+
+    Raises StoreError for one that is not there.
+    """
+    if values is None or name not in values:
+        raise damaged(f"item {index} comes without {name}", "Run the map again.")
+    return values[name].ref
+
+
 class ManifestEntry(msgspec.Struct, frozen=True):
     """A line of the manifest, decoded."""
 
@@ -56,7 +66,7 @@ class ManifestEntry(msgspec.Struct, frozen=True):
     range: tuple[int, int] | None = None
     crc32: int | None = None
     place: ItemPath | None = msgspec.field(default=None, name="path")
-    values: dict[str, EntryValue] = {}
+    values: dict[str, EntryValue] | None = None
     failed: Failure | None = None
 
     @property

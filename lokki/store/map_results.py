@@ -68,7 +68,7 @@ class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     crc32: int | None = None
     failed: BatchFailure | msgspec.UnsetType = msgspec.UNSET
     entries_url: str | msgspec.UnsetType = msgspec.UNSET
-    values: dict[str, EntryValue] = {}
+    values: dict[str, EntryValue] | None = None
     path: ItemPath | None = None
 
     @property

@@ -72,12 +72,13 @@ RESULT = [sum(size * 100 + member for member in range(size)) for size in SIZES]
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_kills_of_nested_maps_lose_no_more_than_the_bound(executor: str, tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text(FLOW)
-    log, chance = tmp_path / "log", random.Random(7)
+    log, runs, chance = tmp_path / "log", tmp_path / ".lokki" / "runs", random.Random(7)
     variables = {**os.environ, "LOG": str(log)}
     run = [sys.executable, "flow.py", "run", "--executor", executor, "--workers", str(WORKERS)]
     kills = 0
     while True:
-        command = [*run, "--resume"] if (tmp_path / ".lokki" / "runs").exists() else run
+        # A kill may come when the result is on disk: a run is then finished, and only found by its name.
+        command = [*run, "--resume", *(folder.name for folder in runs.iterdir())] if runs.exists() else run
         with subprocess.Popen(
             command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         ) as process:
