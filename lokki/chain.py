@@ -606,10 +606,10 @@ def check_drawing(chain: Chain) -> None:
 
 def _foreign(chain: Chain) -> str:
     other = chain.provenance.drawing
-    made = f"while the flow {other.flow}() was drawn" if other is not None else "outside of any flow"
+    origin = f"while the flow {other.flow}() was drawn" if other is not None else "outside of any flow"
     return (
-        f"{chain} was made {made}, so its result cannot be used here. Make the chain in the flow that uses it, or pass "
-        "its .result to the flow as an argument."
+        f"{chain} was made {origin}, so its result cannot be used here. Make the chain in the flow that uses it, or "
+        "pass its .result to the flow as an argument."
     )
 
 

@@ -177,7 +177,7 @@ def _pattern_problem(pattern: object) -> str:
         elif name == "$or":
             problem = next(filter(None, map(_pattern_problem, rules)), "")
         else:
-            problem = next((f"{name}: {found}" for found in map(_rule_problem, rules) if found), "")
+            problem = next((f"{name}: {problem}" for problem in map(_rule_problem, rules) if problem), "")
         if problem:
             return problem
     return ""
@@ -208,9 +208,7 @@ def check_starts(flow: str, starts: Sequence[object], params: Iterable[EventPara
             )
         if isinstance(start, After) and start.flow == flow:
             raise FlowError(f"@flow(on=[{start!r}]): it would start itself for ever.")
-    names = {
-        _kind(start): parameter_for(start, by_name.values()) for start in starts if isinstance(start, Start.__value__)
-    }
+        names[_kind(start)] = parameter_for(start, by_name.values())
     for kind, name in names.items():
         if name is None:
             raise FlowError(f"the flow {flow!r} is started by {kind}: {_WANTED[kind]}.")

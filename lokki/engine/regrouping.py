@@ -48,7 +48,7 @@ def members_of(groups: Iterable[Group]) -> dict[ItemPath, range]:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering:
+class GatheredLists:
     """The results of an inner map, which the level around it puts together.
 
     * ``level``, ``inner``: what became of the items of both.

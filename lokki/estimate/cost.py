@@ -222,11 +222,11 @@ def _around(compiled: Compiled, workload: Workload) -> _Count:
     A flow that begins with branches has its parameters checked first; a result that is not the last one's is fetched.
     """
     plan = compiled.plan
-    before = _Count()
+    binding = _Count()
     if parameters_state(plan) is not None:
         first = next(plan.calls)
-        before = _Count(_invocations(compiled, first, 1, _BINDING_SECONDS), transitions=1)
-    return before if plan.result is None else before + _Count(transitions=1)
+        binding = _Count(_invocations(compiled, first, 1, _BINDING_SECONDS), transitions=1)
+    return binding if plan.result is None else binding + _Count(transitions=1)
 
 
 class _Counter:

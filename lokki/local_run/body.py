@@ -69,9 +69,9 @@ def body_of(fan_out: FanOut) -> Body:
                 names[case.output].append(op.id)
     calls = list(_calls(fan_out.body, fan_out, names, ()))
     record = tuple((source_name(source), _name(source, fan_out)) for source in fan_out.keeps)
-    read = {_name(source, fan_out) for call in calls for source in sources_of(call.call)}
-    read |= {name for _, name in record}
-    calls = [replace(call, is_read=not read.isdisjoint(call.gives)) for call in calls]
+    names_read = {_name(source, fan_out) for call in calls for source in sources_of(call.call)}
+    names_read |= {name for _, name in record}
+    calls = [replace(call, is_read=not names_read.isdisjoint(call.gives)) for call in calls]
     return Body(tuple(calls), fan_out.result, fan_out.outside, record)
 
 

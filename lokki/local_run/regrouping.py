@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
-from lokki.engine.regrouping import Gathering, Group, Outcomes, members_of, paths_below
+from lokki.engine.regrouping import GatheredLists, Group, Outcomes, members_of, paths_below
 from lokki.errors import damaged
 from lokki.local_run.folder import RunFolder
 from lokki.local_run.journal_reader import FAILED, StepResults, forget_items
@@ -70,7 +70,7 @@ class ItemRegrouper:
         members = members_of(self._groups(gather.spread))
         source = drawn_sources(self._plan.ops)[gather.inner]
         with self._results(inner) as (results, load), self._results(level) as (outer, load_outer):
-            gathering = Gathering(_outcomes(outer), _outcomes(results), members, gather.tolerate, source)
+            gathering = GatheredLists(_outcomes(outer), _outcomes(results), members, gather.tolerate, source)
             self._forget_changed(gather, reader, dict(earlier), gathering)
             for index, path in self._paths(gather.level):
                 succeeded = gathering.of(index, path)
@@ -81,7 +81,7 @@ class ItemRegrouper:
                 yield GroupedItem(path, list(map(load, succeeded)), _carried(_record(load_outer(index)), reader))
 
     def _forget_changed(
-        self, gather: Gather, reader: FanOut, earlier: Mapping[ItemPath, int], gathering: Gathering
+        self, gather: Gather, reader: FanOut, earlier: Mapping[ItemPath, int], gathering: GatheredLists
     ) -> None:
         """Forget the results of items whose lists have more members than they had.
 
@@ -128,8 +128,8 @@ def _outcomes(results: StepResults) -> Outcomes:
 
 def _others(places: Mapping[ItemPath, int], first: Sequence[ItemPath]) -> Iterator[ItemPath]:
     """Yield the paths that are not among the first, in order."""
-    known = set(first)
-    return (path for path in places if path not in known)
+    yielded = set(first)
+    return (path for path in places if path not in yielded)
 
 
 def _record(value: object) -> dict[str, object]:

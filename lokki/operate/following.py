@@ -50,14 +50,14 @@ def look(runs: DeployedRuns, watch: Watch) -> tuple[Watch, list[Event]]:
     while True:
         watch, more = take_history(watch, events)
         emitted += more
-        ended = False
+        any_ended = False
         for arn, run in watch.maps.items():
             if run.outcome or arn not in asked:
                 asked.add(arn)
                 watch, more = _look_at_map(runs, watch, run)
                 emitted += more
-                ended = ended or arn not in watch.maps
-        if not ended:
+                any_ended = any_ended or arn not in watch.maps
+        if not any_ended:
             return watch, emitted
 
 

@@ -299,11 +299,11 @@ def _taken_of_maps(watch: Watch, event: HistoryEventTypeDef, state: str) -> tupl
 
 
 def _map_ended(watch: Watch, state: str, outcome: Literal["succeeded", "failed"], at: datetime) -> Watch:
-    ended = {
+    maps = {
         arn: replace(run, outcome=outcome, ended_at=at) if run.state == state else run
         for arn, run in watch.maps.items()
     }
-    return replace(watch, maps=ended)
+    return replace(watch, maps=maps)
 
 
 def _scheduled(watch: Watch, at: datetime, state: str) -> tuple[Watch, list[Event]]:
@@ -326,10 +326,10 @@ def _scheduled(watch: Watch, at: datetime, state: str) -> tuple[Watch, list[Even
 def _step_finished(watch: Watch, event: HistoryEventTypeDef, state: str) -> tuple[Watch, list[Event]]:
     left, at = event["stateExitedEventDetails"], event["timestamp"]
     visit = watch.visits.get(watch.key(state), StateVisit(at))
-    ended = watch.visiting(state, replace(visit, running=False, failed_at=None, failure=None, reply=None))
+    left_state = watch.visiting(state, replace(visit, running=False, failed_at=None, failure=None, reply=None))
     step = watch.machine.calls.get(state)
     if step is None:
-        return ended, []
+        return left_state, []
     if visit.failed_at is not None and visit.failure is not None:
         # It goes on in the larger function: that is another try.
         watch = watch.visiting(state, replace(visit, failed_at=None))
@@ -339,7 +339,7 @@ def _step_finished(watch: Watch, event: HistoryEventTypeDef, state: str) -> tupl
     items = msgspec.convert(output["items"], int) if isinstance(output, dict) and fans_out else None
     counted = watch.items if items is None else {**watch.items, step: items}
     skipped = watch.machine.not_chosen(step, output)
-    watch = replace(ended, items=counted, done=(*watch.done, step), not_chosen=(*watch.not_chosen, *skipped))
+    watch = replace(left_state, items=counted, done=(*watch.done, step), not_chosen=(*watch.not_chosen, *skipped))
     finished = StepFinished(step, (at - visit.entered).total_seconds(), len(msgspec.json.encode(output)), items)
     return watch, [finished, *map(StepNotChosen, skipped)]
 

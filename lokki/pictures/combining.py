@@ -39,13 +39,18 @@ _LEAST_WIDTH = 96
 SHEET = 4
 
 
+def _with_mark(lines: Sequence[str], mark: Mark | None) -> tuple[str, ...]:
+    """Return lines with the text of a mark, if it has one, below them."""
+    return (*lines, mark.text) if mark is not None and mark.text else tuple(lines)
+
+
 def boxed(lines: Sequence[str], kind: BoxKind, title: str, mark: Mark | None = None) -> Picture:
     """Return a box around lines, of which the first is its name."""
-    shown = (*lines, mark.text) if mark is not None and mark.text else tuple(lines)
-    width, height = lines_size(shown)
+    texts = _with_mark(lines, mark)
+    width, height = lines_size(texts)
     side = 2 * PADDING + (16 if kind == "choice" else 0)
     width, height = _even(max(width + 2 * side, _LEAST_WIDTH)), height + 2 * PADDING - 4
-    return Picture(width, height, width // 2, (Box(0, 0, width, height, kind, shown, title, mark),))
+    return Picture(width, height, width // 2, (Box(0, 0, width, height, kind, texts, title, mark),))
 
 
 def stacked(pictures: Sequence[Picture]) -> Picture:
@@ -66,8 +71,8 @@ def stacked(pictures: Sequence[Picture]) -> Picture:
 
 def framed(picture: Picture, lines: Sequence[str], title: str, mark: Mark | None = None) -> Picture:
     """Put a frame around a picture, below lines that say what it is."""
-    shown = (*lines, mark.text) if mark is not None and mark.text else tuple(lines)
-    head_width, head_height = lines_size(shown)
+    texts = _with_mark(lines, mark)
+    head_width, head_height = lines_size(texts)
     inner_width = max(picture.width, head_width)
     left = PADDING + 6 + (inner_width - picture.width) // 2
     width = _even(inner_width + 2 * (PADDING + 6))
@@ -76,7 +81,7 @@ def framed(picture: Picture, lines: Sequence[str], title: str, mark: Mark | None
     height = top + GAP + picture.height + GAP - 6
     shapes = (
         Box(SHEET, SHEET, width, height, "sheet"),
-        Box(0, 0, width, height, "frame", shown, title, mark),
+        Box(0, 0, width, height, "frame", texts, title, mark),
         Wire(((axis, top), (axis, top + GAP)), arrow=True),
         *moved(picture, left, top + GAP),
         Wire(((axis, top + GAP + picture.height), (axis, height))),

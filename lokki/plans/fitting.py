@@ -194,7 +194,9 @@ def _is_bound(placeholder: Param) -> bool:
         return False
     if isinstance(bound.value, Param):
         return _is_bound(bound.value)
-    return bound.provider is not None or any(isinstance(each, ChainResult) for each in placeholders_in(bound.value))
+    return bound.provider is not None or any(
+        isinstance(placeholder, ChainResult) for placeholder in placeholders_in(bound.value)
+    )
 
 
 def _passed(

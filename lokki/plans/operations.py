@@ -359,13 +359,13 @@ def giver_of(block: Block, op_id: str, case_of: Callable[[Switch], Case]) -> str
 
 def switch_around(block: Block, step_id: str) -> tuple[Switch, Case] | None:
     """Return the innermost switch that a call is in, and which case."""
-    around = None
+    innermost = None
     for op in operations_in(block):
         if isinstance(op, Switch):
             for case in op.cases:
                 if any(call.id == step_id for call in calls_in(case.block)):
-                    around = op, case
-    return around
+                    innermost = op, case
+    return innermost
 
 
 def arguments_text(call: Call) -> str:

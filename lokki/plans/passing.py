@@ -130,7 +130,7 @@ def _readers(block: MapUnit) -> Iterator[tuple[AnyStep, str]]:
         reads, arguments = inputs_of(call)
         if reads == Item(block.id):
             yield call.node, next(iter(signatures.signature(call.node.fn).parameters), "")
-        yield from ((call.node, each.parameter) for each in arguments if each.template == Item(block.id))
+        yield from ((call.node, argument.parameter) for argument in arguments if argument.template == Item(block.id))
 
 
 def _hint(step: AnyStep, parameter: str) -> object:

@@ -12,7 +12,7 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
 from lokki.base.values import Ref, Stored
-from lokki.engine.regrouping import Gathering, Group, Outcomes, members_of, paths_below
+from lokki.engine.regrouping import GatheredLists, Group, Outcomes, members_of, paths_below
 from lokki.errors import EventError, StoreError
 from lokki.runtime.event import HandledCall, Request, ResultsKey
 from lokki.runtime.sending import send_items
@@ -121,7 +121,7 @@ class _Regrouper:
     def _gather(self) -> Iterator[GroupedItem]:
         inner, level, regroups = _Results(self._store, self._source), self._level(), self._regroups
         members = members_of(self._read(regroups.spread))
-        gathering = Gathering(level.outcomes, inner.outcomes, members, regroups.tolerate, regroups.source)
+        gathering = GatheredLists(level.outcomes, inner.outcomes, members, regroups.tolerate, regroups.source)
         lists = [(index, path, gathering.of(index, path)) for index, path in enumerate(self._paths(level.items))]
         succeeded = (member for _, _, outcome in lists if not isinstance(outcome, Failure) for member in outcome)
         values = load_many(self._store, [inner.values[member].ref for member in succeeded])

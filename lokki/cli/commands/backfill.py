@@ -164,13 +164,15 @@ def _runs(graph: FlowGraph, options: BackfillOptions, values: Mapping[str, objec
     Raises ParameterError for parameters that do not fit.
     """
     param, is_date = period_parameter(graph.params, options.into)
-    given = read_parameters(graph.params, parameter_values(values), options.pairs, options.file)
-    if param.name in given:
+    set_values = read_parameters(graph.params, parameter_values(values), options.pairs, options.file)
+    if param.name in set_values:
         raise ParameterError(f"{param.name!r} is what the backfill fills: leave it out, or choose another by --into.")
     if is_date and options.every == "hour":
         raise ParameterError(f"{param.name!r} is a date, which has no hours: give --every day.")
     by_name = {entry.name: entry for entry in graph.params}
-    others: dict[str, Json] = {name: parameter_json(value, by_name[name].annotation) for name, value in given.items()}
+    others: dict[str, Json] = {
+        name: parameter_json(value, by_name[name].annotation) for name, value in set_values.items()
+    }
     until = options.until or last_whole_period(options.since, now_in_utc(), options.every)
     starts = [*period_starts(options.since, until, options.every)]
     runs = period_runs(graph.name, param, starts, others, is_date=is_date)
