@@ -133,8 +133,10 @@ class Gathering:
         self._finished[event.id] = self._finished.get(event.id, 0) + event.count
         if op.activity is not None:
             op.activity.add(at, event.count, 0)
-        if event.seconds > 0:
-            op.durations.add(event.count, event.seconds)
+        # Beside the item's own time, that of several has what was between them.
+        seconds = event.slowest_seconds if event.count == 1 and event.slowest_seconds else event.seconds
+        if seconds > 0:
+            op.durations.add(event.count, seconds)
         op.durations.note_slowest(event.slowest, event.slowest_seconds)
 
     def _count_failed(self, at: float, event: ItemFailed) -> None:

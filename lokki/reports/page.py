@@ -246,9 +246,9 @@ def _row(subject: RunSubject, op: OpReport) -> OpRow:
 
 def _title(op: OpReport) -> str:
     if op.id.endswith(SPREAD):
-        return f"items of {op.id.removesuffix(SPREAD).removesuffix(MAP)} put together"
+        return f"lists of {op.id.removesuffix(SPREAD).removesuffix(MAP)} joined into one"
     if op.id.endswith(GATHER):
-        return f"results over {op.id.removesuffix(GATHER).removesuffix(MAP)} taken apart"
+        return f"results over {op.id.removesuffix(GATHER).removesuffix(MAP)} put back into lists"
     if not _is_map(op.id):
         return op.id
     # Of a map below a map, what is before the inner one runs for itself, and what is behind it.
@@ -330,12 +330,13 @@ def _pause(subject: RunSubject, start: float, end: float) -> str:
 
 def _slowest(subject: RunSubject) -> list[tuple[str, str]]:
     """Return what took longest: steps, map blocks and single items."""
-    rows = [(facts.seconds, _title(subject.facts.report.ops[op_id])) for op_id, facts in subject.facts.ops.items()
-            if op_id in subject.facts.report.ops and facts.spans]  # fmt: skip
-    for op_id, facts in subject.facts.ops.items():
+    rows: list[tuple[float, str]] = []
+    for op in subject.facts.report.ops.values():
+        facts = subject.facts.ops.get(op.id, OpFacts(op.id))
+        if facts.spans:
+            rows.append((facts.seconds, _title(op)))
         if facts.durations.slowest_item:
-            name = item_name(op_id.removesuffix(MAP), facts.durations.slowest_item)
-            rows.append((facts.durations.slowest, f"item {name}"))
+            rows.append((facts.durations.slowest, item_name(op.title, facts.durations.slowest_item)))
     return [(name, duration(seconds)) for seconds, name in sorted(rows, reverse=True)[:5]]
 
 

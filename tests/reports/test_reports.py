@@ -264,12 +264,13 @@ def test_a_report_tells_what_failed_and_how_to_run_it_again(place: Place) -> Non
         f"item: {first}",
         f"python flow.py replay one --step work --item {first}",
         f" row {first} {HOSTILE}\n",
-        "load[",
         "7/12",
         "each item of load: work",
         "estimated cost on AWS",
     ):
         assert text in page.words, text
+    longest = page.words.partition("What took longest")[2].partition("Steps")[0]
+    assert re.search(r"^work\[\d+\]\d", longest, re.MULTILINE), longest  # named as an item is everywhere
     again = re.search(r"python (flow\.py replay one --step work --item 2)", page.words)
     assert again
     assert "KeyError: 'column'" in place.run(*again[1].split()).err
@@ -471,7 +472,8 @@ def test_a_report_of_maps_below_maps_of_switches_and_of_a_resume_opens(tmp_path:
         "replay n --step per_customer_bill --item 2/1",
         "item: 21",
         "each item of per_customer_months: per_customer_bill",
-        "items of per_customer_months put together",
+        "lists of per_customer_months joined into one",
+        "results over per_customer_months put back into lists",
         "8/9 items, 1 failed",
         "The run was paused for",
         "– skipped",
