@@ -69,6 +69,7 @@ class MapState:
     * ``batch``: how many items a child execution has by the user; 0 for one, and where the state machine computes it.
     * ``id``: the id of the map block.
     * ``key``: the name under which its results are kept.
+    * ``tolerates``: whether some of its items may fail.
     """
 
     source: str
@@ -76,6 +77,7 @@ class MapState:
     batch: int = 0
     id: str = ""
     key: str = ""
+    tolerates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ def _order(block: Block) -> Iterator[str]:
 def _map_state(fan_out: FanOut) -> MapState:
     inner = tuple(call.id for call in fan_out.calls)
     batch = fan_out.options.batch if fan_out.options.batch not in (None, 1) else 0
-    return MapState(fan_out.source, inner, batch, fan_out.id, fan_out.key)
+    return MapState(fan_out.source, inner, batch, fan_out.id, fan_out.key, fan_out.options.tolerate is not None)
 
 
 def _switch_state(switch: Switch) -> SwitchState:

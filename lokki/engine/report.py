@@ -177,7 +177,10 @@ def _fold_map(report: RunReport, event: Event) -> RunReport:
             op = map_op(report, event.id)
             return _with(report, replace(op, failed=op.failed + event.count))
         case MapFinished():
-            op = replace(map_op(report, event.id), status="finished", seconds=event.seconds)
+            op = map_op(report, event.id)
+            # Of a batch on AWS that went on without some items, all were counted first.
+            finished = min(op.finished, event.succeeded)
+            op = replace(op, status="finished", finished=finished, seconds=event.seconds)
             return replace(_with(report, op), failure=None)  # the failures were tolerated
         case _:
             return report

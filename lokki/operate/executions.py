@@ -15,10 +15,11 @@ from botocore.exceptions import ClientError
 
 from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.values import Json
-from lokki.builder.states import machine_of
+from lokki.builder.states import MapState, machine_of
 from lokki.deploy.aws import Aws, aws_errors, code_of, message_of
 from lokki.deploy.deployed import Deployed
 from lokki.engine.causes import reported_failure
+from lokki.engine.events import ItemFailed
 from lokki.errors import AwsError, RunFolderError
 from lokki.operate.logs import LogWindow, run_lines
 from lokki.operate.machine import execution_arn, function_reply, results_folder
@@ -26,8 +27,10 @@ from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
 from lokki.results.items import LogLine, RunInfo
 from lokki.results.modules import OwnModule
-from lokki.results.remote import RemoteCatalog, has_results
+from lokki.results.remote import RemoteCatalog, failure_in_batch, has_results
+from lokki.store.base import Store
 from lokki.store.keys import Keys
+from lokki.store.map_results import BatchFailure, item_results, read_result_files
 from lokki.store.s3 import S3Store
 
 if TYPE_CHECKING:
@@ -74,12 +77,13 @@ class LateParams(Mapping[str, Json]):
 class DeployedRuns:
     """The executions of a deployed flow.
 
-    What `lokki.results.flow_results` and the commands ask of them.
+    What `lokki.results.flow_results` and the commands ask of them. ``store``: where they keep what they hand on.
     """
 
     states: SFNClient
     cloudwatch: CloudWatchLogsClient
     deployed: Deployed
+    store: Store
 
     def arn(self, run_id: str) -> str:
         """Return the ARN of a run's execution."""
@@ -218,6 +222,20 @@ class DeployedRuns:
         # One that is being redriven was listed as failed and is in progress by now: it has no error any more.
         return [child for child in children if child["status"] in _ENDED_BADLY]
 
+    def failed_inside(self, run_id: str, state: MapState, map_run: str, items: int) -> builtins.list[ItemFailed]:
+        """Return the items that failed in batches that went on without them.
+
+        Step Functions counts them as succeeded: only the results of a map that has succeeded tell of them. Raises
+        StoreError for results that cannot be read.
+        """
+        url = self.store.url(self._manifest(run_id, state.key, map_run))
+        files = read_result_files(self.store, url)
+        return [
+            ItemFailed(state.key, entry.path or (entry.index,), failure_in_batch(entry.failed))
+            for entry in item_results(self.store, url, files, items)
+            if isinstance(entry.failed, BatchFailure)
+        ]
+
     def logs(self, run_id: str) -> Iterator[LogLine]:
         """Yield what the functions logged in the run, in order of time."""
         execution = self.execution(run_id)
@@ -299,8 +317,11 @@ class DeployedRuns:
         if self.map_run(map_run)["status"] == "RUNNING":
             return None
         key = machine_of(plan_from_definition(self.definition(run_id))).maps[state].key
+        return {"results_manifest_key": self._manifest(run_id, key, map_run)}
+
+    def _manifest(self, run_id: str, key: str, map_run: str) -> str:
         folder = Keys(f"{self.deployed.prefix}{run_id}").map_results(key)
-        return {"results_manifest_key": f"{folder}{results_folder(map_run)}/manifest.json"}
+        return f"{folder}{results_folder(map_run)}/manifest.json"
 
     @contextmanager
     def _errors(self, run_id: str, doing: str) -> Iterator[None]:
@@ -328,7 +349,7 @@ def _reply(before: HistoryEventTypeDef | None, output: str) -> Json:
 
 def runs_of(aws: Aws, deployed: Deployed) -> DeployedRuns:
     """Return the runs of a deployed flow."""
-    return DeployedRuns(aws.states, aws.logs, deployed)
+    return DeployedRuns(aws.states, aws.logs, deployed, _store(aws, deployed))
 
 
 def results_of(aws: Aws, deployed: Deployed, file: Path | None = None) -> FlowResults:
@@ -338,6 +359,10 @@ def results_of(aws: Aws, deployed: Deployed, file: Path | None = None) -> FlowRe
 
     ``file``: the flow's, for values of classes that it defines itself.
     """
-    store = S3Store(deployed.bucket, deployed.prefix, environ=aws.environ())
+    runs = runs_of(aws, deployed)
     modules = OwnModule.of_package(file) if file is not None else None
-    return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, store, runs_of(aws, deployed), modules))
+    return FlowResults(deployed.flow, RemoteCatalog(deployed.flow, runs.store, runs, modules))
+
+
+def _store(aws: Aws, deployed: Deployed) -> Store:
+    return S3Store(deployed.bucket, deployed.prefix, environ=aws.environ())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 
 from lokki.builder.states import machine_of
-from lokki.engine.events import Event
-from lokki.errors import RunFolderError
+from lokki.engine.events import Event, ItemFailed
+from lokki.errors import RunFolderError, StoreError
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.watching import Watch, WatchedMap, take_history, take_map_run
 from lokki.plan_json import plan_from_definition
@@ -16,6 +17,9 @@ FIRST, LONGEST, GROWTH = 1.0, 5.0, 1.25
 """Seconds between two looks at a run. One look is a call of GetExecutionHistory, and one of DescribeMapRun in a map,
 of which an account has a quota per second and region. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html"""
 
+
+_MOST_READ = 100_000
+"""Items of a map up to which its results are read for those that failed in batches: some 300 bytes each."""
 
 _PATIENCE = 10
 """How many seconds a run that was started may not be there yet."""
@@ -109,4 +113,15 @@ def _look_at_map(runs: DeployedRuns, watch: Watch, run: WatchedMap) -> tuple[Wat
     limit = watch.most - len(run.reported)
     is_new = counts["failed"] + counts["timedOut"] > run.failed
     failed = runs.failed_children(run.arn, limit, run.reported, run.redriven_at) if is_new and limit > 0 else []
-    return take_map_run(watch, numbers, failed)
+    return take_map_run(watch, numbers, failed, _failed_inside(runs, watch, run, counts["total"]))
+
+
+def _failed_inside(runs: DeployedRuns, watch: Watch, run: WatchedMap, items: int) -> list[ItemFailed]:
+    """Return the items of a map at its end that failed in batches which went on."""
+    state = watch.machine.maps[run.state]
+    if run.outcome != "succeeded" or not state.tolerates or items > _MOST_READ:
+        return []
+    # They are told of where they can be read: a run is not followed less for a bucket that its user may not read.
+    with suppress(StoreError):
+        return runs.failed_inside(watch.run_id, state, run.arn, items)
+    return []

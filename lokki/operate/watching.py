@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -190,11 +190,15 @@ def _awaited_maps(watch: Watch, event: HistoryEventTypeDef) -> dict[str, Watched
 
 
 def take_map_run(
-    watch: Watch, numbers: DescribeMapRunOutputTypeDef, failed: list[DescribeExecutionOutputTypeDef]
+    watch: Watch,
+    numbers: DescribeMapRunOutputTypeDef,
+    failed: list[DescribeExecutionOutputTypeDef],
+    inside: Sequence[ItemFailed] = (),
 ) -> tuple[Watch, list[Event]]:
     """Fold in how far a map is, and its children that failed.
 
-    Items are counted, not children; children that are known are passed over.
+    Items are counted, not children; children that are known are passed over. ``inside``: the items that failed in
+    batches which went on, at the end of a map; AWS counts them as succeeded.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_MapRunItemCounts.html
     """
@@ -229,7 +233,10 @@ def take_map_run(
         return replace(watch, maps={**watch.maps, run.arn: run}), emitted
     if run.outcome == "succeeded":
         seconds = ((run.ended_at or run.entered) - run.entered).total_seconds()
-        emitted.append(MapFinished(state.key, run.succeeded, run.failed, seconds))
+        emitted += inside[: watch.most]
+        if len(inside) > watch.most:
+            emitted.append(ItemsFailed(state.key, len(inside) - watch.most))
+        emitted.append(MapFinished(state.key, run.succeeded - len(inside), run.failed + len(inside), seconds))
     others = {arn: other for arn, other in watch.maps.items() if arn != run.arn}
     return replace(watch, maps=others, done=(*watch.done, *_done(run, state))), emitted
 

@@ -319,10 +319,15 @@ def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
     return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
 
 
+def failure_in_batch(failed: BatchFailure) -> Failure:
+    """Return why an item failed inside a batch that went on without it."""
+    return Failure(failed.step, failed.error, failed.message)
+
+
 def _result(entry: ItemResult, field: str) -> Ref | Failure:
     """Read an item's result, or why it failed inside its batch."""
     if isinstance(entry.failed, BatchFailure):
-        return Failure(entry.failed.step, entry.failed.error, entry.failed.message)
+        return failure_in_batch(entry.failed)
     return value_beside(entry.values, field, entry.index) if field else entry.ref
 
 

@@ -203,7 +203,7 @@ def test_a_second_map_over_one_source_has_a_state_a_label_and_results_of_its_own
         "${RowsMap2Tolerated}",
     )
     assert set(walk(plan).variables) == {"rows", "rows__map"}
-    assert machine_of(plan).maps["RowsMap2"] == MapState("rows", ("b",), 0, "rows.map_2", "rows.map_2")
+    assert machine_of(plan).maps["RowsMap2"] == MapState("rows", ("b",), 0, "rows.map_2", "rows.map_2", tolerates=True)
 
 
 # --- choices ---

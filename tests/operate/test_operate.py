@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -163,7 +164,12 @@ def test_items_are_counted_and_not_the_batches_they_are_in(s3: S3Server) -> None
     events = operated.events("batched-1")
     [started] = [event for event in events if isinstance(event, MapStarted)]
     [finished] = [event for event in events if isinstance(event, MapFinished)]
-    assert (started.items, finished.succeeded, finished.failed) == (4, 4, 0)  # AWS knows of children only
+    # AWS knows of children only, which have succeeded; the results tell of items.
+    assert (started.items, finished.succeeded, finished.failed) == (4, 2, 2)
+    failed = [(event.item, event.failure.summary) for event in events if isinstance(event, ItemFailed)]
+    assert failed == [((1,), "ValueError: 1 is odd"), ((3,), "ValueError: 3 is odd")]
+    op = reduce(fold, events, RunReport()).ops["numbers.map"]
+    assert (op.finished, op.failed, op.items) == (2, 2, 4)
 
 
 @step(memory_max=1024)
@@ -382,7 +388,7 @@ def test_what_a_call_at_the_end_of_a_branch_returned_is_found_among_events_of_ot
         for number, (kind, previous, field_name, details) in enumerate(told, 4)
     ]
     stack = Deployed("flow", "stack", f"{ARN}:stateMachine:flow", "bucket", {})
-    runs = DeployedRuns(cast("Any", OneHistory(events)), cast("Any", None), stack)
+    runs = DeployedRuns(cast("Any", OneHistory(events)), cast("Any", None), stack, cast("Any", None))
     assert runs.output("r", "Train") == {"result": "model", "case": 1}
     assert runs.output("r", "Archive") == {"result": None}
     assert runs.output("r", "RowsMap") == {"results_manifest_key": "k"}
