@@ -117,7 +117,7 @@ def _look_at_map(runs: DeployedRuns, watch: Watch, run: WatchedMap) -> tuple[Wat
 
 
 def _failed_inside(runs: DeployedRuns, watch: Watch, run: WatchedMap, items: int) -> list[ItemFailed]:
-    """Return the items of a map at its end that failed in batches which went on."""
+    """Return the items of an ended map that failed inside batches."""
     state = watch.machine.maps[run.state]
     if run.outcome != "succeeded" or not state.tolerates or items > _MOST_READ:
         return []
