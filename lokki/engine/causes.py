@@ -46,6 +46,8 @@ https://docs.aws.amazon.com/lambda/latest/dg/python-package.html"""
 _AT_ITEM = re.compile(r"item (\d+): ")
 """Begins the message of an error that lokki's handler raises for an item of a batch."""
 
+_CLASS_ENDINGS = ("Error", "Exception", "Exit", "Interrupt", "Warning")
+
 _LATE = re.compile(r"Task timed out after (\d+(?:\.\d+)?) seconds")
 _EXITED = re.compile(r"Runtime exited (?:with error: (?:exit status (\d+)|signal: ([a-z/ ]+\w))|without providing)")
 
@@ -82,7 +84,7 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
     if details is not None:
         message = details.errorMessage
         trace = "".join(details.stackTrace or ()).replace(_CODE, "")
-    error, message = _local_words(error, message)
+    error, message = _local_words(*_own_class(error, message, trace))
     users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
     places = _FRAME.findall(users)
     # A timeout is at its step, as in a local run: where the step was then says the traceback.
@@ -107,6 +109,19 @@ def item_at_fault(cause: str, items: Collection[int]) -> tuple[int | None, str]:
         return None, cause
     rest = match.string[match.end() :]
     return int(match[1]), msgspec.json.encode({**details, "errorMessage": rest}).decode()
+
+
+def _own_class(error: str, message: str, trace: str) -> tuple[str, str]:
+    """Return the class that an error has, and its message without it.
+
+    Where all errors are tried again, lokki's handler calls each ``Exception``, as Step Functions compares names, and
+    begins the message with its class. A step's own ``Exception("key: value")`` stays what it is.
+    """
+    name, separator, rest = message.partition(": ")
+    if error != "Exception" or not separator or not name.isidentifier():
+        return error, message
+    raised = re.search(rf"\braise {name}\b", trace) is not None
+    return (name, rest) if raised or name.endswith(_CLASS_ENDINGS) else (error, message)
 
 
 def _local_words(error: str, message: str) -> tuple[str, str]:

@@ -67,6 +67,22 @@ def test_what_lambda_says_is_told_in_the_words_of_a_local_run(error: str, messag
     assert failure.summary == words
 
 
+@pytest.mark.parametrize(
+    ("message", "line", "summary"),
+    [
+        ("ConnectionError: no answer", "call()", "ConnectionError: no answer"),
+        ("Flaky: no answer", 'raise Flaky("no answer")', "Flaky: no answer"),
+        ("Paris: not found", "raise Exception(f'{city}: not found')", "Exception: Paris: not found"),
+        ("http://x: no answer", "raise Exception(text)", "Exception: http://x: no answer"),
+        ("no answer", "raise Exception(text)", "Exception: no answer"),
+    ],
+)
+def test_an_error_that_is_tried_again_as_any_exception_has_its_own_class(message: str, line: str, summary: str) -> None:
+    frames = [f'  File "/var/task/flow.py", line 3, in work\n    {line}\n']
+    cause = json.dumps({"errorMessage": message, "errorType": "Exception", "stackTrace": frames})
+    assert reported_failure("work", "Exception", cause).summary == summary
+
+
 @step
 def get_birds() -> list[int]:
     return [1]
