@@ -79,6 +79,8 @@ PackageType = Annotated[str, _OneOf(("", "zip", "image"))]
 Architecture = Annotated[str, _OneOf(("x86_64", "arm64"))]
 Dependencies = Annotated[str, _OneOf(("imported", "all"))]
 ExecutionType = Annotated[str, _OneOf(("", "STANDARD", "EXPRESS"))]
+LogFormat = Annotated[str, _OneOf(("Text", "JSON"))]
+Encrypted = Annotated[str, _OneOf(("environment", "logs"))]
 RetentionDays = Annotated[int, _NumberOf(quotas.RETENTION_DAYS, "days")]
 
 
@@ -128,6 +130,17 @@ class PermissionsConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class VpcConfig(_Settings):
+    """Where in networks of the account functions run; nowhere without subnets.
+
+    Ids, such as ``subnet-0a1b2c3d`` and ``sg-0a1b2c3d``.
+    """
+
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LambdaDefaultsConfig(_Settings):
     """What a function gets unless its step says otherwise.
 
@@ -135,6 +148,8 @@ class LambdaDefaultsConfig(_Settings):
     - ``memory``, ``disk``: megabytes
     - ``snap_start``: whether functions start from snapshots that Lambda takes of them when they are deployed
     - ``permissions``: beside those of each step
+    - ``layers``: ARNs of layers, beside those of each step
+    - ``vpc``: the network of all functions
     """
 
     timeout: TimeoutSeconds = 900
@@ -143,6 +158,8 @@ class LambdaDefaultsConfig(_Settings):
     disk: DiskMegabytes = quotas.LEAST_DISK
     snap_start: bool = False
     permissions: PermissionsConfig = field(default_factory=PermissionsConfig)
+    layers: tuple[str, ...] = ()
+    vpc: VpcConfig = field(default_factory=VpcConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +203,8 @@ class LokkiConfig(_Settings):
     permissions_boundary: str = ""
     provided: tuple[str, ...] = ()
     notify: NotifyConfig = field(default_factory=NotifyConfig)
+    log_format: LogFormat = "Text"
+    encrypt: tuple[Encrypted, ...] = ()
 
     def __post_init__(self) -> None:
         """Keep read-only copies of the mappings, whoever made the value."""

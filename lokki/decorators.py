@@ -43,6 +43,8 @@ def step[**P, R](
     memory_max: int | None = None,
     permissions: Iterable[Permission] = (),
     secrets: Mapping[str, str] | None = None,
+    layers: Iterable[str] = (),
+    reserved_concurrency: int | None = None,
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -57,6 +59,8 @@ def step[**P, R](
     memory_max: int | None = None,
     permissions: Iterable[Permission] = (),
     secrets: Mapping[str, str] | None = None,
+    layers: Iterable[str] = (),
+    reserved_concurrency: int | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows, by ``@step`` or ``@step(timeout=60)``.
 
@@ -80,6 +84,9 @@ def step[**P, R](
     * ``secrets``: variables of the step, and the name of the secret in Secrets Manager whose value each has, or
       ``ssm:/name`` for a parameter of Systems Manager. Deployed, the values are read when the function starts; locally
       when the run starts, where the variable is not set.
+    * ``layers``: ARNs of layers that the step's function has beside ``lambda_defaults.layers``. No local meaning.
+    * ``reserved_concurrency``: how many invocations of the step Lambda runs at one time, over all runs; so many are
+      kept free for it, too. Maps run no more of it at once. No local meaning. Default: as many as the account runs.
 
     Each call sees `contextvars`, decimal's context and numpy's error handling as they were when the flow's file had
     been imported, on whichever executor; what it changes in them ends with it. What the file keeps in a
@@ -98,6 +105,8 @@ def step[**P, R](
         memory_max,
         _permissions(permissions),
         {} if secrets is None else secrets,
+        _layers(layers),
+        reserved_concurrency,
     )
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
@@ -118,6 +127,12 @@ def _permissions(permissions: Iterable[Permission]) -> tuple[Permission, ...]:
             f'@step(permissions={permissions!r}): give a list, such as permissions=[Read("s3://lake/raw/")].'
         )
     return tuple(permissions)
+
+
+def _layers(layers: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise FlowError(f"@step(layers={layers!r}): give a list of ARNs.")
+    return tuple(layers)
 
 
 def _make_step[**P, R](function: Callable[P, R], options: StepOptions) -> StepNode[P, R]:

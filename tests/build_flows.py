@@ -28,7 +28,7 @@ from lokki import (
     step,
 )
 from lokki.base.values import Json
-from lokki.config import LambdaDefaultsConfig, LokkiConfig, NotifyConfig, PermissionsConfig, RolesConfig
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, NotifyConfig, PermissionsConfig, RolesConfig, VpcConfig
 
 if TYPE_CHECKING:
     from lokki.builder.package_types import Code
@@ -117,6 +117,21 @@ def load_lake() -> list[int]:
 @step(permissions=[Write("s3://acme-lake/clean/"), Allow(["dynamodb:GetItem", "dynamodb:Query"], BIRDS_TABLE)])
 def look_up(value: int) -> int:
     return value
+
+
+@step(
+    reserved_concurrency=5,
+    disk=2048,
+    layers=["arn:aws:lambda:eu-north-1:123456789012:layer:geometry:7"],
+    permissions=[Read("s3://acme-lake/raw/")],
+)
+def measure_bird(value: int) -> int:
+    return value
+
+
+@flow
+def account_flow():
+    return fetch().map(measure_bird).agg(add_up)
 
 
 @flow
@@ -413,6 +428,21 @@ BUILDS: Mapping[str, Build] = {
                     read=("s3://acme-shared/",),
                     allow={"sns:Publish": ("arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:birds",)},
                 )
+            ),
+        ),
+    ),
+    "account": Build(
+        account_flow,
+        LokkiConfig(
+            artifact_bucket="acme-artifacts",
+            log_level="WARNING",
+            log_format="JSON",
+            kms_key="arn:aws:kms:eu-north-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+            encrypt=("environment", "logs"),
+            tags={"cost-center": "0042"},
+            lambda_defaults=LambdaDefaultsConfig(
+                layers=("arn:aws:lambda:eu-north-1:580247275435:layer:LambdaInsightsExtension:64",),
+                vpc=VpcConfig(("subnet-0a1b2c3d", "subnet-4e5f6a7b"), ("sg-0a1b2c3d",)),
             ),
         ),
     ),

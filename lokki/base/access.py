@@ -21,6 +21,9 @@ _SOURCE = (
     r"ssm:/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*|(?!ssm:|arn:)[A-Za-z0-9/_+=.@-]{1,512}"
     r"|arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+"
 )
+_LAYER = r"arn:[a-z-]+:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]{1,140}:[0-9]+"
+"""https://docs.aws.amazon.com/lambda/latest/api/API_Layer.html"""
+
 _OUTSIDE_POLICIES = "[^ -~\\u00a0-\\u00ff]"
 """What the text of a policy cannot have, and line breaks, which no ARN has.
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html"""
@@ -120,6 +123,16 @@ def secret_problem(source: object) -> str:
     return (
         "give the name or the ARN of a secret in Secrets Manager, such as 'prod/api-token', or 'ssm:/prod/api-token' "
         "for a parameter of Systems Manager; never its value"
+    )
+
+
+def layer_problem(layer: object) -> str:
+    """Return what is wrong with the ARN of a layer, or ""."""
+    if isinstance(layer, str) and re.fullmatch(_LAYER, layer):
+        return ""
+    return (
+        "give the ARN of a layer with its version, such as "
+        "'arn:aws:lambda:eu-north-1:123456789012:layer:native-libraries:3'"
     )
 
 

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from lokki.base.quotas import ENVIRONMENT_BYTES, FUNCTION_SECONDS, LEAST_DISK, LEAST_MEMORY, MOST_DISK, MOST_MEMORY
+from lokki.base.quotas import (
+    ENVIRONMENT_BYTES,
+    FUNCTION_SECONDS,
+    LEAST_DISK,
+    LEAST_MEMORY,
+    MOST_DISK,
+    MOST_MEMORY,
+)
 from lokki.errors import FlowError
 
 if TYPE_CHECKING:
@@ -104,6 +111,8 @@ class StepOptions:
     memory_max: int | None = None
     permissions: tuple[Permission, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    reserved_concurrency: int | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -128,6 +137,8 @@ class StepOptions:
             self._check_permissions()
         if self.secrets:
             self._check_secrets()
+        if self.layers:
+            self._check_layers()
         object.__setattr__(self, "env", dict(self.env))
         object.__setattr__(self, "secrets", dict(self.secrets))
 
@@ -160,7 +171,18 @@ class StepOptions:
             if name in self.env:
                 raise FlowError(f"@step(env=…, secrets=…): both set {name}. Keep one.")
 
+    def _check_layers(self) -> None:
+        # Only here, as above.
+        from lokki.base.access import layer_problem
+
+        for layer in self.layers:
+            if problem := layer_problem(layer):
+                raise FlowError(f"@step(layers=[{layer!r}]): {problem}.")
+
     def _check_sizes(self) -> None:
+        reserved = self.reserved_concurrency
+        if reserved is not None and (type(reserved) is not int or reserved < 1):
+            raise FlowError(f"@step(reserved_concurrency={reserved!r}): give a whole number of at least 1.")
         for name, least, most in (
             ("memory", LEAST_MEMORY, MOST_MEMORY),
             ("memory_max", LEAST_MEMORY, MOST_MEMORY),

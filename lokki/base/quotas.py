@@ -27,6 +27,9 @@ https://docs.aws.amazon.com/lambda/latest/api/API_EphemeralStorage.html"""
 UNZIPPED_BYTES = 262_144_000
 """A function's code, unzipped, with its layers: 250 MiB."""
 
+LAYERS = 5
+"""Layers of a function."""
+
 IMAGE_BYTES = 10 * 2**30
 """A function's image, uncompressed, with all layers."""
 

@@ -102,9 +102,14 @@ def batch_expression(items: str, at_once: str) -> str:
     return f"(function($items, $at_once) {{ ({sized})($items / $at_once, {rounds}) }})({items}, {at_once})"
 
 
-def concurrency_limit(concurrency: int) -> int:
-    """Return how many children run at one time by the user's limit."""
-    return min(concurrency, CHILDREN_AT_ONCE)
+def concurrency_limit(compiled: Compiled, fan_out: FanOut) -> int | None:
+    """Return how many children of a map run at one time by the user's limits.
+
+    None without one. More children than a function may have invocations would only be throttled.
+    """
+    reserved = (compiled.step_of(call).options.reserved_concurrency for call in fan_out.calls)
+    limits = [limit for limit in (fan_out.options.concurrency, *reserved) if limit is not None]
+    return min(*limits, CHILDREN_AT_ONCE) if limits else None
 
 
 def _rounds(at_once: int) -> int:

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 
-from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LEAST_DISK, STACK_RESOURCES
+from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LAYERS, LEAST_DISK, STACK_RESOURCES
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.dead_letters import QUEUE, EventParts, joined_parts
@@ -48,6 +48,7 @@ from lokki.builder.settings import default_permissions
 from lokki.builder.starts import start_parts
 from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.timing import at_once, function_timeout
+from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import FlowError, ParameterError
 from lokki.graph import FlowGraph
@@ -58,6 +59,10 @@ HANDLER = "handler.lambda_handler"
 
 LIVE = "live"
 """The alias through which runs are started: it points at the version of the state machine that is in use."""
+
+_OF_NO_VERSION = ("ReservedConcurrentExecutions", "Tags")
+"""Properties of a function that are of all its versions.
+https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html"""
 
 _SHARED_ROLE = "LambdaExecutionRole"
 """Of the steps that have no permissions of their own."""
@@ -167,7 +172,7 @@ def _function_properties(compiled: Compiled, function: DeployedFunction, suffix:
         "Timeout": function_timeout(compiled, step),
         "Role": config.roles.lambda_ or attribute(role_id(step.name) if own_permissions(step) else _SHARED_ROLE),
         "Environment": {"Variables": function_environment(step, config)},
-        "LoggingConfig": {"LogGroup": ref(log_group_id(step.name))},
+        "LoggingConfig": {"LogGroup": ref(log_group_id(step.name)), **_log_format(config)},
     }
     disk = step.options.disk or config.lambda_defaults.disk
     if config.lambda_defaults.snap_start and isinstance(code, ZipCode):
@@ -177,7 +182,45 @@ def _function_properties(compiled: Compiled, function: DeployedFunction, suffix:
         properties["EphemeralStorage"] = {"Size": disk}
     if config.tracing:
         properties["TracingConfig"] = {"Mode": "Active"}
+    properties |= _account_properties(step, code, config)
     properties["Tags"] = _tags(config)
+    return properties
+
+
+def _log_format(config: LokkiConfig) -> TemplatePart:
+    """Return how the runtime writes logs, nothing for its default.
+
+    As JSON, the runtime drops what is below a level of its own, by default INFO:
+    https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+    """
+    if config.log_format == "Text":
+        return {}
+    level = {"WARNING": "WARN", "CRITICAL": "FATAL"}.get(config.log_level, config.log_level)
+    return {"LogFormat": config.log_format, "ApplicationLogLevel": level}
+
+
+def _account_properties(step: AnyStep, code: Code, config: LokkiConfig) -> TemplatePart:
+    """Return what an account asks for, and most do not."""
+    properties: TemplatePart = {}
+    defaults = config.lambda_defaults
+    layers = list(dict.fromkeys((*defaults.layers, *step.options.layers)))
+    if len(layers) > LAYERS:
+        raise FlowError(f"{step.name}() has {len(layers)} layers with those of lambda_defaults; Lambda takes {LAYERS}.")
+    if layers and not isinstance(code, ZipCode):
+        raise FlowError(f"{step.name}() has layers, which are for zip packages, and its package is an image.")
+    if layers:
+        properties["Layers"] = [*layers]
+    if defaults.vpc.subnets:
+        vpc: TemplatePart = {
+            "SubnetIds": [*defaults.vpc.subnets],
+            "SecurityGroupIds": [*defaults.vpc.security_groups],
+        }
+        properties["VpcConfig"] = vpc
+    if "environment" in config.encrypt:
+        properties["KmsKeyArn"] = config.kms_key
+    if step.options.reserved_concurrency is not None:
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
+        properties["ReservedConcurrentExecutions"] = step.options.reserved_concurrency
     return properties
 
 
@@ -214,8 +257,8 @@ def _memory(compiled: Compiled, function: DeployedFunction) -> int:
 
 def _content(properties: TemplatePart, code: Code, config: LokkiConfig) -> str:
     """Return as text all that a version of a function is made of."""
-    # Lambda makes no version where only tags have changed, so a new id for it would fail the deployment.
-    content = {name: value for name, value in properties.items() if name != "Tags"}
+    # Lambda makes no version where only these have changed, so a new id for it would fail the deployment.
+    content = {name: value for name, value in properties.items() if name not in _OF_NO_VERSION}
     parameters = [config.artifact_bucket]  # what the template's parameters stand for
     if isinstance(code, ImageCode):
         parameters += [config.ecr_repo_prefix, "" if code.tag else config.lambda_defaults.image_tag]
@@ -261,7 +304,14 @@ def _roles(compiled: Compiled) -> TemplatePart:
 
 
 def _role_settings(config: LokkiConfig) -> RoleSettings:
-    return RoleSettings(config.tracing, config.kms_key, config.permissions_boundary, tuple(_tags(config)))
+    return RoleSettings(
+        config.tracing,
+        config.kms_key,
+        config.permissions_boundary,
+        tuple(_tags(config)),
+        "environment" in config.encrypt,
+        bool(config.lambda_defaults.vpc.subnets),
+    )
 
 
 def _event_resources(compiled: Compiled) -> TemplatePart:
@@ -305,7 +355,13 @@ def _log_group(name: str, config: LokkiConfig) -> TemplatePart:
         # A log group that outlived its stack would be in the way of the next one of the same name.
         "DeletionPolicy": "Delete",
         "UpdateReplacePolicy": "Delete",
-        "Properties": {"LogGroupName": sub(name), "RetentionInDays": config.log_retention, "Tags": _tags(config)},
+        "Properties": {
+            "LogGroupName": sub(name),
+            "RetentionInDays": config.log_retention,
+            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+            **({"KmsKeyId": config.kms_key} if "logs" in config.encrypt else {}),
+            "Tags": _tags(config),
+        },
     }
 
 

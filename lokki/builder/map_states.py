@@ -57,7 +57,7 @@ def map_state(compiled: Compiled, wiring: Wiring, fan_out: FanOut) -> AslState:
             "Arguments": {"Bucket": f"${{{BUCKET_PLACEHOLDER}}}", "Key": expression(f"{items}.map_manifest_key")},
         },
         **_child_input(compiled, fan_out, wiring),
-        **_bounds(fan_out),
+        **_bounds(compiled, fan_out),
         "ItemProcessor": _processor(compiled, fan_out),
         # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
         "ResultWriter": {
@@ -104,7 +104,7 @@ def _child_input(compiled: Compiled, fan_out: FanOut, wiring: Wiring) -> AslStat
     }
 
 
-def _bounds(fan_out: FanOut) -> AslState:
+def _bounds(compiled: Compiled, fan_out: FanOut) -> AslState:
     """Return how many items run at once, and how many may fail.
 
     Without a limit of the user's, as many run as the account runs functions, which deploying fills in: children that
@@ -113,8 +113,9 @@ def _bounds(fan_out: FanOut) -> AslState:
     """
     options = fan_out.options
     bounds: AslState = {"MaxConcurrency": f"${{{CONCURRENCY_PLACEHOLDER}}}"}
-    if options.concurrency is not None:
-        bounds["MaxConcurrency"] = concurrency_limit(options.concurrency)
+    limit = concurrency_limit(compiled, fan_out)
+    if limit is not None:
+        bounds["MaxConcurrency"] = limit
     if not isinstance(options.tolerate, float):
         return bounds if options.tolerate is None else bounds | {"ToleratedFailureCount": options.tolerate}
     percentage = exact_share(options.tolerate) * 100

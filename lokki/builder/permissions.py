@@ -26,6 +26,9 @@ type TemplatePart = dict[str, Json]
 """A resource of a template, or a part of one, as JSON."""
 
 _BUCKET = "arn:${AWS::Partition}:s3:::"
+_FUNCTIONS = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${FlowName}-*"
+"""All functions of the flow, and of flows whose names begin with its name and ``-``."""
+
 FLOW_OBJECTS = "arn:${AWS::Partition}:s3:::${S3Bucket}/lokki/${FlowName}/"
 
 
@@ -50,12 +53,16 @@ class RoleSettings:
 
     - ``tracing``: whether runs are traced
     - ``kms_key``, ``permissions_boundary``: ARNs, or ""
+    - ``encrypted_environment``: whether the key is that of functions' variables, too
+    - ``vpc``: whether functions run in a network of the account
     """
 
     tracing: bool = True
     kms_key: str = ""
     permissions_boundary: str = ""
     tags: tuple[Json, ...] = ()
+    encrypted_environment: bool = False
+    vpc: bool = False
 
 
 def own_permissions(step: AnyStep) -> tuple[Permission, ...]:
@@ -105,6 +112,10 @@ def lambda_role(role: FunctionRole, settings: RoleSettings) -> TemplatePart:
     ]
     if settings.kms_key:
         statements.append(_use_key(settings.kms_key))
+    if settings.encrypted_environment:
+        statements.append(_read_environment(settings.kms_key))
+    if settings.vpc:
+        statements += _interface_statements()
     if settings.tracing:
         # These have no resources: https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
         statements.append(policy_statement("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
@@ -121,6 +132,37 @@ def lambda_role(role: FunctionRole, settings: RoleSettings) -> TemplatePart:
             "arn:…:table/birds-*, and name fewer actions at once, such as s3:Get*."
         )
     return resources
+
+
+def _read_environment(key: str) -> TemplatePart:
+    """Allow to decrypt the variables of the flow's functions.
+
+    Lambda names the function in what it decrypts: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars-encryption.html
+    """
+    function: Json = {"StringLike": {"kms:EncryptionContext:aws:lambda:FunctionArn": sub(_FUNCTIONS)}}
+    return policy_statement("ReadEnvironment", ["kms:Decrypt"], key, function)
+
+
+def _interface_statements() -> list[TemplatePart]:
+    """Let Lambda make network interfaces, and the code of steps none.
+
+    Lambda uses the role of the function for that, and asks whether it may for all resources:
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+    Calls of the code carry the function that they come from:
+    https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+    """
+    names = [
+        "AssignPrivateIpAddresses",
+        "CreateNetworkInterface",
+        "DeleteNetworkInterface",
+        "DescribeNetworkInterfaces",
+        "DescribeSubnets",
+        "UnassignPrivateIpAddresses",
+    ]
+    actions = [f"ec2:{name}" for name in names]
+    from_code: Json = {"ArnLike": {"lambda:SourceFunctionArn": sub(_FUNCTIONS)}}
+    allow = policy_statement("ManageInterfaces", actions, "*")
+    return [allow, policy_statement("NotByCode", actions, "*", from_code) | {"Effect": "Deny"}]
 
 
 def _is_too_long(resource: Json) -> bool:

@@ -69,7 +69,7 @@ def fill_placeholders(text: str, values: Mapping[str, str]) -> str:
 
 def has_unbounded_map(compiled: Compiled) -> bool:
     """Tell whether some map has no limit of its own on items at one time."""
-    return any(fan_out.options.concurrency is None for fan_out in compiled.maps)
+    return any(concurrency_limit(compiled, fan_out) is None for fan_out in compiled.maps)
 
 
 def exact_share(tolerate: float) -> Fraction:
@@ -90,8 +90,8 @@ def _batch_sizes(compiled: Compiled) -> dict[str, str]:
     for fan_out in compiled.maps:
         if sizes_itself(compiled, fan_out):
             items = f"{wiring.reads[fan_out.id, Output(fan_out.source)]}.items"
-            limit = fan_out.options.concurrency
-            at_once = f"${{{CONCURRENCY_PARAMETER}}}" if limit is None else str(concurrency_limit(limit))
+            limit = concurrency_limit(compiled, fan_out)
+            at_once = f"${{{CONCURRENCY_PARAMETER}}}" if limit is None else str(limit)
             sizes[batch_placeholder(fan_out.key)] = expression(batch_expression(items, at_once))
     return sizes
 

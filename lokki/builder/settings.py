@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lokki.base.access import Allow, Permission, Read, Write, action_problem, resource_problem, url_problem
+from lokki.base.access import (
+    Allow,
+    Permission,
+    Read,
+    Write,
+    action_problem,
+    layer_problem,
+    resource_problem,
+    url_problem,
+)
 from lokki.config import LokkiConfig, PermissionsConfig
 from lokki.errors import ConfigError
 
@@ -31,6 +40,12 @@ _BOUNDARY_IS = "the ARN of a managed policy is arn:aws:iam::<account>:policy/<na
 # docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id-key-ARN: policies take no aliases
 _KEY = r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:key/[A-Za-z0-9-]+"
 _KEY_IS = "the ARN of a key is arn:aws:kms:<region>:<account>:key/<id>; an alias is not taken"
+
+# docs.aws.amazon.com/lambda/latest/api/API_VpcConfig.html
+_SUBNET = r"subnet-[0-9a-z]+"
+_SUBNET_IS = "the id of a subnet is subnet-<letters and digits>"
+_SECURITY_GROUP = r"sg-[0-9a-zA-Z]+"
+_SECURITY_GROUP_IS = "the id of a security group is sg-<letters and digits>"
 
 # docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 _TAG_KEY = r"(?!(?i:aws:))[\w .:/=+@-]{1,128}"
@@ -71,12 +86,18 @@ def check_settings(config: LokkiConfig) -> None:
             "lambda_defaults.snap_start is for zip packages, and these are images. "
             "Set package_type: zip in lokki.yml, or remove snap_start."
         )
+    if config.packages == "image" and config.lambda_defaults.layers:
+        raise ConfigError(
+            "lambda_defaults.layers is for zip packages, and these are images. "
+            "Put what they hold into the image, or set package_type: zip in lokki.yml."
+        )
     wrong = [
         f"{setting}: {text!r} is not valid: {form_is}."
         for setting, text, form, form_is in _texts(config)
         if not re.fullmatch(form, text)
     ]
     wrong += _permission_problems(config.lambda_defaults.permissions)
+    wrong += _account_problems(config)
     if wrong:
         raise ConfigError("\n".join([*wrong, "Correct lokki.yml, or the variable that sets it."]))
 
@@ -102,6 +123,19 @@ def _permission_problems(permissions: PermissionsConfig) -> Iterator[str]:
             yield f"{place}.allow: {problem}."
 
 
+def _account_problems(config: LokkiConfig) -> Iterator[str]:
+    """Yield what is wrong with settings that an account asks for."""
+    vpc = config.lambda_defaults.vpc
+    for layer in config.lambda_defaults.layers:
+        if problem := layer_problem(layer):
+            yield f"lambda_defaults.layers: {layer!r} is not valid: {problem}."
+    if bool(vpc.subnets) != bool(vpc.security_groups):
+        missing = "security_groups" if vpc.subnets else "subnets"
+        yield f"lambda_defaults.vpc.{missing}: is empty: a function in a VPC has subnets and security groups."
+    if config.encrypt and not config.kms_key:
+        yield f"encrypt: {', '.join(config.encrypt)} with which key? Set kms_key to the ARN of one."
+
+
 def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:
     """Yield the texts of the settings and what form each must have.
 
@@ -121,6 +155,11 @@ def _texts(config: LokkiConfig) -> Iterator[tuple[str, str, str, str]]:
     for name, destinations in (("failed", config.notify.failed), ("succeeded", config.notify.succeeded)):
         for destination in destinations:
             yield f"notify.{name}", destination, _DESTINATION, _DESTINATION_IS
+    vpc = config.lambda_defaults.vpc
+    for subnet in vpc.subnets:
+        yield "lambda_defaults.vpc.subnets", subnet, _SUBNET, _SUBNET_IS
+    for group in vpc.security_groups:
+        yield "lambda_defaults.vpc.security_groups", group, _SECURITY_GROUP, _SECURITY_GROUP_IS
     for key, value in config.tags.items():
         yield "tags", key, _TAG_KEY, _TAG_KEY_IS
         yield f"tags.{key}", value, _TAG_VALUE, _TAG_VALUE_IS

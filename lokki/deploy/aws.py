@@ -28,6 +28,7 @@ from lokki.errors import AwsError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ecr import ECRClient
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
@@ -84,6 +85,11 @@ class Aws:
     def cloudformation(self) -> CloudFormationClient:
         """The client of CloudFormation."""
         return self.session.client("cloudformation", region_name=self.region, config=_config())
+
+    @cached_property
+    def ec2(self) -> EC2Client:
+        """The client of EC2, for networks."""
+        return self.session.client("ec2", region_name=self.region, config=_config())
 
     @cached_property
     def ecr(self) -> ECRClient:

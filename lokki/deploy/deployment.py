@@ -32,6 +32,7 @@ from lokki.deploy.images import (
     registry_of,
 )
 from lokki.deploy.live import live_version, point_live_at
+from lokki.deploy.network import describe_way_to_s3
 from lokki.deploy.stack import ChangeSet, Notify, Stacks, StackState, check_updatable
 from lokki.errors import AwsError
 
@@ -101,7 +102,8 @@ class Deployment:
     What would be uploaded, built and pushed, changed, and which version runs would use.
 
     ``proposed``: the change set, None where the stack is as it should be. ``repoint``: the version that the alias
-    must point at again, "" if it does; it does not after a rollback.
+    must point at again, "" if it does; it does not after a rollback. ``network``: what the user should know of the way
+    to S3, or "".
     """
 
     target: Target
@@ -112,6 +114,7 @@ class Deployment:
     proposed: ChangeSet | None
     templates: Templates
     repoint: str = ""
+    network: str = ""
 
     @property
     def changes_nothing(self) -> bool:
@@ -149,7 +152,10 @@ def plan(aws: Aws, target: Target, environ: Mapping[str, str] = os.environ) -> D
     parameters = state.parameters if state is not None else {}
     templates = Templates(current, target.template, parameters, target.parameters)
     repoint = _rolled_back(aws, stacks, target, state) if state is not None and proposed is None else ""
-    return Deployment(target, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint)
+    network = describe_way_to_s3(aws, target.config.lambda_defaults.vpc)
+    return Deployment(
+        target, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint, network
+    )
 
 
 def functions_at_once(aws: Aws, *, patient: bool = True) -> int:
@@ -189,6 +195,8 @@ def describe_plan(aws: Aws, plan: Deployment) -> list[str]:
         )
     if plan.repoint:
         lines.append(f"  new runs use version {plan.repoint.rpartition(':')[2]} again, which a rollback left")
+    if plan.network:
+        lines.append(f"  {plan.network}")
     if plan.changes_nothing:
         lines.append("  no changes")
     return lines

@@ -45,8 +45,15 @@ _READ = (
 )  # fmt: skip
 """Properties of functions that the emulator follows; ``Code`` is one more."""
 
-_IGNORED = ("Description", "KmsKeyArn", "LoggingConfig", "SnapStart", "Tags", "TracingConfig")
+_IGNORED = (
+    "Description", "KmsKeyArn", "Layers", "LoggingConfig", "ReservedConcurrentExecutions", "SnapStart", "Tags",
+    "TracingConfig", "VpcConfig",
+)  # fmt: skip
 """Properties of functions that change nothing here."""
+
+_FUNCTIONS = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${FlowName}-*"
+_FROM_CODE: Json = {"lambda:SourceFunctionArn": {"Fn::Sub": _FUNCTIONS}}
+"""The condition of what is for the code of the flow's functions, as all that the emulator checks."""
 
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
@@ -293,16 +300,17 @@ def _managed_policies(stack: Stack, role: Fields) -> Iterator[Fields]:
 
 
 def _read_statement(stack: Stack, fields: Fields) -> PolicyStatement:
-    """Read an Allow statement, of which lokki's roles consist."""
-    if fields.text("Effect") != "Allow":
-        raise EmulatorError(f"{fields.where}: the emulator knows the Effect Allow only.")
+    """Read a statement as it is for calls of a function's code."""
     patterns: dict[str, tuple[str, ...]] = {}
-    for operator, keys in (fields.mapping("Condition") if "Condition" in fields else {}).items():
+    conditions = dict(fields.mapping("Condition")) if "Condition" in fields else {}
+    if conditions.get("ArnLike") == _FROM_CODE:
+        del conditions["ArnLike"]  # all calls that are checked come from the flow's functions
+    for operator, keys in conditions.items():
         if operator != "StringLike" or not isinstance(keys, dict):
             raise EmulatorError(f"{fields.where}: the emulator does not know the condition {operator}.")
         patterns |= {key: _texts(stack.resolve(value)) for key, value in keys.items()}
     actions, resources = (_texts(stack.resolve(fields.value(name))) for name in ("Action", "Resource"))
-    return PolicyStatement(actions, resources, patterns)
+    return PolicyStatement(actions, resources, patterns, denies=fields.text("Effect") == "Deny")
 
 
 def _texts(value: Json) -> tuple[str, ...]:

@@ -342,15 +342,15 @@ def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstim
     batched = in_batches(compiled, op)
     batch = op.options.batch or 1
     if sizes_itself(compiled, op):
-        batch = default_batch_of(op, workload)
-    block = count_children(op, workload, batch, express=express, batched=batched)
+        batch = default_batch_of(compiled, op, workload)
+    block = count_children(compiled, op, workload, batch, express=express, batched=batched)
     again = sum(_handed_back(compiled, call, block, workload) for call in op.calls) if batched else 0
     return replace(block, handed_back=again)
 
 
-def default_batch_of(op: FanOut, workload: Workload) -> int:
+def default_batch_of(compiled: Compiled, op: FanOut, workload: Workload) -> int:
     """Return how many items a batch of a map has that sizes itself."""
-    at_once = concurrency_limit(op.options.concurrency or workload.functions_at_once)
+    at_once = concurrency_limit(compiled, op) or min(workload.functions_at_once, quotas.CHILDREN_AT_ONCE)
     return default_batch(workload.items[op.source], at_once)
 
 
@@ -363,7 +363,9 @@ def _handed_back(compiled: Compiled, call: Call, block: MapEstimate, workload: W
     return sum(children * (math.ceil(items / in_time) - 1) for children, items in block.shares)
 
 
-def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool, batched: bool) -> MapEstimate:
+def count_children(
+    compiled: Compiled, op: FanOut, workload: Workload, batch: int, *, express: bool, batched: bool
+) -> MapEstimate:
     """Count the children of a map for a size of batches and a kind of child."""
     items = workload.items[op.source]
     source = workload.measures.get(op.source, Measure())
@@ -372,7 +374,7 @@ def count_children(op: FanOut, workload: Workload, batch: int, *, express: bool,
     child_seconds = batch * _path_seconds(path_of(op.body, workload), workload)
     # More children may start than functions run; those wait, in the map or for a function.
     at_once = min(
-        op.options.concurrency or workload.functions_at_once,
+        concurrency_limit(compiled, op) or workload.functions_at_once,
         quotas.CHILDREN_AT_ONCE,
         workload.functions_at_once,
         max(children, 1),

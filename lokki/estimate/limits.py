@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lokki.base import quotas
-from lokki.builder.batching import sizes_itself
+from lokki.builder.batching import concurrency_limit, sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.timing import fits_express, function_timeout
 from lokki.estimate import prices
@@ -95,7 +95,7 @@ def larger_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: W
     if sizes_itself(compiled, op):
         return None
     if not block.express and sizes_itself(compiled, replace(op, options=replace(op.options, batch=None))):
-        larger = LargerBatch(default_batch_of(op, workload), "no batch=", "leave out batch=")
+        larger = LargerBatch(default_batch_of(compiled, op, workload), "no batch=", "leave out batch=")
     else:
         batch = _fitting_batch(compiled, op, block, workload)
         larger = LargerBatch(batch, f"batch={batch}", f"set batch={batch}")
@@ -108,7 +108,7 @@ def _fitting_batch(compiled: Compiled, op: FanOut, block: MapEstimate, workload:
     All of them start within a minute, and there are some for each function that runs at one time, so that functions
     end together. It is smaller where a function, or an EXPRESS child, has no time for so many items.
     """
-    functions = min(op.options.concurrency or workload.functions_at_once, workload.functions_at_once)
+    functions = min(concurrency_limit(compiled, op) or workload.functions_at_once, workload.functions_at_once)
     most_children = min(starts_per_second(express=block.express) * SLOW_DISPATCH, functions * _CHILDREN_PER_FUNCTION)
     target = math.ceil(block.items / most_children)
     seconds = block.child_seconds / block.batch
@@ -191,7 +191,7 @@ def _map(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Workload)
         text = f"each child of the map over {op.source}() takes {block.child_seconds:g} s"
         yield Problem(prices.EXPRESS_SECONDS, text, f"set batch={fitting}, or {remove}" if fitting else remove)
     yield from _dispatch(compiled, op, block, workload)
-    yield from _at_once(op, block, workload.functions_at_once)
+    yield from _at_once(compiled, op, block, workload.functions_at_once)
     yield from _put_rate(op, block, workload)
 
 
@@ -209,14 +209,14 @@ def _dispatch(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Work
     yield Problem(limit, text, " or ".join(ways) if ways else "ask AWS for a higher quota", breaks=False)
 
 
-def _at_once(op: FanOut, block: MapEstimate, functions: int) -> Iterator[Problem]:
+def _at_once(compiled: Compiled, op: FanOut, block: MapEstimate, functions: int) -> Iterator[Problem]:
     """Tell of items that have to wait for others.
 
     These are as many as could start while the first one runs. Those of a map without a limit of its own wait in the
     map; beyond the limit of a user's, they wait for a function.
     """
     possible = min(block.children, math.ceil(starts_per_second(express=block.express) * block.child_seconds))
-    bound = op.options.concurrency
+    bound = concurrency_limit(compiled, op)
     if bound is not None and bound <= functions:
         return
     limit = replace(prices.FUNCTIONS_AT_ONCE, value=functions)

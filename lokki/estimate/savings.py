@@ -56,10 +56,12 @@ def _saving(compiled: Compiled, op: FanOut, block: MapEstimate, workload: Worklo
     alternatives = (
         {}
         if larger is None
-        else {larger.setting: count_children(op, workload, larger.items, express=False, batched=True)}
+        else {larger.setting: count_children(compiled, op, workload, larger.items, express=False, batched=True)}
     )
     # The setting is for all maps of the flow, so all of them must fit. EXPRESS batches do not size themselves.
     if not sizes_itself(compiled, op) and all(fits_express(compiled, fan_out) for fan_out in compiled.maps):
-        alternatives[EXPRESS] = count_children(op, workload, block.batch, express=True, batched=block.in_batches)
+        alternatives[EXPRESS] = count_children(
+            compiled, op, workload, block.batch, express=True, batched=block.in_batches
+        )
     costs = [(setting, children_cost(op, other)) for setting, other in alternatives.items()]
     return Saving(op.key, block.children, dollars, tuple(cost for cost in costs if dollars - cost[1] >= WORTH))

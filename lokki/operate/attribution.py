@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from lokki.base.item_path import ItemPath, item_from_json
+from lokki.operate.json_logs import text_of_line
 
 HELD = 1000
 """Lines of an invocation that wait to learn which run it is; the first line of lokki's comes before the user's code."""
@@ -80,7 +81,8 @@ class Attribution:
     def take(self, entry: StreamEvent) -> Iterator[AttributedLine]:
         """Take a line, and yield the lines that are attributed by it."""
         stream = self._streams.get(entry.stream, _Stream())
-        text = entry.text.strip("\r\n")
+        text = text_of_line(entry.text.strip("\r\n"))
+        entry = replace(entry, text=text)
         if _PLATFORM.match(text):
             lines = _failures(stream, entry, text)
             self._streams[entry.stream] = _on_platform_line(stream, text)
@@ -115,7 +117,8 @@ def own_line(text: str) -> dict[str, object] | None:
 
     None for any other line.
     """
-    if not text.startswith('{"level":'):
+    # In JSON format Lambda may put a timestamp before the fields.
+    if not text.startswith("{") or '"event":' not in text:
         return None
     try:
         line = msgspec.json.decode(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import threading
 import time
 import zipfile
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SETTLED = 0.05
 """Seconds after an invocation's end in which lines that it wrote may still be read from its process's pipe."""
 
-_GROUP = "AWS_LAMBDA_LOG_GROUP_NAME"
+_GROUP, _FORMAT, _LEVEL = "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL"
 
 
 class LoopbackFunctions:
@@ -37,7 +38,7 @@ class LoopbackFunctions:
         self.logs = FunctionLogs()
         self._folder = folder / "code"
         self._folder.mkdir()
-        self._groups: dict[str, str] = {}
+        self._logging: dict[str, dict[str, str]] = {}
         self._snap_starts: dict[str, str] = {}
         self._versions: dict[str, int] = {}
         self._specs: dict[str, tuple[object, FunctionSpec]] = {}
@@ -62,9 +63,11 @@ class LoopbackFunctions:
             raise ServiceError("Lambda.ResourceNotFoundException", str(error.description)) from None
         return self._pool.invoke(self._current(known).arn, payload, timeout, caller, stop)
 
-    def set_log_group(self, name: str, group: str) -> None:
-        """Take a function's LoggingConfig, which moto does not keep."""
-        self._groups[name] = group
+    def set_logging(self, name: str, config: Mapping[str, str]) -> None:
+        """Take a function's LoggingConfig, which moto does not keep, as Lambda tells it to the runtime."""
+        variables = {_GROUP: config.get("LogGroup", f"/aws/lambda/{name}"), _FORMAT: config.get("LogFormat", "Text")}
+        level = {_LEVEL: config["ApplicationLogLevel"]} if "ApplicationLogLevel" in config else {}
+        self._logging[name] = {**variables, **level}
 
     def set_snap_start(self, name: str, applied: str) -> None:
         """Take when snapshots of a function are made, which moto does not keep."""
@@ -96,7 +99,7 @@ class LoopbackFunctions:
 
     def forget(self, name: str) -> None:
         """Forget what is known of a deleted function; a new one of its name counts its versions from 1."""
-        self._groups.pop(name, None)
+        self._logging.pop(name, None)
         self._snap_starts.pop(name, None)
         self._versions.pop(name, None)
 
@@ -106,8 +109,8 @@ class LoopbackFunctions:
             raise ServiceError("Lambda.AWSLambdaException", f"{known.function_arn} is an image, which is not run here.")
         digest = hashlib.sha256(known.code_bytes).hexdigest()
         version = "" if str(known.version) == "$LATEST" else str(known.version)
-        group = self._groups.get(known.function_name, f"/aws/lambda/{known.function_name}")
-        environment = {_GROUP: group, **known.environment_vars}
+        logging = self._logging.get(known.function_name, {_GROUP: f"/aws/lambda/{known.function_name}"})
+        environment = {**logging, **known.environment_vars}
         seen = (digest, known.handler, known.timeout, known.memory_size, sorted(environment.items()), version)
         with self._lock:
             before = self._specs.get(known.function_arn)
@@ -171,13 +174,19 @@ class FunctionLogs:
         if event.stream in self.ended:
             self._end(event.stream)
         self.started.add(event.request)
-        self._write(event, f"START RequestId: {event.request} Version: {event.spec.version or '$LATEST'}\n")
+        version = event.spec.version or "$LATEST"
+        text = f"START RequestId: {event.request} Version: {version}\n"
+        self._write(event, _platform_line(event, "start", {"version": version}) or text)
 
     def _end(self, stream: str) -> None:
         event, _, moment = self.ended.pop(stream)
         moment = max(moment, self.latest.pop(stream, 0))
         milliseconds = event.seconds * 1000
         self.started.discard(event.request)
+        metrics = {"durationMs": round(milliseconds, 3), "billedDurationMs": int(milliseconds) + 1}
+        if line := _platform_line(event, "report", {"status": "success", "metrics": metrics}):
+            self._write(event, line, moment)
+            return
         self._write(event, f"END RequestId: {event.request}\n", moment)
         self._write(
             event,
@@ -201,6 +210,18 @@ class FunctionLogs:
         if known is None:
             backend.create_log_stream(name, stream)
         backend.put_log_events(name, known or stream, [{"timestamp": moment, "message": message}])
+
+
+def _platform_line(event: LogEvent, kind: str, record: dict[str, object]) -> str:
+    """Return a line of the platform of a function that logs as JSON, "" of another.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
+    """
+    if event.spec.environment.get(_FORMAT) != "JSON":
+        return ""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    line = {"time": moment, "type": f"platform.{kind}", "record": {"requestId": event.request, **record}}
+    return json.dumps(line) + "\n"
 
 
 def _told_apart(function: LambdaFunction) -> list[object]:

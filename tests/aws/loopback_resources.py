@@ -76,12 +76,16 @@ class Resource:
             raise ResourceError(f"extraneous key [{unknown[0]}] is not permitted")
 
 
+_RESERVED = "ReservedConcurrentExecutions"
+
+
 class Function(Resource):
     replaced_by = frozenset({"FunctionName", "PackageType"})
     known = frozenset(
         {
             "Architectures", "Code", "Description", "Environment", "EphemeralStorage", "Handler", "ImageConfig",
-            "LoggingConfig", "MemorySize", "Role", "Runtime", "SnapStart", "Tags", "Timeout", "TracingConfig",
+            "KmsKeyArn", "Layers", "LoggingConfig", "MemorySize", "ReservedConcurrentExecutions", "Role", "Runtime",
+            "SnapStart", "Tags", "Timeout", "TracingConfig", "VpcConfig",
         }
     )  # fmt: skip
 
@@ -100,13 +104,17 @@ class Function(Resource):
             raise ResourceError(f"{name} already exists in stack, or outside of it")
         given = {**_whole_numbers(properties), "FunctionName": name, "Code": self._code(properties["Code"])}
         given["Tags"] = _mapping(properties.get("Tags", []))
-        client.create_function(**given)
+        # moto knows the layers of its own account only.
+        client.create_function(**{key: given[key] for key in given.keys() - {"Layers", _RESERVED}})
         return self._made(name, properties)
 
     def update(self, made: Made, properties: Fields) -> Made:
         client = self.client("lambda")
         client.update_function_code(FunctionName=made.physical, **self._code(properties["Code"]))
-        names = ("Description", "Handler", "MemorySize", "Role", "Runtime", "Timeout", "TracingConfig", "LoggingConfig")
+        names = (
+            "Description", "Handler", "KMSKeyArn", "LoggingConfig", "MemorySize", "Role", "Runtime", "Timeout",
+            "TracingConfig", "VpcConfig",
+        )  # fmt: skip
         given = {name: value for name, value in _whole_numbers(properties).items() if name in names}
         given["Environment"] = properties.get("Environment", {"Variables": {}})
         client.update_function_configuration(FunctionName=made.physical, **given)
@@ -119,8 +127,11 @@ class Function(Resource):
         self._functions.forget(made.physical)
 
     def _made(self, name: str, properties: Fields) -> Made:
-        group = properties.get("LoggingConfig", {}).get("LogGroup", f"/aws/lambda/{name}")
-        self._functions.set_log_group(name, group)
+        if reserved := properties.get(_RESERVED):
+            self.client("lambda").put_function_concurrency(FunctionName=name, **{_RESERVED: int(reserved)})
+        else:
+            self.client("lambda").delete_function_concurrency(FunctionName=name)
+        self._functions.set_logging(name, properties.get("LoggingConfig", {}))
         self._functions.set_snap_start(name, properties.get("SnapStart", {}).get("ApplyOn", "None"))
         return Made(name, {"Arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"})
 
@@ -276,12 +287,13 @@ class Role(Resource):
 
 class LogGroup(Resource):
     replaced_by = frozenset({"LogGroupName"})
-    known = frozenset({"LogGroupClass", "RetentionInDays", "Tags"})
+    known = frozenset({"KmsKeyId", "LogGroupClass", "RetentionInDays", "Tags"})
 
     def create(self, properties: Fields, where: Where) -> Made:
         name = properties.get("LogGroupName") or where.name(512)
         client = self.client("logs")
-        client.create_log_group(logGroupName=name, tags=_mapping(properties.get("Tags", [])))
+        key = {"kmsKeyId": properties["KmsKeyId"]} if "KmsKeyId" in properties else {}
+        client.create_log_group(logGroupName=name, tags=_mapping(properties.get("Tags", [])), **key)
         return self._retained(name, properties)
 
     def update(self, made: Made, properties: Fields) -> Made:
@@ -315,7 +327,8 @@ def _mapping(tags: list[dict[str, str]]) -> dict[str, str]:
 
 def _whole_numbers(properties: Fields) -> Fields:
     return {
-        name: int(value) if name in ("MemorySize", "Timeout") else value
+        # The API of Lambda spells one property otherwise.
+        name.replace("KmsKey", "KMSKey"): int(value) if name in ("MemorySize", "Timeout") else value
         for name, value in properties.items()
         if name != "Tags"
     }

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from aws.loopback_aws import LoopbackAws
 from aws.moto_server import Aws
-from build_flows import BUILDS, Build, fetch, single_flow, tidy
+from build_flows import BUILDS, Build, double, fetch, single_flow, tidy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +27,7 @@ from lokki import StepNode, flow, step
 from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
 from lokki.builder.package_types import ImageCode, ZipCode
+from lokki.builder.settings import check_settings
 from lokki.builder.state_machine import dump_state_machine
 from lokki.builder.template_text import dump_template
 from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig
@@ -385,7 +386,7 @@ def test_only_what_has_no_resources_is_allowed_on_all(name: str) -> None:
     template = BUILDS[name].template()
     for role in of_type(template, "AWS::IAM::Role"):
         for sid, statement in statements(template, role).items():
-            assert (statement["Resource"] == "*") == (sid in ("DeliverLogs", "Trace"))
+            assert (statement["Resource"] == "*") == (sid in ("DeliverLogs", "ManageInterfaces", "NotByCode", "Trace"))
             assert all("*" not in action for action in statement["Action"])
 
 
@@ -680,3 +681,105 @@ def test_the_outputs_say_where_the_state_machine_its_logs_and_the_artifacts_are(
         "StateMachineLogGroup": f"/aws/vendedlogs/states/{stack}",
         "Artifacts": f"s3://{bucket}/lokki/{stack}/",
     }
+
+
+# --- what accounts ask for ---
+
+LAYER = "arn:aws:lambda:eu-north-1:123456789012:layer:geometry"
+
+
+def test_functions_and_log_groups_have_what_the_account_asks_for() -> None:
+    build = BUILDS["account"]
+    template = build.template()
+    key = build.config.kms_key
+    function = resource(template, "MeasureBirdFunction")
+    assert {name: function.get(name) for name in ("Layers", "VpcConfig", "KmsKeyArn", "LoggingConfig")} == {
+        "Layers": [*build.config.lambda_defaults.layers, f"{LAYER}:7"],
+        "VpcConfig": {"SubnetIds": ["subnet-0a1b2c3d", "subnet-4e5f6a7b"], "SecurityGroupIds": ["sg-0a1b2c3d"]},
+        "KmsKeyArn": key,
+        "LoggingConfig": {
+            "LogGroup": {"Ref": "MeasureBirdLogGroup"},
+            "LogFormat": "JSON",
+            "ApplicationLogLevel": "WARN",
+        },
+    }
+    assert (function["EphemeralStorage"], function["ReservedConcurrentExecutions"]) == ({"Size": 2048}, 5)
+    assert "ReservedConcurrentExecutions" not in resource(template, "FetchFunction")
+    assert {group["KmsKeyId"] for group in of_type(template, "AWS::Logs::LogGroup").values()} == {key}
+
+
+def test_what_is_of_all_versions_of_a_function_makes_no_new_version() -> None:
+    """Lambda publishes none then, and CloudFormation fails with a version that it knows."""
+
+    def versions(**options: object) -> set[str]:
+        return {*of_type(template_of(step(**options)(tidy)([1])), "AWS::Lambda::Version")}
+
+    assert versions(reserved_concurrency=5) == versions(reserved_concurrency=6) == versions(memory=512)
+    assert versions(layers=[f"{LAYER}:1"]) != versions(layers=[f"{LAYER}:2"])
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(None, 5), (3, 3), (8, 5)])
+def test_a_map_runs_no_more_of_a_step_than_is_reserved_for_it(concurrency: int | None, most: int) -> None:
+    measured = step(reserved_concurrency=5)(double)
+    made = template_of(fetch().map(measured, concurrency=concurrency).agg(tidy))
+    machine = json.loads(resource(made, "StateMachine")["DefinitionString"])
+    assert [state["MaxConcurrency"] for state in machine["States"].values() if state["Type"] == "Map"] == [most]
+    assert "MapConcurrency" not in made["Parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"layers": ["geometry:7"]}, "give the ARN of a layer with its version"),
+        ({"layers": [LAYER]}, "give the ARN of a layer with its version"),
+        ({"layers": f"{LAYER}:7"}, "give a list of ARNs"),
+        ({"reserved_concurrency": 0}, "give a whole number of at least 1"),
+        ({"reserved_concurrency": True}, "give a whole number of at least 1"),
+    ],
+)
+def test_options_of_a_step_that_no_account_takes_are_refused(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(FlowError, match=problem):
+        step(**options)(tidy)
+
+
+def test_more_layers_than_a_function_has_and_layers_of_an_image_are_refused() -> None:
+    six = step(layers=[f"{LAYER}:{number}" for number in range(6)])(tidy)
+    with pytest.raises(FlowError, match=r"tidy\(\) has 6 layers with those of lambda_defaults; Lambda takes 5"):
+        template_of(six([1]))
+    drawn = flow(lambda_flow)()
+    with pytest.raises(FlowError, match=r"with_layer\(\) has layers, which are for zip packages"):
+        build_template(drawn, LokkiConfig(), {"with_layer": ImageCode("f/with_layer", "")})
+
+
+@step(layers=[f"{LAYER}:1"])
+def with_layer() -> int:
+    return 1
+
+
+def lambda_flow():
+    return with_layer()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (
+            {"lambda_defaults": {"layers": ["geometry"]}},
+            "lambda_defaults.layers: 'geometry' is not valid: give the ARN",
+        ),
+        ({"lambda_defaults": {"vpc": {"subnets": ["subnet-1"]}}}, "vpc.security_groups: is empty"),
+        ({"lambda_defaults": {"vpc": {"security_groups": ["sg-1"]}}}, "vpc.subnets: is empty"),
+        (
+            {"lambda_defaults": {"vpc": {"subnets": ["10.0.0.0/24"], "security_groups": ["web"]}}},
+            "vpc.security_groups: 'web' is not valid: the id of a security group is sg-",
+        ),
+        ({"encrypt": ["logs"]}, "encrypt: logs with which key? Set kms_key"),
+        (
+            {"package_type": "image", "ecr_repo_prefix": "r", "lambda_defaults": {"layers": [f"{LAYER}:1"]}},
+            "layers is for zip packages",
+        ),
+    ],
+)
+def test_settings_that_no_account_takes_are_refused(settings: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        check_settings(LokkiConfig.from_dict({"artifact_bucket": "acme-artifacts", **settings}))

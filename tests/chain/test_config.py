@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig, deep_merge, load_config
+from lokki.config import LambdaDefaultsConfig, LokkiConfig, RolesConfig, VpcConfig, deep_merge, load_config
 from lokki.errors import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -101,7 +101,8 @@ def test_every_setting_can_be_given(project: Project) -> None:
         inline_limit: 0
         roles: {pipeline: p, lambda: l}
         lambda_env: {A: a}
-        lambda_defaults: {timeout: 1, memory: 128, image_tag: v1, disk: 1024, snap_start: yes}
+        lambda_defaults: {timeout: 1, memory: 128, image_tag: v1, disk: 1024, snap_start: yes,
+                          layers: [l], vpc: {subnets: [s], security_groups: [g, h]}}
         package_type: ZIP
         architecture: ARM64
         include: ["data/*.csv"]
@@ -114,11 +115,14 @@ def test_every_setting_can_be_given(project: Project) -> None:
         map_concurrency: 100
         kms_key: k
         permissions_boundary: b
+        log_format: json
+        encrypt: [Logs, environment]
     """)
     assert project.load() == LokkiConfig(
         "bucket", "prefix", "out", "birds", "ERROR", 0, RolesConfig("p", "l"), {"A": "a"},
-        LambdaDefaultsConfig(1, 128, "v1", 1024, True), "zip", "arm64", ("data/*.csv",), ("a", "b"), "all",
-        {"team": "birds"}, 3653, "EXPRESS", False, 100, "k", "b",
+        LambdaDefaultsConfig(1, 128, "v1", 1024, True, layers=("l",), vpc=VpcConfig(("s",), ("g", "h"))),
+        "zip", "arm64", ("data/*.csv",), ("a", "b"), "all",
+        {"team": "birds"}, 3653, "EXPRESS", False, 100, "k", "b", log_format="JSON", encrypt=("logs", "environment"),
     )  # fmt: skip
 
 

@@ -323,6 +323,19 @@ def test_a_role_comes_and_goes_with_the_permissions_of_its_step(account: Loopbac
     assert project.left() == []
 
 
+def test_lambda_may_make_network_interfaces_and_the_code_of_steps_may_not() -> None:
+    made = BUILDS["account"].template()
+    for name in (FUNCTIONS, "MeasureBirdFunctionRole"):
+        statements = {entry["Sid"]: entry for entry in Roles(made).documents(name)[0]["Statement"]}
+        assert statements["ManageInterfaces"]["Effect"] == "Allow"
+        assert statements["NotByCode"]["Effect"] == "Deny"
+        assert statements["NotByCode"]["Action"] == statements["ManageInterfaces"]["Action"]
+        role = read_role(Stack(made), {"Fn::GetAtt": [name, "Arn"]})
+        assert role is not None
+        assert not allowed(role.statements, Need("ec2:CreateNetworkInterface", "*"))
+        assert allowed(role.statements, Need("xray:PutTraceSegments", "*"))
+
+
 # --- a key of the user's ---
 
 
@@ -393,11 +406,12 @@ def test_keys_and_boundaries_of_any_partition_are_taken() -> None:
 @pytest.mark.parametrize("name", BUILDS)
 def test_no_arn_names_the_partition_of_the_commercial_regions(name: str) -> None:
     build = BUILDS[name]
-    own = {*vars_of(build.config)}
+    own = {*vars_of(build.config), *(layer for entry in build.graph.steps for layer in entry.options.layers)}
     texts = [text for text in re.findall(r"arn:[^\s\"']*", json.dumps(build.template())) if text not in own]
     assert [text for text in texts if not text.startswith("arn:${AWS::Partition}:")] == []
     assert "arn:" not in json.dumps(build.state_machine())
 
 
 def vars_of(config: LokkiConfig) -> set[str]:
-    return {config.roles.pipeline, config.roles.lambda_, *config.notify.failed, *config.notify.succeeded}
+    notified = (*config.notify.failed, *config.notify.succeeded)
+    return {config.roles.pipeline, config.roles.lambda_, config.kms_key, *config.lambda_defaults.layers, *notified}

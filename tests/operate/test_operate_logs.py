@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from aws.fake_account import FakeLogs
+from awslambdaric.lambda_runtime_log_utils import JsonFormatter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +70,62 @@ def test_interleaved_streams_never_mix_runs(
     found = attributed(mixed)
     assert set(found) == expected
     assert len(found) == len(expected)
+
+
+def as_json(text: str) -> str:
+    """Return a line as Lambda writes it in JSON format; what is printed stays as it is."""
+    kind, _, rest = text.partition(" RequestId: ")
+    request = rest.split()[0] if rest else ""
+    moment = "2026-11-28T12:00:00.000Z"
+    match kind:
+        case "START":
+            line: dict[str, object] = {"type": "platform.start", "record": {"requestId": request, "version": "7"}}
+        case "END":
+            line = {"type": "platform.runtimeDone", "record": {"requestId": request, "status": "success"}}
+        case "REPORT":
+            metrics = {"durationMs": 1.5, "billedDurationMs": 2, "memorySizeMB": 512, "maxMemoryUsedMB": 64}
+            status = "success" if "Status" not in text else "timeout"
+            line = {"type": "platform.report", "record": {"requestId": request, "status": status, "metrics": metrics}}
+        case _:
+            if text.startswith('{"level"'):
+                return text.replace("{", f'{{"timestamp":"{moment}",', 1)
+            return text
+    return json.dumps({"time": moment, **line}) + "\n"
+
+
+@given(interleaved())
+def test_lines_in_json_format_are_attributed_as_those_in_text(
+    drawn: tuple[list[tuple[str, str]], set[tuple[str, ItemPath, str]]],
+) -> None:
+    mixed, _ = drawn
+    assert attributed([(stream, as_json(text)) for stream, text in mixed]) == attributed(mixed)
+
+
+def test_what_loggers_and_failing_invocations_write_as_json_is_shown_as_text() -> None:
+    printed = ['{"timestamp": "x", "level": "INFO", "message": "mine"}', "{not json"]
+    start, begin, *rest = invocation("q-1", "r1", (), printed)
+    record = logging.LogRecord("birds", logging.WARNING, "flow.py", 3, "%s flew off", ("heron",), None, "count")
+    record.aws_request_id = "q-1"
+    try:
+        raise ValueError("no wings")
+    except ValueError:
+        failing = logging.LogRecord("birds", logging.ERROR, "flow.py", 4, "odd", (), sys.exc_info(), "count")
+    failing.aws_request_id = "q-1"
+    logged = [JsonFormatter().format(record), JsonFormatter().format(failing)]
+    late = "REPORT RequestId: q-1\tDuration: 1.00 ms\tStatus: timeout\n"
+    entries = [as_json(start), as_json(begin), *rest[: len(printed)], *logged, as_json(late)]
+    lines = [text for _, _, text in attributed([("a", entry) for entry in entries])]
+    moment = lines[2].split("\t")[1]
+    assert lines[:4] == [
+        *printed,
+        f"[WARNING]\t{moment}\tq-1\theron flew off",
+        f"[ERROR]\t{lines[3].split(chr(9))[1]}\tq-1\todd",
+    ]
+    assert lines[4] == "Traceback (most recent call last):"
+    assert lines[-2:] == [
+        "ValueError: no wings",
+        "REPORT RequestId: q-1 Duration: 1.50 ms Billed Duration: 2 ms Status: timeout",
+    ]
 
 
 @given(interleaved(), st.integers(0, 20))

@@ -1,6 +1,6 @@
 """The statements of a role, and what they allow.
 
-lokki's roles have Allow statements alone, with conditions by StringLike.
+lokki's roles have conditions by StringLike, and deny some things to the code of functions.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html
 """
 
@@ -36,7 +36,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStatement:
-    """An Allow statement.
+    """A statement, which allows or denies.
 
     ``conditions``: by the condition key, patterns of which one must match.
     """
@@ -44,9 +44,10 @@ class PolicyStatement:
     actions: tuple[str, ...]
     resources: tuple[str, ...]
     conditions: Mapping[str, tuple[str, ...]]
+    denies: bool = False
 
-    def allows(self, need: Need) -> bool:
-        """Tell whether it allows something."""
+    def covers(self, need: Need) -> bool:
+        """Tell whether it says something of a request."""
         return (
             any(matches_pattern(action.lower(), need.action.lower()) for action in self.actions)
             and (not need.resource or any(names(resource, need.resource) for resource in self.resources))
@@ -64,8 +65,13 @@ class PolicyStatement:
 
 
 def allowed(statements: Sequence[PolicyStatement], need: Need) -> bool:
-    """Tell whether any of the statements of a role allows something."""
-    return any(statement.allows(need) for statement in statements)
+    """Tell whether the statements of a role allow something.
+
+    One that denies it outdoes all others:
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+    """
+    effects = {statement.denies for statement in statements if statement.covers(need)}
+    return effects == {False}
 
 
 def names(pattern: str, arn: str) -> bool:
