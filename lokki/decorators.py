@@ -19,6 +19,8 @@ from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
+    from datetime import date
+
     from lokki.base.access import Permission
     from lokki.base.starts import Start
     from lokki.progress.launching import Launcher
@@ -379,6 +381,8 @@ def flow(
     timezone: str | None = None,
     timeout: float | None = None,
     on: Iterable[Start] = (),
+    schedule_start: date | None = None,
+    schedule_end: date | None = None,
 ) -> _FlowDecorator: ...
 def flow(
     fn: Callable[..., Any] | None = None,
@@ -388,6 +392,8 @@ def flow(
     timezone: str | None = None,
     timeout: float | None = None,
     on: Iterable[Start] = (),
+    schedule_start: date | None = None,
+    schedule_end: date | None = None,
 ) -> Flow[..., Any] | Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Make a function a flow, by ``@flow`` or ``@flow(timeout=3600)``.
 
@@ -396,6 +402,8 @@ def flow(
     * ``schedule``: ``"rate(1 hour)"`` or ``"cron(0 6 * * ? *)"``, when EventBridge Scheduler starts the deployed flow
       with its parameters' defaults; ``timezone``: the cron's time zone, such as ``"Europe/Helsinki"``, default UTC. No
       local meaning: a laptop has cron.
+    * ``schedule_start``, ``schedule_end``: the schedule starts runs from then on, and before then. A date, or a date
+      with a time, in ``timezone`` unless it has a zone. Default: from the deployment on, for ever.
     * ``timeout``: seconds that a whole run may take; a longer run fails, locally and deployed. Default: none.
 
     * ``on``: what starts runs of the deployed flow: `S3Created`, `After` and `Event`. No local meaning, but
@@ -403,7 +411,7 @@ def flow(
 
     Raises FlowError for options that make no sense, and for a name that no AWS resource could have.
     """
-    options = FlowOptions(schedule, timezone, timeout, _starts(on))
+    options = FlowOptions(schedule, timezone, timeout, _starts(on), schedule_start, schedule_end)
 
     def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):

@@ -169,8 +169,9 @@ def shape(plan: Plan) -> Plan:
         else FlowParameter(param.name, default=parameter_json(param.default, param.annotation))
         for param in plan.params
     )
-    # What starts a flow is no part of how it runs.
-    return replace(plan, params=tuple(params), options=replace(plan.options, on=()), steps={})
+    # What starts a flow, and when, is no part of how it runs.
+    options = replace(plan.options, on=(), schedule_start=None, schedule_end=None)
+    return replace(plan, params=tuple(params), options=options, steps={})
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:

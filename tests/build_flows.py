@@ -129,7 +129,12 @@ def measure_bird(value: int) -> int:
     return value
 
 
-@flow
+@flow(
+    schedule="cron(0 6 * * ? *)",
+    timezone="Europe/Helsinki",
+    schedule_start=datetime.datetime(2099, 1, 1, 12),
+    schedule_end=datetime.date(2099, 7, 1),
+)
 def account_flow():
     return fetch().map(measure_bird).agg(add_up)
 

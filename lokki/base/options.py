@@ -19,6 +19,8 @@ from lokki.base.quotas import (
 from lokki.errors import FlowError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from lokki.base.access import Permission
     from lokki.base.starts import Start
 
@@ -248,6 +250,8 @@ class FlowOptions:
     timezone: str | None = None
     timeout: float | None = None
     on: tuple[Start, ...] = ()
+    schedule_start: date | None = None
+    schedule_end: date | None = None
 
     def __post_init__(self) -> None:
         # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
@@ -263,8 +267,21 @@ class FlowOptions:
             raise FlowError(f"@flow(timezone={self.timezone!r}): give a time zone's name, such as 'Europe/Helsinki'.")
         if self.timezone is not None and self.schedule is None:
             raise FlowError("@flow(timezone=…) is the time zone of a schedule: give schedule= too.")
+        if self.schedule_start is not None or self.schedule_end is not None:
+            self._check_period()
         if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
             raise FlowError(f"@flow(timeout={self.timeout!r}): give the seconds that a whole run may take, above 0.")
+
+    def _check_period(self) -> None:
+        # Only here: most flows have no schedule, and start without it.
+        from lokki.base.starts import utc_moment
+
+        if self.schedule is None:
+            raise FlowError("@flow(schedule_start=…, schedule_end=…) are of a schedule: give schedule= too.")
+        bounds = [moment for moment in (self.schedule_start, self.schedule_end) if moment is not None]
+        moments = [utc_moment(moment, self.timezone) for moment in bounds]
+        if moments != sorted(set(moments)):
+            raise FlowError("@flow(schedule_start=…, schedule_end=…): the schedule ends before it starts.")
 
 
 def variables_problem(variables: Mapping[str, str]) -> str:

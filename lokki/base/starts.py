@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
 from typing import Protocol, get_args
 
 from lokki.base.access import Allow, Permission, Read, Write, parts_of_url, quoted, url_problem
@@ -51,6 +52,26 @@ class FinishedRun:
 
     flow: str
     run_id: str
+
+
+def utc_moment(moment: date, timezone: str | None) -> datetime:
+    """Return a date, or a date and time, as a time in UTC.
+
+    Without a zone of its own it is in ``timezone``, by default UTC; a date is its first moment. Raises FlowError for
+    what is no date and for a zone that there is not.
+    """
+    # Only here: flows that events start load this module in Lambda.
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    if not isinstance(moment, date):
+        raise FlowError(f"@flow(schedule_start=…, schedule_end=…): give a date or a datetime, not {moment!r}.")
+    whole = moment if isinstance(moment, datetime) else datetime.combine(moment, time())
+    if whole.tzinfo is None:
+        try:
+            whole = whole.replace(tzinfo=ZoneInfo(timezone or "UTC"))
+        except (ZoneInfoNotFoundError, ValueError):
+            raise FlowError(f"@flow(timezone={timezone!r}): this machine knows no such time zone.") from None
+    return whole.astimezone(UTC)
 
 
 class _Named(Protocol):

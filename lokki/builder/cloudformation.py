@@ -9,8 +9,10 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from datetime import date
 
 from lokki.base.quotas import CHILDREN_AT_ONCE, FUNCTION_NAME_LENGTH, LAYERS, LEAST_DISK, STACK_RESOURCES
+from lokki.base.starts import utc_moment
 from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.dead_letters import QUEUE, EventParts, joined_parts
@@ -64,6 +66,9 @@ _OF_NO_VERSION = ("ReservedConcurrentExecutions", "Tags")
 """Properties of a function that are of all its versions.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html"""
 
+START_PARAMETER = "ScheduleStart"
+_STARTS_LATER = "ScheduleStartsLater"
+
 _SHARED_ROLE = "LambdaExecutionRole"
 """Of the steps that have no permissions of their own."""
 
@@ -116,6 +121,7 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"The flow {plan.flow}, built by lokki.",
         "Parameters": _parameters(compiled, packages),
+        **({"Conditions": {_STARTS_LATER: _starts_later()}} if plan.options.schedule_start else {}),
         "Resources": resources,
         "Outputs": _outputs(),
     }
@@ -149,6 +155,9 @@ def _parameters(compiled: Compiled, packages: Mapping[str, Code]) -> TemplatePar
             "MinValue": 1,
             "MaxValue": CHILDREN_AT_ONCE,
         }
+    if plan_starts := compiled.plan.options.schedule_start:
+        moment = _scheduler_time(plan_starts, compiled.plan)
+        parameters[START_PARAMETER] = _parameter("When the schedule begins; empty once it has.", moment)
     return parameters
 
 
@@ -441,6 +450,12 @@ def _schedule(plan: Plan, config: LokkiConfig) -> TemplatePart:
         # https://docs.aws.amazon.com/scheduler/latest/APIReference/API_RetryPolicy.html
         target["RetryPolicy"] = {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185}
         target["DeadLetterConfig"] = {"Arn": attribute(QUEUE)}
+    period: TemplatePart = {}
+    if plan.options.schedule_start:
+        later: Json = [_STARTS_LATER, ref(START_PARAMETER), ref("AWS::NoValue")]
+        period["StartDate"] = {"Fn::If": later}
+    if plan.options.schedule_end:
+        period["EndDate"] = _scheduler_time(plan.options.schedule_end, plan)
     return {
         "Type": "AWS::Scheduler::Schedule",
         "Properties": {
@@ -448,10 +463,25 @@ def _schedule(plan: Plan, config: LokkiConfig) -> TemplatePart:
             "Description": sub("Runs ${FlowName}"),
             "ScheduleExpression": plan.options.schedule,
             "ScheduleExpressionTimezone": plan.options.timezone or "UTC",
+            **period,
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "Target": target,
         },
     }
+
+
+def _scheduler_time(moment: date, plan: Plan) -> str:
+    """Return a time as Scheduler takes it."""
+    return f"{utc_moment(moment, plan.options.timezone):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _starts_later() -> TemplatePart:
+    """Return the condition under which a schedule has a beginning.
+
+    Scheduler takes none that is past, also where it only changes a schedule, so deploying leaves it out then:
+    https://docs.aws.amazon.com/scheduler/latest/APIReference/API_UpdateSchedule.html
+    """
+    return {"Fn::Not": [{"Fn::Equals": [ref(START_PARAMETER), ""]}]}
 
 
 def _tags(config: LokkiConfig) -> list[Json]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,7 @@ from botocore.config import Config
 
 from lokki.base.quotas import CHILDREN_AT_ONCE, NEW_ACCOUNT_FUNCTIONS, TEMPLATE_BODY_BYTES
 from lokki.base.values import Json
+from lokki.builder.cloudformation import START_PARAMETER
 from lokki.builder.package_types import ImageCode, ZipCode
 from lokki.builder.packages.archive import content_digest
 from lokki.builder.packages.folder import Bundle, archive_path
@@ -46,13 +48,15 @@ class Target:
 
     A build, the settings that it was made with, and the stack, default the flow's.
 
-    ``functions_at_once``: how many functions the account may run at one time, 0 if that is not known.
+    ``functions_at_once``: how many functions the account may run at one time, 0 if that is not known. ``now``: when it
+    is deployed.
     """
 
     bundle: Bundle
     config: LokkiConfig
     stack: str | None = None
     functions_at_once: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def folder(self) -> Path:
@@ -81,9 +85,26 @@ class Target:
             "MapConcurrency": str(
                 self.config.map_concurrency or min(self.functions_at_once, CHILDREN_AT_ONCE) or NEW_ACCOUNT_FUNCTIONS
             ),
+            START_PARAMETER: self._schedule_start,
         }
         declared = self.template.get("Parameters")
         return {name: value for name, value in values.items() if isinstance(declared, dict) and name in declared}
+
+    @property
+    def _schedule_start(self) -> str:
+        """When the schedule begins, "" where it has begun."""
+        match self.template.get("Parameters"):
+            case {"ScheduleStart": {"Default": str(start)}} if datetime.fromisoformat(start) > self.now:
+                return start
+        return ""
+
+    @property
+    def ended(self) -> str:
+        """When the schedule has ended, "" where it has not."""
+        match self.template["Resources"]:
+            case {"Schedule": {"Properties": {"EndDate": str(end)}}} if datetime.fromisoformat(end) <= self.now:
+                return end
+        return ""
 
     @property
     def assumes_a_new_account(self) -> bool:
@@ -133,6 +154,11 @@ def plan(aws: Aws, target: Target, environ: Mapping[str, str] = os.environ) -> D
     Raises AwsError, with what to do, for a bucket, a stack or an account that it cannot be deployed to.
     """
     check_stack_name(target.name)
+    if target.ended:
+        raise AwsError(
+            f"the schedule has ended ({target.ended}), and Scheduler takes no end that is past: give a later "
+            "schedule_end=, or remove schedule= from @flow."
+        )
     with aws_errors("ask who you are"):
         account = aws.sts.get_caller_identity()["Account"]
     check_bucket(aws, target.config.artifact_bucket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -265,6 +266,41 @@ def test_a_schedule_without_a_time_zone_is_in_utc() -> None:
     schedule = resource(template_of(fetch(), schedule="rate(1 day)"), "Schedule")
     assert schedule["ScheduleExpressionTimezone"] == "UTC"
     assert schedule["Target"]["Input"] == "{}"
+
+
+def test_a_schedule_begins_and_ends_at_times_in_its_zone() -> None:
+    template = BUILDS["account"].template()
+    schedule = resource(template, "Schedule")
+    assert schedule["StartDate"] == {
+        "Fn::If": ["ScheduleStartsLater", {"Ref": "ScheduleStart"}, {"Ref": "AWS::NoValue"}]
+    }
+    assert template["Parameters"]["ScheduleStart"]["Default"] == "2099-01-01T10:00:00Z"
+    assert schedule["EndDate"] == "2099-06-30T21:00:00Z"
+    assert "Conditions" not in BUILDS["parameters-and-schedule"].template()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"schedule_end": datetime.date(2030, 1, 1)}, "are of a schedule: give schedule= too"),
+        ({"schedule": "rate(1 day)", "schedule_start": "2030-01-01"}, "give a date or a datetime, not '2030-01-01'"),
+        (
+            {
+                "schedule": "rate(1 day)",
+                "schedule_start": datetime.datetime(2030, 1, 1, 0, 30),
+                "schedule_end": datetime.datetime(2029, 12, 31, 23, tzinfo=datetime.UTC),
+            },
+            "the schedule ends before it starts",
+        ),
+        (
+            {"schedule": "rate(1 day)", "timezone": "Mars", "schedule_end": datetime.date(2030, 1, 1)},
+            "no such time zone",
+        ),
+    ],
+)
+def test_a_period_that_no_schedule_has_is_refused(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(FlowError, match=problem):
+        flow(**options)
 
 
 def test_a_flow_that_makes_more_resources_than_a_stack_holds_is_refused() -> None:

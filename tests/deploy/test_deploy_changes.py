@@ -1,12 +1,16 @@
 """What a deployment changes, in words: whole lines for whole changes."""
 
 import copy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from build_flows import BUILDS
 
+from lokki.builder.packages.folder import Bundle
+from lokki.builder.template_text import dump_template
 from lokki.deploy.changes import Action, ResourceChange, Templates, in_words
+from lokki.deploy.deployment import Target
 
 FUNCTION, MACHINE, LOGS = "AWS::Lambda::Function", "AWS::StepFunctions::StateMachine", "AWS::Logs::LogGroup"
 
@@ -132,3 +136,28 @@ def test_what_only_the_account_changed_is_said_as_that(before: Template) -> None
         "state machine  how many items of a map run at once",
         "parameter MapConcurrency 10 → 1000",
     ]
+
+
+# --- schedules with a beginning and an end ---
+
+
+def target(now: datetime) -> Target:
+    build = BUILDS["account"]
+    bundle = Bundle("account-flow", {}, {"template.yaml": dump_template(build.template())}, (), ())
+    return Target(bundle, build.config, now=now)
+
+
+@pytest.mark.parametrize(
+    ("day", "start", "end"),
+    [
+        (datetime(2098, 12, 31, tzinfo=UTC), "2099-01-01T10:00:00Z", ""),
+        (datetime(2099, 1, 1, 10, tzinfo=UTC), "", ""),
+        (datetime(2099, 6, 30, 21, tzinfo=UTC), "", "2099-06-30T21:00:00Z"),
+    ],
+)
+def test_a_schedule_has_no_beginning_that_is_past_and_no_deployment_when_it_has_ended(
+    day: datetime, start: str, end: str
+) -> None:
+    """Scheduler refuses both."""
+    made = target(day)
+    assert (made.parameters["ScheduleStart"], made.ended) == (start, end)
