@@ -111,7 +111,7 @@ def pyright(tmp_path_factory: pytest.TempPathFactory) -> Pyright:
     folder = tmp_path_factory.mktemp("pyright")
     texts = {name: (FILES / name).read_text() for name in ("accepted.py", "rejected.py", "inferred.py")}
     for page in PAGES:
-        named = re.findall(r"^```python (\S+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        named = re.findall(r'^```python title="(\S+)"\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)
         texts |= {f"{page.stem}/{name}": text for name, text in named}
     for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)

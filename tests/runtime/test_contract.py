@@ -18,7 +18,7 @@ from lokki.plan import lower
 from lokki.runtime.handler import Handler, make_handler
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
-BLOCKS = [tuple(block) for block in re.findall(r"^```(\w+) ([^\n]*)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)]
+BLOCKS = re.findall(r'^```(\w+) title="([^"\n]*)"\n(.*?)^```$', DOCUMENT, re.MULTILINE | re.DOTALL)
 BUCKET = "my-artifacts"
 
 

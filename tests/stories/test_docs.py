@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_readme import agrees, blocks, commands
+from support.pages import agrees, blocks, commands
 
 import lokki
 
