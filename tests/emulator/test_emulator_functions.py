@@ -397,15 +397,22 @@ def test_nothing_runs_or_lies_about_after_the_end(tmp_path: Path) -> None:
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_workers_and_their_children_end_when_the_emulator_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "busy",
+    [
+        "time.sleep(60)",  # a worker that waits for work sees its API go first
+        pytest.param('this.invoke(running, {"do": "sleep", "seconds": 60})', marks=pytest.mark.slow),
+    ],
+)
+def test_workers_and_their_children_end_when_the_emulator_is_killed(tmp_path: Path, busy: str) -> None:
     program = f"""
-    import sys
+    import sys, time
     sys.path[:0] = {[str(Path(__file__).parents[1]), *sys.path]!r}
     from pathlib import Path
     import test_emulator_functions as this
     with this.functions(Path({str(tmp_path)!r}), one=this.HANDLER) as (running, _):
         print(this.invoke(running, {{"do": "pid"}})[0], this.invoke(running, {{"do": "child"}}), flush=True)
-        this.invoke(running, {{"do": "sleep", "seconds": 60}})
+        {busy}
     """
     emulator = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
     with emulator:

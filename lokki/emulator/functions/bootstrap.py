@@ -14,6 +14,9 @@ import signal
 import sys
 import threading
 
+_PATIENCE = 1.0
+"""Seconds in which the pipe of an emulator that is gone has ended: the kernel closes all that it had at once."""
+
 
 def die_with_emulator(pipe: int) -> None:
     """End this process and its children when the emulator ends.
@@ -30,13 +33,19 @@ def run_handler(runtime: str, address_space: int, handler: str, *hiding: str) ->
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    threading.Thread(target=die_with_emulator, args=(pipe,), daemon=True).start()
+    watcher = threading.Thread(target=die_with_emulator, args=(pipe,), daemon=True)
+    watcher.start()
     # A request for far too much memory at once fails here; the emulator looks at what is really used.
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     # As on Lambda: the function's code, Python's library, and last the runtime. Nothing of the emulator's environment.
     sys.path = [os.environ["LAMBDA_TASK_ROOT"], *hiding, *sys.path, runtime]
     sys.argv = ["awslambdaric", handler]
-    runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
+    except Exception:
+        # The client fails when the emulator is gone. It must not end before the watcher, or its children would live on.
+        watcher.join(_PATIENCE)
+        raise
 
 
 if __name__ == "__main__":
