@@ -80,6 +80,7 @@ def test_versions_that_nothing_needs_go_and_those_of_runs_that_can_be_redriven_s
     assert honk.left() == []
 
 
+@pytest.mark.slow
 def test_a_package_with_other_content_of_the_same_size_is_uploaded_again(honk: Project) -> None:
     assert honk.run("deploy", "--yes").code == 0
     s3 = honk.account.client("s3")
@@ -92,6 +93,7 @@ def test_a_package_with_other_content_of_the_same_size_is_uploaded_again(honk: P
     assert "uploaded" not in honk.run("deploy", "--yes").err
 
 
+@pytest.mark.slow
 def test_a_flow_without_settings_is_deployed_to_the_bucket_that_bootstrap_made(honk: Project) -> None:
     (honk.folder / "lokki.yml").unlink()
     missing = honk.run("deploy", "--yes")

@@ -137,7 +137,8 @@ def waited(rule: RetryRule, items: int, seconds: float, functions: int, chance: 
 
 
 @pytest.mark.parametrize(
-    ("items", "seconds", "functions"), [(10_000, 30, 1_000), (200, 5, 10), (1_000, 900, 10), (5_000, 60, 10)]
+    ("items", "seconds", "functions"),
+    [(10_000, 30, 1_000), (200, 5, 10), (1_000, 900, 10), pytest.param(5_000, 60, 10, marks=pytest.mark.slow)],
 )
 def test_the_retries_of_standard_children_outlast_the_work_of_all_others(
     items: int, seconds: float, functions: int

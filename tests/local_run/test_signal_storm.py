@@ -169,7 +169,9 @@ def assert_right(weather: Weather) -> None:
     assert json.loads((weather.folder / "result.json").read_text()) == [number**2 for number in range(ITEMS)]
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(
+    "executor", ["processes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("threads", "inline"))]
+)
 def test_a_run_survives_a_few_signals(tmp_path: Path, executor: str) -> None:
     storms(tmp_path, executor, 3, seed=1)
 
@@ -188,8 +190,8 @@ return number
 """
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("executor", ["inline", "processes", pytest.param("threads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_interrupts_a_run_whose_threads_go_on_and_it_is_resumed(
     tmp_path: Path, executor: str, number: signal.Signals
 ) -> None:

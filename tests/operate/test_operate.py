@@ -634,7 +634,10 @@ def test_failures_of_before_are_not_those_of_a_map_that_was_redriven(s3: S3Serve
     assert children(arn, 20) == []
 
 
-@pytest.mark.parametrize("command", [("show",), ("invoke",), ("logs",), ("redrive", "x"), ("stop", "x")])
+OTHERS = (("invoke",), ("logs",), ("redrive", "x"), ("stop", "x"))
+
+
+@pytest.mark.parametrize("command", [("show",), *(pytest.param(words, marks=pytest.mark.slow) for words in OTHERS)])
 def test_a_flow_that_is_not_deployed_is_one_line(aws: Moto, tmp_path: Path, command: tuple[str, ...]) -> None:
     place = Place(tmp_path)
     place.write("birds.py", BIRDS)

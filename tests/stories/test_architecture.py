@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -141,13 +142,19 @@ def sources(folder: Path) -> dict[str, str]:
     return found
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    """Parse a module once, for all rules."""
+    return ast.parse(text)
+
+
 def layer(module: str) -> int | None:
     return next((number for pattern, number in LAYERS.items() if fnmatchcase(module, pattern)), None)
 
 
 def imports(source: str) -> Iterator[tuple[str, int]]:
     """Yield each name that a module imports, with its line: ``a.b`` for ``import a.b`` and for ``from a import b``."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -213,7 +220,7 @@ def impurities(modules: Mapping[str, str]) -> list[str]:
                 problems.append(f"{module}:{line} imports {name}")
         problems += [
             f"{module}:{node.lineno} calls {called(node)}()"
-            for node in ast.walk(ast.parse(text))
+            for node in ast.walk(parsed(text))
             if isinstance(node, ast.Call) and ".".join(called(node).split(".")[-2:]) in IMPURE_CALLS
         ]
     return problems
@@ -233,7 +240,7 @@ def unexplained_late_imports(modules: Mapping[str, str]) -> list[str]:
     problems = []
     for module, text in modules.items():
         lines = text.splitlines()
-        for function in functions(ast.parse(text)):
+        for function in functions(parsed(text)):
             for node in ast.walk(function):
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     before = node.lineno - 2
@@ -249,7 +256,7 @@ def broad_handlers(modules: Mapping[str, str]) -> list[str]:
     problems = []
     for module, text in modules.items():
         allowed = {name for place, name in BROAD if place == module}
-        tree = ast.parse(text)
+        tree = parsed(text)
         excused = {
             node
             for function in functions(tree)
@@ -277,7 +284,7 @@ def patches(modules: Mapping[str, str]) -> list[str]:
     problems = []
     for module, text in modules.items():
         problems += [f"{module}:{line} {name}" for name, line in imports(text) if "mock" in name.split(".")]
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(text)):
             if isinstance(node, ast.Call):
                 name = called(node)
                 if name.split(".")[0] in ("patch", "mocker") or name.endswith(

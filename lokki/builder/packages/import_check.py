@@ -9,6 +9,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal
@@ -206,7 +207,23 @@ def _provider(name: str) -> str:
     It is "" if none is known.
     """
     base = name.replace(".", "/")
+    providers = _providers()
+    names = (f"{base}.py", f"{base}/__init__.py", base.partition("/")[0])
+    return next((providers[entry] for entry in names if entry in providers), "")
+
+
+@cache
+def _providers() -> Mapping[str, str]:
+    """Return the installed distributions, by their files and top packages.
+
+    They are listed once: it takes a second, and many imports may be missing.
+    """
+    providers: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        if any(str(file) in (f"{base}.py", f"{base}/__init__.py") for file in distribution.files or ()):
-            return str(distribution.metadata["Name"])
-    return min(importlib.metadata.packages_distributions().get(name.partition(".")[0], [""]))
+        name = str(distribution.metadata["Name"])
+        for file in map(str, distribution.files or ()):
+            providers.setdefault(file, name)
+            top = file.partition("/")[0].partition(".")[0]
+            if top.isidentifier():
+                providers[top] = min(name, providers.get(top, name))
+    return providers
