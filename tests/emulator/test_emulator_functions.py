@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from lokki.base.values import Json
+from lokki.emulator.functions import bootstrap
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, Surroundings
 from lokki.emulator.functions.sandbox import Sandbox, SharedSandbox, make_sandbox
@@ -422,6 +423,35 @@ def test_workers_and_their_children_end_when_the_emulator_is_killed(tmp_path: Pa
         emulator.send_signal(signal.SIGKILL)
     assert len(pids) == 2
     wait_until_dead(*pids)
+
+
+def test_a_worker_whose_client_fails_first_ends_with_its_children_when_the_emulator_does(tmp_path: Path) -> None:
+    client = tmp_path / "awslambdaric"
+    client.mkdir()
+    (client / "__init__.py").touch()
+    (client / "__main__.py").write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\n"
+        "raise RuntimeError('Failed to get next')\n"
+    )
+    command = [sys.executable, bootstrap.__file__, "", str(2**40), "handler.lambda_handler"]
+    worker = subprocess.Popen(
+        command,
+        env={**os.environ, "LAMBDA_TASK_ROOT": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    with worker:
+        assert worker.stdout is not None
+        child = int(worker.stdout.readline())
+        time.sleep(0.3)  # the client has failed by now
+        assert worker.stdin is not None
+        worker.stdin.close()
+    wait_until_dead(child)
 
 
 def alive(pid: int) -> bool:
