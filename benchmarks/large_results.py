@@ -47,7 +47,7 @@ def measure() -> Table:
     note = (
         "Wall time of the whole process, median of interleaved runs, and peak resident memory: of the process and of "
         "what it maps. lokki and joblib.Memory write every result to disk, the bare pool none. lokki also "
-        "forces it to disk and reads all of it back for the step after the map. Ratio: lokki's time less its start-up "
+        "forces it to disk, and copies all of it for the step after the map. Ratio: lokki's time less its start-up "
         f"(its run of one item less the pool's of one, at most {MOST_STARTUP_SECONDS} s) / that of the program in the "
         "target."
     )

@@ -33,7 +33,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.engine.report import map_failure
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError
@@ -46,6 +46,7 @@ from lokki.local_run.folder import MapOutcome
 from lokki.local_run.interrupts import acknowledge_interrupt, raise_interrupt
 from lokki.local_run.journal import Parts
 from lokki.local_run.mapping import MapDispatcher
+from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.regrouping import ItemRegrouper
 from lokki.local_run.resuming import Resuming, step_names
 from lokki.local_run.run_values import RunValues
@@ -57,8 +58,8 @@ from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources
-from lokki.plans.operations import Block, Call, FanOut, Fork, Switch, calls_in, operations_in
-from lokki.plans.templates import source_name
+from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, calls_in, operations_in
+from lokki.plans.templates import Results, source_name
 from lokki.store.local import make_directory
 from lokki.store.manifest import item_lines
 
@@ -180,17 +181,17 @@ class LocalExecution:
             self._setup.listener(event)
 
     def _run_block(self, block: Block) -> None:
-        for op in block:
+        for op, following in zip(block, (*block[1:], None), strict=True):
             match op:
                 case Call() | FanOut():
                     if op.id not in self._kept:
-                        self._run_unit(op)
+                        self._run_unit(op, following)
                 case Fork():
                     self._run_fork(op)
                 case Switch():
                     self._run_switch(op)
 
-    def _run_unit(self, unit: Unit) -> None:
+    def _run_unit(self, unit: Unit, following: Op | None) -> None:
         raise_interrupt()
         self._halt.check()
         if self._deadline.passed:
@@ -198,11 +199,23 @@ class LocalExecution:
         # Before anything is written: another run's folder may stand in its place by now.
         self._check_folder()
         if isinstance(unit, FanOut):
-            self._map(unit)
+            self._map(unit, self._ready_for(following, unit))
         elif unit.regroups is not None:
             self._regroup(unit)
         else:
             self._call(unit)
+
+    def _ready_for(self, following: Op | None, block: FanOut) -> ReadyResults | None:
+        """Return what takes a map block's results for the call after it.
+
+        None where that wants no list, or other processes make them.
+        """
+        if self._setup.executor == "processes" or not isinstance(following, Call):
+            return None
+        is_reader = following.reads == Results(block.id) and following.regroups is None
+        if not is_reader or prepare(following, self._plan.steps[following.step], self._params).lazy:
+            return None
+        return self._values.make_ready(block)
 
     def _run_fork(self, fork: Fork) -> None:
         """Run the branches of a fork side by side.
@@ -325,7 +338,7 @@ class LocalExecution:
         finally:
             at_item("", ())
 
-    def _map(self, op: FanOut) -> None:
+    def _map(self, op: FanOut, ready: ReadyResults | None) -> None:
         parts = self._folder.parts(op.key)
         with self._folder.reading(op.source, resumable=True):
             items = self._folder.items(op.source)
@@ -335,7 +348,7 @@ class LocalExecution:
             progress = journal_reader.scan(parts, items)
         finished_before = progress.finished
         workers = min(self._setup.workers, op.options.concurrency or self._setup.workers, max(items, 1))
-        with self._job(op, parts) as job:
+        with self._job(op, parts, ready) as job:
             self._emit(MapStarted(op.key, tuple(call.id for call in op.calls), items, finished_before, workers))
             began = time.monotonic()
             mapping = self._dispatch(op, job, progress, workers, items)
@@ -346,7 +359,7 @@ class LocalExecution:
         self._emit(MapFinished(op.key, items - mapping.failed, mapping.failed, time.monotonic() - began))
 
     @contextmanager
-    def _job(self, op: FanOut, parts: Parts) -> Iterator[MapJob]:
+    def _job(self, op: FanOut, parts: Parts, ready: ReadyResults | None) -> Iterator[MapJob]:
         """Prepare what workers must know of a map block.
 
         What all items read stands in a file as long as worker processes need it.
@@ -368,9 +381,8 @@ class LocalExecution:
         shared.clear()  # the copies are made of bytes
         pack, limit = self._folder.pack(op.source), self._setup.inline_limit
         try:
-            yield MapJob(
-                op.key, tuple(inner), pack, parts, limit, own_process, None if body.is_line else body, loaders, file
-            )
+            calls = None if body.is_line else body
+            yield MapJob(op.key, tuple(inner), pack, parts, limit, own_process, calls, loaders, file, ready)
         finally:
             if file is not None:
                 file.unlink(missing_ok=True)

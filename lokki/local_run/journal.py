@@ -28,8 +28,9 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.values import inline_json
 from lokki.errors import damaged
+from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.seal import Seal
-from lokki.store.codec import SHARED_BYTES, Pack, checksum
+from lokki.store.codec import SHARED_BYTES, Pack, checksum, pickle_pieces
 from lokki.store.local import begin_writing_back, flush_directory, write_pieces
 
 SYNC_SECONDS = 1.0
@@ -100,12 +101,13 @@ class Parts:
 class PartWriter:
     """Writes the part of one worker.
 
-    Records are gathered until `flush`.
+    Records are gathered until `flush`. ``ready``: takes results for the step after the map, where it is to.
     """
 
-    def __init__(self, parts: Parts, name: str, inline_limit: int) -> None:
+    def __init__(self, parts: Parts, name: str, inline_limit: int, ready: ReadyResults | None = None) -> None:
         self.path = parts.path(name)
         self._inline_limit = inline_limit
+        self._ready = ready
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         # The pack first: where there is a journal, there is a pack.
         self._pack_file = os.open(pack_path(self.path), flags, 0o600)
@@ -129,12 +131,15 @@ class PartWriter:
         if text is not None:
             self._records.append(Record(index, msgspec.Raw(text), step=inner_step))
             return
-        pieces, place = self._pack.add_pieces(value)
+        pickled = pickle_pieces(value)
+        pieces, place = self._pack.add_pieces(pickled)
         self._members += pieces
         self._records.append(Record(index, range=place, crc32=checksum(pieces), step=inner_step))
         # At once: the step may change the memory of what it returned when it runs on the next item.
         if place[1] >= SHARED_BYTES:
             self._write_members()
+        if self._ready is not None and step is None:
+            self._ready.add(index, value, pickled)
 
     def fail(self, index: int, failure: Failure) -> None:
         """Record that an item failed for good."""

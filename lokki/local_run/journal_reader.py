@@ -41,6 +41,7 @@ PENDING, DONE, FAILED = 0, 1, 2
 
 _NOWHERE = 2**16 - 1
 _CACHED_LINES = 64
+_NOTHING: Mapping[int, object] = {}
 
 type _PackFile = io.BufferedReader | io.BytesIO
 
@@ -199,9 +200,10 @@ def scan_part(parts: Parts, name: str, progress: Scan) -> None:
         _take_over(parts, path, progress)
 
 
-def results(parts: Parts, items: int, failed: int) -> list[object]:
+def results(parts: Parts, items: int, failed: int, ready: Mapping[int, object] = _NOTHING) -> list[object]:
     """Load the results of all items but the failed ones, in order.
 
+    ``ready``: those that need not be read, by index.
     Raises StoreError for a result that cannot be read, and when there are not all.
     """
     missing = object()
@@ -212,7 +214,8 @@ def results(parts: Parts, items: int, failed: int) -> list[object]:
             for _, record in _records(parts, path, pack, items):
                 is_result = record.failed is msgspec.UNSET and record.step is msgspec.UNSET
                 if is_result and values[record.index] is missing:
-                    values[record.index] = _value(record, pack, path, read=read)
+                    value = ready.get(record.index, missing)
+                    values[record.index] = _value(record, pack, path, read=read) if value is missing else value
     values = [value for value in values if value is not missing]
     if len(values) + failed != items:
         raise _incomplete(parts, f"{len(values)} results where {items - failed} should be")

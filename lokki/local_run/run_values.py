@@ -11,6 +11,7 @@ from lokki.engine.lazy import LazyResults
 from lokki.errors import StoreError, damaged
 from lokki.local_run import journal_reader
 from lokki.local_run.folder import RunFolder, StepOutcome
+from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
 from lokki.plan import Plan
 from lokki.plans.operations import Call, Case, CaseValue, FanOut, Switch, giver_of
@@ -41,6 +42,7 @@ class RunValues:
     def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self._plan = plan
         self._folder = folder
+        self._ready: dict[str, ReadyResults] = {}
 
     def result(self) -> object:
         """Return what the flow returned."""
@@ -57,6 +59,10 @@ class RunValues:
         else:
             first = None if call.reads is None else self.value(call.reads)
         return Inputs(first, {source: self.value(source) for source in call.values}) if call.values else first
+
+    def make_ready(self, block: FanOut) -> ReadyResults:
+        """Return what takes a map's results for whoever reads them first."""
+        return self._ready.setdefault(block.id, ReadyResults())
 
     def value(self, source: Source) -> object:
         """Return a value of the run; a map block's item is none."""
@@ -165,4 +171,6 @@ class RunValues:
         with self._folder.reading(block.source, resumable=True):
             items = self._folder.items(block.source)
         with self._reading(block):
-            return journal_reader.results(self._folder.parts(block.key), items, self._folder.failed_items(block.key))
+            ready = self._ready.pop(block.id, ReadyResults()).take()
+            parts, failed = self._folder.parts(block.key), self._folder.failed_items(block.key)
+            return journal_reader.results(parts, items, failed, ready)

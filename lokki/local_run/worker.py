@@ -30,6 +30,7 @@ from lokki.local_run.forks import guarded
 from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import partial_value
+from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.shared_values import Loaders, copies_of
 from lokki.plans.operations import Call
 from lokki.plans.templates import Source, source_name
@@ -81,6 +82,7 @@ class MapJob:
     * ``own_process``: no other worker runs in this process, so that each step can have the environment that it wants.
     * ``body``: what its steps read and give, where they are no line; None for a line.
     * ``shared``: the values that all items read; ``values``: the file with them, for worker processes.
+    * ``ready``: takes large results for the step after the map, where that runs in this process and wants a list.
     """
 
     id: str
@@ -92,6 +94,7 @@ class MapJob:
     body: Body | None = None
     shared: Loaders = field(default_factory=dict)
     values: Path | None = None
+    ready: ReadyResults | None = None
 
 
 class ItemState:
@@ -152,7 +155,7 @@ class Worker:
         mark: Callable[[int, int, int], None] | None = None,
     ) -> None:
         self._job = job
-        self._part = PartWriter(job.parts, part, job.inline_limit)
+        self._part = PartWriter(job.parts, part, job.inline_limit, job.ready)
         self._pack = job.pack.open("rb")
         self._stop = stop
         self._retried = retried

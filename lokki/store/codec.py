@@ -81,7 +81,11 @@ def encode(value: object) -> list[Buffer]:
 
     Some pieces are the value's own memory, so write them before anything can change the value. Raises as `dumps`.
     """
-    chunks = _pickled(value)
+    return encode_pickled(pickle_pieces(value))
+
+
+def encode_pickled(chunks: list[memoryview]) -> list[Buffer]:
+    """Return what `encode` does, of a value that `pickle_pieces` has pickled."""
     size = sum(map(len, chunks))
     if size > _TINY and (size < _SAMPLED or _shrinks(chunks, size)):
         member = _deflated(chunks)
@@ -204,15 +208,16 @@ class Pack:
 
         Raises ResultError if the value does not pickle; the pack is then as it was.
         """
-        pieces, place = self.add_pieces(value)
+        pieces, place = self.add_pieces(pickle_pieces(value))
         return b"".join(pieces), place
 
-    def add_pieces(self, value: object) -> tuple[list[Buffer], tuple[int, int]]:
-        """Return the member in pieces to write one by one, and its range.
+    def add_pieces(self, pickled: list[memoryview]) -> tuple[list[Buffer], tuple[int, int]]:
+        """Return the member of a pickle, and its range.
 
-        Raises as `add`. Of a member of less than `SHARED_BYTES`, no piece is the value's own memory.
+        The member is in pieces to write one by one. Of one of less than `SHARED_BYTES`, no piece is the value's own
+        memory.
         """
-        pieces = encode(value)
+        pieces = encode_pickled(pickled)
         length = sum(memoryview(piece).nbytes for piece in pieces)
         place = (self.size, length)
         self.size += length
@@ -284,7 +289,19 @@ class _Renaming(pickle.Unpickler):
         return super().find_class(self._modules.get(module_name, module_name), global_name)
 
 
-def _pickled(value: object) -> list[memoryview]:
+def copy_pickled(pieces: list[memoryview]) -> object:
+    """Return the value of a pickle in pieces.
+
+    It shares no memory with them. Raises whatever the code of the value's class raises.
+    """
+    return _unpickled(pieces, None)
+
+
+def pickle_pieces(value: object) -> list[memoryview]:
+    """Return a value's pickle in pieces.
+
+    The large ones are the value's own memory. Raises as `dumps`.
+    """
     chunks = _Chunks()
     try:
         pickle.Pickler(chunks, 5).dump(value)

@@ -16,6 +16,7 @@ from lokki.errors import ResultError, StoreError
 from lokki.local_run import journal, journal_reader
 from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import DONE, FAILED, PENDING, StepResults
+from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.seal import Seal
 
 FAILURE = Failure("flap", "ValueError", "no", "birds.py:3", "trace", "full", 2)
@@ -62,6 +63,44 @@ def test_a_large_result_is_what_it_was_when_it_was_added(tmp_path: Path) -> None
     results = journal_reader.results(parts(tmp_path), 24, failed=0)
     assert results[:12] == results[12:]
     assert len({bytes(result) for result in results[:12] if isinstance(result, bytearray)}) == 12
+
+
+class Unreadable:
+    """Pickles, and raises when it is read."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str, bytes]]:
+        return int, ("no number", os.urandom(100_000))
+
+
+def test_large_results_are_ready_for_the_next_step_as_far_as_there_is_room(tmp_path: Path) -> None:
+    ready = ReadyResults(most_bytes=500_000)
+    part = PartWriter(parts(tmp_path), "part-0001", 100, ready)
+    memory = bytearray(os.urandom(200_000))
+    text = "a line\n" * 20_000
+    added = [bytes(memory), "small", text, bytearray(memory), b"no room" * 40_000]
+    part.add(0, memory)
+    memory[:5] = b"later"
+    part.add(4, text, step="inner")
+    for index, value in enumerate(added[1:], 1):
+        part.add(index, value)
+    part.close()
+    copies = ready.take()
+    assert copies == {0: added[0], 2: text}
+    assert copies[2] is text, "nobody can change a text"
+    assert ready.take() == {}
+    by_disk = journal_reader.results(parts(tmp_path), 5, failed=0)
+    assert by_disk == journal_reader.results(parts(tmp_path), 5, 0, copies) == added
+    assert journal_reader.results(parts(tmp_path), 5, 0, {1: "ready"})[1] == "ready"
+
+
+def test_a_result_that_cannot_be_copied_is_left_to_whoever_reads_it(tmp_path: Path) -> None:
+    ready = ReadyResults()
+    part = PartWriter(parts(tmp_path), "part-0001", 100, ready)
+    part.add(0, Unreadable())
+    part.close()
+    assert ready.take() == {}
+    with pytest.raises(StoreError, match="does not unpickle: "):
+        journal_reader.results(parts(tmp_path), 1, failed=0)
 
 
 def test_a_large_result_that_finds_no_room_takes_no_smaller_one_with_it_to_a_wrong_place(tmp_path: Path) -> None:

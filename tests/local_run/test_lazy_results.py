@@ -106,6 +106,32 @@ def test_a_step_that_is_tried_again_gets_the_results_anew(tmp_path: Path) -> Non
     assert (Local(tmp_path).run(trying()), tries) == (10, [10, 10, 10])
 
 
+def test_a_step_that_changed_a_list_of_large_results_gets_them_anew(tmp_path: Path) -> None:
+    """At first they need not be read; what the steps returned shares no memory with them."""
+    kept = [bytearray(bytes([n]) * 100_000) for n in range(4)]
+    tries: list[list[int]] = []
+
+    @step
+    def large(number: int) -> bytearray:
+        return kept[number]
+
+    @step(retry=Retry(attempts=2, delay=0))
+    def spoiling(results: list[bytearray]) -> list[int]:
+        tries.append([result[0] for result in results])
+        for result in results:
+            result[:] = b"!"
+        if len(tries) == 1:
+            raise OSError("not yet")
+        return tries[-1]
+
+    @flow
+    def trying():
+        return steps.numbers(4).map(large).agg(spoiling)
+
+    assert (Local(tmp_path).run(trying()), tries) == ([0, 1, 2, 3], [[0, 1, 2, 3]] * 2)
+    assert [bytes(memory[:2]) for memory in kept] == [bytes([n, n]) for n in range(4)]
+
+
 def test_a_result_that_cannot_be_loaded_ends_the_run_and_no_step(tmp_path: Path) -> None:
     """The step cannot catch it, is not tried again, and what is damaged is computed anew when the run is resumed."""
     damaged: list[bool] = []

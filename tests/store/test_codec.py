@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lokki.errors import ResultError, StoreError
-from lokki.store.codec import SHARED_BYTES, Pack, dumps, encode, loads
+from lokki.store.codec import SHARED_BYTES, Pack, dumps, encode, loads, pickle_pieces
 
 URL = "s3://bucket/lokki/birds/run/get_birds/output.pkl.gz"
 
@@ -129,7 +129,7 @@ def test_a_pack_says_which_members_pieces_may_be_the_values_own_memory(length: i
     """Whoever writes them later writes what the value became meanwhile."""
     array = np.random.default_rng(1).random(length)
     expected = dumps(array)
-    pieces, (_, size) = Pack().add_pieces(array)
+    pieces, (_, size) = Pack().add_pieces(pickle_pieces(array))
     array[:] = 0.0
     assert (b"".join(pieces) == expected) is (size < SHARED_BYTES)
 

@@ -107,7 +107,7 @@ BROAD = {
     ("lokki.engine.invocation", "run"): "a step may raise anything",
     ("lokki.local_run.libraries", "import_libraries"): "a library may raise anything while it is imported",
     ("lokki.local_run.worker_server", "work"): "the user's file may raise anything; nothing may go on in the server",
-    ("lokki.store.codec", "_pickled"): "a value's own code for pickling may raise anything",
+    ("lokki.store.codec", "pickle_pieces"): "a value's own code for pickling may raise anything",
     ("lokki.store.codec", "loads"): "a value's own code for unpickling may raise anything",
     ("lokki.base.signatures", "hints"): "an annotation is an expression of the user's",
     ("lokki.cli.output", "result_text"): "a result's own code may raise anything while it is shown",
