@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from botocore.exceptions import ClientError
 
+from lokki.base.values import Json
 from lokki.builder.cloudformation import LIVE
 from lokki.deploy.aws import Aws, aws_errors, code_of
 from lokki.errors import AwsError
@@ -57,6 +59,20 @@ def live_version(aws: Aws, state_machine: str) -> str:
             raise
     weights = {route["stateMachineVersionArn"]: route["weight"] for route in alias["routingConfiguration"]}
     return max(weights, key=lambda arn: weights[arn])
+
+
+def live_definition(aws: Aws, state_machine: str) -> Json:
+    """Return the definition of the state machine that new runs use.
+
+    Raises AwsError where there is none.
+    """
+    version = live_version(aws, state_machine)
+    if not version:
+        raise AwsError(f"there is no alias {LIVE}, by which runs are started. Deploy again.")
+    with aws_errors("read the state machine"):
+        machine = aws.states.describe_state_machine(stateMachineArn=version)
+    definition: Json = msgspec.json.decode(machine["definition"])
+    return definition
 
 
 def point_live_at(aws: Aws, state_machine: str, version: str) -> None:

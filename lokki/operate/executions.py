@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -160,24 +160,34 @@ class DeployedRuns:
 
         For a map that failed or ends a branch: ``{"results_manifest_key": key}`` of what its Map Run wrote.
         """
-        map_run = ""
-        output: Json = None
-        states: dict[int, str] = {}  # by the id of each event: branches mix theirs
+        return self.outputs(run_id, (state,)).get(state)
+
+    def outputs(self, run_id: str, states: Iterable[str]) -> dict[str, Json]:
+        """Return what some states of the run gave, as `output` does.
+
+        States without an output are left out.
+        """
+        map_runs: dict[str, str] = {}
+        outputs: dict[str, Json] = {}
+        current: dict[int, str] = {}  # by the id of each event: branches mix theirs
         events: dict[int, HistoryEventTypeDef] = {}
         for event in self.history(run_id):
-            current = event.get("stateEnteredEventDetails", {}).get("name")
             previous = event.get("previousEventId", event["id"] - 1)
-            states[event["id"]] = current or states.get(previous, "")
+            entered = event.get("stateEnteredEventDetails", {}).get("name")
+            state = current[event["id"]] = entered or current.get(previous, "")
             events[event["id"]] = event
             started = event.get("mapRunStartedEventDetails") or event.get("mapRunRedrivenEventDetails")
-            if started is not None and states[event["id"]] == state:
-                map_run = started.get("mapRunArn", "")
+            if started is not None:
+                map_runs[state] = started.get("mapRunArn", "")
             left = event.get("stateExitedEventDetails")
-            if left is not None and left["name"] in (state, f"{state}{LARGER_SUFFIX}"):
+            if left is not None:
                 before = events.get(previous)
                 if before is None or before["type"] not in ("TaskFailed", "TaskTimedOut"):
-                    output = _reply(before, left.get("output", "null"))
-        return self._written(run_id, state, map_run) if map_run and not has_results(output) else output
+                    outputs[left["name"].removesuffix(LARGER_SUFFIX)] = _reply(before, left.get("output", "null"))
+        for state in states:
+            if map_runs.get(state) and not has_results(outputs.get(state)):
+                outputs[state] = self._written(run_id, state, map_runs[state])
+        return {state: outputs[state] for state in states if outputs.get(state) is not None}
 
     def map_runs(self, run_id: str) -> builtins.list[DescribeMapRunOutputTypeDef]:
         """Return what is known of each Map Run of a run, the first first."""

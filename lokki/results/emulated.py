@@ -65,7 +65,7 @@ class KeptObjects:
         try:
             content = self._files.read(Stored(self._files.url(key), place.range))
         except StoreError as error:
-            raise StoreError(f"{describe_place(place)} is not kept in {self._folder}: {error}") from None
+            raise StoreError(f"{describe_place(place)} is not kept in {self._folder}: {error}") from error.__cause__
         if place.range is None:  # a value in a pack has a checksum where it is named
             self._checksums.check(f"{OBJECTS}/{key}", content)
         return content

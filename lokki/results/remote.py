@@ -46,6 +46,7 @@ from lokki.store.map_results import (
     item_results,
     read_result_files,
 )
+from lokki.store.takeover import MapTakeover, read_takeover
 
 _NUMBER = re.compile(r"_\d+$")
 """Ends the id of a later call of a step: ``clean_2``."""
@@ -176,9 +177,16 @@ class RemoteRun:
     def _plan(self) -> Plan:
         return plan_from_definition(self._history.definition(self._run_id))
 
+    @cached_property
+    def _earlier(self) -> Mapping[str, MapTakeover]:
+        """What the run took over of maps, by the names of their results."""
+        takeover = read_takeover(self._store, self._keys)
+        return {} if takeover is None else takeover.maps
+
     def items(self, step_id: str) -> ManifestItems:
         """Return the items that the source of a map block gave."""
-        url = self._store.url(self._keys.map_manifest(step_id))
+        keys = [taken.manifest for taken in self._earlier.values() if taken.source == step_id]
+        url = self._store.url(keys[0] if keys else self._keys.map_manifest(step_id))
         return ManifestItems(bytes(self._store.read(Stored(url))), self._load)
 
     def results(self, place: Place) -> RemoteItems:
@@ -189,12 +197,25 @@ class RemoteRun:
         state = operation_state(place.map)
         output = self._history.output(self._run_id, state)
         key = output.get("results_manifest_key") if isinstance(output, dict) else None
-        outcomes = read_results(self._store, key if isinstance(key, str) else None, place.inner, count, place.field)
+        taken = self._earlier.get(place.key)
+        keys = (*(() if taken is None else taken.results), *((key,) if isinstance(key, str) else ()))
+        outcomes = read_results(self._store, keys, place.inner, count, place.field)
+        homes = {} if taken is None else self._homes(taken, count)
 
         def own(index: int) -> Ref:
-            return Stored(self._store.url(self._keys.item_output(place.id, (index,))))
+            return Stored(self._store.url(homes.get(index, self._keys).item_output(place.id, (index,))))
 
         return RemoteItems(self._load, own, place, items if place.paths else FlatPaths(count), count, outcomes)
+
+    def _homes(self, taken: MapTakeover, items: int) -> dict[int, Keys]:
+        """Return of which run the objects of an item are that was taken over."""
+        homes: dict[int, Keys] = {}
+        for key in taken.results:
+            run = Keys("/".join(key.split("/")[:3]))  # lokki/<flow>/<run>/…
+            url = self._store.url(key)
+            entries = item_results(self._store, url, read_result_files(self._store, url), items)
+            homes |= {entry.index: run for entry in entries}
+        return homes
 
     def log(self) -> Iterator[LogLine]:
         """Yield what was printed and logged, in order of time."""
@@ -286,18 +307,20 @@ def has_results(output: Json) -> bool:
 
 
 def read_results(
-    store: Store, key: str | None, inner: Sequence[str], items: int, field: str = ""
+    store: Store, keys: Sequence[str], inner: Sequence[str], items: int, field: str = ""
 ) -> dict[int, Ref | Failure]:
     """Read what became of each item of a map, by its index.
 
-    ``key``: of the manifest that ResultWriter wrote; without one there are no results. ``items``: how many there were.
+    ``keys``: of the manifests that ResultWriter wrote, for this run and those that it took over, the latest last;
+    without any there are no results. ``items``: how many there were.
     ``field``: the name of the value beside the result that is meant; empty for the result.
     Raises StoreError for files that cannot be read or are not those of a lokki map.
     """
-    if key is None:
+    if not keys:
         return {}
-    url = store.url(key)
-    files = read_result_files(store, url)
+    *earlier, latest = keys
+    url = store.url(latest)
+    files = read_result_files(store, url, earlier)
     failures = dict(_failures(store, url, files, inner))
     results = {entry.index: _result(entry, field) for entry in item_results(store, url, files, items)}
     return failures | results  # an item that succeeded when the run was redriven has not failed

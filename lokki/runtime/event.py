@@ -86,10 +86,14 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class ResultsKey(msgspec.Struct, frozen=True):
-    """Where the results of a map block are listed, and how many items it had."""
+    """Where the results of a map block are listed, and how many items it had.
+
+    ``earlier``: where those are listed that the run took over from earlier ones.
+    """
 
     key: str
     items: int
+    earlier: tuple[str, ...] = ()
 
 
 type Value = Ref | ResultsKey

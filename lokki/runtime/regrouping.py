@@ -51,7 +51,7 @@ class _Results:
     def __init__(self, store: Store, source: ResultsKey) -> None:
         self._store = store
         self._url = store.url(source.key)
-        self._files = read_result_files(store, self._url)
+        self._files = read_result_files(store, self._url, source.earlier)
         self.items = source.items
         self.values: dict[int, ItemResult] = {}
         self._failures: dict[int, Failure] = {}

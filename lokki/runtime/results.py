@@ -67,7 +67,7 @@ def _listed(store: Store, source: ResultsKey, tolerate: float | None) -> tuple[d
     stored: dict[int, Stored] = {}
     failed: set[int] = set()
     # By fields and not by `ItemResult.ref`: this is done for each of a million results.
-    for entry in item_results(store, url, read_result_files(store, url), source.items):
+    for entry in item_results(store, url, read_result_files(store, url, source.earlier), source.items):
         if isinstance(entry.failed, BatchFailure):
             failed.add(entry.index)
         elif isinstance(entry.result_url, str):

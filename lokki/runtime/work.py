@@ -93,6 +93,13 @@ class Work(msgspec.Struct, frozen=True):
             reply = self._once(self.request.call, invocation, self._inputs(source))
         return {**reply, "params": params} if self._checks_params else reply
 
+    def checked_params(self) -> Reply:
+        """Return the field of a reply with the parameters.
+
+        There is none where the call does not check them.
+        """
+        return {"params": self._params()} if self._checks_params else {}
+
     def prepared(self) -> Invocation:
         """Return the call with its arguments."""
         return self._invocation(self._params())

@@ -10,6 +10,9 @@ from lokki.errors import StoreError, damaged
 
 _LONGEST_KEY = 1024
 
+LATEST_SUFFIX = "-latest"
+"""Ends the id of a run that takes over what an earlier one did, so that no other run has to look for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -37,6 +40,10 @@ class Keys:
         """
         return f"{self.prefix}/{id}/{first}-{last}/output.pkl.gz"
 
+    def batch_left(self, id: str, first: int, last: int) -> str:  # noqa: A002
+        """Return the key of the entries that a batch had when it failed."""
+        return f"{self.prefix}/{id}/{first}-{last}/left.json"
+
     def items(self, id: str) -> str:  # noqa: A002
         """Return the key of the packed items of a map."""
         return f"{self.prefix}/{id}/items.pkl.gz"
@@ -48,6 +55,18 @@ class Keys:
     def groups(self, id: str) -> str:  # noqa: A002
         """Return the key of the table of the lists that a spread put together."""
         return f"{self.prefix}/{id}/groups.json"
+
+    def left_items(self, id: str) -> str:  # noqa: A002
+        """Return the key of the items that a run still has to run.
+
+        It goes on from another one.
+        """
+        # Under a name that the state machine may read: `builder.permissions`.
+        return f"{self.prefix}/{id}/left/map_manifest.json"
+
+    def takeover(self) -> str:
+        """Return the key of what the run takes over from an earlier one."""
+        return f"{self.prefix}/redrive.json"
 
     def map_results(self, id: str) -> str:  # noqa: A002
         """Return the prefix of a map's results, with its ``/``."""

@@ -114,12 +114,20 @@ _CHILDREN = msgspec.json.Decoder(list[FailedChild])
 _CHILD_INPUT = msgspec.json.Decoder(_ChildInput)
 
 
-def read_result_files(store: Store, url: str) -> ResultFiles:
+def read_result_files(store: Store, url: str, earlier: Iterable[str] = ()) -> ResultFiles:
     """Read which files of results a map has.
 
+    ``earlier``: the keys of the manifests of runs whose items it took over, the oldest first.
     Raises StoreError for what ResultWriter does not write.
     """
-    return _decode(_MANIFEST, store.read(Stored(url)), url).ResultFiles
+    urls = [*map(store.url, earlier), url]
+    manifests = [_decode(_MANIFEST, store.read(Stored(part)), part).ResultFiles for part in urls]
+    if len(manifests) == 1:
+        return manifests[0]
+    return ResultFiles(
+        [file for files in manifests for file in files.SUCCEEDED],
+        [file for files in manifests for file in files.FAILED],
+    )
 
 
 def item_results(store: Store, url: str, files: ResultFiles, items: int) -> Iterator[ItemResult]:

@@ -55,6 +55,7 @@ class FakeStates:
     maps: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     shown: int = 10**9
+    definitions: dict[str, str] = field(default_factory=dict)
 
     def start_execution(self, stateMachineArn: str, name: str, input: str) -> dict[str, Any]:
         self.calls.append(stateMachineArn)
@@ -64,6 +65,7 @@ class FakeStates:
         return {}
 
     def run(self, name: str, params: dict[str, Any]) -> None:
+        self.definitions[name] = json.dumps(self.flow.machine)
         outcome = self.flow.run(params, name)
         arn = f"{ARN}:execution:{self.flow.graph.name}:{name}"
         failed = {"error": outcome.error, "cause": str(outcome.cause)} if outcome.error else {}
@@ -72,9 +74,12 @@ class FakeStates:
             "stopDate": START + timedelta(seconds=2), "input": json.dumps(params), **failed,
             "redriveStatusReason": "Execution is SUCCEEDED and cannot be redriven",
         }  # fmt: skip
-        self.events[name] = [
-            told for number, event in enumerate(self._main(), 1) if (told := _told(number, event)) is not None
-        ]
+        self.events[name] = []
+        last: dict[str, int] = {}  # of each state: branches mix their events
+        for number, event in enumerate(self._main(), 1):
+            told = _told(number, event)
+            self.events[name].append(told | {"previousEventId": last.get(event.state, 0)})
+            last[event.state] = number
         for event in self.flow.history:
             if event.child is None and "mapRunArn" in event.details:
                 self._add_map(arn, cast("str", event.details["mapRunArn"]), event.state)
@@ -95,7 +100,14 @@ class FakeStates:
             if each.type == "ExecutionFailed":
                 found = {"startDate": START, "input": json.dumps(inputs[each.execution]), **each.details}
                 self.children[map_run].append({"executionArn": each.execution, "status": "FAILED", **found})
-        status = "SUCCEEDED" if any(each.type == "MapRunSucceeded" for each in self.flow.history) else "FAILED"
+        status = (
+            "SUCCEEDED"
+            if any(
+                each.type == "MapRunSucceeded" and each.state == state and each.child is None
+                for each in self.flow.history
+            )
+            else "FAILED"
+        )
         self.maps[map_run] = {
             "mapRunArn": map_run, "executionArn": execution, "status": status, "startDate": START,
             "maxConcurrency": 0, "itemCounts": counts,
@@ -111,6 +123,12 @@ class FakeStates:
         return self.infos[name]
 
     def describe_state_machine_for_execution(self, executionArn: str) -> dict[str, Any]:
+        return {"definition": self.definitions[executionArn.rpartition(":")[2]]}
+
+    def describe_state_machine_alias(self, stateMachineAliasArn: str) -> dict[str, Any]:
+        return {"routingConfiguration": [{"stateMachineVersionArn": f"{ARN}:stateMachine:x:2", "weight": 100}]}
+
+    def describe_state_machine(self, stateMachineArn: str) -> dict[str, Any]:
         return {"definition": json.dumps(self.flow.machine)}
 
     def describe_map_run(self, mapRunArn: str) -> dict[str, Any]:
@@ -146,11 +164,14 @@ class FakeStates:
                     yield from ({"executions": [info]} for info in states.infos.values())
 
 
-def _told(number: int, event: HistoryEvent) -> dict[str, Any] | None:
+def _told(number: int, event: HistoryEvent) -> dict[str, Any]:
     details: dict[str, Any] = {
         key: json.dumps(value) if key in ("input", "output") else value for key, value in event.details.items()
     }
     told = {"id": number, "timestamp": START + timedelta(seconds=event.seconds), "type": event.type}
+    if event.type == "TaskSucceeded":  # with the whole response of the function
+        response = {"ExecutedVersion": "1", "Payload": event.details["output"]}
+        told["taskSucceededEventDetails"] = {"output": json.dumps(response)}
     if event.type in _DETAILS:
         told[_DETAILS[event.type]] = {"name": event.state, **details}
     return told

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import click
 
@@ -32,11 +33,12 @@ from lokki.engine.report import RunReport
 from lokki.errors import AwsError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
-from lokki.local_run.runs import new_run_id
+from lokki.local_run.runs import RunRecord, Runs, new_run_id
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters, lower, started_by_aws
 from lokki.progress.displays import Display
+from lokki.store.keys import LATEST_SUFFIX, Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,14 @@ def invoke_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comm
 def redrive_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that resumes a failed run on AWS."""
 
-    def redrive(**values: object) -> int:
+    def redrive(*, latest: bool, **values: object) -> int:
         options, output = _options(values)
         run_id = options.run_id or ""
+        if latest and (record := _record_here(run_id)) is not None:
+            return _resume_here(graph, CommandLine(program, "redrive", flow), record, values)
         account = find_account(graph, program, flow, values)
+        if latest:
+            return go_on(account, run_id, options, output)
         watch = begin(account.runs, run_id)
         watch, _ = look(account.runs, watch)
         account.runs.redrive(run_id)
@@ -72,10 +78,62 @@ def redrive_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
 
     return click.Command(
         "redrive",
-        params=[click.Argument(["run_id"], metavar="RUN"), *_wait_options(), *output_options(), *stack_options()],
+        params=[
+            click.Argument(["run_id"], metavar="RUN"),
+            click.Option(
+                ["--latest"],
+                is_flag=True,
+                help="With the newest deployment, as a new run that takes over what succeeded. Goes on with runs on "
+                "this machine, too, with today's code.",
+            ),
+            *_wait_options(),
+            *output_options(),
+            *stack_options(),
+        ],
         help="Let a run on AWS that failed or was stopped go on from where it stopped, and print its result.",
         callback=redrive,
     )
+
+
+def go_on(account: Account, run_id: str, options: InvokeOptions, output: OutputOptions) -> int:
+    """Start a run that takes over what an earlier one did."""
+    # Only here: no other command compares deployments.
+    from lokki.deploy.live import live_definition
+    from lokki.operate.latest import earlier_run, plan_takeover
+    from lokki.store.takeover import write_takeover
+
+    runs, store = account.runs, account.runs.store
+    definition = live_definition(account.aws, account.deployed.state_machine)
+    earlier = earlier_run(runs, run_id)
+    new_id = f"{new_run_id()}{LATEST_SUFFIX}"
+    keys = Keys(f"{account.deployed.prefix}{new_id}")
+    takeover, lines = plan_takeover(earlier, lower(account.graph), definition, store, keys)
+    write_takeover(store, keys, takeover)
+    runs.start(new_id, earlier.params)
+    if not output.quiet:
+        words = LastWords(output, StandardStreams(), NextCommands(str, str))
+        text = "\n".join((f"the run {new_id} goes on from {run_id}:", *(f"  {line}" for line in lines)))
+        words.say(text, "goes_on", run_id=new_id, earlier=run_id, steps="; ".join(lines))
+    return wait_for(account, begin_new(runs, new_id, time.sleep), options, output)
+
+
+def _resume_here(graph: FlowGraph, call: CommandLine, record: RunRecord, values: Mapping[str, object]) -> int:
+    """Resume a run on this machine by the command that started it."""
+    # Only here: what runs flows here takes as long to import as all else.
+    from lokki.cli.commands.emulate import emulate_command
+    from lokki.cli.commands.run import run_command
+
+    make = run_command if record.flow == graph.name else emulate_command
+    words = ["--resume", record.run_id]
+    for name in ("env", "output", "log_format"):
+        words += [f"--{name.replace('_', '-')}", str(values[name])] if values[name] is not None else []
+    words += [f"--{name}" for name in ("quiet", "traceback") if values[name]]
+    return int(make(graph, call.program, call.flow).main(words, call.program, standalone_mode=False) or DONE)
+
+
+def _record_here(run_id: str) -> RunRecord | None:
+    runs = Runs(Path(".lokki"))
+    return runs.load(run_id) if (runs.folder / run_id).is_dir() else None
 
 
 def stop_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:

@@ -86,7 +86,7 @@ def write_deployed_report(account: Account, run_id: str, file: Path, against: st
     call = str(CommandLine(account.program, "replay", account.flow))
     replay = replay_commands(call, run_id, f" --deployed{account.where}")
     is_bad = subject.run.status in ("failed", "timed_out", "aborted")
-    commands = {"fix it, deploy, and go on with": account.command("redrive", run_id)} if is_bad else {}
+    commands = {"fix it, deploy, and go on with": account.command("redrive", run_id, "--latest")} if is_bad else {}
     text = write_page(subject, replay, other=other, commands=commands)
     write_file(file, from_here(text).encode(errors="replace"), "--html")
 
