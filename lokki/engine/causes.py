@@ -189,13 +189,26 @@ class RunTranslator:
         return why_failed(self.report, self._plan, message)
 
     def _localize(self, failure: Failure) -> Failure:
-        file, _, line = failure.where.rpartition(":")
-        where = f"{self._locate(file)}:{line}" if file else self._definitions.get(failure.step, "")
-        short, full = (self._localize_trace(text) for text in (failure.traceback, failure.full_traceback))
-        return replace(failure, where=where, traceback=short, full_traceback=full)
+        failure = localize_failure(failure, self._locate)
+        return failure if failure.where else replace(failure, where=self._definitions.get(failure.step, ""))
 
-    def _localize_trace(self, text: str) -> str:
-        return _FRAME.sub(lambda frame: f'File "{self._locate(frame[1])}", line {frame[2]}', text)
+
+def localize_failure(failure: Failure, locate: Callable[[str], str]) -> Failure:
+    """Return a failure with the paths of files here.
+
+    ``locate``: returns the path here of a path in a package.
+    """
+
+    def localize_trace(text: str) -> str:
+        return _FRAME.sub(lambda frame: f'File "{locate(frame[1])}", line {frame[2]}', text)
+
+    file, _, line = failure.where.rpartition(":")
+    return replace(
+        failure,
+        where=f"{locate(file)}:{line}" if file else "",
+        traceback=localize_trace(failure.traceback),
+        full_traceback=localize_trace(failure.full_traceback),
+    )
 
 
 def why_failed(report: RunReport, plan: Plan, message: str) -> str:

@@ -89,7 +89,7 @@ def svg(plan: Plan, marks: Marks | None = None) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="lokki-drawing" role="{role}" aria-label="{title}" {view}>',
         f"<title>{title}</title>",
         f"<desc>{text}</desc>",
-        f"<style>\n{_style()}\n</style>",
+        f"<style>{drawing_style()}</style>",
         f'<rect class="paper" {size} rx="{_CORNER}"/>',
         *_shapes(picture),
         "</svg>",
@@ -97,10 +97,14 @@ def svg(plan: Plan, marks: Marks | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _style() -> str:
-    """Return the rules of a drawing, which hold in it alone."""
+def drawing_style() -> str:
+    """Return the rules of a drawing, which hold in it alone.
+
+    They are as its style element has them, the same in every drawing, so that a page's policy may name their checksum.
+    """
     dark = "\n".join(f"  {line}" for line in _rules(_DARK))
-    return "\n".join([*_rules(_SHAPE), *_rules(_LIGHT), "@media (prefers-color-scheme: dark) {", dark, "}"])
+    lines = [*_rules(_SHAPE), *_rules(_LIGHT), "@media (prefers-color-scheme: dark) {", dark, "}"]
+    return "\n".join(["", *lines, ""])
 
 
 def _rules(rules: dict[str, str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 from lokki.base.failures import Failure
@@ -73,12 +74,21 @@ class Gathering:
                 facts.report = fold(facts.report, event)
 
     def facts(self) -> RunFacts:
-        """Return what is known."""
+        """Return what is known, when all events have been taken."""
         self._fold_counts()
         self._end_spans(self._facts.end)
         self._facts.report = replace(self._facts.report, ops=self._ops())
         self._facts.groups = sorted(self._groups.values(), key=lambda group: (-group.count, -group.retried))
         return self._facts
+
+    def facts_until(self, at: float) -> RunFacts:
+        """Return what is known of a run that goes on.
+
+        ``at``: when that is, in seconds since 1970. Further events may be taken.
+        """
+        copy = deepcopy(self)
+        copy._facts.end = max(copy._facts.end, at)
+        return copy.facts()
 
     def _ops(self) -> dict[str, OpReport]:
         """Return all operations, with the numbers of those that were restored."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lokki.base.item_path import item_name
@@ -16,9 +16,10 @@ from lokki.pictures.shapes import Mark, plain
 from lokki.pictures.svg import svg
 from lokki.plans.levels import GATHER, LEVEL, SPREAD
 from lokki.plans.operations import MAP
+from lokki.progress.displays import counts
 from lokki.progress.displays import seconds as duration
 from lokki.reports.comparing import Comparison, TimeChange
-from lokki.reports.facts import Activity, Durations, FailureGroup, OpFacts
+from lokki.reports.facts import Activity, Durations, FailedCall, FailureGroup, OpFacts
 from lokki.reports.samples import Sample
 from lokki.reports.subject import RunSubject
 
@@ -66,6 +67,19 @@ class OpRow:
     failed_curve: str = ""
     peak: str = ""
     workers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRow:
+    """What runs just now.
+
+    ``done``: how many items of a map block have ended, of how many; ``items`` is None for a step.
+    """
+
+    title: str
+    words: str
+    done: int
+    items: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,53 +133,68 @@ class ChangeRow:
 class Content:
     """All that a report has beside the facts of its run.
 
-    ``samples``: in the order of the groups' examples.
+    * ``samples``: in the order of the groups' examples.
+    * ``links``: to other pages on the run, by their names; ``item_address`` returns that of a failed call's page.
     """
 
     samples: Sequence[Sample] = ()
     comparison: Comparison | None = None
     cost: Estimate | None = None
     commands: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    links: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    item_address: Callable[[FailedCall], str] | None = None
 
 
 def report_page(subject: RunSubject, content: Content) -> str:
     """Write the report of a run."""
-    environment = Environment(
-        loader=PackageLoader("lokki.reports"),
+    template = page_environment(PackageLoader("lokki.reports")).get_template("report.html")
+    return template.render(report_values(subject, content))
+
+
+def page_environment(loader: BaseLoader) -> Environment:
+    """Return what fills templates, in which whatever a run says is escaped."""
+    return Environment(
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_plain,
     )
+
+
+def report_values(subject: RunSubject, content: Content) -> dict[str, object]:
+    """Return all that the template ``report_body.html`` shows of a run."""
     facts = subject.facts
     rows = [_row(subject, op) for op in facts.report.ops.values()]
-    return environment.get_template("report.html").render(
-        run=subject.run,
-        place=subject.place,
-        link=subject.link,
-        is_bad=subject.run.status in ENDED_BADLY,
-        tiles=list(_tiles(subject, content)),
-        error=_error(subject),
-        drawing=Markup(svg(subject.plan, _marks(subject))),
-        rows=rows,
-        axis=_axis(facts.seconds),
-        gaps=[_bar(start, end, facts.seconds) for start, end in _shown_gaps(subject)],
-        gap_texts=list(_gap_texts(subject)),
-        pauses=[_pause(subject, start, end) for start, end in facts.pauses],
-        slowest=_slowest(subject),
-        times=list(_item_times(subject)),
-        groups=list(_groups(facts.groups, content.samples)),
-        unlisted=f"{facts.unlisted:,}" if facts.unlisted else "",
-        params=[(name, _json(value)) for name, value in subject.run.params.items()],
-        code=subject.code.items(),
-        changed_code=facts.changed_code,
-        comparison=content.comparison,
-        changes=list(_change_rows(content.comparison)) if content.comparison is not None else [],
-        cost=content.cost,
-        bill=list(_bill(content.cost)) if content.cost is not None else [],
-        commands=content.commands,
-    )
+    return {
+        "run": subject.run,
+        "place": subject.place,
+        "link": subject.link,
+        "tiles": list(_tiles(subject, content)),
+        "error": _error(subject),
+        "progress": list(_progress(subject)),
+        "drawing": Markup(svg(subject.plan, _marks(subject))),
+        "rows": rows,
+        "axis": _axis(facts.seconds),
+        "gaps": [_bar(start, end, facts.seconds) for start, end in _shown_gaps(subject)],
+        "gap_texts": list(_gap_texts(subject)),
+        "pauses": [_pause(subject, start, end) for start, end in facts.pauses],
+        "slowest": _slowest(subject),
+        "times": list(_item_times(subject)),
+        "groups": list(_groups(facts.groups, content.samples)),
+        "unlisted": f"{facts.unlisted:,}" if facts.unlisted else "",
+        "params": [(name, _json(value)) for name, value in subject.run.params.items()],
+        "code": subject.code.items(),
+        "changed_code": facts.changed_code,
+        "comparison": content.comparison,
+        "changes": list(_change_rows(content.comparison)) if content.comparison is not None else [],
+        "cost": content.cost,
+        "bill": list(_bill(content.cost)) if content.cost is not None else [],
+        "commands": content.commands,
+        "links": content.links,
+        "item_address": content.item_address,
+    }
 
 
 def _plain(value: object) -> object:
@@ -188,6 +217,16 @@ def _tiles(subject: RunSubject, content: Content) -> Iterator[tuple[str, str, st
         yield "tries that failed and were repeated", f"{tries:,}", ""
     if content.cost is not None:
         yield "estimated cost on AWS", _dollars(content.cost.dollars), ""
+
+
+def _progress(subject: RunSubject) -> Iterator[ProgressRow]:
+    """Yield what runs just now, of a run that is in progress."""
+    ops = subject.facts.report.ops.values() if subject.run.status == "running" else ()
+    for op in ops:
+        if op.status == "running":
+            facts = subject.facts.ops.get(op.id, OpFacts(op.id))
+            words = counts(op, facts.seconds) if _is_map(op.id) else duration(facts.seconds)
+            yield ProgressRow(_title(op), words, op.finished + op.failed, op.items if _is_map(op.id) else None)
 
 
 def _error(subject: RunSubject) -> str:

@@ -47,18 +47,22 @@ def samples_of(run: Run, calls: Iterable[FailedCall], replay: ReplayCommand) -> 
     calls = list(calls)
     lines = _last_lines(run, calls)
     return [
-        Sample(call, _item(run, call), replay(call.step, call.item), tuple(lines[number]))
+        Sample(call, item_value(run, call.step, call.item), replay(call.step, call.item), tuple(lines[number]))
         for number, call in enumerate(calls)
     ]
 
 
-def _item(run: Run, call: FailedCall) -> str:
-    if not call.item:
+def item_value(run: Run, step: str, item: ItemPath) -> str:
+    """Return the item that a step was given, as Python writes it.
+
+    Or why it is not known. To load it runs code that it names.
+    """
+    if not item:
         return ""
     try:
-        source = run.place(call.step).source
+        source = run.place(step).source
         items = None if source is None else run.kept.items(source)
-        place = None if items is None else items.paths().index(call.item)
+        place = None if items is None else items.paths().index(item)
         return "" if items is None or place is None else short(items.value(place))
     except LokkiError as error:
         return f"not known: {error}"

@@ -47,7 +47,7 @@ def logged_events(folder: Path) -> Iterator[TimedEvent]:
     """
     try:
         with (folder / LOG).open("rb") as lines:
-            yield from filter(None, map(_timed_event, lines))
+            yield from filter(None, map(timed_event, lines))
     except FileNotFoundError:
         return
 
@@ -60,7 +60,8 @@ def facts_of(timed_events: Iterable[TimedEvent]) -> RunFacts:
     return gathering.facts()
 
 
-def _timed_event(line: bytes) -> TimedEvent | None:
+def timed_event(line: bytes) -> TimedEvent | None:
+    """Read a line of a log, None for one that is damaged."""
     try:
         fields: dict[str, object] = msgspec.json.decode(line, type=dict[str, object])
         at = datetime.fromisoformat(str(fields.get("time"))).replace(tzinfo=UTC).timestamp()

@@ -21,11 +21,26 @@ def log_lines(folder: Path) -> Iterator[LogLine]:
     path = folder / LOG
     try:
         with path.open("rb") as lines:
-            yield from filter(None, map(_log_line, map(_event, lines)))
+            yield from filter(None, map(log_line, lines))
     except FileNotFoundError:
         return
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}. Start a new run.") from error
+
+
+def log_line(line: bytes) -> LogLine | None:
+    """Read a line of the log, None for an event that says nothing there."""
+    event = _event(line)
+    time, step, kind = str(event.get("time", "")), str(event.get("id", "")), event.get("event")
+    item = item_from_json(event.get("index"))
+    if kind == "step_output":
+        return LogLine(time, step, item, str(event.get("text", "")))
+    failure = event.get("failure")
+    if kind in ("step_retried", "step_failed", "item_failed") and isinstance(failure, dict):
+        words = "will be tried again" if kind == "step_retried" else "failed"
+        message = f"{words}: {failure.get('error')}: {failure.get('message')}"
+        return LogLine(time, str(failure.get("step", step)), item, message)
+    return None
 
 
 def _event(line: bytes) -> dict[str, object]:
@@ -38,16 +53,3 @@ def _event(line: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return {}
     return event if isinstance(event, dict) else {}
-
-
-def _log_line(event: dict[str, object]) -> LogLine | None:
-    time, step, kind = str(event.get("time", "")), str(event.get("id", "")), event.get("event")
-    item = item_from_json(event.get("index"))
-    if kind == "step_output":
-        return LogLine(time, step, item, str(event.get("text", "")))
-    failure = event.get("failure")
-    if kind in ("step_retried", "step_failed", "item_failed") and isinstance(failure, dict):
-        words = "will be tried again" if kind == "step_retried" else "failed"
-        message = f"{words}: {failure.get('error')}: {failure.get('message')}"
-        return LogLine(time, str(failure.get("step", step)), item, message)
-    return None
