@@ -18,7 +18,7 @@ FAMILIES: Mapping[str, Sequence[str]] = {
     "Loading the flow's file": ["loading.py", "cli/hidden_modules.py", "cli/new_project/", "cli/commands/init.py"],
     "A run on this machine": ["runner.py", "local_run/", "engine/", "base/failures.py", "errors.py"],
     "Files of a run": ["store/", "s3.py", "plan_json.py"],
-    "The command line": ["cli/"],
+    "The command line": ["cli/", "ui/"],
     "Reading runs and results": ["results/", "reports/", "estimate/", "pictures/", "progress/"],
     "Building": ["builder/"],
     "Emulating": ["emulator/"],

@@ -10,7 +10,7 @@ import importlib
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -145,6 +145,7 @@ def flow_group(graph: FlowGraph, program: str) -> click.Group:
     group.add_late(
         "runs", _RUNS, partial(_runs_command, graph.name, lambda command, run: f"{program} {command}", graph)
     )
+    group.add_late("ui", _UI, partial(_ui_command, program, lambda: {"": graph}))
     return group
 
 
@@ -166,6 +167,7 @@ def flows_group(flows: Sequence[Flow[...]], program: str) -> click.Group:
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW", "|".join(by_name), find, tuple(by_name))))
     group.add_late("runs", _RUNS, partial(_runs_command, None, partial(_call_of_flow, program)))
+    group.add_late("ui", _UI, partial(_ui_command, program, lambda: {name: flow() for name, flow in by_name.items()}))
     return group
 
 
@@ -178,6 +180,7 @@ def lokki_group(program: str) -> click.Group:
     for command in FLOW_COMMANDS:
         group.add_command(_on_named_flow(command, NamedFlow(program, "FLOW.py", "FLOW.py[:NAME]", load_flow)))
     group.add_late("runs", _RUNS, partial(_runs_command, None, partial(_call_of_file, program)))
+    group.add_late("ui", _UI, partial(_ui_command, program, None))
     group.add_late("completion", "Print a script that completes lokki's words in your shell.", _completion_command)
     group.add_late("init", "Make a project with a flow, its tests and its settings.", _init_command)
     group.add_late("bootstrap", "Make a bucket on AWS that flows use by themselves.", _bootstrap_command)
@@ -220,6 +223,13 @@ def _runs_command(flow: str | None, call_of: CallOf, graph: FlowGraph | None = N
     from lokki.cli.commands.runs import runs_command
 
     return runs_command(flow, call_of, graph)
+
+
+def _ui_command(program: str, flows: Callable[[], Mapping[str, FlowGraph]] | None) -> click.Command:
+    # Imported here as above.
+    from lokki.cli.commands.ui import ui_command
+
+    return ui_command(program, flows)
 
 
 def _call_of_flow(program: str, command: str, run: RunRecord) -> str:
@@ -328,6 +338,7 @@ def _help(graph: FlowGraph) -> str:
 
 
 _RUNS = "List the runs on this machine, the latest first."
+_UI = "Watch runs in the browser: a page on this machine."
 
 FLOW_COMMANDS = (
     FlowCommand("run", "Run a flow on this machine and print its result.", "lokki.cli.commands.run"),

@@ -126,7 +126,7 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
             ["launch"],
             (
                 "Error: No such command 'launch'. There are: backfill, build, deploy, destroy, doctor, draw, emulate, "
-                "estimate, invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop."
+                "estimate, invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop, ui."
             ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
@@ -239,6 +239,7 @@ Commands:
   runs      List the runs on this machine, the latest first.
   show      Show the runs on AWS, or all of one run.
   stop      Stop a run on AWS.
+  ui        Watch runs in the browser: a page on this machine.
 
   Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """

@@ -15,6 +15,7 @@ from aws.deployed import Deployed as InProcess
 from aws.deployed import DyingFirst, Handlers
 from aws.fake_account import ARN, START, FakeAws, FakeLogs, FakeStates, Pages, deployed
 from aws.moto_server import Aws as Moto
+from starlette.testclient import TestClient
 from support.command import Place
 
 from lokki import flow, step
@@ -22,7 +23,9 @@ from lokki.builder.states import CaseState, Machine, MapState, SwitchState
 from lokki.cli.account import Account
 from lokki.cli.commands.invoke import InvokeOptions, check_same_parameters, wait_for
 from lokki.cli.commands.show import describe_run, runs_table, write_deployed_report
+from lokki.cli.commands.ui import deployed_runs_of
 from lokki.cli.last_words import OutputOptions
+from lokki.cli.text import from_here
 from lokki.config import LokkiConfig
 from lokki.deploy.aws import Aws
 from lokki.deploy.deployed import Deployed
@@ -49,6 +52,7 @@ from lokki.graph import FlowGraph
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.following import begin, begin_new, follow, look_back
 from lokki.operate.watching import Watch, take_history, take_map_run
+from lokki.ui.app import make_app
 
 
 @step
@@ -308,6 +312,26 @@ def test_show_lists_runs_and_tells_all_of_one(s3: S3Server) -> None:
     assert f"error: {failed} at {place}" in "\n".join(lines)
     assert lines[-2] == "data: s3://acme-artifacts/lokki/strict/run-7/"
     assert lines[-1].startswith("console: https://us-east-1.console.aws.amazon.com/")
+
+
+def test_the_pages_of_deployed_runs_show_what_show_tells(s3: S3Server) -> None:
+    operated = Operated(strict(), s3)
+    operated.account.runs.start("run-7", {"count": 3})
+    operated.account.runs.start("run-6", {"count": 1})
+    pages = TestClient(make_app([deployed_runs_of(operated.account)], "", from_here))
+    listed = pages.get("/?params=count%3D3").text
+    assert ("run-7</a>" in listed, "run-6</a>" in listed, "<code>count=3</code>" in listed) == (True, False, True)
+    place = f"tests/operate/test_operate.py:{odd_fails.fn.__code__.co_firstlineno}"
+    for address, texts in {
+        "": ("strict: run-7 failed", f"at <code>{place}</code>", "python birds.py redrive run-7", 'data-poll="0"'),
+        "/failed": ("1 item</p>", "<code>odd_fails[1]</code>", "ValueError: 1 is odd", place),
+        "/item?step=odd_fails&item=1": ("<p>item: <code>1</code></p>", "--item 1 --deployed", "ValueError: 1 is odd"),
+        "/log": ("Nothing was printed",),
+    }.items():
+        page = pages.get(f"/runs/aws-strict/run-7{address}").text
+        assert [text for text in texts if text not in page] == []
+    missing = pages.get("/runs/aws-strict/run-8")
+    assert (missing.status_code, "strict has no run" in missing.text) == (404, True)
 
 
 def test_the_report_of_a_deployed_run_tells_what_show_tells(s3: S3Server, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ LAYERS = {
     "lokki.operate*": 9,
     "lokki.reports*": 9,
     "lokki.progress*": 9,
+    "lokki.ui*": 10,  # pages for a browser
     "lokki": 10,
     "lokki.__main__": 10,
     "lokki.cli*": 10,  # what the user meets
@@ -62,6 +63,7 @@ PURE = (
     "lokki.pictures*", "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits", "lokki.estimate.prices",
     "lokki.results.html",
     "lokki.reports.comparing", "lokki.reports.facts", "lokki.reports.gathering", "lokki.reports.page",
+    "lokki.ui.listing", "lokki.ui.pages",
 )  # fmt: skip
 """What decides and describes, from values alone. `lokki.config` is not among them: it reads files."""
 
@@ -95,7 +97,9 @@ ONLY_IN = {
     "moto": ("lokki.emulator.*",),
     "awslambdaric": ("lokki.emulator.*",),
     "pandas": ("lokki.results.*",),
-    "jinja2": ("lokki.reports.page",),
+    "jinja2": ("lokki.reports.page", "lokki.ui.pages"),
+    "starlette": ("lokki.ui.*",),
+    "uvicorn": ("lokki.ui.*",),
 }
 
 CLOSED = {

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_the_lower_bounds_of_the_dependencies_are_enough(tmp_path: Path) -> None
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "run the tests with uv"
     python, bounds = tmp_path / "venv/bin/python", tmp_path / "bounds.txt"
-    bounds.write_text("\n".join([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["emulator"]]))
+    bounds.write_text("\n".join([*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]))
     (tmp_path / "lokki.yml").write_text("artifact_bucket: my-bucket\n")
     shutil.copy(ROOT / "examples/birds_flow_example.py", tmp_path / "birds_flow.py")
     installing = ["--no-config", "--resolution", "lowest-direct", "--only-binary", ":all:", "--python", python]
@@ -156,4 +157,5 @@ def test_the_lower_bounds_of_the_dependencies_are_enough(tmp_path: Path) -> None
     assert run(python, "birds_flow.py", "run", "--quiet", "--report", "run.html") == birds
     run(python, "birds_flow.py", "draw", "--output", "flow.svg")
     run(python, "birds_flow.py", "build", "--check")
+    run(python, "-c", "import lokki.ui.server")
     assert run(python, "birds_flow.py", "emulate", "--quiet") == birds
