@@ -37,6 +37,7 @@ def neutral(text: str, folder: Path) -> str:
     text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{4}", "RUN", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", text)
+    text = re.sub(r"passed in \d+\.\d+s", "passed in N s", text)
     return re.sub(r" *\d+(\.\d+)? (s|KB|B|KiB|MiB)\b", r" N \2", text)
 
 
@@ -54,6 +55,8 @@ def agrees(shown: str, printed: str) -> bool:
 def run_page(page: Path, folder: Path, environment: Mapping[str, str]) -> int:
     """Write the page's files into the folder, run its commands there, and return how many they were.
 
+    Each is run by a shell of its own, but after `cd` in the folder that it names, where files are written then.
+
     Raises AssertionError for the first command that prints anything else than the page shows.
     """
     ran = 0
@@ -65,6 +68,9 @@ def run_page(page: Path, folder: Path, environment: Mapping[str, str]) -> int:
         if block.language != "console":
             continue
         for command, shown in commands(block.text):
+            if command.startswith("cd "):  # as in a shell that is still open
+                folder = folder / command.removeprefix("cd ")
+                continue
             done = subprocess.run(
                 command,
                 shell=True,
