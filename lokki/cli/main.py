@@ -27,10 +27,10 @@ from lokki.cli.options import DONE, EPILOG, FAILED, INTERRUPTED, SETTINGS, USAGE
 from lokki.cli.program import CommandLine, program_words
 from lokki.cli.text import from_here
 from lokki.decorators import Flow
-from lokki.engine.drawing import draw
 from lokki.errors import FlowError, LokkiError
 from lokki.graph import FlowGraph
 from lokki.loading import check_hides_nothing, is_importing, load_flow
+from lokki.pictures.drawing import draw
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see _runs_command

@@ -6,7 +6,7 @@
   emulator are translated into them.
 * `report` folds events into what is known of a run. Progress, summaries and endings are drawn from it.
 * `async_exceptions` ends a step whose time is up.
-* `causes` reads what Lambda and Step Functions say of a failure; `drawing` draws a plan as text.
+* `causes` reads what Lambda and Step Functions say of a failure.
 
 What must never happen: that two engines treat the same failure or retry in two ways. What is decided here is decided
 from values; clocks and threads are in `limits`, `context` and `async_exceptions`. Start reading at `invocation.run` and

@@ -20,7 +20,8 @@ lock, and hands the plan to an execution. From there one stage calls the next:
    step after the block, and for `lokki.results`.
 
 Beside them: **runs** has the records and locks of all runs, **folder** the names and files of one, **seal** and
-**checksums** what binds a file to its run; **output**, **streams** and **levels** take what steps print and log.
+**checksums** what binds a file to its run, **written_items** the items of a
+map; **output**, **streams** and **levels** take what steps print and log.
 
 What would surprise a reader stands behind a wall, a module each with a "Why": **descriptors** (``dup2``, C's buffers),
 **forks** (what a child that a step forks must let go of), **exits** (how forked processes end), **interrupts** (Ctrl-C,

@@ -19,9 +19,9 @@ from lokki.local_run.folder import RunFolder
 from lokki.local_run.forks import guarded
 from lokki.local_run.regrouping import ItemRegrouper
 from lokki.local_run.run_values import CASE, RunValues
+from lokki.local_run.written_items import WrittenItems, write_items
 from lokki.plans.operations import Call
 from lokki.store.base import Store, save
-from lokki.store.items import WrittenItems, write_items
 from lokki.store.manifest import check_is_no_iterator, check_items
 
 

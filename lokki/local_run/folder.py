@@ -20,8 +20,8 @@ from lokki.engine.regrouping import Group
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
 from lokki.local_run.seal import Seal
+from lokki.local_run.written_items import WrittenItems
 from lokki.store import codec
-from lokki.store.items import WrittenItems
 from lokki.store.keys import Keys, describe_place
 from lokki.store.local import LocalStore
 

@@ -9,9 +9,9 @@ import msgspec
 
 from lokki.base import signatures
 from lokki.base.convert import ConversionError, parameter_json
-from lokki.engine.drawing import map_options
 from lokki.graph import FlowParameter
 from lokki.pictures.combining import Lane, beside, boxed, framed, stacked
+from lokki.pictures.drawing import map_options
 from lokki.pictures.shapes import Mark, Picture, shortened
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_block

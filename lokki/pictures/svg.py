@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from lokki.engine.drawing import draw
 from lokki.pictures.combining import padded
+from lokki.pictures.drawing import draw
 from lokki.pictures.flow_figure import Marks, figure_of
 from lokki.pictures.shapes import (
     DETAIL_HEIGHT,

@@ -19,8 +19,8 @@ from support.interpreter import interpret
 
 from lokki import FlowError, StepNode, each, flow, step
 from lokki.base.options import Executor
-from lokki.engine.drawing import draw
 from lokki.errors import ParameterError
+from lokki.pictures.drawing import draw
 from lokki.plan import lower, plan_lines
 from lokki.plan_json import plan_from_json, plan_to_json, shape
 

@@ -31,6 +31,7 @@ from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
+from lokki.local_run.written_items import write_items
 from lokki.plan import lower, plan_lines
 from lokki.plan_json import plan_from_definition, plan_from_json, plan_from_lines, plan_to_json
 from lokki.plans.operations import FanOut
@@ -40,7 +41,6 @@ from lokki.results.remote import child_failure
 from lokki.runtime.event import ResultsKey
 from lokki.runtime.results import load_results
 from lokki.store.base import save
-from lokki.store.items import write_items
 from lokki.store.keys import Keys
 from lokki.store.s3 import S3Store
 

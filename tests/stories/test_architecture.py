@@ -51,7 +51,7 @@ LAYERS = {
 PURE = (
     "lokki.base*", "lokki.chain", "lokki.graph", "lokki.plan", "lokki.plans*",
     "lokki.plan_json", "lokki.decorators",
-    "lokki.engine.causes", "lokki.engine.drawing", "lokki.engine.events", "lokki.engine.invocation",
+    "lokki.engine.causes", "lokki.engine.events", "lokki.engine.invocation",
     "lokki.engine.report",
     "lokki.store.keys", "lokki.store.codec", "lokki.store.manifest",
     "lokki.builder.cloudformation", "lokki.builder.environment", "lokki.builder.halving", "lokki.builder.lambda_pkg",

@@ -9,8 +9,8 @@ import click
 
 from lokki.cli.options import DONE, EPILOG, SETTINGS
 from lokki.cli.output import write_file
-from lokki.engine.drawing import draw
 from lokki.graph import FlowGraph
+from lokki.pictures.drawing import draw
 from lokki.pictures.mermaid import mermaid
 from lokki.pictures.page import page
 from lokki.pictures.svg import svg

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lokki import flow, step
-from lokki.engine.drawing import draw
 from lokki.graph import FlowGraph
+from lokki.pictures.drawing import draw
 from lokki.plan import lower
 
 
