@@ -30,7 +30,7 @@ except (ImportError, AttributeError):
     raise
 
 if TYPE_CHECKING:
-    from lokki.base.access import Allow, Read, Write
+    from lokki.base.access import Allow, Read, Resource, Write
     from lokki.base.starts import After, Event, FinishedRun, S3Created, S3Object
     from lokki.operate import remote
     from lokki.results.flow_results import local
@@ -47,6 +47,7 @@ __all__ = [
     "MapBlock",
     "ParameterError",
     "Read",
+    "Resource",
     "Retry",
     "RunError",
     "S3Created",
@@ -67,6 +68,7 @@ _LATE = {
     "Event": "lokki.base.starts",
     "FinishedRun": "lokki.base.starts",
     "Read": "lokki.base.access",
+    "Resource": "lokki.base.access",
     "S3Created": "lokki.base.starts",
     "S3Object": "lokki.base.starts",
     "Write": "lokki.base.access",

@@ -205,6 +205,7 @@ class LokkiConfig(_Settings):
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     log_format: LogFormat = "Text"
     encrypt: tuple[Encrypted, ...] = ()
+    merge_template: str = ""
 
     def __post_init__(self) -> None:
         """Keep read-only copies of the mappings, whoever made the value."""

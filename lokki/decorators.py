@@ -21,7 +21,7 @@ from lokki.plan import lower
 if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
     from datetime import date
 
-    from lokki.base.access import Permission
+    from lokki.base.access import Permission, Resource
     from lokki.base.starts import Start
     from lokki.progress.launching import Launcher
 
@@ -39,7 +39,7 @@ def step[**P, R](
     memory: int | None = None,
     timeout: float | None = None,
     retry: Retry | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | Resource] | None = None,
     dependencies: Iterable[str] = (),
     disk: int | None = None,
     memory_max: int | None = None,
@@ -55,7 +55,7 @@ def step[**P, R](
     memory: int | None = None,
     timeout: float | None = None,
     retry: Retry | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | Resource] | None = None,
     dependencies: Iterable[str] = (),
     disk: int | None = None,
     memory_max: int | None = None,
@@ -77,7 +77,7 @@ def step[**P, R](
       ``lambda_defaults.timeout`` deployed.
     * ``retry``: when and how often to try again, see `Retry`. Default: one try.
     * ``env``: environment variables of the step. Deployed, they are set before the module is imported; locally, while
-      the step runs.
+      the step runs. `Resource` gives what a resource of ``merge_template`` is called; locally the variable must be set.
     * ``dependencies``: requirements that the step's package has beyond the project's. No local meaning: a local step
       uses the environment that lokki runs in.
     * ``permissions``: what the step's code may do on AWS, as `Read`, `Write` and `Allow` say it, beyond what
@@ -96,7 +96,7 @@ def step[**P, R](
 
     Raises FlowError for options that make no sense, a name that AWS could not have, and ``async def``.
     """
-    variables = {} if env is None else env
+    variables, resources = _variables(env)
     options = StepOptions(
         memory,
         timeout,
@@ -109,12 +109,29 @@ def step[**P, R](
         {} if secrets is None else secrets,
         _layers(layers),
         reserved_concurrency,
+        resources,
     )
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
         return _make_step(function, options)
 
     return decorate if fn is None else decorate(fn)
+
+
+def _variables(env: Mapping[str, str | Resource] | None) -> tuple[Mapping[str, str], Mapping[str, Resource]]:
+    """Return the variables that are texts, and those that name resources."""
+    if not isinstance(env, Mapping):  # which StepOptions refuses
+        return {} if env is None else env, {}
+    texts = {name: value for name, value in env.items() if isinstance(value, str)}
+    if len(texts) == len(env):
+        return texts, {}
+    # Only here: most steps have no resources, and start without the module.
+    from lokki.base.access import Resource
+
+    resources = {name: value for name, value in env.items() if isinstance(value, Resource)}
+    if len(texts) + len(resources) < len(env):
+        raise FlowError(f"@step(env={env!r}): give a dict of strings, such as env={{'REGION': 'eu-north-1'}}.")
+    return texts, resources
 
 
 def _tuple(dependencies: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from lokki import (
     Flow,
     FlowGraph,
     Read,
+    Resource,
     Retry,
     S3Created,
     S3Object,
@@ -123,7 +124,8 @@ def look_up(value: int) -> int:
     reserved_concurrency=5,
     disk=2048,
     layers=["arn:aws:lambda:eu-north-1:123456789012:layer:geometry:7"],
-    permissions=[Read("s3://acme-lake/raw/")],
+    env={"JOBS": Resource("Jobs"), "BIRD": "goose"},
+    permissions=[Read("s3://acme-lake/raw/"), Allow("sqs:SendMessage", Resource("Jobs.Arn"))],
 )
 def measure_bird(value: int) -> int:
     return value
@@ -343,11 +345,15 @@ def _example(module: str, name: str) -> Flow[...]:
 
 @dataclass(frozen=True)
 class Build:
-    """A flow to build, with its settings; each of `images` is packaged as an image, the others as zip files."""
+    """A flow to build, with its settings; each of `images` is packaged as an image, the others as zip files.
+
+    ``merged``: a template of the user's.
+    """
 
     flow: Flow[...]
     config: LokkiConfig = field(default_factory=lambda: LokkiConfig(artifact_bucket="acme-artifacts"))
     images: frozenset[str] = frozenset()
+    merged: str = ""
 
     @property
     def graph(self) -> FlowGraph:
@@ -373,8 +379,9 @@ class Build:
 
     def template(self) -> dict[str, Json]:
         from lokki.builder.cloudformation import build_template
+        from lokki.builder.merging import read_user_template
 
-        return build_template(self.graph, self.config, self.packages)
+        return build_template(self.graph, self.config, self.packages, read_user_template(self.merged))
 
 
 BUILDS: Mapping[str, Build] = {
@@ -450,6 +457,7 @@ BUILDS: Mapping[str, Build] = {
                 vpc=VpcConfig(("subnet-0a1b2c3d", "subnet-4e5f6a7b"), ("sg-0a1b2c3d",)),
             ),
         ),
+        merged=str(Path(__file__).parent / "flows" / "infra.yaml"),
     ),
     "notifications": Build(
         hourly_flow,

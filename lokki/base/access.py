@@ -24,6 +24,9 @@ _SOURCE = (
 _LAYER = r"arn:[a-z-]+:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]{1,140}:[0-9]+"
 """https://docs.aws.amazon.com/lambda/latest/api/API_Layer.html"""
 
+_RESOURCE = r"[A-Za-z0-9]{1,255}(\.[A-Za-z0-9.]+)?"
+"""https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resources-section-structure.html"""
+
 _OUTSIDE_POLICIES = "[^ -~\\u00a0-\\u00ff]"
 """What the text of a policy cannot have, and line breaks, which no ARN has.
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html"""
@@ -56,20 +59,52 @@ class Write:
         _check_url("Write", self.url)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Resource:
+    """A resource of the template that ``merge_template`` names.
+
+    ``Resource("Table")`` is what ``!Ref Table`` gives, most often the name, and ``Resource("Table.Arn")`` an attribute.
+    Raises FlowError for what names none.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(_RESOURCE, self.name):
+            raise FlowError(
+                f'{self!r}: give the logical id of a resource, such as Resource("Table"), or an attribute of it, such '
+                'as Resource("Table.Arn").'
+            )
+
+    @property
+    def id(self) -> str:
+        """The logical id."""
+        return self.name.partition(".")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The attribute, "" for what Ref gives."""
+        return self.name.partition(".")[2]
+
+    def __repr__(self) -> str:
+        """Return it as it is written in a flow's file."""
+        return f"Resource({quoted(self.name)})"
+
+
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Allow:
     """Permission to do actions of any service on some resources.
 
     ``Allow("dynamodb:GetItem", "arn:aws:dynamodb:eu-north-1:123456789012:table/birds")``. Several actions are a list,
     several resources follow each other. In ARNs ``${AWS::Region}``, ``${AWS::AccountId}`` and ``${AWS::Partition}``
-    stand for where the flow is deployed, ``*`` for anything; the resource ``"*"`` is for actions that have none. Raises
-    FlowError for what is no action or no ARN.
+    stand for where the flow is deployed, ``*`` for anything; the resource ``"*"`` is for actions that have none, and
+    ``Resource("Table.Arn")`` for one of ``merge_template``. Raises FlowError for what is no action or no ARN.
     """
 
     actions: tuple[str, ...]
-    resources: tuple[str, ...]
+    resources: tuple[str | Resource, ...]
 
-    def __init__(self, actions: str | Iterable[str], *resources: str) -> None:
+    def __init__(self, actions: str | Iterable[str], *resources: str | Resource) -> None:
         names = (actions,) if isinstance(actions, str) else tuple(actions)
         object.__setattr__(self, "actions", names)
         object.__setattr__(self, "resources", resources)
@@ -163,6 +198,8 @@ def action_problem(action: object) -> str:
 
 def resource_problem(resource: object) -> str:
     """Return what is wrong with a resource of IAM, or ""."""
+    if isinstance(resource, Resource):
+        return ""
     if not isinstance(resource, str):
         return f'{resource!r} is no ARN: give a text, such as "arn:aws:sqs:eu-north-1:123456789012:birds"'
     text = re.sub(_PLACEHOLDER, "x", resource)

@@ -21,7 +21,7 @@ from lokki.errors import FlowError
 if TYPE_CHECKING:
     from datetime import date
 
-    from lokki.base.access import Permission
+    from lokki.base.access import Permission, Resource
     from lokki.base.starts import Start
 
 SECRETS_VARIABLE = "LOKKI_SECRETS"
@@ -35,9 +35,9 @@ _NO_VALUE = re.compile("[\\0\\ud800-\\udfff]")
 _RESERVED_VARIABLES = re.compile(
     "AWS_(ACCESS_KEY(_ID)?|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_[A-Z_]+"
     "|XRAY_(CONTEXT_MISSING|DAEMON_ADDRESS))|_?(HANDLER|X_AMZN_TRACE_ID)|LAMBDA_(RUNTIME_DIR|TASK_ROOT)"
-    "|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME|SECRETS)"
+    "|LOKKI_(ARTIFACT_BUCKET|FLOW_NAME|RESOURCES|SECRETS)"
 )
-"""Environment variables that a function cannot set: Lambda refuses them, and three are lokki's.
+"""Environment variables that a function cannot set: Lambda refuses them, and four are lokki's.
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
 
 
@@ -115,6 +115,7 @@ class StepOptions:
     secrets: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
     reserved_concurrency: int | None = None
+    resources: Mapping[str, Resource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -141,6 +142,8 @@ class StepOptions:
             self._check_secrets()
         if self.layers:
             self._check_layers()
+        if self.resources and (problem := variables_problem(dict.fromkeys(self.resources, ""))):
+            raise FlowError(f"@step(env=…): {problem}")
         object.__setattr__(self, "env", dict(self.env))
         object.__setattr__(self, "secrets", dict(self.secrets))
 

@@ -330,7 +330,8 @@ def _written(permission: Permission) -> list[tuple[str, str]]:
         case Write(url):
             return [parts_of_url(url)]
         case Allow() if any(re.fullmatch(_regex(action.lower()), "s3:putobject") for action in permission.actions):
-            places = (arn.split(":", 5)[-1] if arn.count(":") >= 5 else arn for arn in permission.resources)
+            arns = (entry for entry in permission.resources if isinstance(entry, str))
+            places = (arn.split(":", 5)[-1] if arn.count(":") >= 5 else arn for arn in arns)
             return [(bucket, key or "*") for bucket, _, key in (place.partition("/") for place in places)]
         case Allow() | Read():
             return []

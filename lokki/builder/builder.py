@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from lokki.base.quotas import UNZIPPED_BYTES
 from lokki.builder.cloudformation import template_of
 from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
+from lokki.builder.merging import MERGED_FILE, NO_TEMPLATE, UserTemplate, read_user_template
 from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
 from lokki.builder.packages.archive import bytecode_kind, content_digest
 from lokki.builder.packages.folder import NOT_IN_ZIP, Bundle, Package, Written, read_manifest, write_bundle
@@ -50,10 +52,12 @@ class Contents:
 
     - ``project``: its files, and where its steps are
     - ``available``: what is required, before it is chosen from
+    - ``user``: the template of the user's
     """
 
     project: Project
     available: Available
+    user: UserTemplate = NO_TEMPLATE
 
 
 def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_BYTES) -> Bundle:
@@ -72,13 +76,15 @@ def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_B
         files = generate_lambda_dir(code, config)
         vendored = chosen.requirements[code.step_name].vendored
         packages.append(_package(name, code.step_name, files, vendored, config, zip_bytes))
-    template = template_of(compiled, {package.step: package.code for package in packages})
+    user = contents.user
+    template = template_of(compiled, {package.step: package.code for package in packages}, user)
     return Bundle(
         name,
         plan_to_json(compiled.plan),
         {
             "statemachine.json": dump_state_machine(state_machine_of(compiled)),
             "template.yaml": dump_template(template),
+            **({MERGED_FILE: json.dumps(user.sections, indent=2).encode()} if user.path else {}),
             **{
                 f"lambdas/{package.step}/{path}": content
                 for package in packages
@@ -243,7 +249,10 @@ class Builder:
                 packed |= dict.fromkeys(names, install_once(local, uv, cache))
         metadata = own_metadata(sys.path, project.files, project.flow_file)
         files = {**project.files, **metadata, **lokki_files()}
-        return Contents(replace(project, files=files), Available(resolved, installed, packed)), requirements
+        available = Available(resolved, installed, packed)
+        return Contents(
+            replace(project, files=files), available, read_user_template(config.merge_template)
+        ), requirements
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

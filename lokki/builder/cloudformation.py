@@ -17,6 +17,13 @@ from lokki.base.values import Json
 from lokki.builder.compiled import Compiled, compile_flow
 from lokki.builder.dead_letters import QUEUE, EventParts, joined_parts
 from lokki.builder.environment import function_environment
+from lokki.builder.merging import (
+    NO_TEMPLATE,
+    UserTemplate,
+    check_references,
+    digest_of_resources,
+    merged_template,
+)
 from lokki.builder.names import (
     FLOW_NAME_PATTERN,
     DeployedFunction,
@@ -77,22 +84,25 @@ _KEPT: TemplatePart = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplaceP
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-deletionpolicy.html"""
 
 
-def build_template(graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code]) -> dict[str, Json]:
+def build_template(
+    graph: FlowGraph, config: LokkiConfig, packages: Mapping[str, Code], user: UserTemplate = NO_TEMPLATE
+) -> dict[str, Json]:
     """Return the template of a flow.
 
-    ``packages`` says for each step where its code is. The state machine's definition is in it as text, the same as
-    ``statemachine.json``, so that the template is whole and a change set shows every change. Raises FlowError for a
-    flow that no stack can hold, ConfigError for settings that AWS does not take.
+    ``packages`` says for each step where its code is, ``user`` what else is in the stack. The state machine's
+    definition is in it as text, the same as ``statemachine.json``, so that the template is whole and a change set shows
+    every change. Raises FlowError for a flow that no stack can hold, ConfigError for settings that AWS does not take.
     """
-    return template_of(compile_flow(graph, config), packages)
+    return template_of(compile_flow(graph, config), packages, user)
 
 
-def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, Json]:
+def template_of(compiled: Compiled, packages: Mapping[str, Code], user: UserTemplate = NO_TEMPLATE) -> dict[str, Json]:
     """Return the template of a compiled flow.
 
     Raises what `build_template` raises.
     """
     plan, config, suffixes = compiled.plan, compiled.config, compiled.suffixes
+    check_references(compiled.steps, user)
     resources: TemplatePart = {}
     versions: dict[str, str] = {}
     for function in compiled.functions:
@@ -101,6 +111,9 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
             group = f"/aws/lambda/${{FlowName}}-{suffixes[function.name]}"
             resources[log_group_id(function.name)] = _log_group(group, config)
         properties = _function_properties(compiled, function, suffixes[function.name], code)
+        properties["Environment"] = {
+            "Variables": function_environment(function.step, config, digest_of_resources(function.step, user))
+        }
         version = version_id(function.name, _content(properties, code, config))
         versions[function.name] = version
         resources[function_id(function.name)] = {"Type": "AWS::Lambda::Function", "Properties": properties}
@@ -112,12 +125,13 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
     resources |= _event_resources(compiled)
-    if len(resources) > STACK_RESOURCES:
+    count = len(resources) + len(user.resources)
+    if count > STACK_RESOURCES:
         raise FlowError(
-            f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {len(resources)} resources; "
+            f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {count} resources; "
             f"a stack holds {STACK_RESOURCES}. Split the flow."
         )
-    return {
+    template: dict[str, Json] = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"The flow {plan.flow}, built by lokki.",
         "Parameters": _parameters(compiled, packages),
@@ -125,6 +139,7 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code]) -> dict[str, J
         "Resources": resources,
         "Outputs": _outputs(),
     }
+    return merged_template(template, user) if user.path else template
 
 
 def _parameters(compiled: Compiled, packages: Mapping[str, Code]) -> TemplatePart:
@@ -180,7 +195,7 @@ def _function_properties(compiled: Compiled, function: DeployedFunction, suffix:
         "MemorySize": _memory(compiled, function),
         "Timeout": function_timeout(compiled, step),
         "Role": config.roles.lambda_ or attribute(role_id(step.name) if own_permissions(step) else _SHARED_ROLE),
-        "Environment": {"Variables": function_environment(step, config)},
+        "Environment": {},
         "LoggingConfig": {"LogGroup": ref(log_group_id(step.name)), **_log_format(config)},
     }
     disk = step.options.disk or config.lambda_defaults.disk

@@ -10,17 +10,21 @@ import json
 from lokki.base.options import SECRETS_VARIABLE, variables_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES
 from lokki.base.values import INLINE_LIMIT
-from lokki.builder.permissions import TemplatePart, ref
+from lokki.builder.permissions import TemplatePart, ref, resource_value
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig
 from lokki.errors import ConfigError
 
+_RESOURCES_VARIABLE = "LOKKI_RESOURCES"
+"""The hash of the resources that a step names, so that another table makes another version of its function."""
 
-def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
+
+def function_environment(step: AnyStep, config: LokkiConfig, digest: str = "") -> TemplatePart:
     """Return the variables of a step's function, sorted.
 
-    They are lokki's own, those of ``lambda_env`` and the step's; of secrets, only where their values are. Raises
-    ConfigError for variables that Lambda does not take; those of the step were checked when it was made.
+    They are lokki's own, those of ``lambda_env`` and the step's; of secrets, only where their values are. ``digest``:
+    of the resources that the step names, "" without any. Raises ConfigError for variables that Lambda does not take;
+    those of the step were checked when it was made.
     """
     if problem := variables_problem(config.lambda_env):
         raise ConfigError(f"lambda_env: {problem}")
@@ -34,6 +38,10 @@ def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
     if secrets:
         texts = {name: text for name, text in texts.items() if name not in secrets}
         texts[SECRETS_VARIABLE] = json.dumps(dict(sorted(secrets.items())), separators=(",", ":"))
+    resources = step.options.resources
+    texts = {name: text for name, text in texts.items() if name not in resources}
+    if digest:
+        texts[_RESOURCES_VARIABLE] = digest
     size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
     if size > ENVIRONMENT_BYTES:
         raise ConfigError(
@@ -41,4 +49,5 @@ def function_environment(step: AnyStep, config: LokkiConfig) -> TemplatePart:
             "Keep large settings in a file of the project."
         )
     variables: TemplatePart = {**texts, "LOKKI_ARTIFACT_BUCKET": ref("S3Bucket"), "LOKKI_FLOW_NAME": ref("FlowName")}
+    variables |= {name: resource_value(resource) for name, resource in resources.items()}
     return dict(sorted(variables.items()))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lokki.base.access import Allow, Permission, Read, Write, parts_of_url, secret_permission
+from lokki.base.access import Allow, Permission, Read, Resource, Write, parts_of_url, secret_permission
 from lokki.base.quotas import (
     FUNCTION_NAME_LENGTH,
     INLINE_POLICY_CHARACTERS,
@@ -192,12 +192,19 @@ def user_statements(permissions: Sequence[Permission]) -> Iterator[TemplatePart]
     if writes:
         actions = ["s3:AbortMultipartUpload", "s3:PutObject"]
         yield policy_statement("WriteObjects", actions, [_objects(*place) for place in writes])
-    resources: dict[tuple[str, ...], dict[str, None]] = {}
+    resources: dict[tuple[str, ...], dict[str | Resource, None]] = {}
     for entry in permissions:
         if isinstance(entry, Allow):
             resources.setdefault(entry.actions, {}).update(dict.fromkeys(entry.resources))
     for number, (names, arns) in enumerate(resources.items(), 1):
-        yield policy_statement(f"Allow{number}", names, [sub(arn) if "${" in arn else arn for arn in arns])
+        yield policy_statement(f"Allow{number}", names, [resource_value(arn) for arn in arns])
+
+
+def resource_value(entry: str | Resource) -> Json:
+    """Return an ARN, or what stands for one in a template."""
+    if isinstance(entry, str):
+        return sub(entry) if "${" in entry else entry
+    return attribute(entry.id, entry.attribute) if entry.attribute else ref(entry.id)
 
 
 def _listed(reads: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[Json]]]:

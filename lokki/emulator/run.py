@@ -15,6 +15,7 @@ import msgspec
 
 from lokki.base.values import Json, Stored, ref_from_reply
 from lokki.builder.states import machine_of
+from lokki.emulator.account import EmulatedAccount
 from lokki.emulator.functions.chaos import ChaosFunctions
 from lokki.emulator.functions.pool import LambdaFunctions
 from lokki.emulator.functions.process import FunctionSpec, Surroundings
@@ -32,6 +33,7 @@ from lokki.emulator.states.outcome import Identity, Outcome
 from lokki.emulator.states.services import Caller, ExecutionSettings, Functions, RealClock, Services
 from lokki.emulator.template import read_bundle
 from lokki.emulator.translation import EventTranslator
+from lokki.emulator.user_resources import make_resources
 from lokki.engine.events import Event
 from lokki.errors import RunFolderError, StoreError
 from lokki.store.base import load
@@ -50,6 +52,10 @@ def _note_nothing(line: str) -> None:
     """Do nothing."""
 
 
+def _leave_account(account: EmulatedAccount) -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmulationOptions:
     """How an emulation is done.
@@ -64,6 +70,7 @@ class EmulationOptions:
     * ``skip_waits``: waits between tries, and of throttled calls, are counted and not waited.
     * ``permissive``: what roles do not allow is noted and let through.
     * ``note``: gets what a user should know before the run.
+    * ``prepare``, ``inspect``: get the account before and after the run.
     """
 
     workers: int = 4
@@ -75,6 +82,8 @@ class EmulationOptions:
     skip_waits: bool = False
     permissive: bool = False
     note: Callable[[str], None] = _note_nothing
+    prepare: Callable[[EmulatedAccount], object] = _leave_account
+    inspect: Callable[[EmulatedAccount], object] = _leave_account
 
     @property
     def children(self) -> int:
@@ -102,6 +111,7 @@ class Emulation:
         self._options = options or EmulationOptions()
         self._lock = threading.Lock()
         self._cleanup = ExitStack()
+        self._resource_variables: dict[str, str] = {}
         self.stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -117,6 +127,8 @@ class Emulation:
                 S3Server(self.built.bucket, self._s3_faults(), objects, secret, self._roles())
             )
             put_secrets(self.built.functions, self.s3)
+            self._make_user_resources()
+            self._options.prepare(self.account)
             LocalStore(self._folder).write(DEFINITION, [(self._bundle / DEFINITION).read_bytes()])
             self._history = cleanup.enter_context(os.fdopen(open_to_append(self._folder / HISTORY), "ab", buffering=0))
             logs = open_to_append(self._folder / FUNCTION_LOGS)
@@ -133,6 +145,22 @@ class Emulation:
     ) -> None:
         self.stop.set()  # first, so that no thread starts a process while they are ended
         self._cleanup.__exit__(kind, error, trace)  # what ends badly besides must not hide the error
+
+    @property
+    def account(self) -> EmulatedAccount:
+        """The account that functions see, until the context ends."""
+        return EmulatedAccount({**self.s3.variables("emulator"), **self._resource_variables})
+
+    def _make_user_resources(self) -> None:
+        if not self.built.user.ids:
+            return
+        before = self.built.functions
+        functions = make_resources(before, self.built.user, self.account, os.environ)
+        for marked, function in zip(before, functions, strict=True):
+            names = [name for name, value in marked.environment.items() if value != function.environment[name]]
+            self._resource_variables |= {name: function.environment[name] for name in names}
+        self.built = replace(self.built, functions=functions)
+        self.s3.set_roles(self._roles())
 
     def start(self, run_id: str, params: Mapping[str, Json]) -> Execution:
         """Make an execution with parameters of the flow, as JSON."""

@@ -149,6 +149,7 @@ class Session:
                 raise
             if outcome.status != "SUCCEEDED":
                 emulation.keep(execution)
+            self.options.inspect(emulation.account)
             lacking = _lacking(emulation, listener.functions)
             if self.suggest is not None:
                 self.suggest(lacking)

@@ -19,7 +19,8 @@ import msgspec
 import yaml
 
 from lokki.base.quotas import DEFINITION_BYTES, LEAST_DISK
-from lokki.base.values import Json
+from lokki.base.values import Json, JsonField
+from lokki.builder.merging import MERGED_FILE
 from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.iam.checking import Role
 from lokki.emulator.iam.policies import PolicyStatement
@@ -27,6 +28,7 @@ from lokki.emulator.states.definition import StateMachine, check_expressions, re
 from lokki.emulator.states.expressions import Expressions
 from lokki.emulator.states.fields import Fields
 from lokki.emulator.states.services import ACCOUNT, REGION
+from lokki.emulator.user_resources import UserResources, mark
 from lokki.errors import EmulatorError
 from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
@@ -57,6 +59,9 @@ _FROM_CODE: Json = {"lambda:SourceFunctionArn": {"Fn::Sub": _FUNCTIONS}}
 
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
+
+
+type _Sections = dict[str, dict[str, JsonField]]
 
 
 class _PackagePlace(msgspec.Struct):
@@ -110,6 +115,7 @@ class Built:
     * ``name``, ``bucket``: of its state machine and for its data.
     * ``functions``: with their unpacked packages.
     * ``plan``: the operations, without their arguments.
+    * ``user``: the resources of ``merge_template``.
     """
 
     name: str
@@ -117,6 +123,7 @@ class Built:
     machine: StateMachine
     functions: tuple[FunctionSpec, ...]
     plan: Plan
+    user: UserResources
 
 
 def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = None) -> Built:
@@ -126,7 +133,11 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
     what is missing and for what the emulator does not do.
     """
     try:
-        stack = Stack(yaml.safe_load((folder / "template.yaml").read_bytes()))
+        merged = folder / MERGED_FILE
+        sections = msgspec.json.decode(merged.read_bytes(), type=_Sections) if merged.exists() else {}
+        template = yaml.safe_load((folder / "template.yaml").read_bytes())
+        user = UserResources(sections, Fields(template, "template.yaml").mapping("Parameters"))
+        stack = Stack(template, user.ids)
         text = (folder / "statemachine.json").read_text(encoding="utf-8")
         definition: Json = json.loads(text)
         record = msgspec.json.decode((folder / "build.json").read_bytes(), type=_BuildRecord)
@@ -149,16 +160,18 @@ def read_bundle(folder: Path, code: Path, images: Mapping[str, Path] | None = No
     packages = _Packages(record.packages, folder, code, images or {}, {})
     functions = tuple(_read_function(stack, fields, packages) for fields in stack.of_type(_FUNCTION))
     bucket = str(stack.parameters["S3Bucket"])
-    return Built(name, bucket, read_definition(definition, name), functions, plan_from_definition(definition))
+    return Built(name, bucket, read_definition(definition, name), functions, plan_from_definition(definition), user)
 
 
 class Stack:
     """A template whose references can be resolved.
 
-    Parameters have their defaults. Raises EmulatorError for what is no template.
+    Parameters have their defaults. ``of_user``: the resources for which marks stand. Raises EmulatorError for what is
+    no template.
     """
 
-    def __init__(self, template: object) -> None:
+    def __init__(self, template: object, of_user: frozenset[str] = frozenset()) -> None:
+        self._of_user = of_user
         fields = Fields(template, "template.yaml")
         parameters = fields.mapping("Parameters") if "Parameters" in fields else {}
         self.parameters: dict[str, Json] = {
@@ -201,6 +214,8 @@ class Stack:
                 return self._ref(name)
             case {"Fn::Sub": str(text), **rest} if not rest:
                 return re.sub(r"\$\{([A-Za-z0-9_:.]+)\}", lambda match: str(self._ref(match[1])), text)
+            case {"Fn::GetAtt": [str(name), str(attribute)], **rest} if not rest and name in self._of_user:
+                return mark(name, attribute)
             case {"Fn::GetAtt": [str(name), "Arn"], **rest} if not rest:
                 return self._arn(name)
         for name in value:
@@ -213,6 +228,8 @@ class Stack:
             return self.parameters[name]
         if name in _PSEUDO:
             return _PSEUDO[name]
+        if name in self._of_user:
+            return mark(name)
         resource = self._resources.get(name)
         if resource is None:
             problem = "it is no resource and no parameter with a default"

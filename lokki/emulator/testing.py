@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,6 +17,7 @@ from lokki.builder.compiled import compile_flow
 from lokki.builder.states import machine_of
 from lokki.config import load_config
 from lokki.decorators import Flow
+from lokki.emulator.account import EmulatedAccount
 from lokki.emulator.local_settings import emulator_settings
 from lokki.emulator.run import EmulationOptions
 from lokki.emulator.run_files import HISTORY, OBJECTS
@@ -25,6 +26,9 @@ from lokki.emulator.session import Session
 from lokki.engine.events import Event, ItemFailed, StepFailed, StepOutput, StepRetried
 from lokki.errors import RunError
 from lokki.plan import Plan
+
+type AccountHook = Callable[[EmulatedAccount], object]
+"""What `Emulated.before_run` and `Emulated.after_run` take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,25 @@ class Emulated:
         self._workers = workers
         self._numbers = count(1)
         self._runs: list[EmulatedRun] = []
+        self._before: list[AccountHook] = []
+        self._after: list[AccountHook] = []
+
+    def before_run[Hook: AccountHook](self, hook: Hook) -> Hook:
+        """Call a function with the account before each run.
+
+        It puts there what steps need. ``account.client("dynamodb")`` is a client of boto3. Each run has an account of
+        its own. Returns the function, so that this is a decorator.
+        """
+        self._before.append(hook)
+        return hook
+
+    def after_run[Hook: AccountHook](self, hook: Hook) -> Hook:
+        """Call a function with the account after each run.
+
+        Also after one that failed. Returns the function, as `before_run` does.
+        """
+        self._after.append(hook)
+        return hook
 
     @property
     def latest(self) -> EmulatedRun:
@@ -104,7 +127,9 @@ class Emulated:
         with Scratch(Secret.new()) as scratch, temporary_files_in(scratch.folder):
             Builder(write=_say_nothing, zip_bytes=most).build_compiled(graph, compiled)
         events: list[Event] = []
-        options = EmulationOptions(self._workers, skip_waits=True)
+        options = EmulationOptions(
+            self._workers, skip_waits=True, prepare=_calling(self._before), inspect=_calling(self._after)
+        )
         session = Session(Path(config.build_dir), events.append, options, self._folder)
         run_id = f"test-{next(self._numbers)}"
         result: object = None
@@ -129,6 +154,14 @@ class Emulated:
 
     def __repr__(self) -> str:
         return f"<{len(self._runs)} emulated runs in {self._folder}>"
+
+
+def _calling(hooks: Sequence[AccountHook]) -> AccountHook:
+    def call(account: EmulatedAccount) -> None:
+        for hook in hooks:
+            hook(account)
+
+    return call
 
 
 class _Child(msgspec.Struct, frozen=True):

@@ -17,8 +17,11 @@ from lokki.errors import RunError
 def secrets_of(steps: Iterable[AnyStep]) -> Iterator[None]:
     """Set the variables of all secrets that are not set, until the run ends.
 
-    Worker processes inherit them. Raises RunError for a value that cannot be had.
+    Worker processes inherit them. Raises RunError for a value that cannot be had, and for the variable of a resource
+    that is not set.
     """
+    steps = list(steps)
+    check_resources(steps, os.environ)
     values = secret_values(secret_sources(steps), os.environ)
     additions = values.keys() - os.environ.keys()
     os.environ.update({name: values[name] for name in additions})
@@ -27,6 +30,20 @@ def secrets_of(steps: Iterable[AnyStep]) -> Iterator[None]:
     finally:
         for name in additions:
             os.environ.pop(name, None)
+
+
+def check_resources(steps: Iterable[AnyStep], environ: Mapping[str, str]) -> None:
+    """Raise RunError for the variable of a resource that is not set.
+
+    Nobody knows on this machine what the stack's resources are called.
+    """
+    for step in steps:
+        for variable, resource in step.options.resources.items():
+            if variable not in environ:
+                raise RunError(
+                    f"{variable} of {step.name}() is {resource!r}, which is a resource of the deployed flow. To run on "
+                    f"this machine, set {variable} to the one to use."
+                )
 
 
 def secret_sources(steps: Iterable[AnyStep]) -> dict[str, str]:

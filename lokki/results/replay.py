@@ -18,7 +18,7 @@ from lokki.engine.invocation import Attempts, Inputs, Invocation, prepare, run
 from lokki.engine.switching import choose_case
 from lokki.errors import ParameterError, RunError, StoreError
 from lokki.local_run.body import ITEM, Body, body_of
-from lokki.local_run.local_secrets import secret_values
+from lokki.local_run.local_secrets import check_resources, secret_values
 from lokki.local_run.schedule import units_in
 from lokki.local_run.shared_values import copies_of
 from lokki.local_run.worker import ItemState, environment
@@ -84,6 +84,7 @@ def _prepare(call: Call, plan: Plan, params: Mapping[str, Json]) -> Invocation:
     """Prepare a call, with its step's secrets in its environment."""
     step = plan.steps[call.step]
     invocation = prepare(call, step, params)
+    check_resources([step], os.environ)
     values = secret_values(step.options.secrets, os.environ)
     return replace(invocation, env={**invocation.env, **values}, secrets=tuple(values.values()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from lokki import RunError
+from lokki.emulator.account import EmulatedAccount
 from lokki.emulator.testing import Emulated, EmulatedCall
 
 FLOWS = """
@@ -88,3 +90,88 @@ def test_waits_between_tries_are_counted_and_skipped(lokki_emulated: Emulated, f
 def test_before_a_run_there_is_no_latest(lokki_emulated: Emulated) -> None:
     with pytest.raises(RunError, match="no flow has run yet"):
         lokki_emulated.latest  # noqa: B018
+
+
+# --- an account with something in it ---
+
+TABLE_FLOW = """
+import os
+
+from lokki import Allow, Resource, flow, step
+
+USE = ["dynamodb:GetItem", "dynamodb:PutItem"]
+
+
+@step(env={"TABLE": Resource("Table")}, permissions=[Allow(USE, Resource("Table.Arn"))])
+def look_up(bird: str) -> str:
+    import boto3
+
+    table = boto3.resource("dynamodb").Table(os.environ["TABLE"])
+    name = table.get_item(Key={"id": bird})["Item"]["name"]
+    table.put_item(Item={"id": "latest", "name": name})
+    return name
+
+
+@step(env={"TABLE": Resource("Table")})
+def peek(name: str) -> str:
+    import boto3
+
+    boto3.resource("dynamodb").Table(os.environ["TABLE"]).get_item(Key={"id": "latest"})
+    return name
+
+
+@flow
+def table_flow(bird: str = "goose"):
+    return look_up(bird)
+
+
+@flow
+def peeking_flow():
+    return look_up("goose").next(peek)
+"""
+
+INFRA = """
+Resources:
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+  Failures:
+    Type: AWS::CloudWatch::Alarm
+    Properties:
+      Dimensions: [{Name: StateMachineArn, Value: !Ref StateMachine}]
+"""
+
+
+@pytest.mark.slow
+def test_steps_use_resources_of_the_users_template_that_a_test_fills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lokki_emulated: Emulated
+) -> None:
+    (tmp_path / "table_flows.py").write_text(TABLE_FLOW)
+    (tmp_path / "infra.yaml").write_text(INFRA)
+    (tmp_path / "lokki.yml").write_text("merge_template: infra.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("TABLE", raising=False)
+    sys.modules.pop("table_flows", None)
+    flows = importlib.import_module("table_flows")
+    left: list[str] = []
+
+    @lokki_emulated.before_run
+    def fill(account: EmulatedAccount) -> None:
+        item = {"id": {"S": "goose"}, "name": {"S": "Greta"}}
+        account.client("dynamodb").put_item(TableName=account.environ["TABLE"], Item=item)
+
+    @lokki_emulated.after_run
+    def look(account: EmulatedAccount) -> None:
+        key = {"id": {"S": "latest"}}
+        item = account.client("dynamodb").get_item(TableName=account.environ["TABLE"], Key=key)["Item"]
+        left.append(item["name"]["S"])
+
+    assert lokki_emulated(flows.table_flow).result == "Greta"
+    assert left == ["Greta"]
+    with pytest.raises(RunError, match="peek\\(\\) lacks permissions that it needs on AWS"):
+        lokki_emulated(flows.peeking_flow)
+    assert left == ["Greta", "Greta"]

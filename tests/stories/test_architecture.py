@@ -89,8 +89,8 @@ IMPURE_CALLS = {
 }  # fmt: skip
 
 ONLY_IN = {
-    "boto3": ("lokki.deploy.*", "lokki.operate*", "lokki.local_run.local_secrets"),
-    "botocore": ("lokki.deploy.*", "lokki.operate*", "lokki.local_run.local_secrets"),
+    "boto3": ("lokki.deploy.*", "lokki.operate*", "lokki.local_run.local_secrets", "lokki.emulator.account"),
+    "botocore": ("lokki.deploy.*", "lokki.operate*", "lokki.local_run.local_secrets", "lokki.emulator.account"),
     "click": ("lokki.cli.*",),
     "rich": ("lokki.cli.*", "lokki.progress.*"),
     "obstore": ("lokki.store.s3",),

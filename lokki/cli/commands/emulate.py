@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -53,6 +54,7 @@ class EmulateOptions:
     chaos: str | None = None
     account_concurrency: int | None = None
     suggest_permissions: bool = False
+    seed: str | None = None
 
 
 def emulate_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
@@ -88,6 +90,12 @@ def _own_options() -> list[click.Parameter]:
             ["--suggest-permissions"],
             is_flag=True,
             help="Let steps do what their roles do not allow, and say at the end which permissions they lack.",
+        ),
+        click.Option(
+            ["--seed"],
+            type=click.Path(exists=True, dir_okay=False),
+            metavar="FILE",
+            help="Run this Python program first, whose boto3 reaches the emulated account: it makes what steps need.",
         ),
     ]
 
@@ -164,6 +172,7 @@ def _result(
         # Only here: the libraries of the extra take a second to import, and may be missing. Help needs no builder, too.
         from lokki.builder.builder import Builder
         from lokki.builder.compiled import compile_flow
+        from lokki.emulator.account import run_seed
         from lokki.emulator.run import EmulationOptions
         from lokki.emulator.scratch import Scratch, Secret, temporary_files_in
         from lokki.emulator.session import Session
@@ -193,6 +202,8 @@ def _result(
         permissive=options.suggest_permissions,
         note=report,
     )
+    if options.seed is not None:
+        settings = replace(settings, prepare=partial(run_seed, options.seed))
     suggest = lacking.append if options.suggest_permissions else None
     session = Session(Path(config.build_dir), recorder, settings, suggest=suggest)
     if options.resume is not None:

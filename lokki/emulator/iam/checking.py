@@ -77,7 +77,7 @@ class Authorized:
 
     def __init__(self, app: WSGIApplication, roles: Roles, present: Present) -> None:
         self._app = app
-        self._roles = roles
+        self.roles = roles
         self._present = present
         self._lock = threading.Lock()
         self._missing: dict[Missing, None] = {}
@@ -93,7 +93,7 @@ class Authorized:
         match = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", "")) or _CREDENTIAL.search(
             parse_qs(environ.get("QUERY_STRING", "")).get("X-Amz-Credential", [""])[0]
         )
-        role = self._roles.by_key.get(match[1]) if match else None
+        role = self.roles.by_key.get(match[1]) if match else None
         if match is None or role is None:
             return self._app(environ, start_response)
         function, region, service = match.groups()
@@ -102,7 +102,7 @@ class Authorized:
             return self._delete_many(environ, start_response, asking)
         needs = self._s3_needs(environ) if service == "s3" else _needs(environ, service, region, self._present)
         denied = self._denied(asking, needs)
-        if not denied or self._roles.permissive:
+        if not denied or self.roles.permissive:
             return self._app(environ, start_response)
         # Its body is read first: some clients take an answer that comes before they have sent it for a failure.
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -124,7 +124,7 @@ class Authorized:
         objects = _listed_objects(content)
         needs = {entry: delete_need(bucket, *entry) for entry in objects}
         denied = set(self._denied(asking, needs.values()))
-        if not denied or self._roles.permissive:
+        if not denied or self.roles.permissive:
             return self._app(environ, start_response)
         role, function = asking.role.name, asking.function
         errors = [(*entry, reason(need, role, function)) for entry, need in needs.items() if need in denied]

@@ -29,7 +29,7 @@ def suggest(needs: Iterable[Need]) -> list[Permission]:
     actions: dict[str, set[str]] = {}
     for entry in permissions:
         if isinstance(entry, Allow):
-            for arn in entry.resources:
+            for arn in map(str, entry.resources):
                 actions.setdefault(arn, set()).update(entry.actions)
     resources: dict[tuple[str, ...], list[str]] = {}
     for arn, names in sorted(actions.items()):

@@ -119,6 +119,23 @@ class S3Server:
             "AWS_ENDPOINT_URL": self.endpoint,
         }
 
+    def set_roles(self, roles: Roles) -> None:
+        """Let other roles hold from now on.
+
+        Raises EmulatorError if the server has ended.
+        """
+        _ = self.endpoint  # its first line is its port
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(msgspec.json.encode(roles) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise EmulatorError("the emulated S3 has ended, so the run cannot go on. Start a new run.") from None
+        process.stdout.readline()
+
     def read(self, bucket: str, key: str) -> bytes:
         """Return an object.
 

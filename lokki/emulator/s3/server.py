@@ -1,8 +1,9 @@
 """A process with moto's S3 on loopback, with one bucket, a log of requests, and faults on demand.
 
 Run as a module. The first line of its standard input is a JSON object of ServerOptions; it prints its port and ends
-with its standard input. ``GET /lokki-emulator/requests`` returns the log. Nobody is answered who does not have the
-run's secret, and moto's own pages, which reset it and show what it holds, answer nobody.
+with its standard input. A further line has other roles, and is answered with the port. ``GET
+/lokki-emulator/requests`` returns the log. Nobody is answered who does not have the run's secret, and moto's own pages,
+which reset it and show what it holds, answer nobody.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from moto.sts.models import sts_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from lokki.emulator.chance import chance
-from lokki.emulator.iam.checking import Authorized, Present
+from lokki.emulator.iam.checking import Authorized, Present, Roles
 from lokki.emulator.s3.access import LOG_PATH, MISSING_PATH, TOKEN_HEADER, ServerOptions, equal, sent_token
 from lokki.emulator.s3.faults import S3Faults
 from lokki.errors import StoreError
@@ -163,7 +164,10 @@ def serve(options: ServerOptions, announce: Callable[[int], None]) -> None:
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(server.server_port)
-    sys.stdin.buffer.read()
+    # Each line has other roles, for resources that got their names only here; then it ends with its standard input.
+    for line in sys.stdin.buffer:
+        authorized.roles = msgspec.json.decode(line, type=Roles)
+        announce(server.server_port)
 
 
 def keep(bucket: str, folder: Path) -> None:
