@@ -19,9 +19,9 @@ from lokki.cli.ending import owns_process
 from lokki.cli.options import DONE, FAILED, INTERRUPTED
 from lokki.cli.output import check_writable, result_text, write_result
 from lokki.cli.text import from_here
-from lokki.engine.report import RunReport, failure_in
 from lokki.errors import LokkiError, RunError
 from lokki.local_run.descriptors import hide
+from lokki.observing.report import RunReport, failure_in
 from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines, Words
 
 

@@ -15,13 +15,14 @@ from lokki.builder.names import DeployedFunction, deployed_functions, function_s
 from lokki.emulator.iam.suggestions import advice, lines_by_step
 from lokki.emulator.run import Emulation, EmulationOptions
 from lokki.emulator.run_files import emulated_name
-from lokki.engine.causes import RunTranslator, reported_failure
+from lokki.engine.causes import reported_failure
 from lokki.engine.events import Event, RunFailed, RunFinished, RunInterrupted, RunStarted
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator, path_from
 from lokki.local_run.checksums import take_checksums, write_checksums
 from lokki.local_run.runs import RunRecord, Runs, new_run_id, recorded_lines
+from lokki.observing.translating import RunTranslator
 from lokki.plan import Plan, bind_parameters, lower, plan_lines
 from lokki.plan_json import plan_to_json
 

@@ -4,7 +4,6 @@
   that a step gets the same everywhere; `limits` has the clocks and `context` says at which step and item a thread is.
 * `events` is what happens in a run, as frozen values. The local run emits them, and histories of AWS and of the
   emulator are translated into them.
-* `report` folds events into what is known of a run. Progress, summaries and endings are drawn from it.
 * `async_exceptions` ends a step whose time is up.
 * `causes` reads what Lambda and Step Functions say of a failure.
 

@@ -35,7 +35,6 @@ from lokki.engine.events import (
 )
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
-from lokki.engine.report import map_failure
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError
 from lokki.local_run import journal_reader
 from lokki.local_run.again import Rerun
@@ -56,6 +55,7 @@ from lokki.local_run.shared_values import Loaders, copies_of, write_values
 from lokki.local_run.side_by_side import Halt, SharedEnvironment, Slots, run_side_by_side
 from lokki.local_run.threads import run_inline, run_on_threads
 from lokki.local_run.worker import MapJob, environment, guarded_call
+from lokki.observing.report import map_failure
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, calls_in, operations_in

@@ -37,7 +37,7 @@ from lokki.engine.events import (
     StepStarted,
     event_to_json,
 )
-from lokki.engine.report import OpReport, RunReport, map_op
+from lokki.observing.report import OpReport, RunReport, map_op
 from lokki.plans.operations import MAP
 from lokki.progress.row import Fact
 

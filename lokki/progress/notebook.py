@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lokki.engine.events import Event, ItemsFinished, MapStarted, StepOutput
-from lokki.engine.report import RunReport, map_op
+from lokki.observing.report import RunReport, map_op
 from lokki.progress.displays import Words, state
 
 DRAWN_SECONDS = 0.2

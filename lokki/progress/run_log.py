@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TextIO
 
 from lokki.engine.events import Event, MapFinished, RunFailed, RunStarted, StepFailed, StepFinished, StepOutput
-from lokki.engine.report import RunReport, fold
 from lokki.local_run.descriptors import hide
 from lokki.local_run.folder import LOG
 from lokki.local_run.forks import watch
 from lokki.local_run.output import Emit, finish_lines
+from lokki.observing.report import RunReport, fold
 from lokki.progress.displays import Display, JsonLines, Nothing
 from lokki.store.local import open_to_append
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lokki.engine.causes import RunTranslator
+from lokki.observing.translating import RunTranslator
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.following import begin, look_back
 from lokki.operate.machine import console_link

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
-from lokki.engine.report import RunReport
+from lokki.observing.report import RunReport
 
 BUCKETS = 120
 """Most stretches of time that a map block's work is counted in."""

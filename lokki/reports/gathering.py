@@ -25,7 +25,7 @@ from lokki.engine.events import (
     StepRetried,
     StepStarted,
 )
-from lokki.engine.report import OpReport, fold, map_op
+from lokki.observing.report import OpReport, fold, map_op
 from lokki.plans.operations import MAP
 from lokki.reports.facts import Activity, FailedCall, FailureGroup, OpFacts, RunFacts
 

@@ -11,7 +11,7 @@ from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lokki.base.item_path import item_name
-from lokki.engine.report import OpReport
+from lokki.observing.report import OpReport
 from lokki.pictures.shapes import Mark, plain
 from lokki.pictures.svg import svg
 from lokki.plans.levels import GATHER, LEVEL, SPREAD

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
-from lokki.engine.causes import localize_failure
 from lokki.errors import LokkiError
+from lokki.observing.translating import localize_failure
 from lokki.ui.sources import RunView
 
 PAGE = 50

@@ -32,7 +32,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.report import OpReport, RunReport, fold
+from lokki.observing.report import OpReport, RunReport, fold
 from lokki.progress.displays import Display, JsonLines, LiveBars, Nothing, PlainLines, Words, counts, facts, seconds
 from lokki.progress.row import fit_row
 

@@ -43,9 +43,9 @@ from lokki.engine.events import (
     StepRetried,
     StepStarted,
 )
-from lokki.engine.report import RunReport, fold
 from lokki.errors import EmulatorError, ParameterError, RunError, RunFolderError
 from lokki.loading import load_flow
+from lokki.observing.report import RunReport, fold
 from lokki.results.flow_results import Items
 from lokki.runner import LocalRunner
 

@@ -8,8 +8,9 @@ import pytest
 
 from lokki import flow, step
 from lokki.base.failures import Failure
-from lokki.engine.causes import THRESHOLD, RunTranslator, reported_failure
+from lokki.engine.causes import THRESHOLD, reported_failure
 from lokki.engine.events import Event, ItemFailed, ItemsFailed, MapFinished, MapStarted, RunFailed, StepFailed
+from lokki.observing.translating import RunTranslator
 from lokki.plan import lower
 
 

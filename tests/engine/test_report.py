@@ -26,7 +26,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.report import OpReport, RunReport, fold, map_op
+from lokki.observing.report import OpReport, RunReport, fold, map_op
 
 FAILURE = Failure("work", "ValueError", "unlucky", "flow.py:3")
 OTHER = Failure("work", "KeyError", "later")

@@ -46,9 +46,9 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.report import RunReport, fold
 from lokki.errors import AwsError, LokkiError
 from lokki.graph import FlowGraph
+from lokki.observing.report import RunReport, fold
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.following import begin, begin_new, follow, look_back
 from lokki.operate.watching import Watch, take_history, take_map_run

@@ -27,6 +27,7 @@ LAYERS = {
     "lokki.config": 2,  # what is to be run
     "lokki.engine*": 3,  # what every engine shares
     "lokki.pictures*": 4,
+    "lokki.observing*": 4,  # what is told of runs
     "lokki.store*": 4,
     "lokki.s3": 4,  # where results are kept
     "lokki.loading": 5,  # the user's file
@@ -52,7 +53,7 @@ PURE = (
     "lokki.base*", "lokki.chain", "lokki.graph", "lokki.plan", "lokki.plans*",
     "lokki.plan_json", "lokki.decorators",
     "lokki.engine.causes", "lokki.engine.events", "lokki.engine.invocation",
-    "lokki.engine.report",
+    "lokki.observing.report",
     "lokki.store.keys", "lokki.store.codec", "lokki.store.manifest",
     "lokki.builder.cloudformation", "lokki.builder.environment", "lokki.builder.halving", "lokki.builder.lambda_pkg",
     "lokki.builder.names", "lokki.builder.package_types", "lokki.builder.permissions", "lokki.builder.retries",
@@ -384,7 +385,7 @@ def test_no_test_patches_what_it_tests() -> None:
         (impurities, {"lokki.plan": "from os import environ"}, ["lokki.plan:1 imports os.environ"]),
         (impurities, {"lokki.graph": "from pathlib import Path"}, ["lokki.graph:1 imports pathlib.Path"]),
         (impurities, {"lokki.graph": "from pathlib import PurePath"}, []),
-        (impurities, {"lokki.engine.report": "text = open('x').read()"}, ["lokki.engine.report:1 calls open()"]),
+        (impurities, {"lokki.observing.report": "text = open('x').read()"}, ["lokki.observing.report:1 calls open()"]),
         (
             impurities,
             {"lokki.engine.events": "import datetime\nnow = datetime.datetime.now()"},
@@ -409,8 +410,8 @@ def test_no_test_patches_what_it_tests() -> None:
         ),
         (
             misplaced_libraries,
-            {"lokki.engine.report": "import rich.table"},
-            ["lokki.engine.report:1 imports rich.table"],
+            {"lokki.observing.report": "import rich.table"},
+            ["lokki.observing.report:1 imports rich.table"],
         ),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml"}, ["lokki.config:2"]),
         (unexplained_late_imports, {"lokki.config": "def f():\n    import yaml  # slow to start"}, []),

@@ -27,13 +27,13 @@ from lokki.cli.options import (
 )
 from lokki.cli.output import check_writable, result_text
 from lokki.cli.program import CommandLine
-from lokki.engine.causes import RunTranslator
 from lokki.engine.events import Event, RunFailed, RunInterrupted
-from lokki.engine.report import RunReport
 from lokki.errors import AwsError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
+from lokki.observing.report import RunReport
+from lokki.observing.translating import RunTranslator
 from lokki.operate.following import begin, begin_new, follow, look
 from lokki.operate.watching import Watch
 from lokki.plan import bind_parameters, lower, started_by_aws

@@ -15,11 +15,11 @@ from lokki.cli.options import DONE, env_option, stack_options
 from lokki.cli.output import check_writable, write_file
 from lokki.cli.program import CommandLine
 from lokki.cli.text import align_columns, from_here
-from lokki.engine.causes import RunTranslator
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
-from lokki.engine.report import OpReport, RunReport, failure_in
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
+from lokki.observing.report import OpReport, RunReport, failure_in
+from lokki.observing.translating import RunTranslator
 from lokki.operate.following import begin, look
 from lokki.operate.machine import console_link
 from lokki.plan import lower
