@@ -39,6 +39,7 @@ class Account:
 
     * ``program``, ``flow``: how commands for it are called.
     * ``where``: the options that lead there, as they follow a command.
+    * ``environment``: that of the settings.
     """
 
     graph: FlowGraph
@@ -47,6 +48,7 @@ class Account:
     program: str
     flow: str
     where: str
+    environment: str | None = None
 
     @property
     def runs(self) -> DeployedRuns:
@@ -71,4 +73,4 @@ def find_account(graph: FlowGraph, program: str, flow: str, values: Mapping[str,
     options = read_options(values, _Where)
     name = deployed_name(graph.name, load_config(environment=options.env))
     aws = connect(options.region)
-    return Account(graph, aws, find_deployed(aws, name, options.stack_name), program, flow, options.words)
+    return Account(graph, aws, find_deployed(aws, name, options.stack_name), program, flow, options.words, options.env)

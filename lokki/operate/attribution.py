@@ -78,6 +78,10 @@ class Attribution:
 
     _streams: dict[str, _Stream] = field(default_factory=dict)
 
+    def subject_of(self, stream: str) -> Subject | None:
+        """Return what the latest invocation in a stream is about, if known."""
+        return self._streams.get(stream, _Stream()).subject
+
     def take(self, entry: StreamEvent) -> Iterator[AttributedLine]:
         """Take a line, and yield the lines that are attributed by it."""
         stream = self._streams.get(entry.stream, _Stream())

@@ -21,7 +21,8 @@ from lokki.deploy.deployed import Deployed
 from lokki.engine.causes import reported_failure
 from lokki.engine.events import ItemFailed
 from lokki.errors import AwsError, RunFolderError
-from lokki.operate.logs import LogWindow, run_lines
+from lokki.operate.attribution import StreamEvent
+from lokki.operate.logs import LogWindow, merged_events, run_lines
 from lokki.operate.machine import execution_arn, function_reply, results_folder
 from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
@@ -248,9 +249,22 @@ class DeployedRuns:
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
         """Yield what the functions logged in the run, in order of time."""
+        return run_lines(self.cloudwatch, self._log_groups, run_id, self._window(run_id))
+
+    def log_events(self, run_id: str) -> Iterator[StreamEvent]:
+        """Yield all that the functions wrote during the run, in order of time.
+
+        What they wrote for other runs of that time is among it.
+        """
+        return merged_events(self.cloudwatch, self._log_groups, self._window(run_id))
+
+    @property
+    def _log_groups(self) -> builtins.list[str]:
+        return sorted(set(self.deployed.log_groups.values()))
+
+    def _window(self, run_id: str) -> LogWindow:
         execution = self.execution(run_id)
-        window = LogWindow.of(execution["startDate"], execution.get("stopDate"))
-        return run_lines(self.cloudwatch, sorted(set(self.deployed.log_groups.values())), run_id, window)
+        return LogWindow.of(execution["startDate"], execution.get("stopDate"))
 
     def start(self, run_id: str, params: Mapping[str, Json]) -> bool:
         """Start a run through the live alias.

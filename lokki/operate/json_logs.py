@@ -8,9 +8,12 @@ from __future__ import annotations
 import msgspec
 
 
-class _Metrics(msgspec.Struct, rename={"seconds": "durationMs", "billed": "billedDurationMs"}):
+class _Metrics(
+    msgspec.Struct, rename={"seconds": "durationMs", "billed": "billedDurationMs", "memory": "memorySizeMB"}
+):
     seconds: float = 0.0
     billed: float = 0.0
+    memory: int = 0
 
 
 class _Record(msgspec.Struct, rename={"request": "requestId"}):
@@ -65,7 +68,8 @@ def _platform_text(line: _Line) -> str:
     if word != "REPORT":
         return f"{word} RequestId: {record.request}"
     times = f"Duration: {record.metrics.seconds:.2f} ms\tBilled Duration: {record.metrics.billed:g} ms"
-    return f"REPORT RequestId: {record.request}\t{times}\tStatus: {record.status}"
+    memory = f"\tMemory Size: {record.metrics.memory} MB" if record.metrics.memory else ""
+    return f"REPORT RequestId: {record.request}\t{times}{memory}\tStatus: {record.status}"
 
 
 def _logged_text(line: _Line) -> str:

@@ -55,11 +55,15 @@ def run_lines(
     ``since``: earlier ones are read, but not shown.
     """
     attributed = attribution or Attribution()
-    sources = [_entries(client, group, window) for group in groups]
-    for entry in heapq.merge(*sources, key=lambda event: event.time):
+    for entry in merged_events(client, groups, window):
         for line in attributed.take(entry):
             if line.subject.run == run_id and line.time >= since:
                 yield LogLine(_iso(line.time), line.subject.call, line.subject.item, line.text)
+
+
+def merged_events(client: CloudWatchLogsClient, groups: Iterable[str], window: LogWindow) -> Iterator[StreamEvent]:
+    """Yield all events of some log groups, in order of time, as they are read."""
+    return heapq.merge(*(_entries(client, group, window) for group in groups), key=lambda event: event.time)
 
 
 def follow_lines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ from lokki.reports.samples import Sample
 from lokki.reports.subject import RunSubject
 
 if TYPE_CHECKING:  # not loaded for a report without costs
-    from lokki.estimate.cost import Estimate
+    from lokki.estimate.cost import CostLine, Estimate
+    from lokki.estimate.spent import Bill
 
 SHOWN_GAPS = 5
 _LEAST_GAP = 0.02
@@ -135,6 +136,7 @@ class Content:
 
     * ``samples``: in the order of the groups' examples.
     * ``links``: to other pages on the run, by their names; ``item_address`` returns that of a failed call's page.
+    * ``cost``: what the run would cost on AWS; ``bill``: what it did cost there.
     """
 
     samples: Sequence[Sample] = ()
@@ -143,6 +145,7 @@ class Content:
     commands: Sequence[tuple[str, str]] = field(default_factory=tuple)
     links: Sequence[tuple[str, str]] = field(default_factory=tuple)
     item_address: Callable[[FailedCall], str] | None = None
+    bill: Bill | None = None
 
 
 def report_page(subject: RunSubject, content: Content) -> str:
@@ -190,7 +193,9 @@ def report_values(subject: RunSubject, content: Content) -> dict[str, object]:
         "comparison": content.comparison,
         "changes": list(_change_rows(content.comparison)) if content.comparison is not None else [],
         "cost": content.cost,
-        "bill": list(_bill(content.cost)) if content.cost is not None else [],
+        "bill": list(_bill(content.cost.lines)) if content.cost is not None else [],
+        "spent": list(_bill(content.bill.lines)) if content.bill is not None else [],
+        "notes": content.bill.notes if content.bill is not None else [],
         "commands": content.commands,
         "links": content.links,
         "item_address": content.item_address,
@@ -217,6 +222,10 @@ def _tiles(subject: RunSubject, content: Content) -> Iterator[tuple[str, str, st
         yield "tries that failed and were repeated", f"{tries:,}", ""
     if content.cost is not None:
         yield "estimated cost on AWS", _dollars(content.cost.dollars), ""
+    if content.bill is not None:
+        yield "cost on AWS", _dollars(content.bill.dollars), ""
+        if content.bill.estimated is not None:
+            yield "as estimated", _dollars(sum(line.dollars for line in content.bill.estimated)), ""
 
 
 def _progress(subject: RunSubject) -> Iterator[ProgressRow]:
@@ -457,8 +466,8 @@ def _took(value: float | None) -> str:
     return "did not run" if value is None else duration(value)
 
 
-def _bill(cost: Estimate) -> Iterator[tuple[str, str, str]]:
-    for line in cost.lines:
+def _bill(lines: Iterable[CostLine]) -> Iterator[tuple[str, str, str]]:
+    for line in lines:
         if line.quantity:
             yield line.price.unit, f"{line.quantity:,.6g}", _dollars(line.dollars)
 

@@ -9,6 +9,7 @@ from lokki.config import load_config
 from lokki.emulator.run_files import emulated_name
 from lokki.errors import LokkiError
 from lokki.estimate.cost import Estimate
+from lokki.estimate.spent import Bill
 from lokki.graph import FlowGraph
 from lokki.local_run.runs import RunRecord, Runs, recorded_plan
 from lokki.plan import plan_lines
@@ -41,6 +42,7 @@ def write_page(
     graph: FlowGraph | None = None,
     environment: str | None = None,
     commands: Mapping[str, str] | None = None,
+    bill: Bill | None = None,
 ) -> str:
     """Write the report of a run.
 
@@ -48,6 +50,7 @@ def write_page(
     * ``other``: the run that it is held against.
     * ``graph``: the flow, to tell what a run costs; ``environment``: the settings that it would have.
     * ``commands``: what can be done with the run, by what that is.
+    * ``bill``: what a run on AWS did cost.
     """
     examples = [example for group in subject.facts.groups for example in group.examples]
     content = Content(
@@ -55,6 +58,7 @@ def write_page(
         None if other is None else compare_runs(subject, other),
         None if graph is None else _cost(graph, subject, environment),
         tuple((commands or {}).items()),
+        bill=bill,
     )
     return report_page(subject, content)
 

@@ -100,6 +100,7 @@ class FakeStates:
             if each.type == "ExecutionFailed":
                 found = {"startDate": START, "input": json.dumps(inputs[each.execution]), **each.details}
                 self.children[map_run].append({"executionArn": each.execution, "status": "FAILED", **found})
+        children = sum(each.type == "ExecutionStarted" for each in ends)
         status = (
             "SUCCEEDED"
             if any(
@@ -111,6 +112,7 @@ class FakeStates:
         self.maps[map_run] = {
             "mapRunArn": map_run, "executionArn": execution, "status": status, "startDate": START,
             "maxConcurrency": 0, "itemCounts": counts,
+            "executionCounts": {"total": children},
         }  # fmt: skip
 
     def describe_execution(self, executionArn: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
@@ -51,6 +51,7 @@ from lokki.graph import FlowGraph
 from lokki.observing.report import RunReport, fold
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.following import begin, begin_new, follow, look_back
+from lokki.operate.spending import transitions_in
 from lokki.operate.watching import Watch, take_history, take_map_run
 from lokki.ui.app import make_app
 
@@ -332,6 +333,61 @@ def test_the_pages_of_deployed_runs_show_what_show_tells(s3: S3Server) -> None:
         assert [text for text in texts if text not in page] == []
     missing = pages.get("/runs/aws-strict/run-8")
     assert (missing.status_code, "strict has no run" in missing.text) == (404, True)
+
+
+def billed(run_id: str, call: str, stream: str, at: float, report: str) -> list[dict[str, Any]]:
+    """Return the log events of an invocation of a run."""
+    own = json.dumps({"event": "start", "flow": "tolerant", "step": call, "run": run_id, "call": call})
+    times = f"Duration: 1.00 ms\tBilled Duration: {report} MB\tMax Memory Used: 40 MB\t\n"
+    lines = [f"START RequestId: {stream} Version: 1", own, "text", f"END RequestId: {stream}"]
+    lines.append(f"REPORT RequestId: {stream}\t{times}")
+    moment = int(START.timestamp() * 1000 + at)
+    return [{"timestamp": moment, "logStreamName": stream, "message": line} for line in lines]
+
+
+def test_show_tells_what_a_run_did_cost_by_its_history_and_its_logs(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    operated = Operated(tolerant(), s3)
+    operated.account.runs.start("run-c", {"count": 4})
+    report = {"requestId": "j", "metrics": {"durationMs": 9.5, "billedDurationMs": 10, "memorySizeMB": 1024}}
+    line = json.dumps({"time": "", "type": "platform.report", "record": report})
+    as_json = billed("run-c", "odd_fails", "j", 2, "77 ms\tMemory Size: 128")[:-1]
+    logs = operated.account.aws.logs
+    assert isinstance(logs, FakeLogs)
+    logs.groups = {
+        "one": [
+            *billed("run-c", "numbers", "a", 1, "2000 ms\tMemory Size: 512"),
+            *billed("other", "numbers", "a", 1, "50000 ms\tMemory Size: 512"),
+            billed("run-c", "x", "unknown", 1, "50000 ms\tMemory Size: 512")[-1],
+        ],
+        "two": [
+            *as_json,
+            {**as_json[-1], "message": line},
+            *billed("run-c", "odd_fails", "k", 3, "1 ms\tMemory Size: 128"),
+        ],
+    }
+    stack = replace(operated.account.deployed, log_groups={"numbers": "one", "odd_fails": "two", "total": "none"})
+    account = replace(operated.account, deployed=stack)
+    lines = describe_run(account, "run-c", 10, cost=True)
+    start = lines.index("COST               COUNTED")
+    table = [line.split("  ", 1)[0] + " " + " ".join(line.split()[-2:]) for line in lines[start + 1 : start + 6]]
+    # Three states; and of each of four children: its start, its call, a question whether items are left, and its end.
+    gigabyte_seconds = 2 * 0.5 + 0.01 + 0.001 / 8
+    assert table[0] == "state transitions 19 $0.0004750"
+    assert table[1] == "Lambda requests 3 $0.0000006000"
+    assert table[2] == f"Lambda GB-seconds {gigabyte_seconds:.6g} $0.00001684"
+    assert "Lambda: 2.011 s billed of 3 invocations, by what their logs say so far." in lines
+    write_deployed_report(account, "run-c", tmp_path / "a.html", None, cost=True)
+    page = (tmp_path / "a.html").read_text()
+    assert "What it did cost" in page
+    assert "Lambda: 2.011 s billed of 3 invocations" in page
+
+
+def test_further_tries_are_transitions() -> None:
+    kinds = ["TaskStateEntered", "TaskScheduled", "TaskFailed", "TaskScheduled", "TaskSucceeded", "ChoiceStateEntered"]
+    assert transitions_in(cast("Any", [{"type": kind} for kind in kinds])) == 3
 
 
 def test_the_report_of_a_deployed_run_tells_what_show_tells(s3: S3Server, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_loggers_and_failing_invocations_write_as_json_is_shown_as_text() -
     assert lines[4] == "Traceback (most recent call last):"
     assert lines[-2:] == [
         "ValueError: no wings",
-        "REPORT RequestId: q-1 Duration: 1.50 ms Billed Duration: 2 ms Status: timeout",
+        "REPORT RequestId: q-1 Duration: 1.50 ms Billed Duration: 2 ms Memory Size: 512 MB Status: timeout",
     ]
 
 

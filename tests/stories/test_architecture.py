@@ -62,6 +62,7 @@ PURE = (
     "lokki.builder.packages.lazy_imports", "lokki.builder.packages.reaching",
     "lokki.builder.packages.sensitive", "lokki.builder.packages.trimming",
     "lokki.pictures*", "lokki.deploy.changes", "lokki.estimate.cost", "lokki.estimate.limits", "lokki.estimate.prices",
+    "lokki.estimate.spent",
     "lokki.results.html",
     "lokki.reports.comparing", "lokki.reports.facts", "lokki.reports.gathering", "lokki.reports.page",
     "lokki.ui.listing", "lokki.ui.pages",

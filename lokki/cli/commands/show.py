@@ -33,18 +33,26 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
     """Make the command that shows runs on AWS."""
 
     def show(
-        run_id: str | None, limit: int, failed: int, html: Path | None, against: str | None, **values: object
+        run_id: str | None,
+        limit: int,
+        failed: int,
+        html: Path | None,
+        against: str | None,
+        cost: bool,
+        **values: object,
     ) -> int:
+        if run_id is None and cost:
+            raise click.UsageError("--cost is for one run: show RUN --cost")
         if run_id is None and html is not None:
             raise click.UsageError("--html is for one run: show RUN --html FILE")
         if against is not None and html is None:
             raise click.UsageError("--against is for a report: show RUN --html FILE --against RUN")
         account = find_account(graph, program, flow, values)
         if run_id is not None and html is not None:
-            write_deployed_report(account, run_id, html, against)
+            write_deployed_report(account, run_id, html, against, cost=cost)
             click.echo(f"report written to {from_here(str(html))}")
             return DONE
-        lines = runs_table(account, limit) if run_id is None else describe_run(account, run_id, failed)
+        lines = runs_table(account, limit) if run_id is None else describe_run(account, run_id, failed, cost=cost)
         click.echo("\n".join(lines))
         return DONE
 
@@ -61,6 +69,7 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
                 help="Write all of one run into an HTML file instead: drawing, timeline, failures, logs.",
             ),
             click.Option(["--against"], metavar="RUN", help="Compare the run with this one, in the HTML file."),
+            click.Option(["--cost"], is_flag=True, help="Say what the run did cost; reads all its logs."),
             env_option(),
             *stack_options(),
         ],
@@ -69,10 +78,12 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
     )
 
 
-def write_deployed_report(account: Account, run_id: str, file: Path, against: str | None) -> None:
+def write_deployed_report(
+    account: Account, run_id: str, file: Path, against: str | None, *, cost: bool = False
+) -> None:
     """Write the report of a run on AWS.
 
-    Raises RunError for a file that cannot be written.
+    ``cost``: with what it did cost. Raises RunError for a file that cannot be written.
     """
     # Imported here so that the other commands start without the template engine.
     from lokki.cli.reporting import replay_commands
@@ -87,7 +98,13 @@ def write_deployed_report(account: Account, run_id: str, file: Path, against: st
     replay = replay_commands(call, run_id, f" --deployed{account.where}")
     is_bad = subject.run.status in ("failed", "timed_out", "aborted")
     commands = {"fix it, deploy, and go on with": account.command("redrive", run_id, "--latest")} if is_bad else {}
-    text = write_page(subject, replay, other=other, commands=commands)
+    bill = None
+    if cost:
+        # Imported here as the template engine is.
+        from lokki.cli.spending import bill_of_run
+
+        bill = bill_of_run(account, run_id, subject.facts.report)
+    text = write_page(subject, replay, other=other, commands=commands, bill=bill)
     write_file(file, from_here(text).encode(errors="replace"), "--html")
 
 
@@ -109,8 +126,11 @@ def _row(account: Account, info: RunInfo) -> tuple[str, ...]:
     return info.id, info.status, f"{info.started.astimezone():%Y-%m-%d %H:%M:%S}", took, *items
 
 
-def describe_run(account: Account, run_id: str, failed: int) -> list[str]:
-    """Return all that is known of a run, as lines."""
+def describe_run(account: Account, run_id: str, failed: int, *, cost: bool = False) -> list[str]:
+    """Return all that is known of a run, as lines.
+
+    ``cost``: with what it did cost, for which its logs are read.
+    """
     info = account.runs.describe(run_id)
     watch, events = look(account.runs, replace(begin(account.runs, run_id), most=max(failed, 1)))
     translator = RunTranslator(lower(account.graph), package_locator(file_of(account.graph)))
@@ -126,6 +146,11 @@ def describe_run(account: Account, run_id: str, failed: int) -> list[str]:
         *align_columns([("STATE", "STATUS", "TIME", "ITEMS", "FAILED"), *_states(watch.machine, report)]),
     ]
     lines += _failed_items(events, failed)
+    if cost:
+        # Imported here so that the other commands start without what estimates.
+        from lokki.cli.spending import bill_lines, bill_of_run
+
+        lines += ["", *bill_lines(bill_of_run(account, run_id, report))]
     if info.error:
         message = report.message or info.error
         failure = failure_in(report, message)
