@@ -329,14 +329,15 @@ def _curves(facts: OpFacts, subject: RunSubject) -> tuple[str, str, str]:
     if activity is None or not activity.finished:
         return "", "", ""
     most = max(map(sum, zip(activity.finished, activity.failed, strict=True))) or 1
-    failed = _curve(activity, activity.failed, most, subject) if any(activity.failed) else ""
-    return _curve(activity, activity.finished, most, subject), failed, f"{most / activity.width:,.0f}"
+    end = facts.spans[-1][1] if facts.spans else subject.facts.end
+    failed = _curve(activity, activity.failed, most, subject, end) if any(activity.failed) else ""
+    return _curve(activity, activity.finished, most, subject, end), failed, f"{most / activity.width:,.0f}"
 
 
-def _curve(activity: Activity, counts: Sequence[int], most: int, subject: RunSubject) -> str:
+def _curve(activity: Activity, counts: Sequence[int], most: int, subject: RunSubject, map_end: float) -> str:
     """Return the outline of a curve over the whole timeline.
 
-    It is drawn in a square of 1000 by 100.
+    It is drawn in a square of 1000 by 100. ``map_end``: where it ends; the last stretch may be longer than the map.
     """
     facts = subject.facts
     whole = facts.seconds or 1.0
@@ -344,7 +345,7 @@ def _curve(activity: Activity, counts: Sequence[int], most: int, subject: RunSub
     for place, count in enumerate(counts):
         if count:
             start = activity.start + place * activity.width
-            left, right = (1000 * facts.elapsed(min(at, facts.end)) / whole for at in (start, start + activity.width))
+            left, right = (1000 * facts.elapsed(min(at, map_end)) / whole for at in (start, start + activity.width))
             height = max(100 * count / most, 4)
             texts.append(f"M{left:.1f} 100V{100 - height:.1f}H{max(right, left + 1):.1f}V100Z")
     return "".join(texts)

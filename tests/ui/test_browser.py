@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from support.browser import Browser, browser
 from support.command import Place
+from support.ui import serving
 
 pytestmark = pytest.mark.slow
 
@@ -96,24 +97,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-@contextmanager
-def serving(place: Place, *options: str) -> Iterator[str]:
-    """Serve the page, yield its address, and end it as Ctrl-C does."""
-    process = place.start("flow.py", "ui", *options)
-    assert process.stdout is not None
-    try:
-        address = process.stdout.readline().strip()
-        assert process.stdout.readline() == "Open this address in a browser on this machine. Ctrl-C ends it.\n"
-        yield address
-    finally:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (0, "", "")
-
-
 @pytest.fixture(scope="module")
 def address(place: Place) -> Iterator[str]:
-    with serving(place) as address:
+    with serving(place, "flow.py") as address:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", address)
         yield address
 
@@ -270,7 +256,7 @@ def test_a_run_is_watched_as_it_goes(place: Place, window: Browser, address: str
 
 
 def test_a_page_says_that_its_server_has_ended(place: Place, window: Browser) -> None:
-    with serving(place) as address:
+    with serving(place, "flow.py") as address:
         visit(window, address)
     wait_until(window, "document.getElementById('live').textContent.includes('lokki ui has ended')")
     assert {entry.partition(" ")[2] for entry in window.complaints()} <= {
