@@ -8,11 +8,11 @@ from lokki.cli.commands.estimate import dollars
 from lokki.cli.commands.runs import ROOT
 from lokki.cli.text import align_columns
 from lokki.config import load_config
-from lokki.engine.report import RunReport
 from lokki.errors import AwsError
 from lokki.estimate.cost import CostLine, Workload, estimate
 from lokki.estimate.measured import Measured, measure_latest_run
 from lokki.estimate.spent import Bill, Counted, spent
+from lokki.observing.report import RunReport
 from lokki.operate.spending import count_spending
 from lokki.plan import Plan, plan_lines
 from lokki.plan_json import outline, plan_from_definition

@@ -92,6 +92,11 @@ def test_ctrl_c_leaves_a_run_alone_and_the_same_call_comes_back_to_it(birds: Pro
     assert err.splitlines()[-1] == "the run is in progress; see it by: python flow.py show left"
     back = birds.run(*options)
     assert (back.code, back.out) == (0, "6\n"), back.err
+    shown = birds.run("show", "left", "--cost")
+    assert shown.code == 0, shown.err
+    # Two steps and four items, of which each waits for three seconds; each child is four transitions of 19.
+    assert re.search(r"^state transitions +19 +\$0\.0004750", shown.out, re.MULTILINE), shown.out
+    assert re.search(r"^Lambda: 1[2-9]\.\d+ s billed of 6 invocations", shown.out, re.MULTILINE), shown.out
 
 
 @pytest.mark.slow
