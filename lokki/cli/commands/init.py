@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import keyword
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import click
+import msgspec
 
 from lokki.base.naming import flow_name
 from lokki.cli.options import DONE, EPILOG, SETTINGS
@@ -73,6 +77,52 @@ def project_module(name: str) -> str:
     return module
 
 
+class _Vcs(msgspec.Struct):
+    vcs: str
+    commit_id: str
+
+
+class _Folder(msgspec.Struct):
+    editable: bool = False
+
+
+class _DirectUrl(msgspec.Struct):
+    """Where a distribution came from that no index had.
+
+    https://packaging.python.org/en/latest/specifications/direct-url-data-structure/
+    """
+
+    url: str
+    vcs_info: _Vcs | None = None
+    dir_info: _Folder | None = None
+
+
+def uv_sources(direct_url: str | None) -> str:
+    """Return the table that lets uv find the lokki which makes the project.
+
+    Without it uv would take what the index has by that name.
+
+    ``direct_url``: what the installer of that lokki noted, or None if it came from an index.
+
+    >>> print(uv_sources('{"url": "file:///tmp/lokki-0.1.0-py3-none-any.whl", "archive_info": {}}').strip())
+    # The lokki that made this project; elsewhere, such as in CI, name another place.
+    [tool.uv.sources]
+    lokki = { path = "/tmp/lokki-0.1.0-py3-none-any.whl" }
+    """
+    if direct_url is None:
+        return ""
+    origin = msgspec.json.decode(direct_url, type=_DirectUrl)
+    if origin.vcs_info is not None:
+        place = f"{origin.vcs_info.vcs} = {json.dumps(origin.url)}, rev = {json.dumps(origin.vcs_info.commit_id)}"
+    elif origin.url.startswith("file:"):
+        editable = ", editable = true" if origin.dir_info is not None and origin.dir_info.editable else ""
+        place = f"path = {json.dumps(unquote(urlsplit(origin.url).path))}{editable}"
+    else:
+        place = f"url = {json.dumps(origin.url)}"
+    comment = "# The lokki that made this project; elsewhere, such as in CI, name another place."
+    return f"\n{comment}\n[tool.uv.sources]\nlokki = {{ {place} }}\n"
+
+
 def new_project(folder: Path, name: str, module: str) -> None:
     """Write the files of a project.
 
@@ -81,13 +131,13 @@ def new_project(folder: Path, name: str, module: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LokkiError(f"{folder} is there already, and not an empty folder. Nothing was written.")
     words = {"IMPORTS": ", ".join(sorted((module, "count_words"))), "MODULE": module, "FLOW": module, "PROJECT": name}
+    sources = uv_sources(importlib.metadata.distribution("lokki").read_text("direct_url.json"))
     try:
         for path, template in _FILES.items():
             file = folder / path.format(module=module)
             file.parent.mkdir(parents=True, exist_ok=True)
             text = (_TEMPLATES / template).read_text(encoding="utf-8")
-            file.write_text(
-                re.sub(r"\b(IMPORTS|MODULE|FLOW|PROJECT)\b", lambda word: words[word[0]], text), encoding="utf-8"
-            )
+            text = re.sub(r"\b(IMPORTS|MODULE|FLOW|PROJECT)\b", lambda word: words[word[0]], text)
+            file.write_text(text + (sources if path == "pyproject.toml" else ""), encoding="utf-8")
     except OSError as error:
         raise LokkiError(f"{error.filename} cannot be written: {error.strerror}.") from None
