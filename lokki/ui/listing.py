@@ -149,5 +149,5 @@ def params_text(info: RunInfo) -> str:
 
 
 def page_number(text: str) -> int:
-    """Read the number of a page, 1 for what is none."""
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+    """Read the number of a page or of a place, 1 for what is none."""
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) <= 15 else 1

@@ -86,6 +86,18 @@ def test_a_running_run_that_nobody_is_at_was_killed(runs: Runs) -> None:
     assert runs.load("one").status == "killed"
 
 
+def test_to_ask_for_a_run_leaves_no_trace_in_its_folder(runs: Runs) -> None:
+    runs.new(replace(RECORD, status="running"))
+    assert runs.load("one").status == "killed"
+    assert sorted(path.name for path in (runs.folder / "one").iterdir()) == ["run.json"]
+    lock = runs.folder / "one" / "lock"
+    lock.write_text("12345\n")
+    lock.chmod(0o400)
+    before = lock.stat()
+    assert runs.load("one").status == "killed"
+    assert (lock.read_text(), lock.stat().st_mtime_ns) == ("12345\n", before.st_mtime_ns)
+
+
 def test_a_run_that_is_going_on_is_neither_taken_nor_removed(runs: Runs) -> None:
     runs.new(RECORD)
     with runs.locked("one"):

@@ -8,6 +8,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from aws.loopback_aws import LoopbackAws
 from support.command import command
 from support.deployed_project import Project, new_project
 from support.golden import compare
+from support.ui import served_by
 
 FLOW = """
 import time
@@ -142,6 +145,36 @@ def test_logs_are_followed_until_the_run_has_ended(birds: Project) -> None:
     assert birds.run("logs", "followed", "--since", "2h").out.count("waiting for") == 4
     assert birds.run("logs", "followed", "--since", "0s").out == ""
     assert birds.run("logs").out.count("waiting for") == 4  # that which was started last
+
+
+@pytest.mark.slow
+def test_a_deployed_run_is_watched_on_the_page_of_runs(birds: Project) -> None:
+    def read(address: str) -> str:
+        with urlopen(address, timeout=20) as answer:
+            text: str = answer.read().decode()
+        return re.sub(r"<[^>]*>", " ", text)
+
+    with served_by(start(birds, "ui", "--remote")) as address:
+        started = birds.run("invoke", "--run-id", "watched", "--seconds", "4", "--no-wait")
+        assert started.code == 0, started.err
+        wait_until_running(birds, "watched")
+        run = f"{address}runs/aws-{birds.stack}/watched"
+        assert "seconds=4" in read(f"{address}?status=running&params=seconds%3D4")
+        going_on = read(run)
+        assert ("watched running" in going_on, "Progress" in going_on, "0/4" in going_on) == (True, True, True)
+        birds.account.wait()
+        ended = read(run)
+        assert ("watched succeeded" in ended, "4/4" in ended, "Progress" in ended) == (True, True, False)
+        assert re.findall(r"waiting for (\d)", read(f"{run}/log?step=wait_for&item=2")) == ["2"]
+        assert "item:  2" in read(f"{run}/item?step=wait_for&item=2")
+        assert "has no run" in str(refusal(f"{address}runs/aws-{birds.stack}/nobody"))
+
+
+def refusal(address: str) -> str:
+    with pytest.raises(HTTPError) as refused:
+        urlopen(address, timeout=20)
+    assert refused.value.code == 404
+    return refused.value.read().decode()
 
 
 @pytest.mark.slow

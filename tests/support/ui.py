@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from support.command import Place
 
 
-@contextmanager
-def serving(place: Place, *program: str) -> Iterator[str]:
+def serving(place: Place, *program: str) -> AbstractContextManager[str]:
     """Serve the page, yield its address, and end it as Ctrl-C does."""
-    process = place.start(*program, "ui")
+    return served_by(place.start(*program, "ui"))
+
+
+@contextmanager
+def served_by(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield the address that a program serves, and end it as Ctrl-C does."""
     assert process.stdout is not None
     try:
         address = process.stdout.readline().strip()

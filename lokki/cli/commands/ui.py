@@ -12,7 +12,7 @@ import click
 
 from lokki.cli.commands.runs import ROOT
 from lokki.cli.hidden_modules import is_hidden_from_library
-from lokki.cli.options import DONE, EPILOG, SETTINGS, env_option, region_option
+from lokki.cli.options import DONE, EPILOG, SETTINGS, env_option, stack_options
 from lokki.cli.program import CommandLine
 from lokki.cli.text import from_here
 from lokki.emulator.run_files import emulated_name
@@ -57,7 +57,7 @@ def ui_command(program: str, flows: FlowsHere | None) -> click.Command:
             click.Option(["--port"], type=click.IntRange(0, 65535), default=0, help="The port. Default: a free one."),
             click.Option(["--remote"], is_flag=True, help="Show runs on AWS, too."),
             env_option(),
-            region_option(),
+            *stack_options(),
         ],
         help="Watch the runs of this folder in the browser, as they go: a page on this machine that nobody else can "
         "open. Ctrl-C ends it.",
