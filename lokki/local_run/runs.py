@@ -272,8 +272,8 @@ def _record(run_id: str, text: bytes) -> RunRecord:
     content = Seal(run_id, required=has_format).open(RECORD, text, RECORD)
     try:
         record = msgspec.json.decode(content, type=RunRecord)
-        datetime.fromisoformat(record.started)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        datetime.fromisoformat(record.started).astimezone()  # as lists of runs show it
+    except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise damaged(f"{RECORD} is damaged: {error}", "Start a new run.") from None
     if record.run_id != run_id:
         raise damaged(f"{RECORD} is that of the run {record.run_id!r}", "Start a new run.")

@@ -33,7 +33,7 @@ GROUPS = 50
 EXAMPLES = 3
 _SPANS = 50
 _TEXT = 8_000
-"""Characters of a traceback or a message that are kept: the last ones of the former, the first of the latter."""
+"""Characters of a traceback or a message that are kept."""
 
 
 class Gathering:
@@ -212,6 +212,17 @@ def _shortened(failure: Failure) -> Failure:
     return replace(
         failure,
         message=failure.message[:_TEXT],
-        traceback=failure.traceback[-_TEXT:],
+        traceback=shorten_trace(failure.traceback, _TEXT),
         full_traceback="",
     )
+
+
+def shorten_trace(text: str, most: int) -> str:
+    r"""Leave out the middle of a traceback that is too long.
+
+    Its last lines say where the error was raised, but where the error says very much, its first lines do.
+
+    >>> shorten_trace("Traceback", 9), shorten_trace("Traceback", 4)
+    ('Traceback', 'Tr\n…\nck')
+    """
+    return text if len(text) <= most else f"{text[: most // 2]}\n…\n{text[-(most // 2) :]}"

@@ -34,6 +34,9 @@ _LEAST_GAP = 0.02
 _NOISE = 0.05
 """Seconds by which no time is said to differ."""
 
+_ERROR = 8_000
+"""Characters of the error that a run ended with."""
+
 _ICONS = {"finished": "✓", "failed": "✗", "running": "▶", "restored": "↺", "interrupted": "■", "skipped": "–"}
 _WORDS = {"restored": "kept from before"}
 
@@ -239,7 +242,8 @@ def _progress(subject: RunSubject) -> Iterator[ProgressRow]:
 
 
 def _error(subject: RunSubject) -> str:
-    return subject.facts.report.message or subject.run.info.error
+    text = subject.facts.report.message or subject.run.info.error
+    return text if len(text) <= _ERROR else f"{text[: _ERROR - 1]}…"
 
 
 def _marks(subject: RunSubject) -> Mapping[str, Mark]:

@@ -13,6 +13,7 @@ from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath, format_item, item_name
 from lokki.progress.displays import seconds as duration
 from lokki.reports.facts import FailedCall, FailureGroup
+from lokki.reports.gathering import shorten_trace
 from lokki.reports.page import ENDED_BADLY, Content, page_environment, report_values
 from lokki.reports.samples import Sample
 from lokki.results.items import LogLine
@@ -24,6 +25,11 @@ from lokki.ui.sources import RunView
 
 _PARAMETERS = 120
 """Characters of the parameters in the list of runs."""
+
+_CELL = 300
+_LINE = 4_000
+_TRACEBACK = 50_000
+"""Characters of an error in a table, of a line of a log, and of a traceback: a step may raise and print any number."""
 
 _COLUMNS = (
     ("run", "run"),
@@ -184,6 +190,8 @@ class Pages:
             back=address.page(),
             name=item_name(call.step, call.item),
             call=call,
+            message="" if call.failure is None else _cut(call.failure.message, _LINE),
+            traceback="" if call.failure is None else shorten_trace(call.failure.traceback, _TRACEBACK),
             replay=view.replay(call.step, call.item),
             lines=list(map(_line, log.lines)),
         )
@@ -229,8 +237,8 @@ class Pages:
             "" if info.seconds is None else duration(info.seconds),
             f"{run.failed:,}" if run.failed else "",
             run.place,
-            params if len(params) <= _PARAMETERS else f"{params[: _PARAMETERS - 1]}…",
-            info.error,
+            _cut(params, _PARAMETERS),
+            _cut(info.error, _CELL),
         )
 
 
@@ -251,11 +259,19 @@ def _samples(view: RunView, groups: Sequence[FailureGroup]) -> list[Sample]:
 
 def _failed_row(item: FailedEntry, address: RunAddress) -> FailedRow:
     failure = item.failure
-    return FailedRow(
-        address.item(failure.step, item.path), item_name(failure.step, item.path), failure.summary, failure.where
-    )
+    name = item_name(failure.step, item.path)
+    return FailedRow(address.item(failure.step, item.path), name, _cut(failure.summary, _CELL), failure.where)
 
 
 def _line(line: LogLine) -> tuple[str, str, str]:
     """Return the time, the step and item, and the text of a line."""
-    return line.time[11:23], item_name(line.step, line.item), line.text
+    return line.time[11:23], item_name(line.step, line.item), _cut(line.text, _LINE)
+
+
+def _cut(text: str, most: int) -> str:
+    """Cut a text off that is too long.
+
+    >>> _cut("birds", 5), _cut("birds", 4)
+    ('birds', 'bir…')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -373,6 +373,36 @@ def test_hostile_texts_are_texts_and_nothing_else(pages: TestClient, address: st
     assert [href for href in hrefs if not href.startswith((f"/{SECRET}/", "#", "?", "data:,"))] == []
 
 
+@step
+def shout(length: int) -> str:
+    raise RuntimeError("z" * length)
+
+
+@flow
+def shouting_flow(length: int = 200_000):
+    return shout(length)
+
+
+def test_what_a_run_says_at_length_is_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(RunError):
+        shouting_flow.using(root=tmp_path, executor="inline", progress=False, run_id="loud").run()
+    with (tmp_path / "runs" / "loud" / "events.jsonl").open("a") as file:
+        file.write(f"{logged(StepOutput('shout', (), 'stdout', 'y' * 100_000))}\n")
+    pages = client(tmp_path)
+    for address in ("", "runs/here/loud", "runs/here/loud/log", "runs/here/loud/item?step=shout"):
+        answer = get(pages, address)
+        assert (answer.status_code, "zzz…" in answer.text, len(answer.content) < 80_000) == (200, True, True), address
+    assert "in shout" in words(get(pages, "runs/here/loud/item?step=shout"))
+
+
+def test_a_start_that_no_calendar_has_is_damage(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "old"
+    folder.mkdir(parents=True)
+    record = {"run_id": "old", "flow": "f", "params": {}, "plan": [], "code": {}, "status": "<b>"}
+    (folder / "run.json").write_text(json.dumps({**record, "started": "0001-01-01T00:00:00+14:00"}))
+    assert get(client(tmp_path), "").text.count('<td class="status bad">damaged</td>') == 1
+
+
 # --- a run that goes on ---
 
 
