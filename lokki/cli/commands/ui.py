@@ -23,6 +23,8 @@ from lokki.local_run.runs import RunRecord
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see _serve
+    from click.shell_completion import CompletionItem
+
     from lokki.cli.account import Account
     from lokki.reports.samples import ReplayCommand
     from lokki.ui.folder import CommandOf
@@ -49,7 +51,7 @@ def ui_command(program: str, flows: FlowsHere | None) -> click.Command:
         _serve(program, graphs, command_of, port, options if remote else None)
         return DONE
 
-    files = click.Argument(["files"], nargs=-1, metavar="[FLOW.py[:NAME]]...")
+    files = click.Argument(["files"], nargs=-1, metavar="[FLOW.py[:NAME]]...", shell_complete=_complete_file)
     return click.Command(
         "ui",
         params=[
@@ -65,6 +67,13 @@ def ui_command(program: str, flows: FlowsHere | None) -> click.Command:
         epilog=EPILOG,
         context_settings=SETTINGS,
     )
+
+
+def _complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    # Imported here, as it is only needed for completion.
+    from lokki.cli.completion import file_words
+
+    return file_words(incomplete)
 
 
 def _serve(
