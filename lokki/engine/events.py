@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 import msgspec
@@ -105,6 +106,10 @@ class MapStarted:
     workers: int = 1
 
 
+type StepWork = tuple[int, float, int]
+"""Calls of a step of a map, their seconds, and the bytes of what they returned, 0 where that is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemsFinished:
     """Items of a map block have their results in the store.
@@ -112,6 +117,7 @@ class ItemsFinished:
     ``count``: how many; ``seconds``: what one worker spent on them.
 
     ``slowest``: the item that took longest, and ``slowest_seconds`` how long; ``()`` where that is not known.
+    ``steps``: of a map of several steps, the work of each by its id.
     """
 
     id: str
@@ -119,6 +125,7 @@ class ItemsFinished:
     seconds: float
     slowest: ItemPath = ()
     slowest_seconds: float = 0.0
+    steps: Mapping[str, StepWork] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +233,8 @@ def event_to_json(event: Event) -> dict[str, Json]:
         # The field was `index` before items had paths, and programs read it.
         fields["item"] = item_to_json(event.item)
         fields = {"index" if field == "item" else field: value for field, value in fields.items()}
+    elif isinstance(event, ItemsFinished) and not event.steps:
+        del fields["steps"]
     return {"event": _kind(type(event).__name__), **fields}
 
 

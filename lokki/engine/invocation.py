@@ -196,6 +196,11 @@ def prepare(call: Call, step: AnyStep, params: Mapping[str, Json]) -> Invocation
     )
 
 
+def takes_one_by_one(call: Call, step: AnyStep) -> bool:
+    """Tell whether a call takes the results of a map one by one."""
+    return isinstance(call.reads, Results) and _lazy_kind(call, step, signatures.hints(step.fn)) is not None
+
+
 def _lazy_kind(call: Call, step: AnyStep, hints: Mapping[str, object]) -> object:
     """Return what a step takes the results of a map as, None for a list."""
     # Below a map, results come as a value of the item, so what a call reads does not tell.

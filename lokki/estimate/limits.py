@@ -10,6 +10,7 @@ from lokki.base import quotas
 from lokki.builder.batching import concurrency_limit, sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.timing import fits_express, function_timeout
+from lokki.engine.invocation import takes_one_by_one
 from lokki.estimate import prices
 from lokki.estimate.cost import Estimate, MapEstimate, Workload, default_batch_of, measure_of, starts_per_second
 from lokki.estimate.prices import AccountLimit
@@ -239,8 +240,10 @@ def _memory(
 ) -> Iterator[Problem]:
     """Compare the results of a map with the memory of the step after it.
 
-    That step gets all of them at once.
+    That step gets all of them at once, unless it takes them one by one.
     """
+    if takes_one_by_one(call, compiled.step_of(call)):
+        return
     needed = math.ceil(block.items * measure_of(compiled.plan, workload, source.result).size * _IN_MEMORY / 2**20)
     memory = compiled.memory(compiled.step_of(call))
     if needed <= memory:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from lokki.config import LokkiConfig
+from lokki.engine.events import StepWork
 from lokki.estimate.cost import Measure, Workload, path_of
 from lokki.local_run.folder import LOG, RunFolder
 from lokki.local_run.journal import pack_path
@@ -42,6 +44,7 @@ class _Event(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     count: int = 0
     items: int | None = None
+    steps: dict[str, StepWork] = {}
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -54,8 +57,8 @@ class _Outcome(msgspec.Struct, frozen=True):
 def measure_latest_run(plan: Plan, root: Path) -> Measured | None:
     """Measure the latest finished run of a flow, None without one.
 
-    Of a map block the run knows what all inner steps together took, which is divided among them evenly;
-    of a switch, among those of its longest case.
+    Of a map block of several steps the run knows what each took. Where the log is of an older lokki, what all took is
+    divided among them evenly; of a switch, among those of its longest case.
     """
     runs = Runs(root)
     for record in runs.list(plan.flow):
@@ -70,19 +73,23 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
     seconds = {event.id: event.seconds for event in events if event.event == "step_finished"}
     spent: dict[str, float] = defaultdict(float)
     done: dict[str, int] = defaultdict(int)
+    work: dict[str, StepWork] = {}
     for event in events:
         if event.event == "items_finished":
             spent[event.id] += event.seconds
             done[event.id] += event.count
+            for step, (calls, taken, size) in event.steps.items():
+                others = work.get(step, (0, 0.0, 0))
+                work[step] = others[0] + calls, others[1] + taken, others[2] + size
     items: dict[str, int] = {}
     measures: dict[str, Measure] = {}
     for op in units_in(plan.ops):
         if isinstance(op, FanOut):
             if done[op.key]:
-                taken = [call for call in path_of(op.body, Workload({})) if isinstance(call, Call)]
-                seconds_of_one = spent[op.key] / done[op.key] / len(taken)
-                size, stored = _result_size(folder.parts(op.key).paths(), done[op.key])
-                measures.update({call.id: Measure(seconds_of_one, size, stored) for call in op.calls})
+                path = [call for call in path_of(op.body, Workload({})) if isinstance(call, Call)]
+                seconds_of_one = spent[op.key] / done[op.key] / len(path)
+                share = Measure(seconds_of_one, *_result_size(folder.parts(op.key).paths(), done[op.key]))
+                measures.update({call.id: _inner(work.get(call.id), share, op.result == call.id) for call in op.calls})
             continue
         outcome = _outcome(folder.outcome_path(op.id))
         if op.id in seconds and outcome is not None:
@@ -90,6 +97,19 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
             if op.fans_out and outcome.items is not None:
                 items[op.id] = outcome.items
     return Measured(folder.run_id, items, measures)
+
+
+def _inner(work: StepWork | None, share: Measure, is_result: bool) -> Measure:
+    """Return the measure of a step of a map.
+
+    ``share``: its part of what is known of all, with the size of an item's result.
+    """
+    if work is None:
+        return share
+    calls, seconds, size = work
+    if is_result or not size:
+        return replace(share, seconds=seconds / calls)
+    return Measure(seconds / calls, size // calls, size // calls > LokkiConfig().inline_limit)
 
 
 def _measure(call: Call, folder: RunFolder, seconds: float, outcome: _Outcome) -> Measure:

@@ -33,7 +33,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, prepare
+from lokki.engine.invocation import Attempts, Invocation, StepFailedError, StoppedError, takes_one_by_one
 from lokki.engine.limits import Deadline, TimeLimit, on_one_thread
 from lokki.errors import DamagedError, LokkiError, ResultError, RunError, RunFolderError, StepTimeoutError
 from lokki.local_run import journal_reader
@@ -213,7 +213,7 @@ class LocalExecution:
         if self._setup.executor == "processes" or not isinstance(following, Call):
             return None
         is_reader = following.reads == Results(block.id) and following.regroups is None
-        if not is_reader or prepare(following, self._plan.steps[following.step], self._params).lazy:
+        if not is_reader or takes_one_by_one(following, self._plan.steps[following.step]):
             return None
         return self._values.make_ready(block)
 

@@ -80,7 +80,7 @@ class MapDispatcher:
         with self._lock:
             self.finished += report.finished
             if report.finished:
-                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds, *report.slowest))
+                self._emit(ItemsFinished(self.job.id, report.finished, report.seconds, *report.slowest, report.steps))
             for item in report.failures:
                 self.failed += 1
                 if self.first_failure is None:

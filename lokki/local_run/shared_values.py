@@ -12,6 +12,7 @@ type Loaders = Mapping[Source, Callable[[], object]]
 """Functions that give a value anew each time, by what it is."""
 
 _SCALARS = (str, int, float, bool, type(None))
+_SCALAR_BYTES = 8
 
 
 def copies_of(value: object, name: str) -> Callable[[], object]:
@@ -19,9 +20,15 @@ def copies_of(value: object, name: str) -> Callable[[], object]:
 
     Deployed, steps share no memory. ``name``: says in errors what the value is.
     """
+    return sized_copies(value, name)[0]
+
+
+def sized_copies(value: object, name: str) -> tuple[Callable[[], object], int]:
+    """Return what `copies_of` does, and about how many bytes the value is."""
     if type(value) in _SCALARS:
-        return lambda: value
-    return _loader(dumps(value), name)
+        return lambda: value, len(value) if isinstance(value, str) else _SCALAR_BYTES
+    packed = dumps(value)
+    return _loader(packed, name), len(packed)
 
 
 def write_values(path: Path, values: Mapping[Source, object]) -> None:

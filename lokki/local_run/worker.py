@@ -19,7 +19,7 @@ from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, Json, Ref
 from lokki.chain import AnyStep
 from lokki.engine.context import at_item
-from lokki.engine.events import StepRetried
+from lokki.engine.events import StepRetried, StepWork
 from lokki.engine.invocation import Attempts, Inputs, Invocation, StepFailedError, StoppedError, prepare, run
 from lokki.engine.limits import TimeLimit
 from lokki.engine.switching import choose_case, choosing
@@ -31,7 +31,7 @@ from lokki.local_run.interrupts import raise_interrupt
 from lokki.local_run.journal import Parts, PartWriter
 from lokki.local_run.journal_reader import partial_value
 from lokki.local_run.ready_results import ReadyResults
-from lokki.local_run.shared_values import Loaders, copies_of
+from lokki.local_run.shared_values import Loaders, copies_of, sized_copies
 from lokki.plans.operations import Call
 from lokki.plans.templates import Source, source_name
 from lokki.store.codec import loads
@@ -59,6 +59,7 @@ class Report:
     * ``leaving``: its process ends now, as a step was late.
     * ``retry``: the item to be tried again elsewhere for that.
     * ``slowest``: the item of those finished that took longest, and for how many seconds.
+    * ``steps``: what was spent on each step, where there are several.
     """
 
     finished: int
@@ -67,6 +68,7 @@ class Report:
     leaving: bool = False
     retry: PendingRetry | None = None
     slowest: tuple[ItemPath, float] = ((), 0.0)
+    steps: Mapping[str, StepWork] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -164,6 +166,7 @@ class Worker:
         self._index = self._position = -1
         self._item: ItemPath = ()
         self._retry: PendingRetry | None = None
+        self._work: dict[str, StepWork] = {}
         self._limit = limit or TimeLimit()
         self._own_limit = self._limit if limit is None else None
         self._attempts = Attempts(self._sleep, self._limit, self._tell_of_retry)
@@ -202,7 +205,8 @@ class Worker:
         except StoppedError:
             retry = self._retry if self._limit.exceeded else None
         self._part.flush()
-        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, retry, slowest)
+        work, self._work = self._work, {}
+        return Report(finished, time.perf_counter() - began, failures, self._limit.exceeded, retry, slowest, work)
 
     def close(self) -> None:
         """Force everything to disk."""
@@ -240,10 +244,14 @@ class Worker:
             began = time.perf_counter()
             try:
                 result = self._call(invocation, value, restart, chunk.retry)
+                seconds = time.perf_counter() - began
                 if position == last:
+                    if last:
+                        self._note_work(invocation.id, seconds, 0)
                     self._part.add(index, result)
                     return None
-                copies = copies_of(result, f"what {invocation.id}() returned for item {index}")
+                copies, size = sized_copies(result, f"what {invocation.id}() returned for item {index}")
+                self._note_work(invocation.id, seconds, size)
                 handed_on = copies()
                 if time.perf_counter() - began > CHUNK_SECONDS:
                     # Lost in a kill, this result would cost more than to write it down.
@@ -276,7 +284,10 @@ class Worker:
             invocation = inner[position]
             get_inputs = partial(state.inputs, call)
             try:
-                result = self._call(invocation, get_inputs(), get_inputs, chunk.retry)
+                inputs = get_inputs()
+                began = time.perf_counter()
+                result = self._call(invocation, inputs, get_inputs, chunk.retry)
+                self._note_work(invocation.id, time.perf_counter() - began, 0)
                 if call.call.fans_out:
                     check_items(call.call.gives, result)
                 state.give(call, result)
@@ -373,6 +384,11 @@ class Worker:
                 self._part.add(self._index, restart(), step=self._job.inner[self._position - 1].id)
         self._part.fail(self._index, failure)
         return failure
+
+    def _note_work(self, step: str, seconds: float, size: int) -> None:
+        """Count a call of one of several steps."""
+        calls, before_seconds, before_size = self._work.get(step, (0, 0.0, 0))
+        self._work[step] = calls + 1, before_seconds + seconds, before_size + size
 
     def _note_error(self, error: BaseException) -> None:
         self.first_error = self.first_error or (self._index, error)

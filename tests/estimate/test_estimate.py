@@ -4,7 +4,8 @@ import ast
 import operator
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import graph_plans
+from support.local_runs import Local
 
 from lokki import flow, step
 from lokki.builder.compiled import compile_flow
@@ -30,8 +32,11 @@ from lokki.estimate.limits import problems
 from lokki.estimate.measured import measure_latest_run
 from lokki.estimate.savings import Saving, savings
 from lokki.graph import FlowGraph
+from lokki.observing.report import RunReport
 from lokki.plan import lower
 from lokki.plans.operations import Case, Fork, Op, Switch
+from lokki.progress.displays import JsonLines
+from lokki.runner import Executor
 
 PAGE = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text(encoding="utf-8")
 
@@ -537,6 +542,19 @@ def test_results_that_do_not_fit_the_memory_break() -> None:
     assert found.endswith("let the inner steps return less, or return where it is")
 
 
+@step
+def one_by_one(values: Iterable[object]) -> int:
+    return sum(1 for _ in values)
+
+
+def test_results_that_are_taken_one_by_one_need_no_memory() -> None:
+    @flow
+    def lazy():
+        return steps.values("ints", 1).map(slow).agg(one_by_one)
+
+    assert limits(lazy(), 5000, {"slow": Measure(0.1, 1_000_000, stored=True)}) == []
+
+
 def test_a_state_that_is_too_large_breaks() -> None:
     found = limits(one_map(slow), 10, {}, params=300_000)
     assert found[0] == (
@@ -866,6 +884,36 @@ def test_of_a_map_with_a_switch_the_measured_seconds_are_divided_among_its_longe
     assert measured is not None
     seconds = sorted(measure.seconds for measure in measured.measures.values())
     assert seconds == [pytest.approx(0.1)] * 5  # of five calls an item meets four at most
+
+
+@step
+def load_page(number: int) -> bytes:
+    time.sleep(0.02)
+    return os.urandom(20_000)
+
+
+@step
+def count_bytes(page: bytes) -> int:
+    return len(page)
+
+
+@flow
+def pages(count: int = 6):
+    return steps.numbers(count).map(load_page).map(count_bytes).agg(summed)
+
+
+@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_each_step_of_a_map_is_measured_by_itself(tmp_path: Path, executor: Executor) -> None:
+    local = Local(tmp_path, executor)
+    assert local.run(pages(), run_id="one") == 120_000
+    with (tmp_path / "runs/one/events.jsonl").open("w") as log:
+        for event in local.events:
+            JsonLines(log).show(event, RunReport())
+    measured = measure_latest_run(lower(pages()), tmp_path)
+    assert measured is not None
+    slow, quick = measured.measures["load_page"], measured.measures["count_bytes"]
+    assert (slow.seconds >= 0.02, slow.stored, 20_000 < slow.size < 21_000) == (True, True, True)
+    assert (quick.seconds < 0.01, quick.stored, quick.size < 100) == (True, False, True)
 
 
 @flow
