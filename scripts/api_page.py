@@ -11,7 +11,14 @@ import griffe
 GROUPS = {
     "Drawing flows": ["lokki.step", "lokki.flow", "lokki.each", "lokki.main", "lokki.Retry"],
     "What they make": ["lokki.StepNode", "lokki.MapBlock", "lokki.Flow", "lokki.FlowGraph"],
-    "What a step may touch": ["lokki.Read", "lokki.Write", "lokki.Allow", "lokki.s3.read", "lokki.s3.write"],
+    "What a step may touch": [
+        "lokki.Read",
+        "lokki.Write",
+        "lokki.Allow",
+        "lokki.Resource",
+        "lokki.s3.read",
+        "lokki.s3.write",
+    ],
     "What starts a flow": ["lokki.S3Created", "lokki.S3Object", "lokki.Event", "lokki.After", "lokki.FinishedRun"],
     "Reading runs and results": [
         "lokki.local",

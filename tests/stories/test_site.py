@@ -21,6 +21,8 @@ from support.browser import browser
 from support.pages import blocks
 from write_docs import outdated, written_pages
 
+import lokki
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
@@ -38,6 +40,11 @@ def test_every_page_stands_in_the_navigation_once() -> None:
 @pytest.mark.slow
 def test_pages_made_from_the_code_are_current() -> None:
     assert outdated() == [], "uv run scripts/write_docs.py"
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    page = (DOCS / "reference/api.md").read_text()
+    assert set(lokki.__all__) - set(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == set()
 
 
 @pytest.mark.slow
