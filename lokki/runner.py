@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lokki.base.options import Executor
+from lokki.base.options import Executor, is_traced
 from lokki.base.values import INLINE_LIMIT
 from lokki.engine.events import Event
 from lokki.errors import LokkiError, RunError, RunFolderError
@@ -142,7 +142,7 @@ class LocalRunner:
                 self.runs,
                 self.executor,
                 self.workers,
-                self._listener,
+                self._traced_listener(plan),
                 self._inline_limit,
                 pool,
                 self._keep_going,
@@ -150,6 +150,13 @@ class LocalRunner:
                 self._first_threads,
             )
             return LocalExecution(setup, plan, record, code).execute(None if resume is None else rerun)
+
+    def _traced_listener(self, plan: Plan) -> Listener:
+        if not is_traced(os.environ):
+            return self._listener
+        from lokki.observing.spans import RunTracer  # for start-up: few runs are traced
+
+        return RunTracer(self._listener, plan, "local", os.environ)
 
     def _new(
         self,

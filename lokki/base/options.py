@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 SECRETS_VARIABLE = "LOKKI_SECRETS"
 """The variable of a function that has the sources of its secrets, as JSON by variable."""
 
+
+def is_traced(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment names a collector of OpenTelemetry.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return bool(endpoint) and not is_off
+
+
 _VARIABLE = re.compile("[a-zA-Z][a-zA-Z0-9_]+")
 """https://docs.aws.amazon.com/lambda/latest/api/API_Environment.html"""
 

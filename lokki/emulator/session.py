@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lokki.base.options import is_traced
 from lokki.base.values import Json
 from lokki.builder.names import DeployedFunction, deployed_functions, function_suffixes
 from lokki.emulator.iam.suggestions import advice, lines_by_step
@@ -106,7 +108,8 @@ class Session:
         """Report a run from start to end, and keep its record."""
         start = time.monotonic()
         functions = tuple(deployed_functions(graph.steps))
-        listener = _Listener(self.emit, RunTranslator(plan, package_locator(file_of(graph))), functions)
+        emit = self._traced_emit(plan)
+        listener = _Listener(emit, RunTranslator(plan, package_locator(file_of(graph))), functions)
         with self._runs.locked(record.run_id):
             folder = self._runs.folder / record.run_id
             listener(RunStarted(plan.flow, record.run_id, params, redriven, str(folder)))
@@ -117,12 +120,19 @@ class Session:
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self._runs.save(replace(record, status=status, seconds=seconds, error=str(error)))
                 # Past the listener, which would read the reason as an execution's once more.
-                self.emit(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
+                emit(RunInterrupted(seconds) if status == "interrupted" else RunFailed(seconds, str(error)))
                 raise
             seconds = time.monotonic() - start
             self._runs.save(replace(record, status="finished", seconds=seconds))
             listener(RunFinished(seconds))
             return result
+
+    def _traced_emit(self, plan: Plan) -> Callable[[Event], None]:
+        if not is_traced(os.environ):
+            return self.emit
+        from lokki.observing.spans import RunTracer  # for start-up: few runs are traced
+
+        return RunTracer(self.emit, plan, "emulated", os.environ)
 
     def _emulate(
         self, folder: Path, record: RunRecord, params: Mapping[str, Json], listener: _Listener, *, redriven: bool

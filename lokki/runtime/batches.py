@@ -88,6 +88,7 @@ class _BatchRun:
         self._alarm: Alarm | None = None
         self._ran = 0
         self._longest = 0.0
+        self._began = time.monotonic()
         self._tried = 0
         self._tries_here = 0
 
@@ -168,11 +169,13 @@ class _BatchRun:
             return self._work.same_entry(entry)
         if is_next and self._batch.died:
             return self._dead(entry)
-        began = time.monotonic()
+        began = self._began = time.monotonic()
         self._tried, self._tries_here = self._batch.tried if is_next else 0, 0
         reply = self._try(entry, load_item)
         self._ran += 1
         self._longest = max(self._longest, time.monotonic() - began)
+        if self._work.observe is not None and "failed" not in reply:
+            self._work.observe(entry.item, time.monotonic() - began, None)
         return reply
 
     def _dead(self, entry: Entry) -> Reply:
@@ -225,6 +228,8 @@ class _BatchRun:
     def _failed(self, entry: Entry, failure: Failure) -> Reply:
         item = item_to_json(entry.item)
         self._work.log.write("ERROR", "item failure", item=item, error=failure.error, where=failure.where)
+        if self._work.observe is not None:
+            self._work.observe(entry.item, time.monotonic() - self._began, failure)
         message = plain_text(failure.message[:_FAILURE_TEXT])
         return {
             "index": entry.index,

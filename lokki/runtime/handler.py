@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import msgspec
 
 from lokki.base.item_path import item_to_json
-from lokki.base.options import SECRETS_VARIABLE, Retry
+from lokki.base.options import SECRETS_VARIABLE, Retry, is_traced
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json, JsonField
 from lokki.chain import AnyStep, StepNode
@@ -191,6 +191,7 @@ class _Function:
         self.secrets = secrets
         self._settings: Settings | None = None
         self._takeovers: dict[str, Takeover | None] = {}
+        self._is_cold = True
 
     def start(self) -> None:
         """Read the environment anew, and make a new store.
@@ -231,7 +232,7 @@ class _Function:
             log.write("INFO", "start")
             handled = self._calls[request.call.id]
             work = Work(self._step, request, handled, self._params, settings, context, log, self.secrets.known)
-            reply = self._reply(work)
+            reply = self._traced_reply(work) if is_traced(self._environ) else self._reply(work)
             size = len(msgspec.json.encode(reply))
         except UnicodeEncodeError:  # lokki never puts such text inline; what an item carries goes on as it came
             refused = EventError("the event has text that cannot be encoded, such as half of a surrogate pair.")
@@ -241,6 +242,21 @@ class _Function:
             _raise_by_name(error, self._step.options.retry, log, began)
         log.write("INFO", "end", seconds=_since(began), bytes=size)
         return reply
+
+    def _traced_reply(self, work: Work) -> Reply:
+        # Only here: a function without a collector needs no http.
+        from lokki.runtime.tracing import InvocationTrace
+
+        trace = InvocationTrace(self._environ, work, is_cold=self._is_cold)
+        self._is_cold = False
+        try:
+            return self._reply(msgspec.structs.replace(work, observe=trace.take_item))
+        except Exception as error:  # the step may raise anything, and it goes on as it came
+            trace.fail(error)
+            raise
+        finally:
+            if problem := trace.send():
+                work.log.write("WARNING", "trace", problem=problem)
 
     def _reply(self, work: Work) -> Reply:
         """Do the work, or take over what an earlier run did of it."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from lokki.base.failures import failure_of, hide_values
+from lokki.base.failures import Failure, failure_of, hide_values
+from lokki.base.item_path import ItemPath
 from lokki.base.values import Json, Ref, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
@@ -58,6 +59,7 @@ class Work(msgspec.Struct, frozen=True):
 
     * ``flow_params``: what the first call checks the run's parameters against.
     * ``secrets``: values that no failure of the step shows.
+    * ``observe``: is told how long an item of a batch took, and why it failed; for traces.
     """
 
     step: AnyStep
@@ -68,6 +70,7 @@ class Work(msgspec.Struct, frozen=True):
     context: Context
     log: Log
     secrets: tuple[str, ...] = ()
+    observe: Callable[[ItemPath, float, Failure | None], None] | None = None
 
     def reply(self) -> Reply:
         """Do what the event asks for and return the reply.

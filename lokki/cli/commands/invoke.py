@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from lokki.base.options import is_traced
 from lokki.base.values import Json
 from lokki.cli.account import Account, find_account
 from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
@@ -28,7 +30,7 @@ from lokki.cli.options import (
 from lokki.cli.output import check_writable, result_text
 from lokki.cli.program import CommandLine
 from lokki.engine.events import Event, RunFailed, RunInterrupted
-from lokki.errors import AwsError, ParameterError
+from lokki.errors import AwsError, LokkiError, ParameterError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
 from lokki.local_run.runs import RunRecord, Runs, new_run_id
@@ -219,11 +221,24 @@ def wait_for(
                 watch = state
     except KeyboardInterrupt:
         return _interrupted(account, run_id, options, words, resume)
+    if watch.outcome and is_traced(os.environ) and (problem := send_trace_of(account, run_id)):
+        words.say(problem, "warning", message=problem)
     if watch.outcome == "finished":
         run = account.results.run(run_id)
         # Not result(): the run's history has its end, of which its description may tell a moment later.
         return words.finished(run.kept.result())
     return words.failed(_why(account, watch, listener.report), listener.report)
+
+
+def send_trace_of(account: Account, run_id: str) -> str:
+    """Send the trace of a run, and return a warning, or nothing."""
+    from lokki.operate.tracing import send_trace  # only here: few runs are traced
+
+    locate = package_locator(file_of(account.graph))
+    try:
+        return send_trace(account.runs, run_id, lower(account.graph), locate, os.environ)
+    except LokkiError as error:  # the run has ended, and its result is what counts
+        return f"warning: the run's trace was not sent: {error}"
 
 
 class _Listener:

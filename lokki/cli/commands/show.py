@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from lokki.base.item_path import item_name
+from lokki.base.options import is_traced
 from lokki.builder.states import Machine
 from lokki.cli.account import Account, find_account
-from lokki.cli.options import DONE, env_option, stack_options
+from lokki.cli.commands.invoke import send_trace_of
+from lokki.cli.options import DONE, FAILED, env_option, read_options, stack_options
 from lokki.cli.output import check_writable, write_file
 from lokki.cli.program import CommandLine
 from lokki.cli.text import align_columns, from_here
@@ -29,32 +32,26 @@ from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys
 
 
+@dataclass(frozen=True, slots=True)
+class ShowOptions:
+    """What the command line says of what to show."""
+
+    run_id: str | None = None
+    limit: int = 20
+    failed: int = 10
+    html: Path | None = None
+    against: str | None = None
+    cost: bool = False
+    trace: bool = False
+
+
 def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
     """Make the command that shows runs on AWS."""
 
-    def show(
-        run_id: str | None,
-        limit: int,
-        failed: int,
-        html: Path | None,
-        against: str | None,
-        cost: bool,
-        **values: object,
-    ) -> int:
-        if run_id is None and cost:
-            raise click.UsageError("--cost is for one run: show RUN --cost")
-        if run_id is None and html is not None:
-            raise click.UsageError("--html is for one run: show RUN --html FILE")
-        if against is not None and html is None:
-            raise click.UsageError("--against is for a report: show RUN --html FILE --against RUN")
-        account = find_account(graph, program, flow, values)
-        if run_id is not None and html is not None:
-            write_deployed_report(account, run_id, html, against, cost=cost)
-            click.echo(f"report written to {from_here(str(html))}")
-            return DONE
-        lines = runs_table(account, limit) if run_id is None else describe_run(account, run_id, failed, cost=cost)
-        click.echo("\n".join(lines))
-        return DONE
+    def show(**values: object) -> int:
+        options = read_options(values, ShowOptions)
+        _check_options(options)
+        return _show(find_account(graph, program, flow, values), options)
 
     return click.Command(
         "show",
@@ -70,12 +67,48 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
             ),
             click.Option(["--against"], metavar="RUN", help="Compare the run with this one, in the HTML file."),
             click.Option(["--cost"], is_flag=True, help="Say what the run did cost; reads all its logs."),
+            click.Option(["--trace"], is_flag=True, help="Send the trace of one run to OTEL_EXPORTER_OTLP_ENDPOINT."),
             env_option(),
             *stack_options(),
         ],
         help="Show the latest runs on AWS; or one: its states, its maps, what failed, and where its data is.",
         callback=show,
     )
+
+
+def _check_options(options: ShowOptions) -> None:
+    if options.run_id is None and options.cost:
+        raise click.UsageError("--cost is for one run: show RUN --cost")
+    if options.run_id is None and options.html is not None:
+        raise click.UsageError("--html is for one run: show RUN --html FILE")
+    if options.against is not None and options.html is None:
+        raise click.UsageError("--against is for a report: show RUN --html FILE --against RUN")
+    if options.trace and (options.run_id is None or not is_traced(os.environ)):
+        raise click.UsageError("--trace is for one run, and needs OTEL_EXPORTER_OTLP_ENDPOINT: show RUN --trace")
+
+
+def _show(account: Account, options: ShowOptions) -> int:
+    run_id = options.run_id
+    if run_id is None:
+        click.echo("\n".join(runs_table(account, options.limit)))
+    elif options.html is not None:
+        write_deployed_report(account, run_id, options.html, options.against, cost=options.cost)
+        click.echo(f"report written to {from_here(str(options.html))}")
+    elif options.trace:
+        return _send_trace(account, run_id)
+    else:
+        click.echo("\n".join(describe_run(account, run_id, options.failed, cost=options.cost)))
+    return DONE
+
+
+def _send_trace(account: Account, run_id: str) -> int:
+    from lokki.engine.otlp import trace_id  # only here: few runs are traced
+
+    if problem := send_trace_of(account, run_id):
+        click.echo(problem, err=True)
+        return FAILED
+    click.echo(f"sent the trace {trace_id(run_id)}")
+    return DONE
 
 
 def write_deployed_report(
