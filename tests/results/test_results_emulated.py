@@ -1,20 +1,25 @@
 """Emulated runs, by the real command, read in Python and replayed as local ones are."""
 
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 from support.command import Place
 from support.damage import DAMAGES
 
 from lokki import local
+from lokki.cli.reporting import replay_commands
 from lokki.emulator.run_files import HISTORY
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import EmulatorError, LokkiError
 from lokki.local_run.checksums import CHECKSUMS
 from lokki.results.flow_results import FlowResults, Items, Run
+from lokki.ui.app import make_app
+from lokki.ui.folder import FolderRuns
 
 pytestmark = pytest.mark.slow
 """The command emulates two runs first, which takes nine seconds."""
@@ -104,6 +109,36 @@ def error_of(action: Callable[[], object]) -> str:
     with pytest.raises(LokkiError) as caught:
         action()
     return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def test_the_pages_of_emulated_runs_are_those_of_local_ones(place: Place) -> None:
+    source = FolderRuns(place.folder / ".lokki", lambda command, run: f"python birds.py {command}", replay_commands)
+    pages = TestClient(make_app([source], "", lambda text: text.replace(f"{place.folder}/", "")))
+
+    def read(address: str) -> str:
+        return re.sub(r"<[^>]*>", "", pages.get(address).text)
+
+    listed = read("/?flow=birds-flow&status=failed")
+    assert ("failed" in listed, "emulated" in listed, "redriven" in listed) == (True, True, False)
+    line = PROGRAM.split("raise ValueError")[0].count("\n") + 1
+    for address, texts in {
+        "": (
+            "emulated on this machine",
+            f"ValueError in flap_bird at birds_emulated.py:{line}",
+            "emulate --resume failed",
+        ),
+        "/failed": ("1 item", "flap_bird[1]", "ValueError: no wing on DUCK"),
+        "/item?step=flap_bird&item=1": (
+            f"ValueError: no wing on DUCK at birds_emulated.py:{line}",
+            "item: Bird(name=&#39;duck&#39;, weight=1)",
+            "replay failed --step flap_bird --item 1",
+            f"File &#34;birds_emulated.py&#34;, line {line}, in flap_bird",
+        ),
+        "/log?step=flap_bird&item=0": ("flapping",),
+    }.items():
+        page = read(f"/runs/here/failed{address}")
+        assert [text for text in texts if text not in page] == [], page
+    assert "redriven finished" in read("/runs/here/redriven")
 
 
 @pytest.mark.parametrize("run_id", ["finished", "redriven", "here"])
