@@ -20,6 +20,7 @@ import build
 import chain
 import codec
 import cpu_map
+import default_shape
 import emulation
 import handler_scale
 import handler_start
@@ -41,6 +42,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
     "cpu_map": cpu_map.measure,
     "emulation": emulation.measure,
     "waiting_map": waiting_map.measure,
+    "default_shape": default_shape.measure,
     "memory": memory.measure,
     "codec": codec.measure,
     "handler_start": handler_start.measure,
