@@ -46,7 +46,7 @@ from lokki.engine.otlp import (
 from lokki.plan import Plan
 
 _MOST_FAILED, _MOST_SLOW, _MOST_EVENTS = 100, 10, 50
-_SECONDS = 10.0
+_SECONDS, _SHORT = 10.0, 2.0
 _NANO = 1_000_000_000
 
 
@@ -160,7 +160,8 @@ class SpanFold:
         self._salt = (str(at),) if event.resumed else ()
         self._used = {*self._begun} if self._run is not None else set()
         attributes: Attributes = {"lokki.flow": event.flow, "lokki.run": event.run_id, "lokki.engine": self._engine}
-        self._run = _Part(Span(self._id(), "", f"run {event.flow}", at, at, attributes, link=self._link))
+        first = span_id(event.run_id) if event.resumed else ""
+        self._run = _Part(Span(self._id(), first, f"run {event.flow}", at, at, attributes, link=self._link))
 
     def _start_call(self, at: int, step_id: str, parent: str = "") -> None:
         code = self._functions.get(step_id)  # what regroups items has none
@@ -189,6 +190,7 @@ class SpanFold:
         parent = step_id if step_id in steps else next(iter(steps), _map_name(key))
         name = format_item(item)
         fields: Attributes = {"lokki.item": name}
+        self._begun.add((key, name, parent))
         return Span(self._id(key, name, parent), self._id(parent), f"{parent}[{name}]", at - took, at, fields)
 
     def _end_map(self, at: int, key: str, attributes: Attributes, failure: Failure | None = None) -> None:
@@ -234,18 +236,19 @@ class RunTracer:
         self._fold.take(self._now(), event)
         if isinstance(event, RunFinished | RunFailed | RunInterrupted) and not self._is_sent:
             self._is_sent = True
-            problem = send_spans(self._fold, self._flow, self._environ)
+            patience = _SHORT if isinstance(event, RunInterrupted) else _SECONDS
+            problem = send_spans(self._fold, self._flow, self._environ, patience)
             if problem:
                 self._listener(StepOutput("", (), "stderr", problem))
         self._listener(event)
 
 
-def send_spans(fold: SpanFold, flow: str, environ: Mapping[str, str]) -> str:
+def send_spans(fold: SpanFold, flow: str, environ: Mapping[str, str], seconds: float = _SECONDS) -> str:
     """Send the spans of a run that has ended, and return a warning.
 
-    It is empty where there is none.
+    It is empty where there is none. ``seconds``: how long that may take.
     """
-    problem = export(fold.run_id, fold.spans, {"service.name": flow}, environ, _SECONDS)
+    problem = export(fold.run_id, fold.spans, {"service.name": flow}, environ, seconds)
     return f"warning: the run's trace was not sent: {problem}" if problem else ""
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 MOST_INLINE = STATE_BYTES // 2
 """Bytes up to which a value can travel inline, whatever LOKKI_INLINE_LIMIT says: a state holds more than the value."""
 
+_UNTRACED = 60.0
+"""Seconds for which a function tells a collector nothing that could not be reached."""
+
 type Handler = Callable[[object, Context], Reply]
 
 
@@ -192,6 +195,7 @@ class _Function:
         self._settings: Settings | None = None
         self._takeovers: dict[str, Takeover | None] = {}
         self._is_cold = True
+        self._untraced_until = float("-inf")
 
     def start(self) -> None:
         """Read the environment anew, and make a new store.
@@ -232,7 +236,8 @@ class _Function:
             log.write("INFO", "start")
             handled = self._calls[request.call.id]
             work = Work(self._step, request, handled, self._params, settings, context, log, self.secrets.known)
-            reply = self._traced_reply(work) if is_traced(self._environ) else self._reply(work)
+            is_told = is_traced(self._environ) and began >= self._untraced_until
+            reply = self._traced_reply(work) if is_told else self._reply(work)
             size = len(msgspec.json.encode(reply))
         except UnicodeEncodeError:  # lokki never puts such text inline; what an item carries goes on as it came
             refused = EventError("the event has text that cannot be encoded, such as half of a surrogate pair.")
@@ -256,6 +261,8 @@ class _Function:
             raise
         finally:
             if problem := trace.send():
+                # A collector that does not answer is not waited for by each item.
+                self._untraced_until = time.monotonic() + _UNTRACED
                 work.log.write("WARNING", "trace", problem=problem)
 
     def _reply(self, work: Work) -> Reply:

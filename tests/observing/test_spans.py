@@ -94,6 +94,10 @@ def test_what_failed_is_told_with_its_exception_and_the_rest_of_the_run_adds_to_
     rest = collector.spans[len(first) :]
     assert {span.trace for span in rest} == {trace_id("tuesday")}
     assert not {span.id for span in rest} & {span.id for span in first}
+    assert collector.tree() == [
+        *("run traced", "  map numbers", "    shaky", "      shaky[0]", "  numbers"),
+        *("  run traced", "    map numbers", "      shaky", "        shaky[0]"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def take_tree(collector: Collector) -> str:
     """Return the tree of all spans received so far but the run's name, and forget them."""
     _, *lines = collector.tree()
     collector.spans.clear()
-    return "\n".join(lines)
+    return re.sub(r"run birds-\d+", "run NAME", "\n".join(lines))
 
 
 HERE = """\
@@ -62,6 +63,17 @@ WITH_FUNCTIONS = """\
       work[2]
   total
     total"""
+
+
+REDRIVEN = """\
+  load
+  map load
+    work
+      work[2]
+  run NAME
+    map load
+      work
+        work[2]"""
 
 
 def test_the_page_shows_the_trees_that_are_sent() -> None:
@@ -95,5 +107,17 @@ def test_one_tree_from_here_emulated_and_on_aws(account: LoopbackAws, tmp_path: 
         shown = project.run("show", "alone", "--trace", **traced)
         assert (shown.code, shown.out) == (0, f"sent the trace {trace_id('alone')}\n"), shown.err
         assert take_tree(collector) == WITH_FUNCTIONS
+
+        # A run that is redriven adds to its trace.
+        project.settings()
+        project.edit("tolerate=1", "tolerate=0")
+        assert project.run("deploy", "--yes").code == 0
+        assert project.run("invoke", "--run-id", "again", "--quiet", **traced).code == 1
+        sent = {span.id: span for span in collector.spans if "[" not in span.name}
+        collector.spans.clear()
+        assert project.run("redrive", "again", "--quiet", **traced).code == 1
+        once_more = {span.id: span for span in collector.spans}
+        assert {span_id: once_more[span_id] for span_id in sent} == sent
+        assert take_tree(collector) == REDRIVEN
         refused = project.run("show", "alone", "--trace")
         assert (refused.code, "needs OTEL_EXPORTER_OTLP_ENDPOINT" in refused.err) == (2, True)

@@ -73,6 +73,7 @@ def test_a_collector_that_is_away_is_one_line_in_the_log(cloud: Cloud, capsys: p
     handler = cloud.function(flap, {**ITEM, "tolerate": 1}, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     reply = handler(event(flap, items=items("goose", "duck")), Context())
     assert [entry["result"] for entry in reply["items"]] == ["flappy goose", "flappy duck"]  # type: ignore[index, union-attr, call-overload]
+    handler(event(flap, items=items("goose", "duck")), Context())  # for a minute nothing is tried again
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     [warning] = [line for line in lines if line["level"] == "WARNING"]
     assert (warning["event"], "127.0.0.1:9/v1/traces cannot be reached" in warning["problem"]) == ("trace", True)
