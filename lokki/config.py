@@ -37,6 +37,22 @@ class _Between:
 
 
 @dataclass(frozen=True, slots=True)
+class _ZeroOrBetween:
+    """A number in a range, or 0, which turns the setting off."""
+
+    low: int
+    high: int
+    unit: str
+
+    @property
+    def expected(self) -> str:
+        return f"0, or a whole number of {self.unit} from {self.low} to {self.high}"
+
+    def accept(self, value: object) -> int | None:
+        return value if isinstance(value, int) and (value == 0 or self.low <= value <= self.high) else None
+
+
+@dataclass(frozen=True, slots=True)
 class _NumberOf:
     """One of some numbers."""
 
@@ -66,7 +82,7 @@ class _OneOf:
         return folded.get(value.lower()) if isinstance(value, str) else None
 
 
-type _Limit = _Between | _NumberOf | _OneOf
+type _Limit = _Between | _ZeroOrBetween | _NumberOf | _OneOf
 
 # All limits; inline values travel in the state.
 TimeoutSeconds = Annotated[int, _Between(1, quotas.FUNCTION_SECONDS, "seconds")]
@@ -81,6 +97,7 @@ Dependencies = Annotated[str, _OneOf(("imported", "all"))]
 ExecutionType = Annotated[str, _OneOf(("", "STANDARD", "EXPRESS"))]
 LogFormat = Annotated[str, _OneOf(("Text", "JSON"))]
 Encrypted = Annotated[str, _OneOf(("environment", "logs"))]
+ResultDays = Annotated[int, _ZeroOrBetween(quotas.REDRIVE_DAYS + 1, quotas.MOST_RESULT_DAYS, "days")]
 RetentionDays = Annotated[int, _NumberOf(quotas.RETENTION_DAYS, "days")]
 
 
@@ -206,6 +223,7 @@ class LokkiConfig(_Settings):
     log_format: LogFormat = "Text"
     encrypt: tuple[Encrypted, ...] = ()
     merge_template: str = ""
+    retention: ResultDays = 0
 
     def __post_init__(self) -> None:
         """Keep read-only copies of the mappings, whoever made the value."""

@@ -131,3 +131,10 @@ RETENTION_DAYS = (
 )  # fmt: skip
 """For how many days a log group may keep its events.
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html"""
+
+REDRIVE_DAYS = 14
+"""How many days after its end a run can be redriven.
+https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html"""
+
+MOST_RESULT_DAYS = 3_650
+"""The longest time that results may be set to stay, which is lokki's own limit."""

@@ -36,7 +36,7 @@ from lokki.builder.requirements.vendoring import (
     install_once,
     vendored_files,
 )
-from lokki.builder.settings import check_settings, default_permissions
+from lokki.builder.settings import check_retention, check_settings, default_permissions
 from lokki.builder.state_machine import dump_state_machine, state_machine_of
 from lokki.builder.template_text import dump_template
 from lokki.config import LokkiConfig
@@ -206,6 +206,7 @@ class Builder:
         start = time.monotonic()
         config = compiled.config
         check_settings(config)
+        check_retention(config, compiled.plan.options.timeout)
         folder = Path(config.build_dir)
         read_manifest(folder)  # refuses a folder of something else before there is any work
         contents, requirements = self._gather(graph, config)

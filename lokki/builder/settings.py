@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
+from lokki.base import quotas
 from lokki.base.access import (
     Allow,
     Permission,
@@ -100,6 +102,20 @@ def check_settings(config: LokkiConfig) -> None:
     wrong += _account_problems(config)
     if wrong:
         raise ConfigError("\n".join([*wrong, "Correct lokki.yml, or the variable that sets it."]))
+
+
+def check_retention(config: LokkiConfig, timeout: float | None) -> None:
+    """Raise ConfigError for results that would go while a run needs them.
+
+    A run can be redriven for some days after its end, and then reads what it wrote first. ``timeout``: how many seconds
+    a run may take, None where nobody says.
+    """
+    least = quotas.REDRIVE_DAYS + math.ceil((timeout or 0.0) / 86_400)
+    if config.retention and config.retention < least:
+        raise ConfigError(
+            f"retention: {config.retention} days are too few: a run takes up to {timeout:g} s (@flow(timeout=…)) and "
+            f"can be redriven for {quotas.REDRIVE_DAYS} days after that. Set {least} or more."
+        )
 
 
 def default_permissions(config: LokkiConfig) -> tuple[Permission, ...]:

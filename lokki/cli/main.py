@@ -350,6 +350,7 @@ FLOW_COMMANDS = (
     FlowCommand("destroy", "Remove a flow from AWS.", "lokki.cli.commands.deploy"),
     FlowCommand("doctor", "Check what a deployment needs: account, bucket, permissions.", "lokki.cli.commands.doctor"),
     FlowCommand("prune", "Delete old versions on AWS that nothing needs.", "lokki.cli.commands.deploy"),
+    FlowCommand("clean", "Delete results of old runs on AWS.", "lokki.cli.commands.clean"),
     FlowCommand("estimate", "Estimate cost, time and limits of a run on AWS.", "lokki.cli.commands.estimate"),
     FlowCommand("invoke", "Run a deployed flow on AWS and print its result.", "lokki.cli.commands.invoke"),
     FlowCommand("show", "Show the runs on AWS, or all of one run.", "lokki.cli.commands.show"),

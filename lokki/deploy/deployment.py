@@ -35,6 +35,7 @@ from lokki.deploy.images import (
 )
 from lokki.deploy.live import live_version, point_live_at
 from lokki.deploy.network import describe_way_to_s3
+from lokki.deploy.retention import Retention, describe_rule_to_add, plan_retention, set_retention
 from lokki.deploy.stack import ChangeSet, Notify, Stacks, StackState, check_updatable
 from lokki.errors import AwsError
 
@@ -124,7 +125,7 @@ class Deployment:
 
     ``proposed``: the change set, None where the stack is as it should be. ``repoint``: the version that the alias
     must point at again, "" if it does; it does not after a rollback. ``network``: what the user should know of the way
-    to S3, or "".
+    to S3, or "". ``retention``: how long results are to stay, None if the bucket says so already or is the user's.
     """
 
     target: Target
@@ -136,6 +137,7 @@ class Deployment:
     templates: Templates
     repoint: str = ""
     network: str = ""
+    retention: Retention | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -143,7 +145,8 @@ class Deployment:
 
         Packages that are missing nonetheless are restored.
         """
-        return self.proposed is None and not self.repoint and not self.uploads and not self.images
+        changes = (self.proposed, self.repoint, self.uploads, self.images, self.retention)
+        return not any(changes)
 
 
 def plan(aws: Aws, target: Target, environ: Mapping[str, str] = os.environ) -> Deployment:
@@ -170,6 +173,7 @@ def plan(aws: Aws, target: Target, environ: Mapping[str, str] = os.environ) -> D
     if to_build:
         find_builder(environ)  # before anything is begun
     to_upload = missing(aws, target.config.artifact_bucket, uploads)
+    retention = plan_retention(aws, target.config, target.bundle.flow, account)
     stacks = Stacks(aws)
     state = stacks.find(target.name)
     _check_stack(target, state)
@@ -180,7 +184,7 @@ def plan(aws: Aws, target: Target, environ: Mapping[str, str] = os.environ) -> D
     repoint = _rolled_back(aws, stacks, target, state) if state is not None and proposed is None else ""
     network = describe_way_to_s3(aws, target.config.lambda_defaults.vpc)
     return Deployment(
-        target, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint, network
+        target, account, tuple(to_upload), tuple(to_build), registry, proposed, templates, repoint, network, retention
     )
 
 
@@ -223,6 +227,9 @@ def describe_plan(aws: Aws, plan: Deployment) -> list[str]:
         lines.append(f"  new runs use version {plan.repoint.rpartition(':')[2]} again, which a rollback left")
     if plan.network:
         lines.append(f"  {plan.network}")
+    if plan.retention is not None:
+        lines.append(f"  {plan.retention.description}")
+    lines += describe_rule_to_add(aws, target.config, target.bundle.flow, plan.account)
     if plan.changes_nothing:
         lines.append("  no changes")
     return lines
@@ -251,6 +258,8 @@ def deploy(aws: Aws, plan: Deployment, tell: Notify, environ: Mapping[str, str] 
         raise AwsError(f"the stack {target.name} is gone. Deploy again.")
     if version := _rolled_back(aws, stacks, target, state):
         point_live_at(aws, state.outputs["StateMachineArn"], version)
+    if plan.retention is not None:
+        set_retention(aws, plan.retention, tell)
     return state.outputs["StateMachineArn"]
 
 

@@ -16,10 +16,13 @@ from lokki.errors import AwsError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import (
-        BucketLifecycleConfigurationTypeDef,
         CreateBucketRequestTypeDef,
+        LifecycleRuleOutputTypeDef,
+        LifecycleRuleTypeDef,
         PublicAccessBlockConfigurationTypeDef,
     )
+
+    type Rule = LifecycleRuleTypeDef | LifecycleRuleOutputTypeDef
 
 _WITHOUT_NAMESPACES: Final = frozenset({"me-south-1", "me-central-1"})
 """Regions in which an account has no names of buckets to itself.
@@ -38,15 +41,11 @@ _ALL_BLOCKED: Final[PublicAccessBlockConfigurationTypeDef] = {
 }
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html"""
 
-_LIFECYCLE: Final[BucketLifecycleConfigurationTypeDef] = {
-    "Rules": [
-        {
-            "ID": "lokki-unfinished-uploads",
-            "Status": "Enabled",
-            "Filter": {"Prefix": ""},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _DAYS_OF_UPLOADS},
-        }
-    ]
+_UNFINISHED_UPLOADS: Final[LifecycleRuleTypeDef] = {
+    "ID": "lokki-unfinished-uploads",
+    "Status": "Enabled",
+    "Filter": {"Prefix": ""},
+    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _DAYS_OF_UPLOADS},
 }
 """Parts of uploads that were never finished cost as objects do, and no list of objects shows them.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpu-abort-incomplete-mpu-lifecycle-config.html"""
@@ -178,10 +177,42 @@ def make_bucket(aws: Aws, bucket: OwnBucket, tell: Notify) -> None:
         )
         policy = json.dumps(_only_by_tls(bucket.name, aws.session.get_partition_for_region(aws.region)))
         aws.s3.put_bucket_policy(Bucket=bucket.name, ExpectedBucketOwner=owner, Policy=policy)
-        aws.s3.put_bucket_lifecycle_configuration(
-            Bucket=bucket.name, ExpectedBucketOwner=owner, LifecycleConfiguration=_LIFECYCLE
-        )
+    # The rules of flows with a retention stay: a bootstrap done again must not undo them.
+    others: list[Rule] = [
+        rule for rule in read_lifecycle(aws, bucket.name, owner) if rule.get("ID") != _UNFINISHED_UPLOADS["ID"]
+    ]
+    write_lifecycle(aws, bucket.name, owner, [_UNFINISHED_UPLOADS, *others])
     tell("set up: no public access, TLS only, unfinished uploads removed after 7 days")
+
+
+def read_lifecycle(aws: Aws, bucket: str, owner: str) -> list[LifecycleRuleOutputTypeDef]:
+    """Return the lifecycle rules of a bucket.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLifecycleConfiguration.html
+    """
+    with aws_errors(f"read the lifecycle rules of the bucket {bucket}"):
+        try:
+            return aws.s3.get_bucket_lifecycle_configuration(Bucket=bucket, ExpectedBucketOwner=owner)["Rules"]
+        except ClientError as error:
+            if code_of(error) == "NoSuchLifecycleConfiguration":
+                return []
+            raise
+
+
+def write_lifecycle(aws: Aws, bucket: str, owner: str, rules: list[Rule]) -> None:
+    """Replace all lifecycle rules of a bucket.
+
+    No rules at all are no configuration, which is deleted instead.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketLifecycleConfiguration.html
+    """
+    with aws_errors(f"write the lifecycle rules of the bucket {bucket}"):
+        if rules:
+            aws.s3.put_bucket_lifecycle_configuration(
+                Bucket=bucket, ExpectedBucketOwner=owner, LifecycleConfiguration={"Rules": rules}
+            )
+        else:
+            aws.s3.delete_bucket_lifecycle(Bucket=bucket, ExpectedBucketOwner=owner)
 
 
 def _only_by_tls(name: str, partition: str) -> dict[str, object]:

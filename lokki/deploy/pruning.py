@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from lokki.base.quotas import REDRIVE_DAYS
 from lokki.builder.packages.sizes import size_text
 from lokki.deploy.aws import Aws, aws_errors
 from lokki.deploy.deployed import Deployed
 from lokki.deploy.live import Version, live_version, versions
 from lokki.deploy.stack import Notify, stack_resources
 
-_REDRIVABLE: Final = timedelta(days=14)
-"""How long after its end a run that did not succeed can be redriven.
-https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html"""
+REDRIVABLE: Final = timedelta(days=REDRIVE_DAYS)
+"""How long after its end a run that did not succeed can be redriven."""
 
 _FUNCTION_VERSION: Final = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d+:function:[\w-]+:\d+")
 
@@ -107,7 +107,7 @@ def _of_executions(aws: Aws, state_machine: str, now: datetime) -> Iterator[str]
         for page in pages.paginate(stateMachineArn=state_machine, statusFilter=status):
             for execution in page["executions"]:
                 stop = execution.get("stopDate")
-                if stop is None or now - stop < _REDRIVABLE:
+                if stop is None or now - stop < REDRIVABLE:
                     yield execution.get("stateMachineVersionArn", "")
 
 

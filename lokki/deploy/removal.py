@@ -13,6 +13,7 @@ from lokki.deploy.bucket import remove_all, stored
 from lokki.deploy.changes import JsonObject, resource_properties, template_resources
 from lokki.deploy.deployed import check_stack_name, stack_name
 from lokki.deploy.images import Registry, registry_of, remove_repository
+from lokki.deploy.retention import end_retention
 from lokki.deploy.stack import Notify, Stacks, StackState, stack_resources
 from lokki.errors import AwsError
 
@@ -107,6 +108,7 @@ def remove(aws: Aws, plan: Removal, tell: Notify) -> None:
     for prefix in prefixes:
         if count := remove_all(aws, plan.bucket, prefix):
             tell(f"  s3://{plan.bucket}/{prefix}: {count} objects deleted")
+    end_retention(aws, plan.bucket, plan.flow, tell)
 
 
 def _repositories(template: JsonObject) -> tuple[str, ...]:

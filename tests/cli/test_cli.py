@@ -125,8 +125,8 @@ def test_the_run_id_may_be_chosen_once(place: Place) -> None:
         (
             ["launch"],
             (
-                "Error: No such command 'launch'. There are: backfill, build, deploy, destroy, doctor, draw, emulate, "
-                "estimate, invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop, ui."
+                "Error: No such command 'launch'. There are: backfill, build, clean, deploy, destroy, doctor, draw, "
+                "emulate, estimate, invoke, logs, prune, redrive, replay, rollback, run, runs, show, stop, ui."
             ),
         ),
         (["run", "--quite"], "Error: No such option '--quite'. Did you mean '--quiet'?"),
@@ -223,6 +223,7 @@ Options:
 Commands:
   backfill  Start the runs of past days, here or on AWS.
   build     Write Lambda packages, state machine and template.
+  clean     Delete results of old runs on AWS.
   deploy    Build, show what would change on AWS, and change it.
   destroy   Remove a flow from AWS.
   doctor    Check what a deployment needs: account, bucket, permissions.

@@ -128,10 +128,23 @@ def test_a_flow_without_settings_is_deployed_to_the_bucket_that_bootstrap_made(h
             Bucket=OWN
         )  # loopback has no TLS, and moto takes the policy's word without its condition
         assert honk.run("deploy", "--yes").code == 0
+        (honk.folder / "lokki.yml").write_text("retention: 30\n")
+        place = f"s3://{OWN}/lokki/{honk.stack}/"
+        asked = honk.run("deploy")
+        assert (asked.code, f"  objects below {place} are deleted 30 days after" in asked.err) == (1, True)
+        assert len(s3.get_bucket_lifecycle_configuration(Bucket=OWN)["Rules"]) == 1
+        assert honk.run("deploy", "--yes").code == 0
+        assert honk.python("lokki", "bootstrap").code == 0
+        s3.delete_bucket_policy(Bucket=OWN)  # which bootstrap made anew
+        uploads, results = s3.get_bucket_lifecycle_configuration(Bucket=OWN)["Rules"]
+        assert uploads == rule
+        assert (results["Filter"], results["Expiration"]) == ({"Prefix": f"lokki/{honk.stack}/"}, {"Days": 30})
+        assert "no changes" in honk.run("deploy", "--yes").err
         assert run_it(honk)["status"] == "SUCCEEDED"
         invoked = honk.run("invoke", "--times", "2")
         assert (invoked.code, invoked.out) == (0, "honk honk \n")
         assert honk.run("destroy", "--yes").code == 0
+        assert s3.get_bucket_lifecycle_configuration(Bucket=OWN)["Rules"] == [rule]
         assert "Contents" not in s3.list_objects_v2(Bucket=OWN)
     finally:
         for each in s3.list_objects_v2(Bucket=OWN).get("Contents", []):

@@ -67,6 +67,7 @@ def steady(project: Project, text: str) -> str:
     text = text.replace(project.stack, "birds").replace(project.bucket, "my-bucket").replace(f"{project.folder}/", "")
     text = re.sub(r"\d\d\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?", "TIME", text)
     text = re.sub(r"\d+\.\d\d? s\b", "0.00 s", text)
+    text = re.sub(r"objects, [\d.]+ \w+", "objects, N KiB", text)
     text = text.replace("/var/task/", "")
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID", text)
     return re.sub(r" +\n", "\n", text)

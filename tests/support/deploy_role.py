@@ -76,6 +76,7 @@ _S3 = {
     "HeadBucket": ("ListBucket",),
     "HeadObject": ("GetObject", "ListBucket"),
     "ListObjectVersions": ("ListBucketVersions",),
+    "ListObjectsV2": ("ListBucket",),
     "PutObject": ("PutObject",),
     "UploadPart": ("PutObject",),
 }

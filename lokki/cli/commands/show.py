@@ -18,7 +18,9 @@ from lokki.cli.options import DONE, FAILED, env_option, read_options, stack_opti
 from lokki.cli.output import check_writable, write_file
 from lokki.cli.program import CommandLine
 from lokki.cli.text import align_columns, from_here
+from lokki.deploy.cleaning import describe_stored
 from lokki.engine.events import Event, ItemFailed, ItemsFailed
+from lokki.errors import AwsError
 from lokki.graph import FlowGraph
 from lokki.loading import file_of, package_locator
 from lokki.observing.report import OpReport, RunReport, failure_in
@@ -43,6 +45,7 @@ class ShowOptions:
     against: str | None = None
     cost: bool = False
     trace: bool = False
+    stored: bool = False
 
 
 def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Command:
@@ -68,6 +71,7 @@ def show_command(graph: FlowGraph, program: str, flow: str = "") -> click.Comman
             click.Option(["--against"], metavar="RUN", help="Compare the run with this one, in the HTML file."),
             click.Option(["--cost"], is_flag=True, help="Say what the run did cost; reads all its logs."),
             click.Option(["--trace"], is_flag=True, help="Send the trace of one run to OTEL_EXPORTER_OTLP_ENDPOINT."),
+            click.Option(["--stored"], is_flag=True, help="Say how much all runs have in the bucket, too."),
             env_option(),
             *stack_options(),
         ],
@@ -90,14 +94,16 @@ def _check_options(options: ShowOptions) -> None:
 def _show(account: Account, options: ShowOptions) -> int:
     run_id = options.run_id
     if run_id is None:
-        click.echo("\n".join(runs_table(account, options.limit)))
+        lines = runs_table(account, options.limit)
+        click.echo("\n".join([*lines, *([_stored_line(account, None)] if options.stored else [])]))
     elif options.html is not None:
         write_deployed_report(account, run_id, options.html, options.against, cost=options.cost)
         click.echo(f"report written to {from_here(str(options.html))}")
     elif options.trace:
         return _send_trace(account, run_id)
     else:
-        click.echo("\n".join(describe_run(account, run_id, options.failed, cost=options.cost)))
+        lines = describe_run(account, run_id, options.failed, cost=options.cost)
+        click.echo("\n".join([*lines, _stored_line(account, run_id)]))
     return DONE
 
 
@@ -109,6 +115,18 @@ def _send_trace(account: Account, run_id: str) -> int:
         return FAILED
     click.echo(f"sent the trace {trace_id(run_id)}")
     return DONE
+
+
+def _stored_line(account: Account, run_id: str | None) -> str:
+    """Say how much a run, or all runs, have in the bucket, and where."""
+    deployed = account.deployed
+    prefix = deployed.prefix if run_id is None else f"{deployed.prefix}{run_id}/"
+    place = f" in s3://{deployed.bucket}/{prefix}" if run_id is None else ""
+    try:
+        amount = describe_stored(account.aws, deployed.bucket, prefix)
+    except AwsError as error:  # who looks at runs need not be allowed to list the bucket
+        amount = str(error)
+    return f"stored{place}: {amount}"
 
 
 def write_deployed_report(
