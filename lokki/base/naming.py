@@ -162,6 +162,11 @@ def check_state_names(states: Iterable[tuple[str, str]]) -> None:
             )
 
 
+CODE_FOLDER = "/var/task/"
+"""Where Lambda has a function's code; behind it a file has the path that it has below the flow's folder.
+https://docs.aws.amazon.com/lambda/latest/dg/python-package.html"""
+
+
 def check_run_id(run_id: str) -> None:
     """Raise ParameterError unless an id can name an execution.
 

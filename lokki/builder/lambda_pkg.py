@@ -135,6 +135,8 @@ def _regrouping(call: Call, regrouping: Regrouping, plan: Plan) -> Json:
                 "level": source_name(Results(level)),
                 "tolerate": tolerate,
                 "source": drawn_sources(plan.ops)[inner],
+                "inner": [op.id for op in plan.fan_out(inner).calls],
+                "outer": [op.id for op in plan.fan_out(level).calls],
             }
 
 

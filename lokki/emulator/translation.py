@@ -33,6 +33,7 @@ from lokki.engine.events import (
     StepRetried,
     StepStarted,
 )
+from lokki.store.map_results import BatchFailure
 
 
 class _MapStart(msgspec.Struct):
@@ -51,17 +52,11 @@ class _Retry(msgspec.Struct):
     wait: float
 
 
-class _Failed(msgspec.Struct):
-    step: str
-    error: str
-    message: str
-
-
 class _FailedItem(msgspec.Struct):
     """An item of a batch that failed and was tolerated, in lokki's own reply."""
 
     index: int
-    failed: _Failed
+    failed: BatchFailure
     path: ItemPath | None = None
 
 
@@ -246,10 +241,7 @@ class EventTranslator:
         map_id = self._maps[child.map].key
         failed = _tolerated_items(event.details["output"])
         self._failed_inside[child.map] = self._failed_inside.get(child.map, 0) + len(failed)
-        events: list[Event] = []
-        for item in failed:
-            failure = Failure(item.failed.step, item.failed.error, item.failed.message)
-            events.append(ItemFailed(map_id, item.path or (item.index,), failure))
+        events: list[Event] = [ItemFailed(map_id, item.path or (item.index,), item.failed.failure) for item in failed]
         if child.items > len(failed):
             slowest = ((child.index,), event.seconds) if child.items == 1 else ((), 0.0)
             events.append(ItemsFinished(map_id, child.items - len(failed), event.seconds, *slowest))

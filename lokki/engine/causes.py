@@ -10,13 +10,15 @@ Lambda and Step Functions report a failure as an error name and a cause. This mo
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from lokki.base.failures import Failure
+from lokki.base.naming import CODE_FOLDER
 from lokki.base.values import JsonField
-from lokki.errors import StepTimeoutError
+from lokki.errors import ItemFailedError, StepTimeoutError
 
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 """What a map fails with when more items failed than it tolerates.
@@ -29,14 +31,17 @@ https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.htm
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OWN = re.compile(r"[\"/]lokki/")
-_CODE = "/var/task/"
-"""Where Lambda has a function's code; behind it a file has the path that it has below the flow's folder.
-https://docs.aws.amazon.com/lambda/latest/dg/python-package.html"""
-
 _AT_ITEM = re.compile(r"item (\d+): ")
 """Begins the message of an error that lokki's handler raises for an item of a batch."""
 
 _CLASS_ENDINGS = ("Error", "Exception", "Exit", "Interrupt", "Warning")
+
+_EARLIER = re.compile(r"(\w+)\(\) raised ([\w.]+): (.*?)(?: at (\S+:\d+))?", re.DOTALL)
+"""What lokki's handler says of an item that failed before the map below it was done."""
+
+_FUNCTION = re.compile(r", in (\w+)\n")
+_NUMBER = re.compile(r"_\d+$")
+"""Ends the id of a further call of a step."""
 
 _LATE = re.compile(r"Task timed out after (\d+(?:\.\d+)?) seconds")
 _EXITED = re.compile(r"Runtime exited (?:with error: (?:exit status (\d+)|signal: ([a-z/ ]+\w))|without providing)")
@@ -73,7 +78,10 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
         details = None
     if details is not None:
         message = details.errorMessage
-        trace = "".join(details.stackTrace or ()).replace(_CODE, "")
+        trace = "".join(details.stackTrace or ()).replace(CODE_FOLDER, "")
+    earlier = _EARLIER.fullmatch(message) if error == ItemFailedError.__name__ else None
+    if earlier is not None:  # of a level before, in which no line of the user's is any more
+        return Failure(earlier[1], earlier[2], earlier[3], earlier[4] or "")
     error, message = _local_words(*_own_class(error, message, trace))
     users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
     places = FRAME.findall(users)
@@ -82,6 +90,24 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
     last = f"{error}: {message}\n"
     short, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
     return Failure(step, error, message, where, short, full)
+
+
+def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
+    """Describe why a child execution of a map failed.
+
+    ``inner``: the ids of the map's steps. The traceback names the one that failed, where it has one. An item that
+    failed in a level before names its step itself.
+    """
+    failure = reported_failure("", error, cause)
+    if failure.step:
+        return failure
+    # Step Functions' record of a child does not say in which state it failed; the traceback often does. It names
+    # functions: two calls of one step, `clean` and `clean_2`, are not told apart by it.
+    functions = set(_FUNCTION.findall(failure.full_traceback))
+    named = [call for call in inner if functions.intersection((call, _NUMBER.sub("", call)))]
+    if not named:  # of a flow that is a step, the calls have its name before theirs
+        named = [call for call in inner if any(_NUMBER.sub("", call).endswith(f"_{name}") for name in functions)]
+    return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
 
 
 def item_at_fault(cause: str, items: Collection[int]) -> tuple[int | None, str]:

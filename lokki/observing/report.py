@@ -28,6 +28,7 @@ from lokki.engine.events import (
     StepSkipped,
     StepStarted,
 )
+from lokki.plans.levels import GATHER, SPREAD
 from lokki.plans.operations import MAP
 
 type Status = Literal["running", "finished", "failed", "interrupted", "restored", "skipped"]
@@ -63,12 +64,21 @@ class OpReport:
         """
         return " → ".join(self.steps)
 
+    @property
+    def is_map(self) -> bool:
+        """Whether it is a map block, or a level of one.
+
+        Not so what regroups items between levels.
+        """
+        return MAP in self.id and not self.id.endswith((SPREAD, GATHER))
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """What is known of a run.
 
     ``ops``: its operations by id, in the order in which they began; a map block's id is ``<id>.map``.
+    ``earlier``: those from before a resume, where that is known.
     """
 
     flow: str = ""
@@ -80,6 +90,7 @@ class RunReport:
     seconds: float = 0.0
     ops: dict[str, OpReport] = field(default_factory=dict)
     failure: Failure | None = None
+    earlier: dict[str, OpReport] = field(default_factory=dict)
 
 
 def failure_in(report: RunReport, message: str) -> Failure | None:
@@ -114,7 +125,8 @@ def fold(report: RunReport, event: Event) -> RunReport:
     match event:
         case RunStarted():
             # A resumed run reports anew: what it takes over comes as StepSkipped, or with MapStarted.
-            return RunReport(event.flow, event.run_id, event.folder, event.resumed)
+            earlier = {**report.earlier, **report.ops} if event.resumed else {}
+            return RunReport(event.flow, event.run_id, event.folder, event.resumed, earlier=earlier)
         case RunFinished():
             return replace(report, status="finished", seconds=event.seconds)
         case RunFailed():
@@ -124,7 +136,8 @@ def fold(report: RunReport, event: Event) -> RunReport:
         case StepStarted(step_id):
             return _with(report, OpReport(step_id, (step_id,)))
         case StepSkipped(op_id):
-            return _with(report, OpReport(op_id, (op_id.removesuffix(MAP),), "restored"))
+            op = report.earlier.get(op_id) or OpReport(op_id, (op_id.removesuffix(MAP),))
+            return _with(report, replace(op, status="restored"))
         case StepNotChosen(step_id):
             return _with(report, OpReport(step_id, (step_id,), "skipped"))
         case StepFinished(step_id):

@@ -12,7 +12,6 @@ from lokki.engine.invocation import definition_place
 from lokki.observing.report import OpReport, RunReport, fold, map_failure
 from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources
-from lokki.plans.operations import MAP
 from lokki.plans.templates import Results
 
 _TOO_MANY = "TooManyFailuresError"
@@ -87,10 +86,11 @@ def why_failed(report: RunReport, plan: Plan, message: str) -> str:
         is_known = op is not None and f"{op.failed} of {op.items} items" in failure.message
         return _map_failure_of(op, plan) if op is not None and is_known else message
     if message.startswith(THRESHOLD):
-        # Maps before it are finished, whatever they tolerated.
-        op = next((op for op in report.ops.values() if op.id.endswith(MAP) and op.status != "finished"), None)
+        # Maps before it are over, whatever they tolerated.
+        over = ("finished", "restored")
+        op = next((op for op in report.ops.values() if op.is_map and op.status not in over), None)
         return _map_failure_of(op, plan) if op is not None and op.failed else message
-    step_failed = any(op.status == "failed" and not op.id.endswith(MAP) for op in report.ops.values())
+    step_failed = any(op.status == "failed" and not op.is_map for op in report.ops.values())
     if failure is not None and step_failed:
         return str(failure)
     if message.startswith(TIMEOUT) and plan.options.timeout is not None:

@@ -28,7 +28,7 @@ from lokki.plan_json import plan_from_definition
 from lokki.results.flow_results import FlowResults
 from lokki.results.items import LogLine, RunInfo
 from lokki.results.modules import OwnModule
-from lokki.results.remote import RemoteCatalog, failure_in_batch, has_results
+from lokki.results.remote import RemoteCatalog, has_results
 from lokki.store.base import Store
 from lokki.store.keys import Keys
 from lokki.store.map_results import BatchFailure, item_results, read_result_files
@@ -241,11 +241,12 @@ class DeployedRuns:
         """
         url = self.store.url(self._manifest(run_id, state.key, map_run))
         files = read_result_files(self.store, url)
-        return [
-            ItemFailed(state.key, entry.path or (entry.index,), failure_in_batch(entry.failed))
+        failed = [
+            ItemFailed(state.key, entry.path or (entry.index,), entry.failed.failure)
             for entry in item_results(self.store, url, files, items)
             if isinstance(entry.failed, BatchFailure)
         ]
+        return sorted(failed, key=lambda event: event.item)
 
     def logs(self, run_id: str) -> Iterator[LogLine]:
         """Yield what the functions logged in the run, in order of time."""

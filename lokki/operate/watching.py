@@ -18,7 +18,7 @@ from lokki.base.naming import LARGER_SUFFIX
 from lokki.base.quotas import CHILDREN_AT_ONCE
 from lokki.base.values import Json
 from lokki.builder.states import Machine, MapState
-from lokki.engine.causes import TIMEOUT, item_at_fault, reported_failure
+from lokki.engine.causes import TIMEOUT, child_failure, item_at_fault, reported_failure
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -38,7 +38,6 @@ from lokki.engine.events import (
     StepStarted,
 )
 from lokki.operate.machine import function_reply
-from lokki.results.remote import child_failure
 from lokki.store.map_results import child_items, child_paths
 
 if TYPE_CHECKING:

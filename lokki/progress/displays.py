@@ -231,7 +231,7 @@ class LiveBars:
 
     def _move(self, op: OpReport) -> None:
         is_over = op.status in ("failed", "interrupted")
-        if op.items and op.id.endswith(MAP):
+        if op.items and op.is_map:
             now = time.monotonic()
             elapsed = op.seconds if op.status == "finished" else now - self._began.setdefault(op.id, now)
             said = (*facts(op, elapsed), *([Fact(op.status)] if is_over else []))
@@ -309,7 +309,7 @@ class Words:
 
 def _block_of(step_id: str, report: RunReport) -> str:
     """Return the id of the map block that a step is in."""
-    return next((op.id for op in report.ops.values() if op.id.endswith(MAP) and step_id in op.steps), "")
+    return next((op.id for op in report.ops.values() if op.is_map and step_id in op.steps), "")
 
 
 def seconds(value: float) -> str:

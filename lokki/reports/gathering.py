@@ -25,7 +25,7 @@ from lokki.engine.events import (
     StepRetried,
     StepStarted,
 )
-from lokki.observing.report import OpReport, fold, map_op
+from lokki.observing.report import fold, map_op
 from lokki.plans.operations import MAP
 from lokki.reports.facts import Activity, FailedCall, FailureGroup, OpFacts, RunFacts
 
@@ -43,8 +43,6 @@ class Gathering:
         self._facts = RunFacts()
         self._groups: dict[tuple[str, str, str], FailureGroup] = {}
         self._maps: dict[str, str] = {}
-        # What operations had come to when the run was resumed, whose results it took over.
-        self._earlier: dict[str, OpReport] = {}
         # Counted here first: to fold a report takes some microseconds, which a million items would feel.
         self._finished: dict[str, int] = {}
         self._failed: dict[str, int] = {}
@@ -58,7 +56,6 @@ class Gathering:
         if isinstance(event, RunStarted) and facts.start:
             self._end_spans(facts.end)
             self._fold_counts()
-            self._earlier |= facts.report.ops
             facts.pauses.append((facts.end, max(at, facts.end)))
         facts.start, facts.end = facts.start or at, max(facts.end, at)
         match event:
@@ -77,7 +74,6 @@ class Gathering:
         """Return what is known, when all events have been taken."""
         self._fold_counts()
         self._end_spans(self._facts.end)
-        self._facts.report = replace(self._facts.report, ops=self._ops())
         self._facts.groups = sorted(self._groups.values(), key=lambda group: (-group.count, -group.retried))
         return self._facts
 
@@ -89,16 +85,6 @@ class Gathering:
         copy = deepcopy(self)
         copy._facts.end = max(copy._facts.end, at)
         return copy.facts()
-
-    def _ops(self) -> dict[str, OpReport]:
-        """Return all operations, with the numbers of those that were restored."""
-        ops = self._facts.report.ops
-        restored = {
-            op_id: replace(self._earlier[op_id], status=op.status)
-            for op_id, op in ops.items()
-            if op.status == "restored" and op_id in self._earlier
-        }
-        return {**ops, **restored}
 
     def _note(self, at: float, event: Event) -> None:
         match event:

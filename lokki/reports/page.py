@@ -218,7 +218,7 @@ def _tiles(subject: RunSubject, content: Content) -> Iterator[tuple[str, str, st
         yield "took", duration(facts.seconds), ""
     elif run.seconds is not None:
         yield "took", duration(run.seconds), ""
-    if any(op.items is not None and _is_map(op.id) for op in facts.report.ops.values()):
+    if any(op.items is not None and op.is_map for op in facts.report.ops.values()):
         yield "items finished", f"{facts.finished_items:,}", ""
         yield "items failed", f"{facts.failed_items:,}", "bad" if facts.failed_items else ""
     if tries := sum(op.tries for op in facts.ops.values()):
@@ -237,8 +237,8 @@ def _progress(subject: RunSubject) -> Iterator[ProgressRow]:
     for op in ops:
         if op.status == "running":
             facts = subject.facts.ops.get(op.id, OpFacts(op.id))
-            words = counts(op, facts.seconds) if _is_map(op.id) else duration(facts.seconds)
-            yield ProgressRow(_title(op), words, op.finished + op.failed, op.items if _is_map(op.id) else None)
+            words = counts(op, facts.seconds) if op.is_map else duration(facts.seconds)
+            yield ProgressRow(_title(op), words, op.finished + op.failed, op.items if op.is_map else None)
 
 
 def _error(subject: RunSubject) -> str:
@@ -266,7 +266,7 @@ def _marks(subject: RunSubject) -> Mapping[str, Mark]:
 def _mark_text(subject: RunSubject, op: OpReport) -> str:
     facts = subject.facts.ops.get(op.id)
     words = [_ICONS.get(op.status, ""), _WORDS.get(op.status, "" if op.status == "finished" else op.status)]
-    if _is_map(op.id):
+    if op.is_map:
         words.append(f"{op.finished:,}/{op.items or 0:,} items" + (f", {op.failed:,} failed" if op.failed else ""))
     if facts is not None and facts.spans:
         words.append(duration(facts.seconds))
@@ -276,7 +276,7 @@ def _mark_text(subject: RunSubject, op: OpReport) -> str:
 def _row(subject: RunSubject, op: OpReport) -> OpRow:
     facts = subject.facts.ops.get(op.id, OpFacts(op.id))
     whole = subject.facts.seconds
-    is_map = _is_map(op.id)
+    is_map = op.is_map
     curves = _curves(facts, subject) if facts.activity is not None else ("", "", "")
     return OpRow(
         op.id,
@@ -301,16 +301,11 @@ def _title(op: OpReport) -> str:
         return f"lists of {op.id.removesuffix(SPREAD).removesuffix(MAP)} joined into one"
     if op.id.endswith(GATHER):
         return f"results over {op.id.removesuffix(GATHER).removesuffix(MAP)} put back into lists"
-    if not _is_map(op.id):
+    if not op.is_map:
         return op.id
     # Of a map below a map, what is before the inner one runs for itself, and what is behind it.
     source = op.id.partition(LEVEL)[0].removesuffix(MAP)
     return f"each item of {source}: {op.title}"
-
-
-def _is_map(op_id: str) -> bool:
-    """Tell whether an operation is a map block, or one of its levels."""
-    return MAP in op_id and not op_id.endswith((SPREAD, GATHER))
 
 
 def _span(subject: RunSubject, span: tuple[float, float]) -> Bar:
@@ -356,7 +351,7 @@ def _curve(activity: Activity, counts: Sequence[int], most: int, subject: RunSub
 
 
 def _workers(op: OpReport, facts: OpFacts) -> str:
-    if not _is_map(op.id) or not facts.durations.items or not facts.seconds or op.workers > 9_999:
+    if not op.is_map or not facts.durations.items or not facts.seconds or op.workers > 9_999:
         return ""
     busy = facts.durations.seconds / (facts.seconds * max(op.workers, 1))
     return f"{op.workers:,} at one time, busy {min(100 * busy, 100):.0f} %"

@@ -5,9 +5,7 @@ The rest is from Step Functions. Emulated runs are read so too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -15,7 +13,7 @@ from lokki.base.failures import Failure
 from lokki.base.item_path import format_item
 from lokki.base.naming import operation_state, state_name
 from lokki.base.values import Inline, Json, Ref, Stored, ref_from_reply
-from lokki.engine.causes import item_at_fault, reported_failure
+from lokki.engine.causes import child_failure, item_at_fault
 from lokki.errors import StoreError
 from lokki.plan import Plan
 from lokki.plan_json import plan_from_definition
@@ -47,9 +45,6 @@ from lokki.store.map_results import (
     read_result_files,
 )
 from lokki.store.takeover import MapTakeover, read_takeover
-
-_NUMBER = re.compile(r"_\d+$")
-"""Ends the id of a later call of a step: ``clean_2``."""
 
 
 class History(Protocol):
@@ -326,31 +321,10 @@ def read_results(
     return failures | results  # an item that succeeded when the run was redriven has not failed
 
 
-def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:
-    """Describe why a child execution of a map failed.
-
-    ``inner``: the ids of the map's steps. The traceback names the one that failed, where it has one.
-    """
-    failure = reported_failure("", error, cause)
-    # Step Functions' record of a child does not say in which state it failed; the traceback often does. It names
-    # functions: two calls of one step, `clean` and `clean_2`, are not told apart by it.
-    named = [
-        call
-        for call in inner
-        if any(f", in {name}\n" in failure.full_traceback for name in (call, _NUMBER.sub("", call)))
-    ]
-    return replace(failure, step=named[0] if len(named) == 1 else " → ".join(inner))
-
-
-def failure_in_batch(failed: BatchFailure) -> Failure:
-    """Return why an item failed inside a batch that went on without it."""
-    return Failure(failed.step, failed.error, failed.message)
-
-
 def _result(entry: ItemResult, field: str) -> Ref | Failure:
     """Read an item's result, or why it failed inside its batch."""
     if isinstance(entry.failed, BatchFailure):
-        return failure_in_batch(entry.failed)
+        return entry.failed.failure
     return value_beside(entry.values, field, entry.index) if field else entry.ref
 
 

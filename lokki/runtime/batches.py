@@ -18,6 +18,7 @@ import msgspec
 
 from lokki.base.failures import Failure, failure_of
 from lokki.base.item_path import item_to_json
+from lokki.base.naming import CODE_FOLDER
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import Inline, Json, JsonField, Ref, Stored, inline_json
 from lokki.engine.invocation import Attempts, BatchItemError, Invocation, StepFailedError, run
@@ -231,10 +232,12 @@ class _BatchRun:
         if self._work.observe is not None:
             self._work.observe(entry.item, time.monotonic() - self._began, failure)
         message = plain_text(failure.message[:_FAILURE_TEXT])
+        place = plain_text(failure.where.removeprefix(CODE_FOLDER)[:_FAILURE_TEXT])
+        where: Reply = {"where": place} if place else {}
         return {
             "index": entry.index,
             **entry.path_field,
-            "failed": {"step": failure.step, "error": failure.error, "message": message},
+            "failed": {"step": failure.step, "error": failure.error, "message": message, **where},
         }
 
     # --- time ---

@@ -152,6 +152,8 @@ class Regroups(msgspec.Struct, frozen=True):
     * ``spread``: for a gather, the id of the spread before the map whose results it puts together.
     * ``level``: for a gather, the name of the value with the results of the level before.
     * ``tolerate``: how many items of each list may fail. ``source``: the id of the call that gave the lists.
+    * ``inner``, ``outer``: for a gather, the ids of the calls in the map whose results it puts together, and in the
+      level before, by which failures are named.
     """
 
     around: str
@@ -161,6 +163,8 @@ class Regroups(msgspec.Struct, frozen=True):
     level: str = ""
     tolerate: int | float | None = None
     source: str = ""
+    inner: tuple[str, ...] = ()
+    outer: tuple[str, ...] = ()
 
 
 class _GraphFields(msgspec.Struct, frozen=True):
@@ -453,10 +457,10 @@ def _entry_of_batch(value: Json) -> Entry | Spilled:
 
 
 def _failed(failure: Json) -> dict[str, Json]:
-    if not isinstance(failure, dict) or failure.keys() != {"step", "error", "message"}:
+    if not isinstance(failure, dict) or failure.keys() - {"where"} != {"step", "error", "message"}:
         raise EventError(f"the failure of an item is {_kind(failure)}, not one with step, error and message.")
     if not all(isinstance(text, str) for text in failure.values()):
-        raise EventError("the failure of an item has a step, error or message that is no string.")
+        raise EventError("the failure of an item has a step, error, message or place that is no string.")
     return {name: plain_text(str(text)) for name, text in failure.items()}
 
 

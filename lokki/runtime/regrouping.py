@@ -5,7 +5,7 @@ Only functions with such calls load this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -45,10 +45,11 @@ def send_regrouped(store: Store, keys: Keys, handled: HandledCall, request: Requ
 class _Results:
     """What became of the items of a level.
 
-    ``values`` has the results of those that succeeded, by index.
+    ``values`` has the results of those that succeeded, by index. ``inner``: the ids of the level's calls.
     """
 
-    def __init__(self, store: Store, source: ResultsKey) -> None:
+    def __init__(self, store: Store, source: ResultsKey, inner: Sequence[str] = ()) -> None:
+        self._inner = inner
         self._store = store
         self._url = store.url(source.key)
         self._files = read_result_files(store, self._url, source.earlier)
@@ -57,8 +58,7 @@ class _Results:
         self._failures: dict[int, Failure] = {}
         for entry in item_results(store, self._url, self._files, source.items):
             if isinstance(entry.failed, BatchFailure):
-                failed = entry.failed
-                self._failures[entry.index] = Failure(failed.step, failed.error, failed.message)
+                self._failures[entry.index] = entry.failed.failure
             else:
                 self.values[entry.index] = entry
         self._has_read_children = False
@@ -81,11 +81,11 @@ class _Results:
 
     def _read_children(self) -> None:
         # Only here: a function whose items do not fail starts without it.
-        from lokki.engine.causes import reported_failure
+        from lokki.engine.causes import child_failure
 
         for child in failed_children(self._store, self._files):
-            failure = reported_failure("", child.Error, child.Cause)
-            brief = Failure(failure.step, failure.error, failure.message)
+            failure = child_failure(self._inner, child.Error, child.Cause)
+            brief = Failure(failure.step, failure.error, failure.message, failure.where)
             self._failures |= dict.fromkeys(child_items(child.Input), brief)
 
 
@@ -119,7 +119,8 @@ class _Regrouper:
             self.groups.append((path, count))
 
     def _gather(self) -> Iterator[GroupedItem]:
-        inner, level, regroups = _Results(self._store, self._source), self._level(), self._regroups
+        level, regroups = self._level(), self._regroups
+        inner = _Results(self._store, self._source, regroups.inner)
         members = members_of(self._read(regroups.spread))
         gathering = GatheredLists(level.outcomes, inner.outcomes, members, regroups.tolerate, regroups.source)
         lists = [(index, path, gathering.of(index, path)) for index, path in enumerate(self._paths(level.items))]
@@ -135,7 +136,7 @@ class _Regrouper:
         source = self._request.values[self._regroups.level]
         if not isinstance(source, ResultsKey):
             raise EventError(f"the event's value {self._regroups.level} is not where the results of a map are.")
-        return _Results(self._store, source)
+        return _Results(self._store, source, self._regroups.outer)
 
     def _carried(self, level: _Results, index: int) -> dict[str, Ref]:
         return {name: level.beside(index, name) for name in self._regroups.carries}

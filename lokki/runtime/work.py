@@ -238,7 +238,8 @@ class Work(msgspec.Struct, frozen=True):
         Step Functions tries again when it fails.
         """
         if entry.failed is not None:
-            raise ItemFailedError("{step}() raised {error}: {message}".format(**entry.failed))
+            place = " at {where}" if "where" in entry.failed else ""
+            raise ItemFailedError(("{step}() raised {error}: {message}" + place).format(**entry.failed))
         if self.passes_by(entry):
             return self.same_entry(entry)
         result = self._run_once(invocation, self.item_loaders()(entry)())

@@ -14,6 +14,7 @@ from collections.abc import Buffer, Iterable, Iterator
 
 import msgspec
 
+from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
 from lokki.base.values import Inline, JsonField, Ref, Stored
 from lokki.errors import StoreError
@@ -41,11 +42,20 @@ class ResultsManifest(msgspec.Struct, frozen=True):
 
 
 class BatchFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why an item failed inside a batch that went on without it."""
+    """Why an item failed inside a batch that went on without it.
+
+    ``where``: the file in the package and the line; "" where that is not known.
+    """
 
     step: str
     error: str
     message: str
+    where: str = ""
+
+    @property
+    def failure(self) -> Failure:
+        """The same as a failure of a run."""
+        return Failure(self.step, self.error, self.message, self.where)
 
 
 class ItemResult(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -109,9 +109,64 @@ def test_failures_that_were_tolerated_are_not_why_a_run_failed(
     project = new_project(tmp_path, account, text)
     assert project.run("deploy", "--yes").code == 0
     if not batch:
-        # A batch hands on of a failed item neither its line nor, to who waits for the run, which it was.
+        # Who waits for the run is told of items that failed in batches when their map has ended: another is the first.
         assert_same_words(project, "two items", TWO_FAILED)
     assert_same_words(project, "tolerated", "join_birds() raised RuntimeError: agg broke at flow.py:31")
+
+
+NESTED = """
+from lokki import StepNode, flow, main, step
+
+
+@step
+def sizes() -> list[int]:
+    return [0, 1, 2, 3]
+
+
+@step
+def members(size: int, fault: str) -> list[int]:
+    return size if fault == "no list" else list(range(size))
+
+
+@step
+def work(member: int, fault: str) -> int:
+    if member == 1:
+        raise KeyError("one")
+    return member
+
+
+@step
+def total(results: list[int]) -> int:
+    return sum(results)
+
+
+@flow
+def one_list(size: int, fault: str) -> StepNode[..., int]:
+    return members(size, fault).map(work(fault=fault)).agg(total)
+
+
+@flow
+def NAME(fault: str):
+    return sizes().map(one_list(fault=fault), concurrency=1, TOLERATE).agg(total)
+
+
+if __name__ == "__main__":
+    main(NAME)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", ["", ", batch=1"])
+def test_a_failure_in_maps_below_maps_is_told_in_the_same_words(
+    account: LoopbackAws, tmp_path: Path, batch: str
+) -> None:
+    project = new_project(tmp_path, account, NESTED.replace("TOLERATE", f"tolerate=1{batch}"))
+    assert project.run("deploy", "--yes").code == 0
+    failed = "of 4 items failed in the map over sizes() (tolerated: 1); first item"
+    shape = "returned int, but .map() runs over its items: return a list or another iterable at flow.py:10"
+    assert_same_words(project, "no list", f"2 {failed} 0: one_list_members() raised ResultError: members() {shape}")
+    inner = "'one' (item 2/1 in the map over one_list_members(); tolerated: none) at flow.py:18"
+    assert_same_words(project, "item", f"2 {failed} 2: one_list_work() raised KeyError: {inner}")
 
 
 @pytest.mark.slow

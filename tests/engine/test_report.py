@@ -167,7 +167,9 @@ def test_what_was_running_when_the_run_was_interrupted_is_interrupted() -> None:
 
 def test_a_resumed_run_begins_a_report_of_its_own() -> None:
     report = folded(StepStarted("a"), RunFailed(1.0, "no"), RunStarted("f", "r", {}, True, "x"))
-    assert report == RunReport("f", "r", "x", True)
+    assert report == RunReport("f", "r", "x", True, earlier={"a": OpReport("a", ("a",), "failed")})
+    restored = fold(report, StepSkipped("a"))
+    assert restored.ops == {"a": OpReport("a", ("a",), "restored")}
 
 
 def test_of_steps_side_by_side_the_one_that_failed_is_told_from_those_that_were_stopped() -> None:

@@ -29,6 +29,7 @@ from lokki.base.values import Json, ref_to_json
 from lokki.builder.state_machine import build_state_machine
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.s3.client import S3Server
+from lokki.engine.causes import child_failure
 from lokki.errors import ParameterError, RunError, RunFolderError, StoreError
 from lokki.local_run.seal import Seal
 from lokki.local_run.written_items import write_items
@@ -37,7 +38,6 @@ from lokki.plan_json import plan_from_definition, plan_from_json, plan_from_line
 from lokki.plans.operations import FanOut
 from lokki.results.flow_results import FlowResults, Items, local
 from lokki.results.items import LogLine, Place, RunInfo, places_of
-from lokki.results.remote import child_failure
 from lokki.runtime.event import ResultsKey
 from lokki.runtime.results import load_results
 from lokki.store.base import save
@@ -649,7 +649,13 @@ def test_a_deployed_run_has_the_same_interface(deployed: Deployed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "step"), [(("first", "double"), "double"), (("double", "double_2"), "double → double_2")]
+    ("calls", "step"),
+    [
+        (("first", "double"), "double"),
+        (("double", "double_2"), "double → double_2"),
+        (("per_row_first", "per_row_double_2"), "per_row_double_2"),
+        (("per_row_double", "other_double"), "per_row_double → other_double"),
+    ],
 )
 def test_a_failed_child_is_that_of_the_step_in_its_traceback_if_it_is_called_once(
     calls: tuple[str, ...], step: str

@@ -545,7 +545,8 @@ def test_the_first_failure_fails_a_batch_that_tolerates_none(cloud: Cloud) -> No
 
 def test_a_tolerated_failure_is_handed_on_with_the_results(cloud: Cloud) -> None:
     handler = cloud.function(fragile, {"reads": "item", "tolerate": 0.5})
-    failed = {"step": "fragile", "error": "KeyError", "message": "'no -1'"}
+    where = f"{__file__}:{fragile.fn.__code__.co_firstlineno + 3}"
+    failed = {"step": "fragile", "error": "KeyError", "message": "'no -1'", "where": where}
     reply = handler(event(fragile, items=batch(1, -1, 3)), Context())
     assert reply == {"items": [{"index": 0, "result": 1}, {"index": 1, "failed": failed}, {"index": 2, "result": 3}]}
     assert handler(event(fragile, items=reply["items"]), Context()) == reply
@@ -620,7 +621,8 @@ def test_an_item_that_the_time_of_a_batch_ends_in_is_run_again_from_the_beginnin
     assert reply == {"items": [{"index": 0, "result": 0}], "next": 1}
     # Alone in the time of a function it is at fault itself, and the others are not.
     last = handler(event(wait, items=batch(0, 5000, 10), done=reply["items"], first=1), Context(1000))
-    failed = {"step": "wait", "error": "StepTimeoutError", "message": "took longer than its timeout of 1 seconds"}
+    message, where = "took longer than its timeout of 1 seconds", f"{__file__}:{wait.fn.__code__.co_firstlineno}"
+    failed = {"step": "wait", "error": "StepTimeoutError", "message": message, "where": where}
     assert last == {"items": [*reply["items"], {"index": 1, "failed": failed}], "next": 2}
     assert seen == [0, 5000, 5000]
 
@@ -851,12 +853,12 @@ def test_the_log_has_a_line_for_each_start_end_retry_and_failure(
     about = {"flow": FLOW, "step": "fragile", "run": RUN, "call": "fragile"}
     handler = cloud.function(fragile, {"reads": "item", "tolerate": 1})
     capsys.readouterr()
-    handler(event(fragile, items=batch(1, -1)), Context())
+    size = len(json.dumps(handler(event(fragile, items=batch(1, -1)), Context()), separators=(",", ":")))
     assert lines(capsys.readouterr().out) == [
         {"level": "INFO", "event": "start", **about, "items": 2, "attempt": 1},
         {"level": "WARNING", "event": "retry", **about, "items": 2, "attempt": 1, "item": 1, "wait": 0.0, **why},
         {"level": "ERROR", "event": "item failure", **about, "items": 2, "attempt": 1, "item": 1, **why},
-        {"level": "INFO", "event": "end", **about, "items": 2, "attempt": 1, "bytes": 113},
+        {"level": "INFO", "event": "end", **about, "items": 2, "attempt": 1, "bytes": size},
     ]  # fmt: skip
     raised(handler, event(fragile, item={"index": 5, "item": -1}, attempt=2))
     assert lines(capsys.readouterr().out) == [

@@ -91,12 +91,13 @@ def test_each_item_of_a_batch_and_each_try_has_values_of_its_own(
     train: Any = {"result": [0]} if inline else stored(cloud, "train/output.pkl.gz", [0])
     items: list[object] = [{"index": number, "item": item} for number, item in enumerate([5, 7, "bad"])]
     items.append({"index": 3, "failed": {"step": "a", "error": "E", "message": ""}})
+    where = f"{__file__}:{score.fn.__code__.co_firstlineno + 9}"
     caplog.set_level(logging.INFO, "werkzeug")  # other servers in this process make it silent
     assert handler(event(score, items=items, values={"train": train}), Context()) == {
         "items": [
             {"index": 0, "result": [5, 2]},
             {"index": 1, "result": [7, 2]},
-            {"index": 2, "failed": {"step": "score", "error": "ValueError", "message": "bad"}},
+            {"index": 2, "failed": {"step": "score", "error": "ValueError", "message": "bad", "where": where}},
             {"index": 3, "failed": {"step": "a", "error": "E", "message": ""}},
         ]
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,9 +74,9 @@ def redrive_command(graph: FlowGraph, program: str, flow: str = "") -> click.Com
         if latest:
             return go_on(account, run_id, options, output)
         watch = begin(account.runs, run_id)
-        watch, _ = look(account.runs, watch)
+        watch, earlier = look(account.runs, watch)
         account.runs.redrive(run_id)
-        return wait_for(account, replace(watch, outcome=""), options, output)
+        return wait_for(account, replace(watch, outcome=""), options, output, earlier=earlier)
 
     return click.Command(
         "redrive",
@@ -203,8 +203,13 @@ def wait_for(
     options: InvokeOptions,
     output: OutputOptions,
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    earlier: Iterable[Event] = (),
 ) -> int:
-    """Show a run until it ends, say how it did and return the exit code."""
+    """Show a run until it ends, say how it did and return the exit code.
+
+    ``earlier``: what happened before it was redriven, which is not shown again.
+    """
     run_id = watch.run_id
     if options.no_wait:
         click.echo(run_id)
@@ -215,6 +220,8 @@ def wait_for(
     # A run that is redriven keeps the version that it was started with.
     words = LastWords(output, streams, NextCommands(lambda: resume, lambda: retrieve, runs_new_code=False))
     listener = _Listener(account.graph, output.display(streams.terminal), is_json=output.log_format == "json")
+    for event in earlier:
+        listener.learn(event)
     try:
         with closing(listener.display):
             for state in follow(account.runs, watch, listener, sleep):
@@ -254,9 +261,13 @@ class _Listener:
         """The report of the events so far."""
         return self._translator.report
 
+    def learn(self, event: Event) -> Event:
+        """Return an event in the words of a local run, without showing it."""
+        return self._translator.translate(event)
+
     def __call__(self, event: Event) -> None:
         """Take an event."""
-        event = self._translator.translate(event)
+        event = self.learn(event)
         # How the run ended is said by the last words, but in JSON also by the event.
         if self._is_json or not isinstance(event, RunFailed | RunInterrupted):
             self.display.show(event, self.report)

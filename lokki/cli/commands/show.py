@@ -28,7 +28,6 @@ from lokki.observing.translating import RunTranslator
 from lokki.operate.following import begin, look
 from lokki.operate.machine import console_link
 from lokki.plan import lower
-from lokki.plans.operations import MAP
 from lokki.progress.displays import seconds
 from lokki.results.items import RunInfo, short
 from lokki.store.keys import Keys
@@ -222,7 +221,7 @@ def _states(machine: Machine, report: RunReport) -> Iterable[tuple[str, ...]]:
 
 def _state(op: OpReport) -> tuple[str, ...]:
     took = seconds(op.seconds) if op.status == "finished" else ""
-    if op.id.endswith(MAP):
+    if op.is_map:
         return op.status, took, f"{op.finished:,}/{op.items or 0:,}", f"{op.failed:,}"
     return op.status, took, "" if op.items is None else f"{op.items:,}", ""
 
