@@ -1,6 +1,7 @@
 """Who is answered by what an emulation has listening on loopback: its own processes, and nobody else."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from test_emulator_functions import HANDLER, functions, invoke
 from lokki.base.values import Stored
 from lokki.emulator.functions.connections import belongs_to
 from lokki.emulator.s3.client import S3Server
+from lokki.emulator.s3.server import Installed
 from lokki.emulator.scratch import Secret
 from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
@@ -161,3 +163,16 @@ def test_the_other_end_of_a_connection_is_known_by_its_process(s3: S3Server) -> 
         other.kill()
     connection.close()
     assert not belongs_to(pid, *ends)
+
+
+def test_a_service_that_is_not_installed_says_what_is_missing() -> None:
+    def cognito(environ: object, start_response: object) -> list[bytes]:
+        raise ModuleNotFoundError("No module named 'joserfc'", name="joserfc")
+
+    answered: list[str] = []
+    [body] = Installed(cognito)({}, lambda status, headers, error=None: answered.append(status) or (lambda data: None))
+    assert answered == ["501 Not Implemented"]
+    assert json.loads(body) == {
+        "__type": "NotInstalled",
+        "message": "The emulator needs joserfc for this service: install moto[all] beside lokki[emulator].",
+    }

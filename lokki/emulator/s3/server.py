@@ -51,6 +51,27 @@ _DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>AccessDenied</Code><Message>This S3 answers its own run only.</Message></Error>"""
 
 
+class Installed:
+    """The application, which says what to install for a service that is not whole.
+
+    moto imports a service when it is first asked for it. The extra ``emulator`` does not bring what API Gateway,
+    CloudFormation, Cognito and X-Ray need: 30 distributions for services that steps hardly call.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request, or say what is missing."""
+        try:
+            return self._app(environ, start_response)
+        except ModuleNotFoundError as error:
+            message = f"The emulator needs {error.name} for this service: install moto[all] beside lokki[emulator]."
+            # boto3 repeats no call that is answered so.
+            start_response("501 Not Implemented", [("Content-Type", "application/json")])
+            return [msgspec.json.encode({"__type": "NotInstalled", "message": message})]
+
+
 class Guarded:
     """The application, for those only who have the run's secret.
 
@@ -158,7 +179,7 @@ def serve(options: ServerOptions, announce: Callable[[int], None]) -> None:
     """Serve until standard input ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_backends[_ACCOUNT]["aws"].create_bucket(options.bucket, "us-east-1")
-    moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+    moto: WSGIApplication = Installed(DomainDispatcherApplication(create_backend_app))
     authorized = Authorized(moto, options.roles, Present(_has_object, _secret_arn))
     app = Guarded(Counted(authorized, options.faults), options.token)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
