@@ -52,7 +52,7 @@ _DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Installed:
-    """The application, which says what to install for a service that is not whole.
+    """The application, which says what a service lacks.
 
     moto imports a service when it is first asked for it. The extra ``emulator`` does not bring what API Gateway,
     CloudFormation, Cognito and X-Ray need: 30 distributions for services that steps hardly call.
