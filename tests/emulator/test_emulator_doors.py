@@ -166,13 +166,13 @@ def test_the_other_end_of_a_connection_is_known_by_its_process(s3: S3Server) -> 
 
 
 def test_a_service_that_is_not_installed_says_what_is_missing() -> None:
-    def cognito(environ: object, start_response: object) -> list[bytes]:
-        raise ModuleNotFoundError("No module named 'joserfc'", name="joserfc")
+    def tracing(environ: object, start_response: object) -> list[bytes]:
+        raise ModuleNotFoundError("No module named 'aws_xray_sdk'", name="aws_xray_sdk")
 
     answered: list[str] = []
-    [body] = Installed(cognito)({}, lambda status, headers, error=None: answered.append(status) or (lambda data: None))
+    [body] = Installed(tracing)({}, lambda status, headers, error=None: answered.append(status) or (lambda data: None))
     assert answered == ["501 Not Implemented"]
     assert json.loads(body) == {
         "__type": "NotInstalled",
-        "message": "The emulator needs joserfc for this service: install moto[all] beside lokki[emulator].",
+        "message": "The emulator needs aws_xray_sdk for this service: install moto[all] beside lokki[emulator].",
     }

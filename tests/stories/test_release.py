@@ -132,6 +132,40 @@ def test_zizmor_finds_nothing_in_the_workflows(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+INFRASTRUCTURE = """
+Resources:
+  Table:
+    Type: AWS::DynamoDB::Table
+    DeletionPolicy: Delete
+    UpdateReplacePolicy: Delete
+    Properties:
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      BillingMode: PAY_PER_REQUEST
+"""
+TABLE_FLOW = """
+import os
+
+import boto3
+
+from lokki import Allow, Resource, flow, main, step
+
+
+@step(env={"TABLE": Resource("Table")}, permissions=[Allow("dynamodb:Scan", Resource("Table.Arn"))])
+def count() -> int:
+    return boto3.client("dynamodb").scan(TableName=os.environ["TABLE"])["Count"]
+
+
+@flow
+def table_flow():
+    return count()
+
+
+if __name__ == "__main__":
+    main(table_flow)
+"""
+
+
 @pytest.mark.slow
 def test_the_lower_bounds_of_the_dependencies_are_enough(tmp_path: Path) -> None:
     """With the oldest of each that `pyproject.toml` allows, a flow runs, is reported, built, checked and emulated."""
@@ -139,7 +173,9 @@ def test_the_lower_bounds_of_the_dependencies_are_enough(tmp_path: Path) -> None
     assert uv, "run the tests with uv"
     python, bounds = tmp_path / "venv/bin/python", tmp_path / "bounds.txt"
     bounds.write_text("\n".join([*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]))
-    (tmp_path / "lokki.yml").write_text("artifact_bucket: my-bucket\n")
+    (tmp_path / "lokki.yml").write_text("artifact_bucket: my-bucket\nmerge_template: infra.yaml\n")
+    (tmp_path / "infra.yaml").write_text(INFRASTRUCTURE)
+    (tmp_path / "table_flow.py").write_text(TABLE_FLOW)
     shutil.copy(ROOT / "examples/birds_flow_example.py", tmp_path / "birds_flow.py")
     installing = ["--no-config", "--resolution", "lowest-direct", "--only-binary", ":all:", "--python", python]
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {"UV": uv}
@@ -159,3 +195,4 @@ def test_the_lower_bounds_of_the_dependencies_are_enough(tmp_path: Path) -> None
     run(python, "birds_flow.py", "build", "--check")
     run(python, "-c", "import lokki.ui.server")
     assert run(python, "birds_flow.py", "emulate", "--quiet") == birds
+    assert run(python, "table_flow.py", "emulate", "--quiet") == "0\n"

@@ -54,8 +54,8 @@ _DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
 class Installed:
     """The application, which says what a service lacks.
 
-    moto imports a service when it is first asked for it. The extra ``emulator`` does not bring what API Gateway,
-    CloudFormation, Cognito and X-Ray need: 30 distributions for services that steps hardly call.
+    moto imports a service when it is first asked for it. The extra ``emulator`` does not bring all that moto's own
+    extra ``server`` does: docs/dependencies.md.
     """
 
     def __init__(self, app: WSGIApplication) -> None:
