@@ -15,13 +15,15 @@ from typing import Final
 from lokki.base.quotas import REDRIVE_DAYS
 from lokki.builder.packages.sizes import size_text
 from lokki.deploy.aws import Aws, aws_errors
+from lokki.deploy.changes import JsonObject, resource_properties, template_resources
 from lokki.deploy.deployed import Deployed
 from lokki.deploy.live import Version, live_version, versions
-from lokki.deploy.stack import Notify, stack_resources
+from lokki.deploy.stack import Notify, Stacks, stack_resources
 
 REDRIVABLE: Final = timedelta(days=REDRIVE_DAYS)
 """How long after its end a run that did not succeed can be redriven."""
 
+_FUNCTION: Final = "AWS::Lambda::Function"
 _FUNCTION_VERSION: Final = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d+:function:[\w-]+:\d+")
 
 
@@ -68,7 +70,7 @@ def plan_pruning(aws: Aws, deployed: Deployed, keep: int, now: datetime | None =
         functions |= {arn for version in stays for arn in _functions_of(aws, version)}
         unused = tuple(
             version
-            for function in sorted(_resources(aws, deployed.stack, "AWS::Lambda::Function"))
+            for function in sorted(_step_functions(aws, deployed.stack))
             for version in _unused_versions(aws, function, functions)
         )
     goes = tuple(version for version in listed if version.arn not in used)
@@ -119,6 +121,28 @@ def _functions_of(aws: Aws, version: Version) -> list[str]:
 
 def _resources(aws: Aws, stack: str, kind: str) -> set[str]:
     return {physical for _, type_name, physical in stack_resources(aws, stack) if type_name == kind}
+
+
+def _step_functions(aws: Aws, stack: str) -> Iterator[str]:
+    """Yield the names of the functions of steps, and none of the user's own."""
+    state = Stacks(aws).find(stack)
+    own = step_function_ids(state.template if state is not None else {})
+    for logical_id, _, physical in stack_resources(aws, stack):
+        if logical_id in own:
+            yield physical
+
+
+def step_function_ids(template: JsonObject) -> set[str]:
+    """Return the logical ids of steps' functions.
+
+    The template of the user's, merged into the stack, may have functions too, whose versions are the user's to delete.
+    """
+    ids = set()
+    for name, resource in template_resources(template).items():
+        match resource_properties(resource):
+            case {"Environment": {"Variables": {"LOKKI_FLOW_NAME": _}}} if resource.get("Type") == _FUNCTION:
+                ids.add(name)
+    return ids
 
 
 def _unused_versions(aws: Aws, function: str, used: set[str]) -> Iterator[FunctionVersion]:

@@ -184,8 +184,9 @@ class Stack:
         }
 
     def of_type(self, kind: str) -> list[Fields]:
-        """Return the properties of all resources of a type, unresolved."""
-        return [resource.inside("Properties") for resource in self._resources.values() if resource.text("Type") == kind]
+        """Return the properties of lokki's resources of a type, unresolved."""
+        own = (resource for name, resource in self._resources.items() if name not in self._of_user)
+        return [resource.inside("Properties") for resource in own if resource.text("Type") == kind]
 
     def properties(self, name: str) -> Fields | None:
         """Return the properties of a resource, unresolved.

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from build_flows import BUILDS, double, fetch, single_flow, tidy
 
-from lokki import Allow, FlowError, Resource, RunError, flow, step
+from lokki import Allow, FlowError, Resource, RunError, StepNode, flow, step
 from lokki.base.values import Json
 from lokki.builder.cloudformation import build_template
 from lokki.builder.merging import UserTemplate, read_user_template
 from lokki.builder.package_types import ZipCode
-from lokki.config import LokkiConfig
+from lokki.builder.settings import check_settings
+from lokki.config import LokkiConfig, load_config
+from lokki.deploy.pruning import step_function_ids
+from lokki.emulator.template import Stack
 from lokki.errors import ConfigError
 
 TABLE = """
@@ -192,3 +196,40 @@ def test_on_this_machine_the_variable_says_which_resource_to_use(
         here.run()
     monkeypatch.setenv("TABLE", "birds-of-mine")
     assert here.run() == "birds-of-mine"
+
+
+def test_a_function_of_the_users_own_is_neither_pruned_nor_emulated(tmp_path: Path) -> None:
+    text = "Resources:\n  MyFunction: {Type: AWS::Lambda::Function, Properties: {Runtime: nodejs22.x}}\n"
+    user = read(tmp_path, text)
+    template = build_template(single_flow(), LokkiConfig(), {"fetch": ZipCode("fetch")}, user)
+    assert step_function_ids(template) == {"FetchFunction"}
+    functions = Stack(template, frozenset(user.resources)).of_type("AWS::Lambda::Function")
+    assert [fields.text("Handler") for fields in functions] == ["handler.lambda_handler"]
+
+
+def test_the_page_on_accounts_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "account.md").read_text()
+    [settings] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    [infra] = re.findall(r"```text\n(Resources:.*?)```", page, re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    (tmp_path / "lokki.yml").write_text(f"{settings}artifact_bucket: acme\nmerge_template: infra.yaml\n")
+    (tmp_path / "infra.yaml").write_text(infra)
+    monkeypatch.chdir(tmp_path)
+    config = load_config(tmp_path, {}, home=tmp_path / "home")
+    check_settings(config)
+    names: dict[str, StepNode[[str], str]] = {}
+    exec(f"from lokki import Allow, Resource, step\n{code}", names)
+
+    @flow
+    def some_flow():
+        return names["look_up"]("goose").next(names["measure"])
+
+    drawn = some_flow()
+    packages = {one.name: ZipCode(one.name) for one in drawn.steps}
+    resources = build_template(drawn, config, packages, read_user_template(config.merge_template))["Resources"]
+    function = resources["LookUpFunction"]["Properties"]
+    assert function["Environment"]["Variables"]["TABLE"] == {"Ref": "Birds"}
+    assert function["VpcConfig"]["SecurityGroupIds"] == ["sg-0a1b2c3d"]
+    assert function["EphemeralStorage"] == {"Size": 2048}
+    measured = resources["MeasureFunction"]["Properties"]
+    assert (measured["ReservedConcurrentExecutions"], len(measured["Layers"])) == (5, 2)
