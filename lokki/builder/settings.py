@@ -43,11 +43,11 @@ _BOUNDARY_IS = "the ARN of a managed policy is arn:aws:iam::<account>:policy/<na
 _KEY = r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:key/[A-Za-z0-9-]+"
 _KEY_IS = "the ARN of a key is arn:aws:kms:<region>:<account>:key/<id>; an alias is not taken"
 
-# docs.aws.amazon.com/lambda/latest/api/API_VpcConfig.html
-_SUBNET = r"subnet-[0-9a-z]+"
-_SUBNET_IS = "the id of a subnet is subnet-<letters and digits>"
-_SECURITY_GROUP = r"sg-[0-9a-zA-Z]+"
-_SECURITY_GROUP_IS = "the id of a security group is sg-<letters and digits>"
+# docs.aws.amazon.com/AWSEC2/latest/UserGuide/resource-ids.html, as CloudFormation's types of parameters check them
+_SUBNET = r"subnet-([0-9a-f]{8}|[0-9a-f]{17})"
+_SUBNET_IS = "the id of a subnet is subnet- and 8 or 17 of 0-9 and a-f"
+_SECURITY_GROUP = r"sg-([0-9a-f]{8}|[0-9a-f]{17})"
+_SECURITY_GROUP_IS = "the id of a security group is sg- and 8 or 17 of 0-9 and a-f"
 
 # docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 _TAG_KEY = r"(?!(?i:aws:))[\w .:/=+@-]{1,128}"
