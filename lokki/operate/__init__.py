@@ -8,6 +8,8 @@
 * ``machine``: ARNs, folders and links that follow from each other's names. Pure.
 * ``attribution``: tells which run, call and item a line of a function's log belongs to. Pure.
 * ``logs``: reads these lines from CloudWatch, merged by time, in bounded memory.
+* ``latest``: decides what a run of the newest deployment takes over from one that failed.
+* ``tracing``: sends the trace of a run, from its history.
 * ``spending``: counts what a run was billed, from its history and its logs.
 
 `remote` below is the door for scripts and notebooks; the commands come through ``executions.runs_of``. Results are

@@ -6,7 +6,9 @@
 3. `work` does one invocation: it reads what is upstream, runs the step and writes the result; `batches` does it for
    the items of a batch. `sending` uploads the items of a map block while they are made, `results` collects the
    results of one, and `regrouping` makes items of results, between the levels of maps below maps.
-4. The reply says where the result is, and `log` writes one JSON line for each thing that happened.
+   `taking_over` answers for what an earlier run did.
+4. The reply says where the result is, and `log` writes one JSON line for each thing that happened; `tracing` tells a
+   collector.
 
 Events and replies are described in `docs/contract.md`, and the state machine that sends them is made by
 `lokki.builder.state_machine`. What must never happen: that a value of the user's gets into lokki's log, that a step is

@@ -174,6 +174,56 @@ def test_a_run_that_took_over_fails_and_goes_on_in_turn(s3: S3Server, capsys: py
     assert [int(text) for text in operated.account.results.run(last).step("work")] == [0, 1, 2, 3, 4]
 
 
+def drawn_as(version: str) -> FlowGraph:
+    """Return a flow as it is deployed first, and with a change of each kind."""
+    title = "new" if version == "default" else "old"
+
+    @flow
+    def versions(count: int = 2, title: str = title, of: str = "of"):
+        loaded = load(count)
+        text = loaded.map(work).agg(joined_twice if version == "wired" else join)
+        first, second = text.next(publish(title=title)), text.next(publish(title=of))
+        return both(first.result, second.result) if version != "swapped" else both(second.result, first.result)
+
+    return versions()
+
+
+@step
+def joined_twice(texts: list[str]) -> str:
+    called("joined_twice")
+    return 2 * join.fn(texts)
+
+
+@step
+def both(first: str, second: str) -> str:
+    called("both")
+    return f"{first}; {second}"
+
+
+@pytest.mark.parametrize(
+    ("version", "result", "calls"),
+    [
+        ("same", "old: 0,1; of: 0,1", {"both": 1}),
+        ("default", "new: 0,1; of: 0,1", {"publish": 1, "both": 1}),
+        ("wired", "old: 0,10,1; of: 0,10,1", {"joined_twice": 1, "join": 1, "publish": 2, "both": 1}),
+        ("swapped", "of: 0,1; old: 0,1", {"both": 1}),
+    ],
+)
+def test_what_reads_other_than_it_did_runs_again(
+    s3: S3Server, capsys: pytest.CaptureFixture[str], version: str, result: str, calls: dict[str, int]
+) -> None:
+    operated = Operated(s3)
+    operated.deploy(drawn_as("first"))
+    BROKEN.update({"both"})
+    operated.fail(f"of-{version}")
+    BROKEN.clear()
+    operated.deploy(drawn_as(version))
+    capsys.readouterr()
+    operated.go_on(f"of-{version}")
+    out, err = capsys.readouterr()
+    assert (out, CALLS) == (f"{result}\n", calls), err
+
+
 def test_only_a_run_that_failed_goes_on_and_only_with_parameters_that_fit(s3: S3Server) -> None:
     operated = Operated(s3)
     operated.deploy(birds())

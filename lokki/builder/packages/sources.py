@@ -37,9 +37,12 @@ RESERVED = re.compile(r"Dockerfile|handler\.py|step\.json|requirements(-\d+)?\.t
 """Files that lokki puts into a package's folder."""
 
 _ON_LAMBDA = re.compile(
-    r"(__init__|chain|config|decorators|errors|graph|plan|s3)\.py|(base|engine|plans|runtime|store)/.*"
+    r"(__init__|chain|config|decorators|errors|graph|plan|s3)\.py|(base|engine(?!/events\.py)|plans|runtime|store)/.*"
 )
-"""What of lokki a package has: the modules that a flow's file may import, and the folders that run a step."""
+"""What of lokki a package has: the modules that a flow's file may import, and the folders that run a step.
+
+All of these folders but the events, which nothing emits on Lambda.
+"""
 
 
 @dataclass(frozen=True, slots=True)
