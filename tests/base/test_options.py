@@ -76,6 +76,9 @@ def test_good_options_are_kept() -> None:
         "memory_max": None,
         "permissions": (),
         "secrets": {},
+        "layers": (),
+        "reserved_concurrency": None,
+        "resources": {},
     }
     assert FlowOptions("cron(0 6 * * ? *)", "Europe/Helsinki", 3600).timezone == "Europe/Helsinki"
     assert FlowOptions("rate(5 minutes)").schedule == "rate(5 minutes)"
