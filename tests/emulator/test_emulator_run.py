@@ -409,7 +409,7 @@ def broken(project: Project, folder: Path, name: str, edit: tuple[str, str]) -> 
     ("name", "edit", "message"),
     [
         ("statemachine.json", ('"Label": "numbers"', '"Label": "other"'), "hold different definitions. Build again."),
-        ("template.yaml", ("MemorySize: 512", "MemorySize: 512\n      CodeSigningConfigArn: a"), "does not know CodeSigning"),
+        ("template.yaml", ("MemorySize: 512", "MemorySize: 512\n      FutureSetting: a"), "does not know Future"),
         ("template.yaml", ("MemorySize: 512", "MemorySize: much"), "Expected `int`, got `str` - at `$.MemorySize`."),
         ("template.yaml", ("- x86_64", "- riscv"), "is for Linux on riscv, and this is linux on"),
         ("template.yaml", ("Runtime: python3.13", "Runtime: python3.9"), "is for python3.9, and this is python3.13."),
