@@ -47,6 +47,7 @@ def test_each_package_of_a_golden_flow_is_imported_by_python_alone(name: str, tm
         artifact_bucket="acme-artifacts",
         package_type="zip",
         architecture="x86_64",
+        merge_template=BUILDS[name].merged,
         build_dir=str(tmp_path / "out"),
     )
     bundle = Builder(lambda line: None, cache=cache).build(graph(name, tmp_path), config)
