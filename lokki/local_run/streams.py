@@ -79,7 +79,9 @@ class RedirectedStreams:
         descriptors.replace(2, self.terminal.fileno())
         os.write(self._end, b".")
         if self._thread is not None:
-            self._thread.join(1.0)
+            # A signal in start() leaves a thread that is not known to be started.
+            with suppress(RuntimeError):
+                self._thread.join(1.0)
 
     def discard(self) -> None:
         """Drop what is held back for a stdout that cannot be written to.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -194,7 +195,9 @@ class LiveBars:
         """Leave the bars as they are and give the terminal back."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            # A signal in start() leaves a thread that is not known to be started. It ends at once when it begins.
+            with suppress(RuntimeError):
+                self._thread.join()
         try:
             self._draw()
         finally:

@@ -259,7 +259,9 @@ class _Waiting(threading.Thread):
     def end(self) -> None:
         """End the thread, or wait for what it has begun."""
         self._ended.set()
-        self.join()
+        # A signal in start() leaves a thread that is not known to be started. It ends at once when it begins.
+        with suppress(RuntimeError):
+            self.join()
 
 
 def make_directory(path: Path, existing: Path | None = None, flush: Callable[[Path], None] | None = None) -> None:

@@ -85,7 +85,7 @@ def test_runs_are_as_they_should_be_before_they_are_damaged(originals: Originals
         assert recovered(originals.other, kind, OTHER_SALT) != originals.results[kind.name]
 
 
-@pytest.mark.parametrize("first", [0, 50, 100, 150])
+@pytest.mark.parametrize("first", [0, 50])
 def test_a_damaged_file_gives_the_right_value_or_one_line_that_helps(originals: Originals, first: int) -> None:
     assert [wrong for seed in range(first, first + 50) for wrong in originals.wrong(seed)] == []
 

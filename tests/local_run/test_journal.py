@@ -202,7 +202,7 @@ values = st.integers() | st.text(max_size=300) | st.binary(max_size=3000) | st.n
 operations = st.lists(st.tuples(st.sampled_from(["result", "after", "failed", "flush", "sync"]), values), max_size=40)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(operations, st.data())
 def test_whatever_the_end_of_the_files_lost_the_rest_is_right(
     steps: list[tuple[str, object]], data: st.DataObject

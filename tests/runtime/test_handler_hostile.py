@@ -144,7 +144,7 @@ def events(draw: st.DrawFn) -> object:
     return draw(st.fixed_dictionaries(fixed, optional=optional))
 
 
-@settings(relaxed, max_examples=400)
+@settings(relaxed, max_examples=200)
 @given(given_event=events())
 def test_any_event_is_answered_or_refused_and_no_value_is_logged(handlers: list[Handler], given_event: object) -> None:
     for handler in handlers:
