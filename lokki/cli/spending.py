@@ -11,7 +11,7 @@ from lokki.config import load_config
 from lokki.errors import AwsError
 from lokki.estimate.cost import CostLine, Workload, estimate
 from lokki.estimate.measured import Measured, measure_latest_run
-from lokki.estimate.spent import Bill, Counted, spent
+from lokki.estimate.spent import Bill, CountedUsage, spent
 from lokki.observing.report import RunReport
 from lokki.operate.spending import count_spending
 from lokki.plan import Plan, plan_lines
@@ -56,11 +56,11 @@ def _items(plan: Plan, report: RunReport) -> dict[str, int]:
 
     A map that it did not come to has none.
     """
-    ops = {op.source: report.ops.get(op.id) or report.ops.get(op.key) for op in plan.fan_outs}
+    ops = {op.source: report.ops.get(op.id) for op in plan.fan_outs}
     return {source: 0 if op is None else op.items or 0 for source, op in ops.items()}
 
 
-def _notes(counted: Counted, latest: Measured | None) -> tuple[str, ...]:
+def _notes(counted: CountedUsage, latest: Measured | None) -> tuple[str, ...]:
     seconds = sum(call.seconds for call in counted.calls.values())
     lines = [
         f"Lambda: {seconds:,.3f} s billed of {counted.invocations:,} invocations, by what their logs say so far.",

@@ -1,10 +1,8 @@
 """Why a deployed or emulated run failed, in the words of a local run.
 
 Lambda and Step Functions report a failure as an error name and a cause. This module is the one reader of both:
-
-1. `reported_failure` reads one error and its cause as a `Failure`.
-2. `RunTranslator` points it at the flow's file on this machine: in a package paths begin at the flow's folder.
-3. `why_failed` says why the whole run failed, from the report of its events.
+`reported_failure` reads them as a `Failure`, and `child_failure` those of a map's child. `lokki.observing.translating`
+points failures at the flow's file on this machine, and says why the whole run failed.
 """
 
 from __future__ import annotations
@@ -28,8 +26,9 @@ TIMEOUT = "States.Timeout"
 """What an execution fails with when it runs out of time.
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html"""
 
-
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+"""A place in a traceback."""
+
 _OWN = re.compile(r"[\"/]lokki/")
 _AT_ITEM = re.compile(r"item (\d+): ")
 """Begins the message of an error that lokki's handler raises for an item of a batch."""

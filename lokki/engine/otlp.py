@@ -27,8 +27,8 @@ _REDIRECTED = 300
 _LONGEST = 16_000
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 
-type Value = str | int | float | bool
-type Attributes = Mapping[str, Value]
+type AttributeValue = str | int | float | bool
+type Attributes = Mapping[str, AttributeValue]
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ def _attributes(attributes: Attributes) -> list[Json]:
     return [{"key": name, "value": _value(value)} for name, value in attributes.items()]
 
 
-def _value(value: Value) -> Json:
+def _value(value: AttributeValue) -> Json:
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):

@@ -61,7 +61,7 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedUsage:
     """What AWS counted of a run.
 
     - ``transitions``: of the run itself, without those of its children
@@ -87,7 +87,7 @@ def sum_by_call(billed: Iterable[BilledInvocation]) -> dict[str, BilledCall]:
     return calls
 
 
-def spent(compiled: Compiled, workload: Workload, counted: Counted) -> tuple[CostLine, ...]:
+def spent(compiled: Compiled, workload: Workload, counted: CountedUsage) -> tuple[CostLine, ...]:
     """Return the bill of a run.
 
     ``workload``: the numbers of items that it had. Raises as `estimate`.
@@ -112,7 +112,7 @@ def spent(compiled: Compiled, workload: Workload, counted: Counted) -> tuple[Cos
     )
 
 
-def _express_hours(op: FanOut, block: MapEstimate, counted: Counted) -> float:
+def _express_hours(op: FanOut, block: MapEstimate, counted: CountedUsage) -> float:
     """Return the gigabyte-hours of a map's children.
 
     They last as long as their functions at least.

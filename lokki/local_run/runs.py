@@ -32,6 +32,8 @@ FORMAT = 2
 """What runs are written in now: each file is bound to its run by a checksum. The first lokki wrote none: format 1."""
 
 _ROOT = ".lokki"
+_PAUSES = (0.005, 0.02, 0.05)
+"""Seconds after tries to take a lock that somebody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,11 +307,16 @@ class _Lock:
 
     def take(self) -> bool:
         """Take the lock, unless somebody has it."""
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for pause in _PAUSES:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(pause)  # whoever only looks whether a run is in progress has it for a moment
+            else:
+                self._has_it = True
+                break
+        if not self._has_it:
             return False
-        self._has_it = True
         with suppress(OSError):  # a full disk: the file is only for people
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, b"%d\n" % os.getpid(), 0)

@@ -35,9 +35,9 @@ from lokki.engine.events import (
 from lokki.engine.otlp import (
     SLOW,
     Attributes,
+    AttributeValue,
     Span,
     SpanEvent,
-    Value,
     describe_function,
     exception_event,
     export,
@@ -56,7 +56,7 @@ class _Part:
 
     span: Span
     events: list[SpanEvent] = field(default_factory=list)
-    attributes: dict[str, Value] = field(default_factory=dict)
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
 
     def add(self, event: SpanEvent) -> None:
         if len(self.events) < _MOST_EVENTS:

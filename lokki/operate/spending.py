@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lokki.builder.states import machine_of
-from lokki.estimate.spent import BilledInvocation, Counted, sum_by_call
+from lokki.estimate.spent import BilledInvocation, CountedUsage, sum_by_call
 from lokki.operate.attribution import Attribution, StreamEvent
 from lokki.operate.executions import DeployedRuns
 from lokki.operate.json_logs import text_of_line
@@ -21,7 +21,7 @@ _REPORT = re.compile(r"REPORT RequestId: \S+.*\bBilled Duration: ([\d.]+) ms\s+M
 """https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html"""
 
 
-def count_spending(runs: DeployedRuns, run_id: str) -> Counted:
+def count_spending(runs: DeployedRuns, run_id: str) -> CountedUsage:
     """Ask AWS what a run was billed.
 
     All of its history and of what its functions logged is read.
@@ -31,7 +31,7 @@ def count_spending(runs: DeployedRuns, run_id: str) -> Counted:
     children: dict[str, int] = {}
     for map_id, arn in map_runs_in(watch, history):
         children[map_id] = children.get(map_id, 0) + runs.map_run(arn)["executionCounts"]["total"]
-    return Counted(transitions_in(history), children, sum_by_call(billed_in(runs.log_events(run_id), run_id)))
+    return CountedUsage(transitions_in(history), children, sum_by_call(billed_in(runs.log_events(run_id), run_id)))
 
 
 def transitions_in(history: Iterable[HistoryEventTypeDef]) -> int:

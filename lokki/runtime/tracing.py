@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath, format_item
 from lokki.engine.invocation import StepFailedError
-from lokki.engine.otlp import SERVER, SLOW, Span, Value, describe_function, export, span_id
+from lokki.engine.otlp import SERVER, SLOW, AttributeValue, Span, describe_function, export, span_id
 from lokki.runtime.event import Batch, Entry
 from lokki.runtime.work import Work
 
@@ -43,7 +43,7 @@ class InvocationTrace:
         self._item = entries[0].item if len(entries) == 1 and isinstance(entries[0], Entry) else None
         invocation = str(getattr(work.context, "aws_request_id", ""))
         self._id = span_id(request.run_id, request.call.id, invocation, str(self._start))
-        self._attributes: dict[str, Value] = {
+        self._attributes: dict[str, AttributeValue] = {
             "faas.invocation_id": invocation,
             "faas.coldstart": is_cold,
             "code.function.name": describe_function(work.step.fn),

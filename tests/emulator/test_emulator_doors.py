@@ -17,7 +17,7 @@ from test_emulator_functions import HANDLER, functions, invoke
 from lokki.base.values import Stored
 from lokki.emulator.functions.connections import belongs_to
 from lokki.emulator.s3.client import S3Server
-from lokki.emulator.s3.server import Installed
+from lokki.emulator.s3.server import InstalledServices
 from lokki.emulator.scratch import Secret
 from lokki.errors import EmulatorError, StoreError
 from lokki.store.s3 import S3Store
@@ -170,7 +170,9 @@ def test_a_service_that_is_not_installed_says_what_is_missing() -> None:
         raise ModuleNotFoundError("No module named 'aws_xray_sdk'", name="aws_xray_sdk")
 
     answered: list[str] = []
-    [body] = Installed(tracing)({}, lambda status, headers, error=None: answered.append(status) or (lambda data: None))
+    [body] = InstalledServices(tracing)(
+        {}, lambda status, headers, error=None: answered.append(status) or (lambda data: None)
+    )
     assert answered == ["501 Not Implemented"]
     assert json.loads(body) == {
         "__type": "NotInstalled",

@@ -276,7 +276,7 @@ def test_a_port_that_is_taken_and_a_missing_extra_are_one_line(place: Place) -> 
     )
     code = "import sys; sys.modules['uvicorn'] = None; from lokki.cli.main import console; console(['ui'])"
     missing = subprocess.run([sys.executable, "-c", code], cwd=place.folder, capture_output=True, text=True)
-    assert (missing.returncode, missing.stderr) == (1, "error: ui needs uvicorn: pip install 'lokki[ui]'\n")
+    assert (missing.returncode, missing.stderr) == (1, "error: ui needs uvicorn: pip install starlette uvicorn\n")
     ran = place.run("lokki", "ui", "--remote")
     assert (ran.code, "--remote shows runs of deployed flows: name their files: lokki ui FLOW.py" in ran.err) == (
         2,

@@ -94,7 +94,7 @@ def _serve(
     except ImportError as error:
         if is_hidden_from_library(error) or (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
-        raise LokkiError(f"ui needs {error.name}: pip install 'lokki[ui]'") from None
+        raise LokkiError(f"ui needs {error.name}: pip install starlette uvicorn") from None
     root = Path.cwd() / ROOT  # flows that are loaded to read their values may change the working directory
     sources: list[RunSource] = [FolderRuns(root, command_of, _replay_of)]
     if remote is not None:

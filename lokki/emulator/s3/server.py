@@ -51,7 +51,7 @@ _DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>AccessDenied</Code><Message>This S3 answers its own run only.</Message></Error>"""
 
 
-class Installed:
+class InstalledServices:
     """The application, which says what a service lacks.
 
     moto imports a service when it is first asked for it. The extra ``emulator`` does not bring all that moto's own
@@ -179,7 +179,7 @@ def serve(options: ServerOptions, announce: Callable[[int], None]) -> None:
     """Serve until standard input ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_backends[_ACCOUNT]["aws"].create_bucket(options.bucket, "us-east-1")
-    moto: WSGIApplication = Installed(DomainDispatcherApplication(create_backend_app))
+    moto: WSGIApplication = InstalledServices(DomainDispatcherApplication(create_backend_app))
     authorized = Authorized(moto, options.roles, Present(_has_object, _secret_arn))
     app = Guarded(Counted(authorized, options.faults), options.token)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
