@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aws.moto_server import Aws
 from build_flows import BUILDS, EXAMPLES
-from support.base_image import Buildah, make_base_image
+from support.base_image import Buildah, buildah_with_base
 from support.package_index import PASSWORD, USER, package_index
 from support.runtime_api import BARE, Function, started
 from support.wheels import make_sdist, make_wheel
@@ -164,11 +164,8 @@ def test_penguins_build_with_pandas_within_the_limit_and_run(runtime: Path, aws:
 
 @pytest.fixture(scope="module")
 def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    assert shutil.which("buildah"), "install it: apt-get install --no-install-recommends buildah"
-    made = Buildah(tmp_path_factory.mktemp("images"))
-    make_base_image(made, tmp_path_factory.mktemp("base"))
-    yield made
-    made.clean()
+    with buildah_with_base(tmp_path_factory.mktemp("images")) as buildah:
+        yield buildah
 
 
 @pytest.mark.slow

@@ -31,6 +31,13 @@ def honk(account: LoopbackAws, tmp_path_factory: pytest.TempPathFactory) -> Proj
     return new_project(tmp_path_factory.mktemp("honk"), account, HONK)
 
 
+def take_package_away(honk: Project) -> None:
+    """Delete the package that was built last, before CloudFormation reads it."""
+    [package] = json.loads((honk.folder / "lokki-build/build.json").read_text())["packages"].values()
+    s3 = honk.account.client("s3")
+    honk.account.before("ExecuteChangeSet", lambda: s3.delete_object(Bucket=honk.bucket, Key=package["key"]))
+
+
 @pytest.mark.slow
 def test_the_life_of_a_deployed_flow(birds: Project) -> None:
     first = birds.run("deploy", "--yes")
@@ -135,12 +142,9 @@ def test_an_agreed_deployment_with_a_failing_update_and_data_that_is_kept(honk: 
     assert agreed.code == 0, agreed.err
     assert honk.execute() == "honk honk "
 
-    # Somebody takes the new package away before CloudFormation reads it.
     honk.edit('"honk "', '"HONK "')
     honk.run("build")
-    [package] = json.loads((honk.folder / "lokki-build/build.json").read_text())["packages"].values()
-    s3 = honk.account.client("s3")
-    honk.account.before("ExecuteChangeSet", lambda: s3.delete_object(Bucket=honk.bucket, Key=package["key"]))
+    take_package_away(honk)
     failed = honk.run("deploy", "--yes")
     assert failed.code == 1
     assert told(failed)[-1] == (
@@ -161,9 +165,7 @@ def test_an_agreed_deployment_with_a_failing_update_and_data_that_is_kept(honk: 
 
 def test_a_failed_creation_leaves_nothing(honk: Project) -> None:
     honk.run("build")
-    [package] = json.loads((honk.folder / "lokki-build/build.json").read_text())["packages"].values()
-    s3 = honk.account.client("s3")
-    honk.account.before("ExecuteChangeSet", lambda: s3.delete_object(Bucket=honk.bucket, Key=package["key"]))
+    take_package_away(honk)
     failed = honk.run("deploy", "--yes")
     assert failed.code == 1
     assert "could not be created: HonkFunction (AWS::Lambda::Function)" in failed.err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from build_flows import BUILDS
-from support.base_image import Buildah, make_base_image
+from support.base_image import Buildah, buildah_with_base
 from support.examples import (
     BIRDS,
     BODY_MASS,
@@ -94,11 +93,8 @@ class Containers:
 
 @pytest.fixture(scope="module")
 def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    assert shutil.which("buildah"), "install it: apt-get install --no-install-recommends buildah"
-    made = Buildah(tmp_path_factory.mktemp("images"))
-    make_base_image(made, tmp_path_factory.mktemp("base"))
-    yield made
-    made.clean()
+    with buildah_with_base(tmp_path_factory.mktemp("images")) as buildah:
+        yield buildah
 
 
 def build(folder: Path, config: LokkiConfig) -> Path:

@@ -14,7 +14,8 @@ import ssl
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,16 @@ class Buildah:
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in sorted((path for path in mounts if Path(path).is_relative_to(self.folder)), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+@contextmanager
+def buildah_with_base(folder: Path) -> Iterator[Buildah]:
+    """Yield a Buildah in a folder that has the base image and nothing else."""
+    assert shutil.which("buildah"), "install it: apt-get install --no-install-recommends buildah"
+    buildah = Buildah(folder / "images")
+    make_base_image(buildah, folder / "base")
+    yield buildah
+    buildah.clean()
 
 
 def make_base_image(buildah: Buildah, folder: Path) -> None:

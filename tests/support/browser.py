@@ -18,6 +18,14 @@ import pytest
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
+OVERFLOW = """
+const page = document.documentElement
+return [...document.querySelectorAll('body *')].filter(element => {
+  const box = element.getBoundingClientRect()
+  return box.width && box.right > innerWidth + 1 && !element.closest('.scroll, .log, svg')
+}).concat(page.scrollWidth > innerWidth ? [page] : []).map(element => element.outerHTML.slice(0, 80))
+"""
+
 
 class Browser:
     """A browser that shows one page."""
@@ -39,6 +47,14 @@ class Browser:
     def ask(self, script: str) -> Any:
         """Return what a script says of the page."""
         return self.driver.execute_script(script)
+
+    def overflow(self) -> list[str]:
+        """Return the elements that stick out of the screen on the right, and the page if it can be moved sideways.
+
+        But for what is in a box that scrolls by itself, and in drawings.
+        """
+        elements: list[str] = self.ask(OVERFLOW)
+        return elements
 
     def complaints(self) -> list[str]:
         """Return what stands on the console."""
