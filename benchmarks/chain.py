@@ -5,30 +5,40 @@ from __future__ import annotations
 import msgspec
 from measuring import PROGRAMS, Program, Row, Table, python, run_once
 
-TARGET = 0.85
-"""On a disk that takes everything at once. The slower the disk, and the busier, the smaller is the ratio."""
+TARGET = 0.5
+"""Of the time that the first lokki took."""
 
 
 class Speed(msgspec.Struct):
     """What programs/chain_of_steps.py prints: seconds, and how often something was forced to disk."""
 
-    soon: float
-    each: float
+    journal: float
+    files: float
     forced: dict[str, int]
 
 
 def measure() -> Table:
     sample = run_once(Program("chain of steps", python(PROGRAMS / "chain_of_steps.py"), "forced"))
     speed = msgspec.json.decode(sample.output.splitlines()[-1], type=Speed)
-    ratio = speed.soon / speed.each
+    ratio = speed.journal / speed.files
     rows = (
-        Row("lokki run", _measured(speed.soon, speed.forced["soon"]), f"{ratio:.2f}", f"≤ {TARGET}", ratio <= TARGET),
-        Row("the same, forcing each outcome to disk on its own", _measured(speed.each, speed.forced["each"]), "1.00"),
+        Row(
+            "lokki run",
+            _measured(speed.journal, speed.forced["journal"]),
+            f"{ratio:.2f}",
+            f"≤ {TARGET}",
+            ratio <= TARGET,
+        ),
+        Row(
+            "the same, each outcome a file that is forced to disk",
+            _measured(speed.files, speed.forced["files"]),
+            "1.00",
+        ),
     )
     note = (
-        "Wall time of a run in a process that has made one before, median of 9 in turn. Outcomes are forced to disk "
-        "once a second and before the run ends, several at a time. What that saves depends on the disk: on one "
-        "machine, ratios were 0.8 while it was idle and 0.2 while others wrote to it."
+        "Wall time of a run in a process that has made one before, median of 15 in turn. Outcomes are lines of one "
+        "journal, forced to disk once a second and before the run ends. The first lokki made a folder and a file of "
+        "each and forced both to disk."
     )
     return Table("Chain of 50 trivial steps", note, rows)
 

@@ -11,9 +11,11 @@ import msgspec
 
 from lokki.config import LokkiConfig
 from lokki.engine.events import StepWork
+from lokki.errors import StoreError
 from lokki.estimate.cost import Measure, Workload, path_of
 from lokki.local_run.folder import LOG, RunFolder
 from lokki.local_run.journal import pack_path
+from lokki.local_run.outcomes import Outcome
 from lokki.local_run.runs import Runs
 from lokki.local_run.schedule import units_in
 from lokki.plan import Plan
@@ -45,13 +47,6 @@ class _Event(msgspec.Struct, frozen=True):
     count: int = 0
     items: int | None = None
     steps: dict[str, StepWork] = {}
-
-
-class _Outcome(msgspec.Struct, frozen=True):
-    """What counts of what a step handed on."""
-
-    result_url: str | None = None
-    items: int | None = None
 
 
 def measure_latest_run(plan: Plan, root: Path) -> Measured | None:
@@ -91,11 +86,11 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
                 share = Measure(seconds_of_one, *_result_size(folder.parts(op.key).paths(), done[op.key]))
                 measures.update({call.id: _inner(work.get(call.id), share, op.result == call.id) for call in op.calls})
             continue
-        outcome = _outcome(folder.outcome_path(op.id))
+        outcome = _outcome(folder, op.id)
         if op.id in seconds and outcome is not None:
             measures[op.id] = _measure(op, folder, seconds[op.id], outcome)
-            if op.fans_out and outcome.items is not None:
-                items[op.id] = outcome.items
+            if op.fans_out and (count := _count(outcome)) is not None:
+                items[op.id] = count
     return Measured(folder.run_id, items, measures)
 
 
@@ -112,13 +107,20 @@ def _inner(work: StepWork | None, share: Measure, is_result: bool) -> Measure:
     return Measure(seconds / calls, size // calls, size // calls > LokkiConfig().inline_limit)
 
 
-def _measure(call: Call, folder: RunFolder, seconds: float, outcome: _Outcome) -> Measure:
+def _measure(call: Call, folder: RunFolder, seconds: float, outcome: Outcome) -> Measure:
     if call.fans_out:
-        count = max(outcome.items or 0, 1)
+        count = max(_count(outcome) or 0, 1)
         pack = _size(folder.pack(call.id))
         return Measure(seconds, (pack or _size(folder.manifest(call.id))) // count, pack > 0)
-    stored = outcome.result_url is not None
-    return Measure(seconds, _size(folder.output(call.id) if stored else folder.outcome_path(call.id)), stored)
+    if "result_url" in outcome:
+        return Measure(seconds, _size(folder.output(call.id)), stored=True)
+    return Measure(seconds, len(msgspec.json.encode(outcome)))
+
+
+def _count(outcome: Outcome) -> int | None:
+    """Return how many items the source of a map gave."""
+    count = outcome.get("items")
+    return count if isinstance(count, int) else None
 
 
 def _result_size(journals: list[Path], items: int) -> tuple[int, bool]:
@@ -133,10 +135,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _outcome(path: Path) -> _Outcome | None:
+def _outcome(folder: RunFolder, step_id: str) -> Outcome | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Outcome)
-    except (OSError, msgspec.DecodeError):
+        return folder.outcome(step_id)
+    except StoreError:
         return None
 
 

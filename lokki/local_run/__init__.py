@@ -19,9 +19,9 @@ lock, and hands the plan to an execution. From there one stage calls the next:
 5. **journal** is the format of such parts and their writer; **journal_reader** is the one reader, for resuming, for the
    step after the block, and for `lokki.results`.
 
-Beside them: **runs** has the records and locks of all runs, **folder** the names and files of one, **seal** and
-**checksums** what binds a file to its run, **written_items** the items of a
-map; **output**, **streams** and **levels** take what steps print and log.
+Beside them: **runs** has the records and locks of all runs, **folder** the names and files of one, **outcomes** the
+journal that says what has ended (and **disk** when it is forced there), **seal** and **checksums** what binds a file to
+its run, **written_items** the items of a map; **output**, **streams** and **levels** take what steps print and log.
 
 What would surprise a reader stands behind a wall, a module each with a "Why": **descriptors** (``dup2``, C's buffers),
 **forks** (what a child that a step forks must let go of), **exits** (how forked processes end), **interrupts** (Ctrl-C,

@@ -485,6 +485,7 @@ class LocalExecution:
 
     def _save(self, status: str, error: str = "") -> None:
         with self._lock:
+            self._folder.flush()  # first: all that the record tells of is on disk
             seconds = self._record.seconds + self._seconds()
             self._setup.runs.save(replace(self._record, status=status, seconds=seconds, error=error))
 

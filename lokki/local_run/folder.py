@@ -2,12 +2,12 @@
 
 Every name in a run's folder is decided here, or in `lokki.store.keys` where the object has the same name on S3. In the
 order in which they are written: the record, the lock, the log; for each step its result or its items, then its outcome,
-last of all; for a map block its parts (`lokki.local_run.journal`), then the outcome of the block.
+last of all, into the journal of outcomes; for a map block its parts (`lokki.local_run.journal`), then the outcome of
+the block.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +19,13 @@ from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_reply
 from lokki.engine.regrouping import Group
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
+from lokki.local_run.outcomes import Outcome, OutcomeJournal, remove_whatever
 from lokki.local_run.seal import Seal
 from lokki.local_run.written_items import WrittenItems
+from lokki.plans.operations import MAP
 from lokki.store import codec
 from lokki.store.keys import Keys, describe_place
-from lokki.store.local import LocalStore
+from lokki.store.local import LocalStore, flush_directory
 
 RECORD = "run.json"
 """What is known of the run: `lokki.local_run.runs.RunRecord`."""
@@ -37,15 +39,16 @@ LOG = "events.jsonl"
 CHECKSUMS = "checksums.json"
 """Of an emulated run: the checksums of its other files."""
 
-_OUTCOME = "output.json"
+OUTCOMES = "outcomes.jsonl"
+"""The outcomes of steps and map blocks: `lokki.local_run.outcomes`."""
+
 _GROUPS = "groups.json"
-_MAP_OUTCOME = "map_results/manifest.json"
+_PARTS = "map_results"
+_OLD_OUTCOME = "output.json"
+_OLD_MAP_OUTCOME = f"{_PARTS}/manifest.json"
 
 _CHUNK = 2**20
 _AGAIN = "Run the step that writes it again."
-
-type StepOutcome = dict[str, Json]
-"""What is written of a step that runs once and has ended: a reference to its result, or what is known of its items."""
 
 
 class MapOutcome(msgspec.Struct, frozen=True):
@@ -69,25 +72,23 @@ class RunFolder:
         self._runs = runs
         self._store = store
         self._seal = seal
+        self._outcomes = OutcomeJournal(self.path / OUTCOMES, seal.start(OUTCOMES))
 
-    def outcome_path(self, step_id: str) -> Path:
-        """Return where the outcome of a step that runs once is."""
-        return self.path / step_id / _OUTCOME
+    @property
+    def outcomes_path(self) -> Path:
+        """Return where the outcomes of steps and map blocks are."""
+        return self._outcomes.path
 
-    def map_outcome_path(self, source_id: str) -> Path:
-        """Return where the outcome of a map block is."""
-        return self.path / source_id / _MAP_OUTCOME
-
-    def outcome(self, step_id: str) -> StepOutcome | None:
+    def outcome(self, step_id: str) -> Outcome | None:
         """Return the outcome of a step that runs once, or None until it has ended."""
-        return self._read(f"{step_id}/{_OUTCOME}")
+        return self._outcome(step_id, f"{step_id}/{_OLD_OUTCOME}")
 
     def write_outcome(self, step_id: str, outcome: bytes) -> None:
         """Write the outcome of a step.
 
         Last of all: where there is an outcome, everything that it names is whole.
         """
-        self._write(f"{step_id}/{_OUTCOME}", outcome)
+        self._outcomes.add(step_id, outcome)
 
     def write_items_outcome(self, step_id: str, written: WrittenItems, value: Mapping[str, Json]) -> None:
         """Write the outcome of the source of a map block.
@@ -116,12 +117,11 @@ class RunFolder:
 
     def map_outcome(self, source_id: str) -> MapOutcome | None:
         """Return the outcome of a map block, or None until it has ended."""
-        key = f"{source_id}/{_MAP_OUTCOME}"
-        outcome = self._read(key)
+        outcome = self._outcome(source_id + MAP, f"{source_id}/{_OLD_MAP_OUTCOME}")
         try:
             return None if outcome is None else msgspec.convert(outcome, MapOutcome)
         except msgspec.ValidationError as error:
-            raise damaged(f"{self.path / key} is damaged: {error}", _AGAIN) from None
+            raise damaged(f"{self.outcomes_path} is damaged: {error}", _AGAIN) from None
 
     def failed_items(self, source_id: str) -> int:
         """Return how many items of a map block failed, 0 until it has ended."""
@@ -130,15 +130,32 @@ class RunFolder:
 
     def write_map_outcome(self, source_id: str, outcome: MapOutcome) -> None:
         """Write the outcome of a map block, after which its results are final."""
-        self._write(f"{source_id}/{_MAP_OUTCOME}", msgspec.json.encode(outcome))
+        self._outcomes.add(source_id + MAP, msgspec.json.encode(outcome))
 
     def forget_outcome(self, step_id: str) -> None:
-        """Remove the outcome of a step, so that it runs again."""
-        _remove(self.outcome_path(step_id))
+        """Forget the outcome of a step, so that it runs again."""
+        self._outcomes.forget(step_id)
 
     def forget_map_outcome(self, source_id: str) -> None:
-        """Remove the outcome of a map block, so that it runs its unfinished items."""
-        _remove(self.map_outcome_path(source_id))
+        """Forget the outcome of a map block, so that it runs its unfinished items."""
+        self._outcomes.forget(source_id + MAP)
+
+    def flush(self) -> None:
+        """Force all outcomes to disk.
+
+        Raises OSError where the disk did not take them.
+        """
+        self._outcomes.flush()
+
+    def remove_results(self, step_id: str) -> None:
+        """Remove all that a step gave, and the results of the map block over it."""
+        self._outcomes.forget(step_id, step_id + MAP)
+        self._remove_folder(self.path / step_id)
+
+    def remove_map_results(self, source_id: str) -> None:
+        """Remove the results of a map block."""
+        self._outcomes.forget(source_id + MAP)
+        self._remove_folder(self.parts(source_id).folder)
 
     def groups(self, call_id: str) -> list[Group] | None:
         """Return what a call made that regroups items, in the order of the items.
@@ -154,20 +171,22 @@ class RunFolder:
 
     def write_groups(self, call_id: str, groups: list[Group]) -> None:
         """Write what a call made that regroups items."""
-        self._write(f"{call_id}/{_GROUPS}", msgspec.json.encode({"groups": groups}))
+        key = f"{call_id}/{_GROUPS}"
+        self._store.write(f"{self.run_id}/{key}", [self._seal.close(key, msgspec.json.encode({"groups": groups}))])
 
     def forget_items(self, call_id: str) -> None:
         """Remove the items that a call regrouped, and its outcome before them."""
-        for path in (self.outcome_path(call_id), self.manifest(call_id), self.pack(call_id)):
-            _remove(path)
+        self.forget_outcome(call_id)
+        for path in (self.manifest(call_id), self.pack(call_id)):
+            remove_whatever(path)
 
     def forget_groups(self, call_id: str) -> None:
         """Remove it, so that what follows runs anew."""
-        _remove(self.path / call_id / _GROUPS)
+        remove_whatever(self.path / call_id / _GROUPS)
 
     def parts(self, source_id: str) -> Parts:
         """Return where the results of a map block are."""
-        return Parts(self.map_outcome_path(source_id).parent, self._seal)
+        return Parts(self.path / source_id / _PARTS, self._seal)
 
     def pack(self, source_id: str) -> Path:
         """Return where the packed items of a map block are."""
@@ -181,7 +200,7 @@ class RunFolder:
         """Return how many items a map block has."""
         items = self._existing_outcome(source_id).get("items")
         if not isinstance(items, int):
-            raise damaged(f"{self.outcome_path(source_id)} names no items", _AGAIN)
+            raise damaged(f"{self.outcomes_path} names no items of {source_id}()", _AGAIN)
         return items
 
     def check_items(self, source_id: str) -> None:
@@ -232,13 +251,37 @@ class RunFolder:
             located.step, located.command = step_id, command
             raise located from error
 
-    def _existing_outcome(self, step_id: str) -> StepOutcome:
+    def lost_outcome(self, step_id: str, advice: str = _AGAIN) -> StoreError:
+        """Return the error for an outcome that was there and is not any more."""
+        return damaged(f"{self.outcomes_path} has no outcome of {step_id} any more", advice)
+
+    def lost_case(self, step_id: str) -> StoreError:
+        """Return the error for the step of a switch whose outcome names no case."""
+        return damaged(f"{self.outcomes_path} names no case that {step_id}() chose", _AGAIN)
+
+    def _existing_outcome(self, step_id: str) -> Outcome:
         outcome = self.outcome(step_id)
         if outcome is None:
-            raise damaged(f"{self.outcome_path(step_id)} is not there any more", _AGAIN)
+            raise self.lost_outcome(step_id)
         return outcome
 
-    def _read(self, key: str) -> StepOutcome | None:
+    def _outcome(self, name: str, older: str) -> Outcome | None:
+        """Return the outcome of a step or map block.
+
+        ``older``: the file that a run has it in which lokki made before there was a journal.
+        """
+        try:
+            found = self._outcomes.find(name)
+        except OSError as error:
+            raise damaged(f"{self.outcomes_path} cannot be read: {error.strerror}", _AGAIN) from error
+        return self._read(older) if found is None else found[0]
+
+    def _remove_folder(self, folder: Path) -> None:
+        if folder.exists():
+            remove_whatever(folder)
+            flush_directory(folder.parent)
+
+    def _read(self, key: str) -> Outcome | None:
         path = self.path / key
         try:
             text = path.read_bytes()
@@ -248,23 +291,11 @@ class RunFolder:
             raise damaged(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
         content = self._seal.open(key, text, str(path))
         try:
-            outcome: StepOutcome = msgspec.json.decode(content, type=dict[str, JsonField])
+            outcome: Outcome = msgspec.json.decode(content, type=dict[str, JsonField])
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise damaged(f"{path} is damaged: {error}", _AGAIN) from None
         outcome.pop("checksum", None)
         return outcome
-
-    def _write(self, key: str, outcome: bytes) -> None:
-        # Not waiting for the disk: what a power cut leaves of it is noticed by its checksum, and the step runs again.
-        self._store.write_soon(f"{self.run_id}/{key}", [self._seal.close(key, outcome)])
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, whatever stands in its place."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _checksum(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from lokki.local_run.schedule import Schedule, Unit, units_in
 from lokki.plan import Plan
 from lokki.plans.operations import MAP, Call, FanOut, calls_in, switch_around
 from lokki.plans.templates import Results
-from lokki.store.local import flush_directory
 
 
 class Resuming:
@@ -47,7 +45,6 @@ class Resuming:
         for op in failed:
             # Its journal stays: in it the items that have their results are told from those that failed.
             self._folder.forget_map_outcome(op.key)
-            flush_directory(self._folder.parts(op.key).folder)
         if rerun.operation:
             self._remove_results(next(unit for unit in units_in(self._plan.ops) if unit.id == rerun.operation))
 
@@ -99,10 +96,10 @@ class Resuming:
         ]
 
     def _remove_results(self, op: Unit) -> None:
-        results = self._folder.parts(op.key).folder if isinstance(op, FanOut) else self._folder.path / op.id
-        if results.exists():
-            shutil.rmtree(results)
-            flush_directory(results.parent)
+        if isinstance(op, FanOut):
+            self._folder.remove_map_results(op.key)
+        else:
+            self._folder.remove_results(op.id)
 
     def _has_results(self, op: FanOut) -> bool:
         """Tell whether a map block has begun, on items whose number is known."""

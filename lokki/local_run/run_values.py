@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 from lokki.base.values import Json
 from lokki.engine.invocation import Inputs
 from lokki.engine.lazy import LazyResults
-from lokki.errors import StoreError, damaged
+from lokki.errors import StoreError
 from lokki.local_run import journal_reader
-from lokki.local_run.folder import RunFolder, StepOutcome
+from lokki.local_run.folder import RunFolder
+from lokki.local_run.outcomes import Outcome
 from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
 from lokki.plan import Plan
@@ -21,7 +22,7 @@ CASE = "case"
 """The field of a call's outcome with the value of the case that it chose, null for the default."""
 
 
-def kept_case(switch: Switch, outcome: StepOutcome | None) -> Case | None:
+def kept_case(switch: Switch, outcome: Outcome | None) -> Case | None:
     """Return the case that an outcome names, None for none of the switch's."""
     if outcome is None or CASE not in outcome:
         return None
@@ -79,8 +80,7 @@ class RunValues:
         with self._folder.reading(switch.on, resumable=True):
             case = kept_case(switch, self._folder.outcome(switch.on))
             if case is None:
-                path = self._folder.outcome_path(switch.on)
-                raise damaged(f"{path} names no case of its switch", "Run the step that writes it again.")
+                raise self._folder.lost_case(switch.on)
         return case
 
     def chosen(self, switch: Switch) -> Case | None:

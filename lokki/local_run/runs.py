@@ -123,12 +123,11 @@ class Runs:
             ) from None
 
     def save(self, record: RunRecord) -> None:
-        """Write the record of a run, when all that it tells of is on disk.
+        """Write the record of a run.
 
         Raises StoreError when its folder is gone.
         """
         self._protect()
-        self.store.flush()
         self.store.write(f"{record.run_id}/{RECORD}", [_text(record)])
 
     def load(self, run_id: str) -> RunRecord:

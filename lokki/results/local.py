@@ -133,7 +133,7 @@ class LocalRun:
             self._check_ended(switch.on)
             case = kept_case(switch, self._folder.outcome(switch.on))
             if case is None:
-                raise damaged(f"{self._folder.outcome_path(switch.on)} names no case of its switch")
+                raise self._folder.lost_case(switch.on)
             return case
 
     def items(self, step_id: str) -> CheckedItems:
@@ -167,7 +167,7 @@ class LocalRun:
             around = switch_around(self._plan.ops, step_id)
             # The outcome is written last of all, so a run that finished has had it, where it was to run.
             if self._record.status == "finished" and (around is None or self._chose(*around)):
-                raise damaged(f"{self._folder.outcome_path(step_id)} is not there any more")
+                raise self._folder.lost_outcome(step_id)
             raise StoreError(
                 f"the run {self._record.run_id} has no result of {step_id}(): it is {self._record.status}. "
                 f"Resume it by --resume {self._record.run_id}."
@@ -333,7 +333,7 @@ class JournalItems:
             if outcome is not None:
                 results.check_complete(outcome.succeeded, outcome.failed)
             elif self._record.status == "finished":
-                raise damaged(f"{self._folder.map_outcome_path(key)} is not there any more", "Run the map again.")
+                raise self._folder.lost_outcome(f"the map over {key}", "Run the map again.")
             self._results = results
         return self._results
 

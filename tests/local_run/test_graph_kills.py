@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import steps
-from support.local_runs import EXECUTORS, Program, assert_clean, start, wait_until
+from support.local_runs import EXECUTORS, Program, assert_clean, outcomes_in, start, wait_until
 from test_kill_storm import WORKERS, Noted, lost
 
 from lokki.local_run import journal_reader
@@ -71,8 +71,8 @@ class Storm:
 
     def finished_calls(self) -> set[str]:
         """Return the calls that have outcomes on disk."""
-        folder = self.root / "runs" / "run"
-        return {name for name, call_id in IDS.items() if (folder / call_id / "output.json").exists()}
+        ended = outcomes_in(self.root / "runs" / "run")
+        return {name for name, call_id in IDS.items() if call_id in ended}
 
     def finished_items(self) -> set[int]:
         """Return the items of the long map that have results on disk."""

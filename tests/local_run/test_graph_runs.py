@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.interpreter import Interpreter, interpret
-from support.local_runs import EXECUTORS, Local
+from support.local_runs import EXECUTORS, Local, drop_outcomes
 from test_graph_flows import Node, drawn, evaluated, graphs, orders
 
 from lokki import Retry, RunError, flow, step
@@ -35,7 +35,8 @@ from lokki.graph import FlowGraph
 from lokki.local_run.again import Rerun
 from lokki.local_run.body import body_of
 from lokki.local_run.execution import LocalExecution, Setup
-from lokki.local_run.folder import RunFolder, StepOutcome
+from lokki.local_run.folder import RunFolder
+from lokki.local_run.outcomes import Outcome
 from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.local_run.schedule import dependencies, schedule, units_in
@@ -231,7 +232,7 @@ def test_from_a_step_runs_again_what_depends_on_it_and_nothing_else(
 def test_what_is_gone_is_made_again_with_all_that_depends_on_it(step_id: str, tmp_path: Path) -> None:
     local = Local(tmp_path, "processes")  # whose workers start only where a map is left to run
     result = local.run(scores_flow(), run_id="run")
-    (tmp_path / "runs" / "run" / step_id / "output.json").unlink()
+    drop_outcomes(tmp_path / "runs" / "run", step_id)
     CALLED.clear()
     assert local.run(scores_flow(), resume=Resume("run")) == result
     again = {"load", "train", "slow_stats", "rank", "report"} if step_id == "load" else {"train", "rank", "report"}
@@ -527,7 +528,7 @@ def test_whether_a_resumed_run_has_maps_to_run_is_known_after_each_outcome_was_r
     read: list[str] = []
 
     class Counting(RunFolder):
-        def outcome(self, step_id: str) -> StepOutcome | None:
+        def outcome(self, step_id: str) -> Outcome | None:
             read.append(step_id)
             return super().outcome(step_id)
 
@@ -561,10 +562,11 @@ def test_a_run_whose_switch_is_finished_has_no_failed_items_to_run_again(tmp_pat
 def test_a_case_that_the_switch_does_not_have_is_chosen_anew(tmp_path: Path) -> None:
     plan = chosen_plan(0)
     execute(plan, tmp_path)
-    path = tmp_path / "runs" / "run" / "grade" / "output.json"
-    outcome = json.loads(path.read_text())
+    folder = Runs(tmp_path).folder_of(Runs(tmp_path).load("run"))
+    outcome = folder.outcome("grade")
+    assert outcome is not None
     assert outcome["case"] == "low"
-    path.write_text(json.dumps(outcome | {"case": "high and dry"}))
+    folder.write_outcome("grade", json.dumps(outcome | {"case": "high and dry"}).encode())
     result, events = execute(plan, tmp_path, rerun=Rerun())
     assert result == (0, 0)
     assert next(event.id for event in events if isinstance(event, StepStarted)) == "grade"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
-from support.local_runs import EXECUTORS, Local, forkable
+from support.local_runs import EXECUTORS, Local, drop_outcomes, forkable, outcomes_in
 
 from lokki import flow, step
 from lokki.chain import StepNode
@@ -114,34 +114,34 @@ def test_a_run_whose_folder_is_moved_ends_with_one_line_and_goes_on_where_it_is_
 
 
 @pytest.mark.parametrize(
-    ("file", "named"),
+    ("file", "ended", "named"),
     [
-        ("source/output.json", "source"),
-        ("source/map_manifest.json", "source"),
-        ("source/items.pkl.gz", "source"),
-        ("source/map_results/part-0001.jsonl", "twice"),
-        ("source/map_results/part-0001.pkl.gz", "twice"),
-        ("source/map_results/manifest.json", "twice"),
-        ("gather/output.json", "gather"),
-        ("gather/output.pkl.gz", "gather"),
+        ("outcomes.jsonl", "source", "source"),
+        ("source/map_manifest.json", "source", "source"),
+        ("source/items.pkl.gz", "source", "source"),
+        ("source/map_results/part-0001.jsonl", "source.map", "twice"),
+        ("source/map_results/part-0001.pkl.gz", "source.map", "twice"),
+        ("outcomes.jsonl", "source.map", "source"),
+        ("outcomes.jsonl", "gather", "gather"),
+        ("gather/output.pkl.gz", "gather", "gather"),
     ],
 )
-@pytest.mark.parametrize("damage", ["cut", "removed"])
+@pytest.mark.parametrize("damage", ["cut", "removed", "another"])
 def test_a_file_that_is_damaged_under_a_run_ends_it_with_a_line_and_resuming_gives_the_result(
-    tmp_path: Path, file: str, named: str, damage: str
+    tmp_path: Path, file: str, ended: str, named: str, damage: str
 ) -> None:
-    path = tmp_path / "runs" / "run" / file
+    run = tmp_path / "runs" / "run"
+    path = run / file
 
     def act(event: object) -> None:
-        if (
-            path.exists()
-            and path.stat().st_size > 0
-            and not done
-            and (path.parent / "output.json").exists()
-            | ("map_results" in file and (path.parent / "manifest.json").exists())
-        ):
+        if not done and ended in outcomes_in(run):
             done.append(path)
-            path.write_bytes(path.read_bytes()[:-7]) if damage == "cut" else path.unlink()
+            content = path.read_bytes()
+            path.unlink()
+            if damage == "cut":
+                path.write_bytes(content[:-7])
+            elif damage == "another":
+                path.mkdir()
 
     done: list[Path] = []
     running = Local(tmp_path, "inline", also=act, inline_limit=0)
@@ -343,7 +343,7 @@ def test_the_command_that_a_run_names_which_met_a_damaged_file_works(tmp_path: P
     assert python(tmp_path, "python flow.py run --quiet --run-id one")[0] == 0
     folder = tmp_path / ".lokki" / "runs" / "one"
     (folder / "gather" / "output.pkl.gz").unlink()
-    (folder / "count" / "output.json").unlink()
+    drop_outcomes(folder, "count")
     code, _, [line, hint] = python(tmp_path, "python flow.py run --quiet --resume one")
     assert code == 1
     assert line.startswith("error: .lokki/runs/one/gather/output.pkl.gz is not there: no such file under ")

@@ -2,11 +2,9 @@
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +22,7 @@ from lokki.errors import ConfigError, ResultError, StoreError
 from lokki.store import codec
 from lokki.store.base import Store, load, load_many, save
 from lokki.store.keys import Keys
-from lokki.store.local import LocalStore, PendingFiles, flush_directory, write_pieces
+from lokki.store.local import LocalStore, write_pieces
 from lokki.store.profile import with_profile
 from lokki.store.s3 import S3Store
 
@@ -591,73 +589,6 @@ def test_a_profile_that_cannot_be_read_gives_nothing(tmp_path: Path) -> None:
         (tmp_path / "config").write_bytes(content)
         environ = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path)}
         assert with_profile(environ) == environ
-
-
-def test_what_is_written_soon_is_there_at_once_and_on_disk_a_second_later(tmp_path: Path) -> None:
-    forced: list[Path] = []
-    store = LocalStore(tmp_path, pending=PendingFiles(forced.append))
-    place = store.write_soon("run/step/output.json", [b"{", b"}"])
-    assert bytes(store.read(place)) == b"{}"
-    deadline = time.monotonic() + 30
-    while len(forced) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    folders = tmp_path / "run" / "step", tmp_path / "run", tmp_path
-    assert forced[0] == tmp_path / "run" / "step" / "output.json"
-    assert sorted(forced[1:], reverse=True) == list(folders)
-
-
-def test_a_flush_forces_to_disk_what_was_written_soon_and_is_still_there(tmp_path: Path) -> None:
-    forced: list[Path] = []
-
-    def force(path: Path) -> None:
-        flush_directory(path)
-        forced.append(path)
-
-    store = LocalStore(tmp_path, pending=PendingFiles(force))
-    for name in ("a", "b", "c"):
-        store.write_soon(f"run/{name}/output.json", [name.encode()])
-    shutil.rmtree(tmp_path / "run" / "b")
-    store.flush()
-    assert sorted(forced) == sorted([tmp_path, *tmp_path.rglob("*")])
-    store.flush()
-    assert len(forced) == 6
-
-
-def test_what_a_disk_did_not_take_stays_until_it_does(tmp_path: Path) -> None:
-    forced: list[Path] = []
-    broken = [True]
-
-    def force(path: Path) -> None:
-        if broken and path.suffix:
-            raise OSError(errno.EIO, "Input/output error")
-        forced.append(path)
-
-    store = LocalStore(tmp_path, pending=PendingFiles(force))
-    store.write_soon("step/output.json", [b"1"])
-    with pytest.raises(StoreError, match=f"cannot be written under {tmp_path}: Input/output error"):
-        store.flush()
-    broken.clear()
-    store.flush()
-    assert {*forced} == {tmp_path, *tmp_path.rglob("*")}
-
-
-def test_what_was_lost_while_nobody_waited_is_said_by_the_next_flush_and_once(tmp_path: Path) -> None:
-    tried = threading.Event()
-
-    def force(path: Path) -> None:
-        # The system says once that it lost a page; who asks again is told that all is well.
-        if path.suffix and not tried.is_set():
-            tried.set()
-            raise OSError(errno.EIO, "Input/output error")
-
-    store = LocalStore(tmp_path, pending=PendingFiles(force))
-    store.write_soon("step/output.json", [b"1"])
-    assert tried.wait(30)
-    while any(thread.name == "lokki-disk" for thread in threading.enumerate()):
-        time.sleep(0.01)
-    with pytest.raises(StoreError, match="Input/output error"):
-        store.flush()
-    store.flush()
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [5], [0, 3, 0, 0, 7], [1] * 3000, [200_000, 0, 1, 100_000]], ids=len)

@@ -14,6 +14,7 @@ import msgspec
 
 from lokki.engine.events import Event
 from lokki.graph import FlowGraph
+from lokki.local_run.folder import OUTCOMES
 from lokki.runner import Executor, LocalRunner, Resume
 
 TESTS = Path(__file__).parent.parent
@@ -60,6 +61,21 @@ class Local:
 
     def of[E](self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
+
+
+def outcomes_in(run: Path) -> set[str]:
+    """Return what has an outcome in a run's folder: steps, and maps as ``source.map``."""
+    journal = run / OUTCOMES
+    whole, _, _ = journal.read_bytes().rpartition(b"\n") if journal.exists() else (b"", b"", b"")
+    latest = dict(msgspec.json.decode(line[9:]) for line in whole.splitlines())
+    return {name for name, outcome in latest.items() if outcome is not None}
+
+
+def drop_outcomes(run: Path, *names: str) -> None:
+    """Take the lines about steps and maps out of a run's journal, as a power cut may."""
+    journal = run / OUTCOMES
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if msgspec.json.decode(line[9:])[0] not in names))
 
 
 @dataclass
