@@ -134,11 +134,11 @@ class RunFolder:
 
     def forget_outcome(self, step_id: str) -> None:
         """Forget the outcome of a step, so that it runs again."""
-        self._outcomes.forget(step_id)
+        self._forget(step_id, f"{step_id}/{_OLD_OUTCOME}")
 
     def forget_map_outcome(self, source_id: str) -> None:
         """Forget the outcome of a map block, so that it runs its unfinished items."""
-        self._outcomes.forget(source_id + MAP)
+        self._forget(source_id + MAP, f"{source_id}/{_OLD_MAP_OUTCOME}")
 
     def flush(self) -> None:
         """Force all outcomes to disk.
@@ -149,12 +149,13 @@ class RunFolder:
 
     def remove_results(self, step_id: str) -> None:
         """Remove all that a step gave, and the results of the map block over it."""
-        self._outcomes.forget(step_id, step_id + MAP)
+        self.forget_outcome(step_id)
+        self.forget_map_outcome(step_id)
         self._remove_folder(self.path / step_id)
 
     def remove_map_results(self, source_id: str) -> None:
         """Remove the results of a map block."""
-        self._outcomes.forget(source_id + MAP)
+        self.forget_map_outcome(source_id)
         self._remove_folder(self.parts(source_id).folder)
 
     def groups(self, call_id: str) -> list[Group] | None:
@@ -275,6 +276,14 @@ class RunFolder:
         except OSError as error:
             raise damaged(f"{self.outcomes_path} cannot be read: {error.strerror}", _AGAIN) from error
         return self._read(older) if found is None else found[0]
+
+    def _forget(self, name: str, older: str) -> None:
+        try:
+            if self._outcome(name, older) is None:
+                return
+        except StoreError:
+            pass  # nobody can tell what it says
+        self._outcomes.forget(name)
 
     def _remove_folder(self, folder: Path) -> None:
         if folder.exists():

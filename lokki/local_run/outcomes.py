@@ -75,13 +75,12 @@ class OutcomeJournal:
             self._read_new()
         self._later.changed()
 
-    def forget(self, *names: str) -> None:
-        """Let things have no outcome, at once, and whatever happens then.
+    def forget(self, name: str) -> None:
+        """Let something have no outcome, from now on and whatever happens then.
 
         Raises OSError.
         """
-        for name in names:
-            self.add(name, b"null")
+        self.add(name, b"null")
         self.flush()
 
     def flush(self) -> None:
