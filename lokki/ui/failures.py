@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
@@ -78,15 +79,40 @@ def call_failure(view: RunView, step: str, item: ItemPath) -> Failure | None:
 
 
 def _whole(view: RunView, item: ItemPath, failure: Failure) -> Failure:
-    """Return a failure that a run keeps as its events have it.
+    """Return a failure that a run keeps, with what the run's events know beyond that.
 
-    The replies of batches on AWS name no lines.
+    The replies of batches have no traceback, and a function that died names no line.
     """
     local = localize_failure(failure, view.locate)
-    return local if local.where else _example(view, failure.step, item) or local
+    if local.where and local.traceback:
+        return local
+    same = (example for example in _examples(view, failure.step, item) if _is_same(example, local))
+    example = next(same, local)
+    return replace(
+        local,
+        where=local.where or example.where,
+        traceback=local.traceback or example.traceback,
+        full_traceback=local.full_traceback or example.full_traceback,
+    )
+
+
+def _is_same(example: Failure, failure: Failure) -> bool:
+    """Tell whether an example is this failure, and not one of an earlier try.
+
+    Either may have the beginning of a long message only.
+    """
+    short, long = sorted((example.message, failure.message), key=len)
+    return example.error == failure.error and bool(short or not long) and long.startswith(short)
 
 
 def _example(view: RunView, step: str, item: ItemPath) -> Failure | None:
     """Return why a call failed that is among the examples."""
-    calls = (example for group in view.subject.facts.groups for example in group.examples)
-    return next((call.failure for call in calls if (call.step, call.item) == (step, item)), None)
+    return next(_examples(view, step, item), None)
+
+
+def _examples(view: RunView, step: str, item: ItemPath) -> Iterator[Failure]:
+    """Yield the failures of a call that are among the examples, but for those of which all were tried again."""
+    for group in view.subject.facts.groups:
+        for example in group.examples if group.count else ():
+            if (example.step, example.item) == (step, item):
+                yield example.failure

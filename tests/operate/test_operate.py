@@ -326,7 +326,7 @@ def test_the_pages_of_deployed_runs_show_what_show_tells(s3: S3Server) -> None:
     for address, texts in {
         "": ("strict: run-7 failed", f"at <code>{place}</code>", "python birds.py redrive run-7", 'data-poll="0"'),
         "/failed": ("1 item</p>", "<code>odd_fails[1]</code>", "ValueError: 1 is odd", place),
-        "/item?step=odd_fails&item=1": ("<p>item: <code>1</code></p>", "--item 1 --deployed", "ValueError: 1 is odd"),
+        "/item?step=odd_fails&item=1": ("<p>item: <code>1</code></p>", "--item 1 --deployed", place, "Traceback (most"),
         "/log": ("Nothing was printed",),
     }.items():
         page = pages.get(f"/runs/aws-strict/run-7{address}").text

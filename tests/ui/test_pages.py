@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import cast
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
 
 from lokki import flow, step
+from lokki.base.failures import Failure
 from lokki.cli.reporting import replay_commands
 from lokki.engine.events import (
     Event,
@@ -28,10 +30,13 @@ from lokki.engine.events import (
     StepStarted,
     event_to_json,
 )
-from lokki.errors import AwsError, RunError
+from lokki.errors import AwsError, RunError, StoreError
 from lokki.local_run.runs import RunRecord, Runs
-from lokki.results.items import RunInfo
+from lokki.reports.facts import FailedCall, FailureGroup, RunFacts
+from lokki.results.flow_results import Run
+from lokki.results.items import ItemSource, Kept, Paths, Place, RunInfo
 from lokki.ui.app import make_app
+from lokki.ui.failures import call_failure, failed_items
 from lokki.ui.folder import FolderRuns
 from lokki.ui.guard import Guard
 from lokki.ui.listing import ListedRun, RunQuery, select_runs
@@ -305,6 +310,85 @@ def test_failed_items_are_paged_and_each_has_a_page(pages: TestClient) -> None:
     assert ("Traceback" in good, "row 3" in good) == (False, True)
     step = words(get(pages, "runs/here/two/item?step=total"))
     assert f"RuntimeError: {HOSTILE} at" in step
+
+
+@dataclass(frozen=True)
+class BatchItems:
+    """The items of a map as its batches replied: failures without a traceback, and of a death without a line."""
+
+    items: ItemSource
+    replied: dict[int, Failure]
+
+    def failures(self) -> dict[int, Failure]:
+        return self.replied
+
+    def paths(self) -> Paths:
+        return self.items.paths()
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """What a run in batches keeps."""
+
+    kept: Kept
+    replied: dict[int, Failure]
+
+    def maps(self) -> Mapping[str, Place]:
+        return self.kept.maps()
+
+    def results(self, place: Place) -> BatchItems:
+        return BatchItems(self.kept.results(place), self.replied)
+
+
+def test_an_item_of_a_batch_has_the_line_and_the_traceback_that_events_have_of_the_same_failure(root: Path) -> None:
+    view = FolderRuns(root, command_of, replay_commands).view("one")
+    run = view.subject.run
+    lost = replace(run.kept.results(run.kept.maps()["load.map"]).failures()[1], message="lost", where="")
+    tried, late = (replace(lost, error=error, where="flow.py:9") for error in ("ValueError", "TypeError"))
+    died = Failure("work", "WorkerError", "its function ended with Runtime.ExitError")
+    short = Failure("work", "TypeError", "lo", "flow.py:7")
+    groups = [
+        FailureGroup("work", "ValueError", "flow.py:9", 1, 2, [FailedCall("work", (1,), "load.map", tried)]),
+        FailureGroup("work", "TypeError", "", 1, 0, [FailedCall("work", (4,), "load.map", late)]),
+        FailureGroup(
+            "work", "WorkerError", "", 1, 0, [FailedCall("work", (1,), "load.map", replace(died, where="flow.py:3"))]
+        ),
+    ]
+    kept = cast("Kept", BatchRun(run.kept, {1: died, 4: short, 7: replace(died, message="")}))
+    subject = replace(view.subject, run=Run(run.info, kept), facts=RunFacts(groups=groups))
+    listed = failed_items(replace(view, subject=subject), 1)
+    assert [entry.failure for entry in listed.items] == [
+        replace(died, where="flow.py:3"),
+        replace(short, traceback=late.traceback, full_traceback=late.full_traceback),
+        replace(died, message=""),
+    ]
+    assert late.traceback
+
+
+class Unfinished:
+    """What a run on AWS keeps while its map goes on: no results."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.place = kept.places()["work"]
+
+    def places(self) -> Mapping[str, Place]:
+        return {"work": self.place}
+
+    def results(self, place: Place) -> ItemSource:
+        raise StoreError("no results")
+
+
+def test_an_item_that_is_tried_again_has_not_failed(root: Path) -> None:
+    view = FolderRuns(root, command_of, replay_commands).view("one")
+    run = view.subject.run
+    failure = Failure("work", "ValueError", "no", "flow.py:9")
+    for count, shown in ((0, None), (1, failure)):
+        group = FailureGroup(
+            "work", "ValueError", "flow.py:9", count, 1, [FailedCall("work", (1,), "load.map", failure)]
+        )
+        unfinished = Run(run.info, cast("Kept", Unfinished(run.kept)))
+        subject = replace(view.subject, run=unfinished, facts=RunFacts(groups=[group]))
+        assert call_failure(replace(view, subject=subject), "work", (1,)) == shown
 
 
 def test_lines_of_a_step_and_of_an_item_are_chosen(pages: TestClient) -> None:
