@@ -32,8 +32,6 @@ FORMAT = 2
 """What runs are written in now: each file is bound to its run by a checksum. The first lokki wrote none: format 1."""
 
 _ROOT = ".lokki"
-_PAUSES = (0.005, 0.02, 0.05)
-"""Seconds after tries to take a lock that somebody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +186,8 @@ class Runs:
         """Hold the lock of a run, so that nobody else can use it.
 
         Yields the descriptor of its lock. Worker processes share it, so that those of a run that was killed have ended
-        before it is resumed; they do so within ``patience`` seconds. Raises RunFolderError when somebody else still has
-        it then.
+        before it is resumed; they do so within ``patience`` seconds. Whoever only looks whether the run is in progress
+        has it for a moment. Raises RunFolderError when somebody else still has it then.
         """
         path = self.folder / run_id / LOCK
         try:
@@ -306,16 +304,11 @@ class _Lock:
 
     def take(self) -> bool:
         """Take the lock, unless somebody has it."""
-        for pause in _PAUSES:
-            try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(pause)  # whoever only looks whether a run is in progress has it for a moment
-            else:
-                self._has_it = True
-                break
-        if not self._has_it:
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
+        self._has_it = True
         with suppress(OSError):  # a full disk: the file is only for people
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, b"%d\n" % os.getpid(), 0)

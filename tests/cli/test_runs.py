@@ -1,5 +1,6 @@
 """Run folders: listed, loaded, locked, removed."""
 
+import fcntl
 import os
 import threading
 from dataclasses import replace
@@ -109,6 +110,20 @@ def test_a_run_that_is_going_on_is_neither_taken_nor_removed(runs: Runs) -> None
         with pytest.raises(RunFolderError, match=f"is in progress in process {os.getpid()}"):
             runs.remove("one")
     assert runs.list() == [RECORD]
+
+
+def test_a_look_at_a_run_does_not_keep_it_from_being_resumed(runs: Runs) -> None:
+    runs.new(RECORD)
+    with runs.locked("one"):
+        pass
+    look = os.open(runs.folder / "one" / "lock", os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)  # as whoever asks for the run's status does, for a moment
+    end_of_look = threading.Timer(0.05, fcntl.flock, (look, fcntl.LOCK_UN))
+    end_of_look.start()
+    with runs.locked("one"):
+        assert runs.load("one").status == RECORD.status
+    end_of_look.join()
+    os.close(look)
 
 
 def test_a_lock_is_given_back_also_where_a_forked_process_shares_it(runs: Runs) -> None:
