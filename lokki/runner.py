@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lokki.base.options import Executor, is_traced
+from lokki.base.options import Executor
 from lokki.base.values import INLINE_LIMIT
+from lokki.base.variables import is_traced
 from lokki.engine.events import Event
 from lokki.errors import LokkiError, RunError, RunFolderError
 from lokki.graph import FlowGraph

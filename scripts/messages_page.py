@@ -10,7 +10,7 @@ from pathlib import Path
 FAMILIES: Mapping[str, Sequence[str]] = {
     "Drawing a flow": [
         "chain.py", "decorators.py", "graph.py", "plan.py", "plans/", "__init__.py", "base/checking.py",
-        "base/naming.py", "base/options.py", "base/placeholders.py", "base/signatures.py",
+        "base/naming.py", "base/options.py", "base/placeholders.py", "base/signatures.py", "base/variables.py",
     ],
     "Starts and permissions": ["base/access.py", "base/starts.py", "builder/starts.py", "builder/permissions.py"],
     "Parameters and values": ["base/convert.py", "base/values.py", "base/item_path.py", "cli/parameters.py"],

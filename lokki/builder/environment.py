@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 
-from lokki.base.options import SECRETS_VARIABLE, variables_problem
 from lokki.base.quotas import ENVIRONMENT_BYTES
 from lokki.base.values import INLINE_LIMIT
+from lokki.base.variables import SECRETS_VARIABLE, variables_problem
 from lokki.builder.permissions import TemplatePart, ref, resource_value
 from lokki.chain import AnyStep
 from lokki.config import LokkiConfig

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from lokki.base.access import SSM
-from lokki.base.options import SECRETS_VARIABLE
+from lokki.base.variables import SECRETS_VARIABLE
 from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.s3.client import S3Server
 from lokki.errors import EmulatorError

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lokki.base.options import is_traced
 from lokki.base.values import Json
+from lokki.base.variables import is_traced
 from lokki.builder.names import DeployedFunction, deployed_functions, function_suffixes
 from lokki.emulator.iam.suggestions import advice, lines_by_step
 from lokki.emulator.run import Emulation, EmulationOptions

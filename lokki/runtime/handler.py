@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import msgspec
 
 from lokki.base.item_path import item_to_json
-from lokki.base.options import SECRETS_VARIABLE, Retry, is_traced
+from lokki.base.options import Retry
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json, JsonField
+from lokki.base.variables import SECRETS_VARIABLE, is_traced
 from lokki.chain import AnyStep, StepNode
 from lokki.decorators import Flow
 from lokki.engine.invocation import BatchItemError, StepFailedError

@@ -14,8 +14,8 @@ from collections.abc import MutableMapping
 import msgspec
 
 from lokki.base.access import SSM
-from lokki.base.options import SECRETS_VARIABLE
 from lokki.base.values import Json, JsonField
+from lokki.base.variables import SECRETS_VARIABLE
 from lokki.errors import ConfigError
 from lokki.runtime.aws_json import AwsCallError, AwsServices
 

@@ -79,7 +79,7 @@ def call_failure(view: RunView, step: str, item: ItemPath) -> Failure | None:
 
 
 def _whole(view: RunView, item: ItemPath, failure: Failure) -> Failure:
-    """Return a failure that a run keeps, with what the run's events know beyond that.
+    """Return a failure that a run keeps, with what its events add.
 
     The replies of batches have no traceback, and a function that died names no line.
     """
@@ -111,7 +111,9 @@ def _example(view: RunView, step: str, item: ItemPath) -> Failure | None:
 
 
 def _examples(view: RunView, step: str, item: ItemPath) -> Iterator[Failure]:
-    """Yield the failures of a call that are among the examples, but for those of which all were tried again."""
+    """Yield the failures of a call that are among the examples.
+
+    Those of an error that was tried again each time are none."""
     for group in view.subject.facts.groups:
         for example in group.examples if group.count else ():
             if (example.step, example.item) == (step, item):

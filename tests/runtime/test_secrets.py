@@ -27,7 +27,7 @@ from support.lambda_function import Context
 from support.lambda_runtime import lambda_runtime
 
 from lokki import FlowError, flow, step
-from lokki.base.options import SECRETS_VARIABLE
+from lokki.base.variables import SECRETS_VARIABLE
 from lokki.builder.cloudformation import build_template
 from lokki.builder.lambda_pkg import HANDLER_SOURCE
 from lokki.builder.package_types import ZipCode

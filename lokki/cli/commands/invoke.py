@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from lokki.base.options import is_traced
 from lokki.base.values import Json
+from lokki.base.variables import is_traced
 from lokki.cli.account import Account, find_account
 from lokki.cli.last_words import LastWords, NextCommands, OutputOptions, StandardStreams
 from lokki.cli.options import (

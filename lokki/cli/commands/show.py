@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from lokki.base.item_path import item_name
-from lokki.base.options import is_traced
+from lokki.base.variables import is_traced
 from lokki.builder.states import Machine
 from lokki.cli.account import Account, find_account
 from lokki.cli.commands.invoke import send_trace_of
