@@ -113,7 +113,8 @@ def _example(view: RunView, step: str, item: ItemPath) -> Failure | None:
 def _examples(view: RunView, step: str, item: ItemPath) -> Iterator[Failure]:
     """Yield the failures of a call that are among the examples.
 
-    Those of an error that was tried again each time are none."""
+    Those of an error that was tried again each time are none.
+    """
     for group in view.subject.facts.groups:
         for example in group.examples if group.count else ():
             if (example.step, example.item) == (step, item):
