@@ -375,7 +375,8 @@ def test_lokkis_own_modules_in_a_package_need_none_that_is_left_out() -> None:
         if name.partition(".")[0] == "lokki"
     }
     assert {(path, name) for path, name in needed if name not in modules} == set()
-    assert {"lokki", "lokki.runtime.handler", "lokki.store.local", "lokki.s3"} <= modules
+    assert {"lokki", "lokki.runtime.handler", "lokki.store.s3", "lokki.s3"} <= modules
+    assert {"lokki.engine.events", "lokki.store.local"}.isdisjoint(modules)
     folders = {name.split(".")[1] for name in modules if name.count(".") > 1}
     assert folders == {"base", "engine", "plans", "runtime", "store"}
 

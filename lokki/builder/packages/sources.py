@@ -37,11 +37,11 @@ RESERVED = re.compile(r"Dockerfile|handler\.py|step\.json|requirements(-\d+)?\.t
 """Files that lokki puts into a package's folder."""
 
 _ON_LAMBDA = re.compile(
-    r"(__init__|chain|config|decorators|errors|graph|plan|s3)\.py|(base|engine(?!/events\.py)|plans|runtime|store)/.*"
+    r"(__init__|chain|config|decorators|errors|graph|plan|s3)\.py|(base|engine(?!/events\.py)|plans|runtime|store(?!/local\.py))/.*"
 )
 """What of lokki a package has: the modules that a flow's file may import, and the folders that run a step.
 
-All of these folders but the events, which nothing emits on Lambda.
+All of these folders but the events, which nothing emits on Lambda, and the store in a folder, which runs here have.
 """
 
 
