@@ -47,6 +47,7 @@ def step[**P, R](
     secrets: Mapping[str, str] | None = None,
     layers: Iterable[str] = (),
     reserved_concurrency: int | None = None,
+    seconds: float | None = None,
 ) -> Callable[[Callable[P, R]], StepNode[P, R]]: ...
 def step[**P, R](
     fn: Callable[P, R] | None = None,
@@ -63,6 +64,7 @@ def step[**P, R](
     secrets: Mapping[str, str] | None = None,
     layers: Iterable[str] = (),
     reserved_concurrency: int | None = None,
+    seconds: float | None = None,
 ) -> StepNode[P, R] | Callable[[Callable[P, R]], StepNode[P, R]]:
     """Make a function a step of flows, by ``@step`` or ``@step(timeout=60)``.
 
@@ -89,6 +91,8 @@ def step[**P, R](
     * ``layers``: ARNs of layers that the step's function has beside ``lambda_defaults.layers``. No local meaning.
     * ``reserved_concurrency``: how many invocations of the step Lambda runs at one time, over all runs; so many are
       kept free for it, too. Maps run no more of it at once. No local meaning. Default: as many as the account runs.
+    * ``seconds``: how long one call takes, of one item in a map, as ``estimate`` measured it: for ``@flow(max_cost=…)``
+      and for ``estimate``. It limits nothing. Default: not known.
 
     Each call sees `contextvars`, decimal's context and numpy's error handling as they were when the flow's file had
     been imported, on whichever executor; what it changes in them ends with it. What the file keeps in a
@@ -110,6 +114,7 @@ def step[**P, R](
         _layers(layers),
         reserved_concurrency,
         resources,
+        seconds,
     )
 
     def decorate(function: Callable[P, R]) -> StepNode[P, R]:
@@ -400,6 +405,7 @@ def flow(
     on: Iterable[Start] = (),
     schedule_start: date | None = None,
     schedule_end: date | None = None,
+    max_cost: float | None = None,
 ) -> _FlowDecorator: ...
 def flow(
     fn: Callable[..., Any] | None = None,
@@ -411,6 +417,7 @@ def flow(
     on: Iterable[Start] = (),
     schedule_start: date | None = None,
     schedule_end: date | None = None,
+    max_cost: float | None = None,
 ) -> Flow[..., Any] | Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Make a function a flow, by ``@flow`` or ``@flow(timeout=3600)``.
 
@@ -422,13 +429,14 @@ def flow(
     * ``schedule_start``, ``schedule_end``: the schedule starts runs from then on, and before then. A date, or a date
       with a time, in ``timezone`` unless it has a zone. Default: from the deployment on, for ever.
     * ``timeout``: seconds that a whole run may take; a longer run fails, locally and deployed. Default: none.
-
+    * ``max_cost``: dollars that a deployed run may cost. It fails before a map starts with whose items it would cost
+      more, by what `step`'s ``seconds`` say; each step in a map needs them. No local meaning. Default: none.
     * ``on``: what starts runs of the deployed flow: `S3Created`, `After` and `Event`. No local meaning, but
       ``run --event`` takes such an event from a file.
 
     Raises FlowError for options that make no sense, and for a name that no AWS resource could have.
     """
-    options = FlowOptions(schedule, timezone, timeout, _starts(on), schedule_start, schedule_end)
+    options = FlowOptions(schedule, timezone, timeout, _starts(on), schedule_start, schedule_end, max_cost)
 
     def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):

@@ -123,6 +123,10 @@ class TooManyFailuresError(LokkiError):
     """More items of a map block failed than it tolerates."""
 
 
+class CostLimitError(LokkiError):
+    """A map has so many items that its run would cost more than allowed."""
+
+
 class ItemFailedError(LokkiError):
     """An item cannot go on, as it failed before the map below it was done."""
 

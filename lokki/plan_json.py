@@ -169,8 +169,8 @@ def shape(plan: Plan) -> Plan:
         else FlowParameter(param.name, default=parameter_json(param.default, param.annotation))
         for param in plan.params
     )
-    # What starts a flow, and when, is no part of how it runs.
-    options = replace(plan.options, on=(), schedule_start=None, schedule_end=None)
+    # What starts a flow, and when, is no part of how it runs, nor what it may cost.
+    options = replace(plan.options, on=(), schedule_start=None, schedule_end=None, max_cost=None)
     return replace(plan, params=tuple(params), options=options, steps={})
 
 

@@ -99,9 +99,12 @@ class StepOptions:
     layers: tuple[str, ...] = ()
     reserved_concurrency: int | None = None
     resources: Mapping[str, Resource] = field(default_factory=dict)
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
+        if self.seconds is not None and (not _is_number(self.seconds) or self.seconds <= 0):
+            raise FlowError(f"@step(seconds={self.seconds!r}): give the seconds that one call takes, above 0.")
         if self.timeout is not None and (not _is_number(self.timeout) or not 0 < self.timeout <= FUNCTION_SECONDS):
             raise FlowError(
                 f"@step(timeout={self.timeout!r}): give seconds, above 0 and at most {FUNCTION_SECONDS}, Lambda's "
@@ -238,6 +241,7 @@ class FlowOptions:
     on: tuple[Start, ...] = ()
     schedule_start: date | None = None
     schedule_end: date | None = None
+    max_cost: float | None = None
 
     def __post_init__(self) -> None:
         # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
@@ -257,6 +261,8 @@ class FlowOptions:
             self._check_period()
         if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
             raise FlowError(f"@flow(timeout={self.timeout!r}): give the seconds that a whole run may take, above 0.")
+        if self.max_cost is not None and (not _is_number(self.max_cost) or self.max_cost <= 0):
+            raise FlowError(f"@flow(max_cost={self.max_cost!r}): give the dollars that one run may cost, above 0.")
 
     def _check_period(self) -> None:
         # Only here: most flows have no schedule, and start without it.

@@ -19,6 +19,7 @@ says which state is which operation of the plan. `placeholders` lists what the d
 it. The template has the functions with their `environment`, and the roles of `permissions`, and is written by
 `template_text`; `starts` has what starts runs by events, `notifications` what tells of their ends, and `dead_letters`
 what both are made of.
+`cost_limits` has what functions know of what a run may cost.
 `checks` is ``build --check``: limits of AWS, those of a run in `machine_limits`, and cfn-lint.
 
 `lokki.emulator` runs what was written, `lokki.deploy` deploys it, and `lokki.estimate` counts what it would do.

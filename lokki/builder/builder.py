@@ -14,6 +14,7 @@ from pathlib import Path
 from lokki.base.quotas import UNZIPPED_BYTES
 from lokki.builder.cloudformation import template_of
 from lokki.builder.compiled import Compiled, compile_flow
+from lokki.builder.cost_limits import cost_limits
 from lokki.builder.lambda_pkg import StepCode, describe_calls, generate_lambda_dir, repository, slug
 from lokki.builder.merging import MERGED_FILE, NO_TEMPLATE, UserTemplate, read_user_template
 from lokki.builder.package_types import LAMBDA_PYTHON, LAMBDA_PYTHON_TEXT, BuildError, ImageCode, ZipCode
@@ -98,7 +99,7 @@ def assemble(compiled: Compiled, contents: Contents, zip_bytes: int = UNZIPPED_B
 
 def _step_codes(compiled: Compiled, project: Project, trimmed: Trimmed, chosen: Chosen) -> Iterator[StepCode]:
     """Yield what the function of each step is made of."""
-    calls = describe_calls(compiled.plan)
+    calls = describe_calls(compiled.plan, cost_limits(compiled))
     for step in compiled.steps:
         yield StepCode(
             compiled.plan.flow,
@@ -207,6 +208,7 @@ class Builder:
         config = compiled.config
         check_settings(config)
         check_retention(config, compiled.plan.options.timeout)
+        cost_limits(compiled)  # refuses what cannot be limited before anything is installed
         folder = Path(config.build_dir)
         read_manifest(folder)  # refuses a folder of something else before there is any work
         contents, requirements = self._gather(graph, config)

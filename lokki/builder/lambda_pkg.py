@@ -77,12 +77,14 @@ def generate_lambda_dir(code: StepCode, config: LokkiConfig) -> dict[str, bytes]
     return dict(sorted(files.items()))
 
 
-def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
+def describe_calls(plan: Plan, cost_limits: Mapping[str, Json] | None = None) -> dict[str, dict[str, Json]]:
     """Return what each step's handler is told of the step's calls.
 
     They are by the name of the step and the id of the call, and tell nothing of other steps, so that a change of those
-    is no change of this step's package. docs/contract.md has their fields.
+    is no change of this step's package; but for ``cost_limits``, what some calls know of what a run may cost.
+    docs/contract.md has their fields.
     """
+    limits = cost_limits or {}
     maps: dict[str, Json] = {op.id: op.options.tolerate for op in plan.fan_outs}
     binding = None if isinstance(plan.ops[0], Call) else next(plan.calls)
     around = {call.id: op for op in plan.fan_outs for call in op.calls}
@@ -100,6 +102,7 @@ def describe_calls(plan: Plan) -> dict[str, dict[str, Json]]:
             **_graph_fields(call, maps, fan_out, binds=call is binding),
             **({} if call.regroups is None else {"regroups": _regrouping(call, call.regroups, plan)}),
             **items.get(call.id, {}),
+            **({"max_cost": limits[call.id]} if call.id in limits else {}),
         }
     return steps
 

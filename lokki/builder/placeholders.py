@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
-from lokki.builder.batching import batch_expression, concurrency_limit, sizes_itself
+from lokki.builder.batching import concurrency_limit, sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.names import batch_placeholder, function_placeholder, tolerated_placeholder
 from lokki.builder.tasks import expression
 from lokki.builder.wiring import wire
+from lokki.engine.batch_size import batch_expression
 from lokki.plans.templates import Output
 
 BUCKET_PLACEHOLDER: Final = "ArtifactBucket"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lokki.builder.compiled import compile_flow
 from lokki.cli.account import Account
-from lokki.cli.commands.estimate import dollars
 from lokki.cli.commands.runs import ROOT
 from lokki.cli.text import align_columns
 from lokki.config import load_config
@@ -16,6 +15,7 @@ from lokki.observing.report import RunReport
 from lokki.operate.spending import count_spending
 from lokki.plan import Plan, plan_lines
 from lokki.plan_json import outline, plan_from_definition
+from lokki.runtime.cost_limit import dollars
 
 
 def bill_of_run(account: Account, run_id: str, report: RunReport) -> Bill:

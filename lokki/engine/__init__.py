@@ -5,6 +5,7 @@
 * `events` is what happens in a run, as frozen values. The local run emits them, and histories of AWS and of the
   emulator are translated into them.
 * `async_exceptions` ends a step whose time is up.
+* `batch_size` says how many items a batch has that sizes itself.
 * `causes` reads what Lambda and Step Functions say of a failure.
 
 What must never happen: that two engines treat the same failure or retry in two ways. What is decided here is decided

@@ -13,6 +13,8 @@ An estimate is counted from the plan, as the bill is: no run is simulated. The c
 What must never happen: a count that differs from what the emulator counts for the same flow (a test compares them for
 random flows), and an advice that cannot be built.
 
+`lokki.builder` counts by `cost` and `prices`, too: what functions are told of ``@flow(max_cost=…)``.
+
 docs/estimate.md calculates five flows by hand, and a test holds `cost` to it. Start reading there, then at
 `cost.estimate`.
 """

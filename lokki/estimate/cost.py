@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lokki.base import quotas
-from lokki.builder.batching import concurrency_limit, default_batch, in_batches, sizes_itself
+from lokki.builder.batching import concurrency_limit, in_batches, sizes_itself
 from lokki.builder.compiled import Compiled
 from lokki.builder.states import parameters_state
 from lokki.builder.tasks import BATCH_BYTES
 from lokki.builder.timing import execution_type, function_timeout
+from lokki.engine.batch_size import default_batch
 from lokki.errors import ParameterError
 from lokki.estimate import prices
 from lokki.estimate.prices import Price
@@ -268,7 +269,10 @@ class _Counter:
         return _Count(requests, transitions=1, seconds=self._workload.measure(call).seconds)
 
     def _map(self, op: FanOut) -> _Count:
-        block = estimate_map(self._compiled, op, self._workload)
+        return self.map_of(op, estimate_map(self._compiled, op, self._workload))
+
+    def map_of(self, op: FanOut, block: MapEstimate) -> _Count:
+        """Count a map block whose children are counted already."""
         outside = Requests()
         for source in op.outside:
             readers = sum(source in sources_of(call) for call in op.calls)
@@ -348,19 +352,33 @@ def estimate_map(compiled: Compiled, op: FanOut, workload: Workload) -> MapEstim
     return replace(block, handed_back=again)
 
 
+def map_dollars(compiled: Compiled, op: FanOut, workload: Workload, block: MapEstimate) -> float:
+    """Return what a map block costs whose children are counted already."""
+    return sum(line.dollars for line in _bill(compiled, _Counter(compiled, workload).map_of(op, block)))
+
+
 def default_batch_of(compiled: Compiled, op: FanOut, workload: Workload) -> int:
     """Return how many items a batch of a map has that sizes itself."""
-    at_once = concurrency_limit(compiled, op) or min(workload.functions_at_once, quotas.CHILDREN_AT_ONCE)
-    return default_batch(workload.items[op.source], at_once)
+    return default_batch(workload.items[op.source], batches_at_once(compiled, op, workload))
+
+
+def batches_at_once(compiled: Compiled, op: FanOut, workload: Workload) -> int:
+    """Return for how many functions the batches of a map are made."""
+    return concurrency_limit(compiled, op) or min(workload.functions_at_once, quotas.CHILDREN_AT_ONCE)
 
 
 def _handed_back(compiled: Compiled, call: Call, block: MapEstimate, workload: Workload) -> int:
     """Return how often the function of a call hands items back."""
-    seconds, timeout = workload.measure(call).seconds, function_timeout(compiled, compiled.step_of(call))
-    if seconds * block.batch <= timeout:
+    in_time = items_in_time(compiled, call, workload)
+    if block.batch <= in_time:
         return 0
-    in_time = max(1, int(timeout / seconds))
     return sum(children * (math.ceil(items / in_time) - 1) for children, items in block.shares)
+
+
+def items_in_time(compiled: Compiled, call: Call, workload: Workload) -> int:
+    """Return for how many items of a batch the function of a call has time."""
+    seconds, timeout = workload.measure(call).seconds, function_timeout(compiled, compiled.step_of(call))
+    return max(1, int(round(timeout / max(seconds, 1e-6), 6)))  # rounded, as 0.7 / 0.1 is a little less than 7
 
 
 def count_children(

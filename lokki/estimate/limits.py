@@ -9,15 +9,25 @@ from dataclasses import dataclass, replace
 from lokki.base import quotas
 from lokki.builder.batching import concurrency_limit, sizes_itself
 from lokki.builder.compiled import Compiled
+from lokki.builder.cost_limits import declared_workload, steps_without_seconds
 from lokki.builder.timing import fits_express, function_timeout
 from lokki.engine.invocation import takes_one_by_one
 from lokki.estimate import prices
-from lokki.estimate.cost import Estimate, MapEstimate, Workload, default_batch_of, measure_of, starts_per_second
+from lokki.estimate.cost import (
+    Estimate,
+    MapEstimate,
+    Workload,
+    default_batch_of,
+    estimate,
+    measure_of,
+    starts_per_second,
+)
 from lokki.estimate.prices import AccountLimit
 from lokki.local_run.schedule import units_in
 from lokki.plan import Plan
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, sources_of
 from lokki.plans.templates import Results
+from lokki.runtime.cost_limit import dollars
 
 SLOW_DISPATCH = 60.0
 """Seconds of starting child executions from which on it is worth a word."""
@@ -54,14 +64,14 @@ class Problem:
     breaks: bool = True
 
 
-def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_bytes: int = 0) -> list[Problem]:
+def problems(compiled: Compiled, workload: Workload, cost: Estimate, params_bytes: int = 0) -> list[Problem]:
     """Return the limits that a run would meet, in the order of the flow.
 
     ``params_bytes``: of the parameters' JSON.
     """
     plan = compiled.plan
     listed = [*_events(plan), *_state(plan, workload, params_bytes)]
-    maps = {block.id: block for block in estimate.maps}
+    maps = {block.id: block for block in cost.maps}
     for op in units_in(plan.ops):
         if isinstance(op, FanOut):
             listed += _map(compiled, op, maps[op.key], workload) if op.key in maps else ()
@@ -71,11 +81,26 @@ def problems(compiled: Compiled, workload: Workload, estimate: Estimate, params_
             if isinstance(source, Results):
                 block = plan.fan_out(source.id)
                 listed += _memory(compiled, op, block, maps[block.key], workload) if block.key in maps else ()
-    if plan.options.timeout is not None and estimate.seconds > plan.options.timeout:
+    if plan.options.timeout is not None and cost.seconds > plan.options.timeout:
         limit = AccountLimit(math.ceil(plan.options.timeout), "seconds", "the flow's own timeout", "")
-        text = f"the run takes at least {estimate.seconds:.0f} s"
+        text = f"the run takes at least {cost.seconds:.0f} s"
         listed.append(Problem(limit, text, "give @flow a longer timeout="))
-    return listed
+    return [*listed, *_too_dear(compiled, workload)]
+
+
+def _too_dear(compiled: Compiled, workload: Workload) -> Iterator[Problem]:
+    """Say what the functions of a flow with ``max_cost=`` would say.
+
+    They know what its steps say of themselves, and not what was measured.
+    """
+    most = compiled.plan.options.max_cost
+    if most is None or steps_without_seconds(compiled.plan):
+        return
+    cost = estimate(compiled, declared_workload(compiled, workload.items)).dollars
+    if cost > most:
+        limit = AccountLimit(most, "dollars", "the flow's own max_cost", "")
+        text = f"by seconds= of its steps the run costs {dollars(cost)}, so it ends before a map"
+        yield Problem(limit, text, "raise max_cost= of @flow, or have fewer items")
 
 
 @dataclass(frozen=True, slots=True)

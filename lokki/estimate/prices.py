@@ -58,7 +58,7 @@ class Price:
 class AccountLimit:
     """A limit of AWS and what it bounds."""
 
-    value: int
+    value: float
     unit: str
     what: str
     source: str

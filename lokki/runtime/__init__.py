@@ -6,7 +6,7 @@
 3. `work` does one invocation: it reads what is upstream, runs the step and writes the result; `batches` does it for
    the items of a batch. `sending` uploads the items of a map block while they are made, `results` collects the
    results of one, and `regrouping` makes items of results, between the levels of maps below maps.
-   `taking_over` answers for what an earlier run did.
+   `taking_over` answers for what an earlier run did, and `cost_limit` ends a run before a map that is too dear.
 4. The reply says where the result is, and `log` writes one JSON line for each thing that happened; `tracing` tells a
    collector.
 

@@ -13,7 +13,7 @@ import msgspec
 from lokki.base.item_path import ItemPath
 from lokki.base.naming import check_run_id
 from lokki.base.options import MapOptions
-from lokki.base.values import Inline, Json, Ref, ref_from_json
+from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_json
 from lokki.errors import EventError, LokkiError
 from lokki.plans.operations import Argument, Call
 from lokki.plans.templates import Item, Output, Reads, Results, source_name, template_from_json
@@ -176,6 +176,7 @@ class _GraphFields(msgspec.Struct, frozen=True):
     cases: tuple[bool | int | str | None, ...] = ()
     tolerates: dict[str, int | float] = {}
     regroups: Regroups | None = None
+    max_cost: dict[str, JsonField] = {}
 
 
 class HandledCall(msgspec.Struct, frozen=True):
@@ -187,6 +188,7 @@ class HandledCall(msgspec.Struct, frozen=True):
     * ``reads_value``: the name of the value that fills its first parameter, where that is not the current one.
     * ``binds``: whether it checks the parameters of the flow, and is not run for it.
     * ``tolerates``: how many items may fail of the maps whose results are among its values.
+    * ``max_cost``: the fields of a `lokki.runtime.cost_limit.CostLimit`, where the run has one.
     """
 
     call: Call
@@ -198,6 +200,7 @@ class HandledCall(msgspec.Struct, frozen=True):
     tolerates: dict[str, int | float] = {}
     item_call: ItemCall | None = None
     regroups: Regroups | None = None
+    max_cost: dict[str, JsonField] = {}
 
     @property
     def values(self) -> set[str]:
@@ -351,6 +354,7 @@ def _handled_call(step_name: str, call_id: str, fields: Json) -> HandledCall:
         graph.tolerates,
         item_call,
         graph.regroups,
+        graph.max_cost,
     )
 
 

@@ -136,8 +136,8 @@ def make_handler(
     What the step raises, ``sys.exit()`` too, the handler raises as an error that has the name of the class in
     ``Retry.on`` that it is an instance of, by which Step Functions knows it, or else its own, and the step's traceback.
     Raises EventError for an event that no state machine of lokki sends; ParameterError with all that is wrong with the
-    flow's parameters; StoreError, ResultError, BatchTimeoutError and TooManyFailuresError. None of these is the step's,
-    so none is tried again.
+    flow's parameters; StoreError, ResultError, BatchTimeoutError, CostLimitError and TooManyFailuresError. None of
+    these is the step's, so none is tried again.
     """
     single: Mapping[str, Json] = {step.name: {"first": flow is not None}}
     if environ is os.environ:

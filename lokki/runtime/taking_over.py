@@ -46,7 +46,7 @@ def taken_reply(work: Work, takeover: Takeover) -> Reply | None:
 
     None for one that is to run.
     Where a map runs over its result, the items are those that have no result yet.
-    Raises StoreError for what the earlier run has and cannot be read.
+    Raises StoreError for what the earlier run has and cannot be read, CostLimitError for too many items that are left.
     """
     request, keys, store = work.request, work.keys, work.settings.store
     call_id = request.call.id
@@ -62,6 +62,8 @@ def taken_reply(work: Work, takeover: Takeover) -> Reply | None:
             left = _LeftItems(store, item_map)
             store.write(keys.left_items(call_id), left.text())
             reply |= {"map_manifest_key": keys.left_items(call_id), "items": left.count}
+    if isinstance(items := reply.get("items"), int):
+        work.check_cost(items)
     return reply | work.checked_params()
 
 

@@ -136,6 +136,7 @@ class Work(msgspec.Struct, frozen=True):
         keys, call = self.keys, self.request.call
         settings = self.settings
         count = send_regrouped(settings.store, keys, self.handled, self.request, settings.inline_limit)
+        self.check_cost(count)
         return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
 
     def _choosing(self, invocation: Invocation) -> Invocation:
@@ -230,7 +231,15 @@ class Work(msgspec.Struct, frozen=True):
                 failure = failure_of(call.id, error, 1, invocation.defined_at)
                 raise StepFailedError(hide_values(failure, invocation.secrets)) from error
             raise
+        self.check_cost(count)
         return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
+
+    def check_cost(self, items: int) -> None:
+        """Raise CostLimitError for more items than the run may pay."""
+        if self.handled.max_cost:
+            from lokki.runtime.cost_limit import check_cost  # only here: other functions start faster without it
+
+            check_cost(self.handled.max_cost, self.settings.store, self.keys, self.request.call.id, items)
 
     def _item(self, invocation: Invocation, entry: Entry) -> Reply:
         """Run a step on one item of a map block.

@@ -56,6 +56,10 @@ class Keys:
         """Return the key of the table of the lists that a spread put together."""
         return f"{self.prefix}/{id}/groups.json"
 
+    def cost(self, id: str) -> str:  # noqa: A002
+        """Return the key of what a map costs, where a run may not cost more."""
+        return f"{self.prefix}/{id}/cost.json"
+
     def left_items(self, id: str) -> str:  # noqa: A002
         """Return the key of the items that a run still has to run.
 

@@ -79,6 +79,7 @@ def test_good_options_are_kept() -> None:
         "layers": (),
         "reserved_concurrency": None,
         "resources": {},
+        "seconds": None,
     }
     assert FlowOptions("cron(0 6 * * ? *)", "Europe/Helsinki", 3600).timezone == "Europe/Helsinki"
     assert FlowOptions("rate(5 minutes)").schedule == "rate(5 minutes)"
@@ -119,6 +120,11 @@ def test_good_options_are_kept() -> None:
         ),
         (lambda: StepOptions(disk=511), "@step(disk=511): give whole megabytes, 512 to 10240, as AWS Lambda offers."),
         (lambda: StepOptions(timeout=0), "@step(timeout=0): give seconds, above 0 and at most 1800, Lambda's longest."),
+        (lambda: StepOptions(seconds=0), "@step(seconds=0): give the seconds that one call takes, above 0."),
+        (
+            lambda: StepOptions(seconds="0.2"),  # type: ignore[arg-type]
+            "@step(seconds='0.2'): give the seconds that one call takes, above 0.",
+        ),
         (
             lambda: StepOptions(timeout=1801),
             "@step(timeout=1801): give seconds, above 0 and at most 1800, Lambda's longest.",
@@ -207,6 +213,14 @@ def test_good_options_are_kept() -> None:
         (
             lambda: FlowOptions(schedule="rate(1 hour)", timezone=3),  # type: ignore[arg-type]
             "@flow(timezone=3): give a time zone's name, such as 'Europe/Helsinki'.",
+        ),
+        (
+            lambda: FlowOptions(max_cost=float("inf")),
+            "@flow(max_cost=inf): give the dollars that one run may cost, above 0.",
+        ),
+        (
+            lambda: FlowOptions(max_cost=True),
+            "@flow(max_cost=True): give the dollars that one run may cost, above 0.",
         ),
         (
             lambda: FlowOptions(timeout=-1),

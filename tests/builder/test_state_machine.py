@@ -19,7 +19,7 @@ from support.definitions import filled_definition
 
 from lokki import FlowGraph, Retry, StepNode, flow, step
 from lokki.base.values import Json
-from lokki.builder.batching import default_batch, sizes_itself
+from lokki.builder.batching import sizes_itself
 from lokki.builder.compiled import compile_flow
 from lokki.builder.retries import SERVICE_ERRORS, THROTTLING_ERRORS, step_rule
 from lokki.builder.state_machine import build_state_machine, dump_state_machine
@@ -27,6 +27,7 @@ from lokki.builder.states import machine_of
 from lokki.builder.timing import fits_express
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.states.expressions import Expressions, Scope
+from lokki.engine.batch_size import default_batch
 from lokki.errors import ConfigError, LokkiError, StepTimeoutError, StoreError
 from lokki.plan import lower
 from lokki.plan_json import LINE_FORMAT, plan_from_definition, plan_to_json

@@ -13,7 +13,11 @@ import pytest
 from aws.moto_server import Aws
 from support.lambda_function import FLOW, RUN, Context
 
+from lokki.base.values import Json
+from lokki.builder.compiled import compile_flow
+from lokki.builder.cost_limits import cost_limits
 from lokki.builder.lambda_pkg import HANDLER_SOURCE, Importable, StepCode, describe_calls, step_json
+from lokki.config import LokkiConfig
 from lokki.plan import lower
 from lokki.runtime.handler import Handler, make_handler
 
@@ -36,7 +40,7 @@ def blocks(language: str, kind: str) -> list[tuple[str, str]]:
 def birds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The flows of the document, as the module `birds`."""
     path = tmp_path_factory.mktemp("flow") / "birds.py"
-    path.write_text("\n\n".join(text for kind in ("flow", "graph") for _, text in blocks("python", kind)))
+    path.write_text("\n\n".join(text for kind in ("flow", "graph", "limit") for _, text in blocks("python", kind)))
     spec = importlib.util.spec_from_file_location("birds", path)
     assert spec is not None
     assert spec.loader is not None
@@ -55,12 +59,18 @@ def handlers(aws: Aws, birds: ModuleType) -> dict[str, Handler]:
     described = describe_calls(lower(birds.birds_flow()))
     described["join_birds"]["join_birds_2"] = {"reads": "output"}
     graph = describe_calls(lower(birds.nests_flow()))
+    limit = limited_calls(birds)
     made = {}
-    for name, calls in (described | graph).items():
-        drawn = birds.nests_flow if name in graph else birds.birds_flow
+    for name, calls in (described | graph | limit).items():
+        drawn = birds.nests_flow if name in graph else birds.rows_flow if name in limit else birds.birds_flow
         lambda_handler = make_handler(getattr(birds, name), flow=drawn, calls=calls, environ=environ)
         made.update(dict.fromkeys(calls, lambda_handler))
     return made
+
+
+def limited_calls(birds: ModuleType) -> dict[str, dict[str, Json]]:
+    compiled = compile_flow(birds.rows_flow(), LokkiConfig())
+    return describe_calls(compiled.plan, cost_limits(compiled))
 
 
 def test_every_example_is_what_the_handler_does(aws: Aws, handlers: dict[str, Handler]) -> None:
@@ -81,7 +91,7 @@ def test_every_example_is_what_the_handler_does(aws: Aws, handlers: dict[str, Ha
         else:
             assert {kind: value} == outcome
         checked.append(kind)
-    assert (checked.count("event"), checked.count("reply"), checked.count("error")) == (17, 13, 4)
+    assert (checked.count("event"), checked.count("reply"), checked.count("error")) == (18, 13, 5)
 
 
 def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:
@@ -92,11 +102,13 @@ def invoked(lambda_handler: Handler, event: object) -> dict[str, Any]:
 
 
 def test_the_generated_handler_is_what_build_writes(birds: ModuleType) -> None:
-    calls = describe_calls(lower(birds.birds_flow()))
+    calls = describe_calls(lower(birds.birds_flow())) | limited_calls(birds)
     assert blocks("python", "handler.py") == [("", HANDLER_SOURCE)]
-    [(name, text)] = blocks("json", "step.json")
-    code = StepCode(FLOW, name, Importable("birds", "birds_flow"), Importable("birds", name), calls[name], {}, {})
-    assert json.loads(step_json(code)) == json.loads(text)
+    described = dict(blocks("json", "step.json"))
+    assert [*described] == ["flap_bird", "list_rows"]
+    for (name, text), drawn in zip(described.items(), ("birds_flow", "rows_flow"), strict=True):
+        code = StepCode(FLOW, name, Importable("birds", drawn), Importable("birds", name), calls[name], {}, {})
+        assert json.loads(step_json(code)) == json.loads(text)
 
 
 def test_the_log_lines_are_those_of_the_handler(

@@ -35,6 +35,8 @@ LAYERS = {
     "lokki.local_run*": 6,
     "lokki.runner": 6,  # here
     "lokki.builder*": 6,  # for AWS
+    "lokki.estimate.cost": 6,
+    "lokki.estimate.prices": 6,  # what a run costs, which functions of a flow with max_cost= are told
     "lokki.emulator*": 7,
     "lokki.deploy*": 7,
     "lokki.results*": 8,

@@ -11,6 +11,7 @@ import msgspec
 
 from lokki.base.values import Json, Ref, Stored, ref_from_reply
 from lokki.builder.compiled import Compiled, compile_flow
+from lokki.builder.cost_limits import cost_limits
 from lokki.builder.lambda_pkg import describe_calls
 from lokki.builder.state_machine import state_machine_of
 from lokki.config import LokkiConfig
@@ -50,7 +51,7 @@ class Objects:
         self.requests += 1
         content = self.contents.get(place.result_url.removeprefix(self.url("")))
         if content is None:
-            raise StoreError(f"{place.result_url} is not there")
+            raise StoreError(f"{place.result_url} is not there") from FileNotFoundError(place.result_url)
         offset, length = place.range or (0, len(content))
         return content[offset : offset + length]
 
@@ -88,7 +89,8 @@ class Handlers:
     calls: dict[str, dict[str, HandledCall]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        described = msgspec.json.decode(msgspec.json.encode(describe_calls(self.compiled.plan)))
+        calls = describe_calls(self.compiled.plan, cost_limits(self.compiled))
+        described = msgspec.json.decode(msgspec.json.encode(calls))
         self.calls = {name: parse_calls(name, calls) for name, calls in described.items()}
 
     def invoke(self, function: str, payload: bytes, timeout: float, caller: Caller) -> FunctionReply:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import click
 import msgspec
 
-from lokki.base.quotas import NEW_ACCOUNT_FUNCTIONS
+from lokki.base.quotas import FUNCTIONS_AT_ONCE, NEW_ACCOUNT_FUNCTIONS
 from lokki.builder.compiled import compile_flow
+from lokki.builder.cost_limits import declared_seconds, steps_without_seconds
 from lokki.cli.commands.runs import ROOT
 from lokki.cli.options import (
     DONE,
@@ -32,6 +33,7 @@ from lokki.estimate.savings import EXPRESS, Saving, savings
 from lokki.graph import FlowGraph
 from lokki.plan import Plan
 from lokki.progress.displays import seconds as duration
+from lokki.runtime.cost_limit import dollars
 
 _NOTES = (
     f"Prices of us-east-1, on demand, as of {prices.READ}, without free tiers.",
@@ -90,7 +92,8 @@ def _estimate(graph: FlowGraph, values: dict[str, object]) -> int:
     cost = estimate(compiled, workload)
     size = len(msgspec.json.encode(params))
     limits, cheaper = problems(compiled, workload, cost, size), savings(compiled, workload, cost)
-    click.echo(report(compiled.plan, workload, latest, Findings(cost, limits, cheaper)))
+    notes = tuple(seconds_notes(plan, latest))
+    click.echo(report(compiled.plan, workload, latest, Findings(cost, limits, cheaper, notes)))
     if source:
         click.echo(source)
     return DONE
@@ -114,10 +117,9 @@ def _functions_at_once(config: LokkiConfig) -> tuple[int, str]:
         limit = 0
     if limit:
         return limit, f"Functions at one time: {limit:,}, as the account in {aws.region} says."
-    assumed = prices.FUNCTIONS_AT_ONCE.value
-    return assumed, (
-        f"Functions at one time: {assumed:,}, AWS's default, since no account could be asked. A new one may have "
-        f"{NEW_ACCOUNT_FUNCTIONS}: set map_concurrency in lokki.yml."
+    return FUNCTIONS_AT_ONCE, (
+        f"Functions at one time: {FUNCTIONS_AT_ONCE:,}, AWS's default, since no account could be asked. A new one may "
+        f"have {NEW_ACCOUNT_FUNCTIONS}: set map_concurrency in lokki.yml."
     )
 
 
@@ -136,15 +138,17 @@ class StepNumbers:
 def workload_of(plan: Plan, latest: Measured | None, config: LokkiConfig, numbers: StepNumbers) -> Workload:
     """Put together what is estimated.
 
-    It is what the command line says, else what the latest run had, else a second and 100 bytes.
+    It is what the command line says, else what the latest run had, else what the steps say, else a second and 100
+    bytes.
     """
     items = dict(latest.items) if latest is not None else {}
     for block in plan.fan_outs:
         if (count := numbers.items.get(block.source, numbers.items.get(""))) is not None:
             items[block.source] = int(count)
     measures: dict[str, Measure] = {}
+    measured = latest.measures if latest is not None else {}
     for call in plan.calls:
-        measure = latest.measures.get(call.id, Measure()) if latest is not None else Measure()
+        measure = measured.get(call.id) or Measure(declared_seconds(plan, call) or Measure().seconds)
         seconds = numbers.seconds.get(call.id, numbers.seconds.get("", measure.seconds))
         size = numbers.sizes.get(call.id, numbers.sizes.get(""))
         if size is None:
@@ -204,11 +208,32 @@ def _read_each(texts: Iterable[str], numbers: _Numbers) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The cost of a run, the limits that it meets, and what would cost less."""
+    """The cost of a run, the limits that it meets, and what would cost less.
+
+    ``notes``: on the ``seconds=`` of steps.
+    """
 
     cost: Estimate
     limits: Sequence[Problem]
     cheaper: Sequence[Saving]
+    notes: Sequence[str] = ()
+
+
+def seconds_notes(plan: Plan, latest: Measured | None) -> Iterator[str]:
+    """Yield which steps should say that they take longer, or how long at all."""
+    measures = latest.measures if latest is not None else {}
+    unknown = steps_without_seconds(plan) if plan.options.max_cost is not None else []
+    for call in plan.calls:
+        seconds, measure = declared_seconds(plan, call), measures.get(call.id)
+        if call.id in unknown:
+            took = "run the flow here to see how long it takes" if measure is None else f"it took {_of(measure)}"
+            yield f"not built: max_cost= needs @step(seconds=…) of {call.step}(); {took}"
+        elif seconds is not None and measure is not None and measure.seconds > 2 * seconds:
+            yield f"slower: {call.id} took {_of(measure)}, and its step says seconds={seconds:g}"
+
+
+def _of(measure: Measure) -> str:
+    return f"{_seconds(measure.seconds)} here"
 
 
 def report(plan: Plan, workload: Workload, latest: Measured | None, findings: Findings) -> str:
@@ -236,7 +261,7 @@ def report(plan: Plan, workload: Workload, latest: Measured | None, findings: Fi
         lines.append(f"{word}: {limit.text}; the limit is {limit.limit.value:,} {limit.limit.unit}")
         lines.append(f"  to avoid it: {limit.advice}")
     lines += [*([] if limits else ["no limit is met"]), *map(saving_text, findings.cheaper)]
-    return "\n".join([*lines, "", *_NOTES])
+    return "\n".join([*lines, *findings.notes, "", *_NOTES])
 
 
 def saving_text(saving: Saving) -> str:
@@ -255,17 +280,6 @@ def _bill(cost: Estimate) -> list[str]:
     rows.append(("total", "", dollars(cost.dollars)))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return [f"{unit:<{widths[0]}}  {count:>{widths[1]}}  {amount:>{widths[2]}}" for unit, count, amount in rows]
-
-
-def dollars(amount: float) -> str:
-    """Write an amount with four significant digits, and cents at least.
-
-    >>> dollars(1234.5), dollars(0.5), dollars(0.0000123456), dollars(0)
-    ('$1,234.50', '$0.50', '$0.00001235', '$0.00')
-    """
-    if amount == 0 or amount >= 0.1:
-        return f"${amount:,.2f}"
-    return f"${amount:.{3 - math.floor(math.log10(amount))}f}"
 
 
 def _seconds(value: float) -> str:
