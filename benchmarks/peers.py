@@ -13,6 +13,9 @@ from pathlib import Path
 
 JOBLIB = "joblib==1.6.0"
 LOKKIFLOW = "lokkiflow==0.5.151"
+DASK = "dask==2026.8.0"
+REDUN = "redun==0.44.1"
+METAFLOW = "metaflow==2.19.39"
 
 
 def install(requirement: str, folder: Path, *others: str) -> Path | None:
