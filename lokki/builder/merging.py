@@ -68,23 +68,33 @@ def read_user_template(path: str) -> UserTemplate:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"merge_template: {path} cannot be read: {reason}.") from None
-    loader = _Loader(text)
+    root, content = _parse(path, text)
+    if not isinstance(content, dict) or not isinstance(content.get("Resources"), dict):
+        raise ConfigError(f"{path} is no template of CloudFormation: it has no section Resources.")
+    template = UserTemplate(path, _sections(path, content), _lines(root))
+    _check_parameters(template)
+    return template
+
+
+def _parse(path: str, text: str) -> tuple[yaml.Node | None, object]:
+    """Return the nodes of a YAML document, and what they say.
+
+    Raises ConfigError for what is no YAML, and for values that JSON does not have.
+    """
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         content: object = None if root is None else loader.construct_document(root)
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else path
         raise ConfigError(f"{place}: {error.problem or 'no valid YAML'}.") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}.") from None
-    finally:
-        loader.dispose()
-    if not isinstance(content, dict) or not isinstance(content.get("Resources"), dict):
-        raise ConfigError(f"{path} is no template of CloudFormation: it has no section Resources.")
-    template = UserTemplate(path, _sections(path, content), _lines(root))
-    _check_parameters(template)
-    return template
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path} has a value that JSON does not have: {error}. Write it as a text.") from None
+    return root, content
 
 
 def merged_template(own: Mapping[str, Json], user: UserTemplate) -> dict[str, Json]:
@@ -188,16 +198,20 @@ def _lines(root: yaml.Node | None) -> dict[tuple[str, str], int]:
 class _Loader(yaml.SafeLoader):
     """Reads YAML as CloudFormation does.
 
-    Dates are texts, and ``!Ref`` is a function.
+    Dates and all names are texts, and ``!Ref`` is a function.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        """Refuse names that stand twice, of which YAML would drop the first."""
+        """Refuse names that are no texts, and those that stand twice, of which YAML would drop the first."""
         names: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name must be a text", key.start_mark)
             if key.value in names:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
             names.add(key.value)
+            if not key.tag.startswith("!") and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"  # an account's number in a mapping is one, too
         return super().construct_mapping(node, deep=deep)
 
 

@@ -113,6 +113,13 @@ Resources:
         ("Resources:\n  A: {Type: T}\n  A: {Type: T}", "infra.yaml:3: A stands twice"),
         ("Parameters:\n  P: {Type: String}\nResources: {}", "infra.yaml:2: Parameters.P has no Default"),
         ("Outputs: 1\nResources: {}", "infra.yaml: Outputs must be a section of names"),
+        ("Resources:\n  ? [A]\n  : {Type: T}", "infra.yaml:2: a name must be a text"),
+        ("Parameters:\n  1: {Type: String}\nResources: {}", "infra.yaml:2: Parameters.1 has no Default"),
+        ("Resources: {A: {Type: \x07}}", "infra.yaml is no YAML: unacceptable character #x0007"),
+        ("Resources: {A: {Type: T, P: .nan}}", "infra.yaml has a value that JSON does not have: Out of range"),
+        ("Resources: {A: {Type: T, P: !!binary aGk=}}", "infra.yaml has a value that JSON does not have: Object of"),
+        ("Resources: &a {A: {Type: T, P: *a}}", "infra.yaml has a value that JSON does not have: Circular"),
+        ('{"Resources": {"A": {"Type": "\\ud800"}}}', "infra.yaml has a value that JSON does not have: 'utf-8'"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
