@@ -125,11 +125,15 @@ def template_of(compiled: Compiled, packages: Mapping[str, Code], user: UserTemp
     if plan.options.schedule is not None:
         resources["Schedule"] = _schedule(plan, config)
     resources |= _event_resources(compiled)
-    count = len(resources) + len(user.resources)
-    if count > STACK_RESOURCES:
+    if len(resources) > STACK_RESOURCES:
         raise FlowError(
-            f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {count} resources; "
+            f"the flow {plan.flow!r} has {len(compiled.steps)} steps, which make {len(resources)} resources; "
             f"a stack holds {STACK_RESOURCES}. Split the flow."
+        )
+    if len(resources) + len(user.resources) > STACK_RESOURCES:
+        raise FlowError(
+            f"{user.path} has {len(user.resources)} resources and the flow {plan.flow!r} makes {len(resources)}; "
+            f"a stack holds {STACK_RESOURCES}. Make a stack of your own of some."
         )
     template: dict[str, Json] = {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -229,9 +233,14 @@ def _account_properties(step: AnyStep, code: Code, config: LokkiConfig) -> Templ
     defaults = config.lambda_defaults
     layers = list(dict.fromkeys((*defaults.layers, *step.options.layers)))
     if len(layers) > LAYERS:
-        raise FlowError(f"{step.name}() has {len(layers)} layers with those of lambda_defaults; Lambda takes {LAYERS}.")
+        raise FlowError(
+            f"{step.name}() has {len(layers)} layers with those of lambda_defaults; Lambda takes {LAYERS}. Remove some."
+        )
     if layers and not isinstance(code, ZipCode):
-        raise FlowError(f"{step.name}() has layers, which are for zip packages, and its package is an image.")
+        raise FlowError(
+            f"{step.name}() has layers, which are for zip packages, and its package is an image. "
+            "Put what they hold into the image."
+        )
     if layers:
         properties["Layers"] = [*layers]
     if defaults.vpc.subnets:

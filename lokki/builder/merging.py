@@ -202,7 +202,10 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        """Refuse names that are no texts, and those that stand twice, of which YAML would drop the first."""
+        """Refuse names that are no texts, and those that stand twice.
+
+        YAML would drop the first of two.
+        """
         names: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):

@@ -143,13 +143,20 @@ def _read_environment(key: str) -> TemplatePart:
     return policy_statement("ReadEnvironment", ["kms:Decrypt"], key, function)
 
 
+def from_code() -> Json:
+    """Return the condition that a function's code makes the call.
+
+    Calls carry the function of the flow that they come from:
+    https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+    """
+    return {"ArnLike": {"lambda:SourceFunctionArn": sub(_FUNCTIONS)}}
+
+
 def _interface_statements() -> list[TemplatePart]:
     """Let Lambda make network interfaces, and the code of steps none.
 
     Lambda uses the role of the function for that, and asks whether it may for all resources:
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
-    Calls of the code carry the function that they come from:
-    https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
     """
     names = [
         "AssignPrivateIpAddresses",
@@ -160,9 +167,8 @@ def _interface_statements() -> list[TemplatePart]:
         "UnassignPrivateIpAddresses",
     ]
     actions = [f"ec2:{name}" for name in names]
-    from_code: Json = {"ArnLike": {"lambda:SourceFunctionArn": sub(_FUNCTIONS)}}
     allow = policy_statement("ManageInterfaces", actions, "*")
-    return [allow, policy_statement("NotByCode", actions, "*", from_code) | {"Effect": "Deny"}]
+    return [allow, policy_statement("NotByCode", actions, "*", from_code()) | {"Effect": "Deny"}]
 
 
 def _is_too_long(resource: Json) -> bool:

@@ -21,6 +21,7 @@ import yaml
 from lokki.base.quotas import DEFINITION_BYTES, LEAST_DISK
 from lokki.base.values import Json, JsonField
 from lokki.builder.merging import MERGED_FILE
+from lokki.builder.permissions import from_code
 from lokki.emulator.functions.process import FunctionSpec
 from lokki.emulator.iam.checking import Role
 from lokki.emulator.iam.policies import PolicyStatement
@@ -52,10 +53,6 @@ _IGNORED = (
     "TracingConfig", "VpcConfig",
 )  # fmt: skip
 """Properties of functions that change nothing here."""
-
-_FUNCTIONS = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${FlowName}-*"
-_FROM_CODE: Json = {"lambda:SourceFunctionArn": {"Fn::Sub": _FUNCTIONS}}
-"""The condition of what is for the code of the flow's functions, as all that the emulator checks."""
 
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
@@ -320,15 +317,18 @@ def _managed_policies(stack: Stack, role: Fields) -> Iterator[Fields]:
 def _read_statement(stack: Stack, fields: Fields) -> PolicyStatement:
     """Read a statement as it is for calls of a function's code."""
     patterns: dict[str, tuple[str, ...]] = {}
-    conditions = dict(fields.mapping("Condition")) if "Condition" in fields else {}
-    if conditions.get("ArnLike") == _FROM_CODE:
-        del conditions["ArnLike"]  # all calls that are checked come from the flow's functions
+    effect = fields.text("Effect")
+    if effect not in ("Allow", "Deny"):
+        raise EmulatorError(f"{fields.where}: the Effect {effect} is neither Allow nor Deny. Build again.")
+    conditions: Mapping[str, Json] = fields.mapping("Condition") if "Condition" in fields else {}
+    if conditions == from_code():
+        conditions = {}  # all calls that are checked come from the flow's functions
     for operator, keys in conditions.items():
         if operator != "StringLike" or not isinstance(keys, dict):
             raise EmulatorError(f"{fields.where}: the emulator does not know the condition {operator}.")
         patterns |= {key: _texts(stack.resolve(value)) for key, value in keys.items()}
     actions, resources = (_texts(stack.resolve(fields.value(name))) for name in ("Action", "Resource"))
-    return PolicyStatement(actions, resources, patterns, denies=fields.text("Effect") == "Deny")
+    return PolicyStatement(actions, resources, patterns, denies=effect == "Deny")
 
 
 def _texts(value: Json) -> tuple[str, ...]:

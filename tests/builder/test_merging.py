@@ -133,6 +133,12 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         read_user_template(str(tmp_path / "none.yaml"))
 
 
+def test_more_resources_of_both_than_a_stack_holds_are_refused(tmp_path: Path) -> None:
+    user = read(tmp_path, json.dumps({"Resources": {f"T{number}": {"Type": "T"} for number in range(495)}}))
+    with pytest.raises(FlowError, match=r"infra\.yaml has 495 resources and the flow 'single-flow' makes \d+; a stack"):
+        build_template(single_flow(), LokkiConfig(), {"fetch": ZipCode("fetch")}, user)
+
+
 def test_names_that_lokki_uses_are_refused_with_both_places(tmp_path: Path) -> None:
     text = "Parameters:\n  S3Bucket: {Type: String, Default: b}\nResources:\n  StateMachine: {Type: AWS::SNS::Topic}\n"
     drawn = single_flow()

@@ -93,8 +93,10 @@ def buildah_with_base(folder: Path) -> Iterator[Buildah]:
     assert shutil.which("buildah"), "install it: apt-get install --no-install-recommends buildah"
     buildah = Buildah(folder / "images")
     make_base_image(buildah, folder / "base")
-    yield buildah
-    buildah.clean()
+    try:
+        yield buildah
+    finally:
+        buildah.clean()
 
 
 def make_base_image(buildah: Buildah, folder: Path) -> None:
