@@ -82,8 +82,8 @@ def check_cost(fields: dict[str, JsonField], store: Store, keys: Keys, call_id: 
     if cost > limit.dollars:
         raise CostLimitError(
             f"the map over {limit.over}() has {items:,} item{'' if items == 1 else 's'}, for which the run would cost "
-            f"about {dollars(cost)}; max_cost= of {limit.flow} allows {dollars(limit.dollars)}. Nothing of the map "
-            "ran. Raise max_cost=, deploy, and go on with redrive --latest"
+            f"about {dollars(cost)}, and max_cost= of {limit.flow} allows ${limit.dollars:,g}. So nothing of the map "
+            "ran: raise max_cost=, or have fewer items"
         )
 
 
