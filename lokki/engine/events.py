@@ -110,6 +110,13 @@ type StepWork = tuple[int, float, int]
 """Calls of a step of a map, their seconds, and the bytes of what they returned, 0 where that is not known."""
 
 
+def add_work(to: dict[str, StepWork], more: Mapping[str, StepWork]) -> None:
+    """Add the work of steps to what is known of them."""
+    for step, (calls, seconds, size) in more.items():
+        others = to.get(step, (0, 0.0, 0))
+        to[step] = others[0] + calls, others[1] + seconds, others[2] + size
+
+
 @dataclass(frozen=True, slots=True)
 class ItemsFinished:
     """Items of a map block have their results in the store.

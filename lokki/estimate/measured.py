@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from lokki.config import LokkiConfig
-from lokki.engine.events import StepWork
+from lokki.engine.events import StepWork, add_work
 from lokki.errors import StoreError
 from lokki.estimate.cost import Measure, Workload, path_of
 from lokki.local_run.folder import LOG, RunFolder
@@ -73,9 +73,7 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
         if event.event == "items_finished":
             spent[event.id] += event.seconds
             done[event.id] += event.count
-            for step, (calls, taken, size) in event.steps.items():
-                others = work.get(step, (0, 0.0, 0))
-                work[step] = others[0] + calls, others[1] + taken, others[2] + size
+            add_work(work, event.steps)
     items: dict[str, int] = {}
     measures: dict[str, Measure] = {}
     for op in units_in(plan.ops):
@@ -84,7 +82,7 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
                 path = [call for call in path_of(op.body, Workload({})) if isinstance(call, Call)]
                 seconds_of_one = spent[op.key] / done[op.key] / len(path)
                 share = Measure(seconds_of_one, *_result_size(folder.parts(op.key).paths(), done[op.key]))
-                measures.update({call.id: _inner(work.get(call.id), share, op.result == call.id) for call in op.calls})
+                measures.update(inner_measures(op, work, share))
             continue
         outcome = _outcome(folder, op.id)
         if op.id in seconds and outcome is not None:
@@ -94,11 +92,16 @@ def _read(plan: Plan, folder: RunFolder, events: list[_Event]) -> Measured:
     return Measured(folder.run_id, items, measures)
 
 
-def _inner(work: StepWork | None, share: Measure, is_result: bool) -> Measure:
-    """Return the measure of a step of a map.
+def inner_measures(fan_out: FanOut, work: Mapping[str, StepWork], share: Measure) -> dict[str, Measure]:
+    """Return the measure of each step of a map, by the id of its call.
 
-    ``share``: its part of what is known of all, with the size of an item's result.
+    ``work``: of each step, as far as it is known. ``share``: what is taken for a step without, its part of what is
+    known of all; with the size of an item's result.
     """
+    return {call.id: _inner(work.get(call.id), share, fan_out.result == call.id) for call in fan_out.calls}
+
+
+def _inner(work: StepWork | None, share: Measure, is_result: bool) -> Measure:
     if work is None:
         return share
     calls, seconds, size = work

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lokki.builder.compiled import Compiled
 from lokki.errors import LokkiError
 from lokki.estimate.cost import Estimate, Measure, Workload, estimate
+from lokki.estimate.measured import inner_measures
 from lokki.plans.operations import Call
 from lokki.reports.facts import RunFacts
 
@@ -12,8 +13,8 @@ from lokki.reports.facts import RunFacts
 def estimate_of(compiled: Compiled, facts: RunFacts) -> Estimate | None:
     """Estimate what a run costs.
 
-    None where its events do not tell how long items took. What all inner steps of a map block together took is divided
-    among them evenly.
+    None where its events do not tell how long items took. Where they do not tell it of each step of a map block, what
+    all took is divided among them evenly.
     """
     measures: dict[str, Measure] = {}
     items: dict[str, int] = {}
@@ -27,7 +28,7 @@ def estimate_of(compiled: Compiled, facts: RunFacts) -> Estimate | None:
             return None
         items[fan_out.source] = report.items or 0
         each = durations.durations.seconds / durations.durations.items / len(fan_out.calls)
-        measures.update({call.id: Measure(each) for call in fan_out.calls})
+        measures.update(inner_measures(fan_out, durations.work, Measure(each)))
     try:
         return estimate(compiled, Workload(items, measures))
     except LokkiError:  # settings that cannot be built

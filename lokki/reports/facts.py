@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from lokki.base.failures import Failure
 from lokki.base.item_path import ItemPath
+from lokki.engine.events import StepWork
 from lokki.observing.report import RunReport
 
 BUCKETS = 120
@@ -109,6 +110,7 @@ class OpFacts:
     * ``spans``: from when to when it ran; more than one where the run was resumed.
     * ``size``: bytes of what the step handed on.
     * ``tries``: how many tries failed and were followed by others.
+    * ``work``: of each step of a map of several.
     """
 
     id: str
@@ -118,6 +120,7 @@ class OpFacts:
     tries: int = 0
     activity: Activity | None = None
     durations: Durations = field(default_factory=Durations)
+    work: dict[str, StepWork] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

@@ -24,6 +24,7 @@ from lokki.engine.events import (
     StepOutput,
     StepRetried,
     StepStarted,
+    add_work,
 )
 from lokki.observing.report import fold, map_op
 from lokki.plans.operations import MAP
@@ -134,6 +135,7 @@ class Gathering:
         if seconds > 0:
             op.durations.add(event.count, seconds)
         op.durations.note_slowest(event.slowest, event.slowest_seconds)
+        add_work(op.work, event.steps)
 
     def _count_failed(self, at: float, event: ItemFailed) -> None:
         op = self._map(event.id)

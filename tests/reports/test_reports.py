@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import pytest
 from support.browser import Browser, browser
 from support.command import Place
 
+from lokki import StepNode, flow, step
 from lokki.base.failures import Failure
+from lokki.builder.compiled import compile_flow
+from lokki.config import LokkiConfig
 from lokki.engine.events import (
     Event,
     ItemFailed,
@@ -37,6 +41,7 @@ from lokki.engine.events import (
     event_to_json,
 )
 from lokki.local_run.runs import Runs
+from lokki.reports.costs import estimate_of
 from lokki.reports.facts import BUCKETS, Activity, Durations
 from lokki.reports.gathering import EXAMPLES, GROUPS
 from lokki.reports.timed import facts_of, logged_events
@@ -220,6 +225,47 @@ def test_the_log_gives_the_events_that_were_written(tmp_path: Path) -> None:
 
 
 # --- the page ---
+
+
+@step
+def numbers() -> list[int]:
+    return []
+
+
+@step(memory=256)
+def quick(number: int) -> int:
+    return number
+
+
+@step(memory=2048)
+def slow(number: int) -> int:
+    return number
+
+
+@step
+def count(numbers: list[int]) -> int:
+    return len(numbers)
+
+
+@flow
+def two_steps() -> StepNode[..., int]:
+    return numbers().map(quick).next(slow).agg(count)
+
+
+def test_each_step_of_a_map_costs_by_its_own_time_and_memory() -> None:
+    compiled = compile_flow(two_steps(), LokkiConfig())
+
+    def gigabyte_seconds(*finished: ItemsFinished) -> float:
+        maps = MapStarted("numbers", ("quick", "slow"), 10, 0, 1), *finished, MapFinished("numbers", 10, 0, 5.0)
+        cost = estimate_of(compiled, facts_of(timed(RunStarted("two-steps", "one", {}, False, ""), *maps)))
+        assert cost is not None
+        return cost.requests.gigabyte_seconds
+
+    others = 2 * 0.001 * 0.5  # a millisecond each, the least that Lambda bills
+    own = {"quick": (5, 0.5, 0), "slow": (5, 2.0, 0)}
+    told = ItemsFinished("numbers", 5, 2.5, steps=own)
+    assert gigabyte_seconds(told, told) == pytest.approx(1.0 * 0.25 + 4.0 * 2 + others)
+    assert gigabyte_seconds(replace(told, steps={}), replace(told, steps={})) == pytest.approx(2.5 * 0.25 + 2.5 * 2 + others)
 
 
 class Page(HTMLParser):
