@@ -265,7 +265,9 @@ def test_each_step_of_a_map_costs_by_its_own_time_and_memory() -> None:
     own = {"quick": (5, 0.5, 0), "slow": (5, 2.0, 0)}
     told = ItemsFinished("numbers", 5, 2.5, steps=own)
     assert gigabyte_seconds(told, told) == pytest.approx(1.0 * 0.25 + 4.0 * 2 + others)
-    assert gigabyte_seconds(replace(told, steps={}), replace(told, steps={})) == pytest.approx(2.5 * 0.25 + 2.5 * 2 + others)
+    assert gigabyte_seconds(replace(told, steps={}), replace(told, steps={})) == pytest.approx(
+        2.5 * 0.25 + 2.5 * 2 + others
+    )
 
 
 class Page(HTMLParser):
