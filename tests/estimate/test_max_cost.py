@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aws.loopback_aws import LoopbackAws
 from click.testing import CliRunner
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.deployed_project import new_project
 from support.handled_emulation import Emulated, Handlers, Objects, emulate_here
 
 from lokki import FlowGraph, flow, step
@@ -105,7 +107,7 @@ SHAPES = st.builds(
 )
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_functions_know_what_an_estimate_says(examples: int) -> None:
     @settings(max_examples=examples, deadline=None, database=None)
     @given(SHAPES, st.integers(1, 3000) | st.integers(1, 10_000_000))
@@ -419,3 +421,24 @@ def test_an_emulated_run_ends_before_its_map_and_goes_on_with_a_higher_limit(tmp
     )
     flow_file.write_text(flow_file.read_text().replace("max_cost=0.001", "max_cost=0.002"))
     assert emulated("--resume", "dear")[:2] == (0, "10\n")
+
+
+@pytest.mark.slow
+def test_a_deployed_run_goes_on_where_the_limit_is_raised(
+    account: LoopbackAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = new_project(tmp_path, account, BIRDS.replace("SECONDS", "0.02").replace("birds_flow", "NAME"))
+    assert project.here(monkeypatch, "deploy", "--yes").code == 0
+    invoked = project.here(monkeypatch, "invoke", "--count", "10", "--run-id", "dear")
+    message = (
+        "get_birds() raised CostLimitError: the map over get_birds() has 10 items, for which the run would cost about "
+        f"$0.001100; max_cost= of {project.stack} allows $0.001000. Nothing of the map ran. Raise max_cost=, deploy, "
+        "and go on with redrive --latest at flow.py:7"
+    )
+    assert (invoked.code, message in invoked.err) == (1, True), invoked.err
+    shown = project.here(monkeypatch, "show", "dear")
+    assert message in shown.out + shown.err
+    project.edit("max_cost=0.001", "max_cost=0.002")
+    assert project.here(monkeypatch, "deploy", "--yes").code == 0
+    again = project.here(monkeypatch, "redrive", "dear", "--latest")
+    assert (again.code, again.out) == (0, "10\n"), again.err
