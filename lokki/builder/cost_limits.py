@@ -16,6 +16,7 @@ from lokki.base import quotas
 from lokki.base.values import Json
 from lokki.builder.batching import in_batches, sizes_itself
 from lokki.builder.compiled import Compiled
+from lokki.builder.tasks import BATCH_BYTES
 from lokki.builder.timing import execution_type
 from lokki.engine.batch_size import MOST_ITEMS
 from lokki.errors import FlowError
@@ -114,15 +115,15 @@ def _maps_by_source(plan: Plan) -> dict[str, list[FanOut]]:
 def _price(compiled: Compiled, op: FanOut, workload: Workload) -> MapPrice:
     """Return the price of a map, by what children of some sizes cost."""
     largest = op.options.batch or (MOST_ITEMS if sizes_itself(compiled, op) else 1)
-    most = _full(compiled, op, workload, largest, 1).batch  # fewer where their bytes are too many for a state
+    most = _full(compiled, op, workload, largest, 1).batch  # fewer, as those of 100 bytes are too many for a state
     alone = _rounded(_child(compiled, op, workload, 1))
     if most == 1:
         return MapPrice(alone)
     few, full = _child(compiled, op, workload, 2), _child(compiled, op, workload, most)
     item = (full - few) / (most - 2) if most > 2 else 0.0
     at_once = batches_at_once(compiled, op, workload) if sizes_itself(compiled, op) else 0
-    price = MapPrice(alone, _rounded(full - most * item), _rounded(item), most, at_once)
-    in_time = tuple(count for call in op.calls if (count := items_in_time(compiled, call, workload)) < most)
+    price = MapPrice(alone, _rounded(full - most * item), _rounded(item), largest, BATCH_BYTES, at_once)
+    in_time = tuple(count for call in op.calls if (count := items_in_time(compiled, call, workload)) < largest)
     if not in_time:
         return price
     return msgspec.structs.replace(price, again=_rounded(_again(compiled, op, workload, most)), in_time=in_time)

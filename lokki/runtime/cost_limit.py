@@ -12,6 +12,7 @@ import msgspec
 from lokki.base.values import JsonField, Stored
 from lokki.engine.batch_size import default_batch
 from lokki.errors import CostLimitError, StoreError
+from lokki.runtime.event import ItemCount
 from lokki.store.base import Store
 from lokki.store.keys import Keys
 from lokki.store.takeover import is_missing
@@ -22,7 +23,7 @@ class MapPrice(msgspec.Struct, frozen=True, omit_defaults=True):
 
     * ``alone``: a child with one item.
     * ``child``, ``item``: any other child, and each of its items.
-    * ``batch``: most items of a child.
+    * ``batch``, ``bytes``: most items of a child, and most bytes of their entries.
     * ``at_once``: how many children run at one time, where batches size themselves.
     * ``again``: each time that a function hands back what it has no time for.
     * ``in_time``: for how many items it has time, for each step that has not enough for a whole batch.
@@ -32,14 +33,17 @@ class MapPrice(msgspec.Struct, frozen=True, omit_defaults=True):
     child: float = 0.0
     item: float = 0.0
     batch: int = 1
+    bytes: int = 0
     at_once: int = 0
     again: float = 0.0
     in_time: tuple[int, ...] = ()
 
-    def dollars(self, items: int) -> float:
+    def dollars(self, items: ItemCount) -> float:
         """Return what so many items cost."""
-        batch = min(self.batch, default_batch(items, self.at_once)) if self.at_once else self.batch
-        full, rest = divmod(items, batch)
+        batch = min(self.batch, default_batch(items.count, self.at_once)) if self.at_once else self.batch
+        if items.size:
+            batch = max(1, min(batch, self.bytes * items.count // items.size))
+        full, rest = divmod(items.count, batch)
         return full * self._child(batch) + (self._child(rest) if rest else 0.0)
 
     def _child(self, items: int) -> float:
@@ -67,7 +71,7 @@ class CostLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     others: tuple[str, ...] = ()
 
 
-def check_cost(fields: dict[str, JsonField], store: Store, keys: Keys, call_id: str, items: int) -> None:
+def check_cost(fields: dict[str, JsonField], store: Store, keys: Keys, call_id: str, items: ItemCount) -> None:
     """Raise CostLimitError for more items than the run may pay.
 
     ``fields``: of a `CostLimit`. What other maps cost stands beside their items. Each writes before it reads, so that
@@ -80,10 +84,11 @@ def check_cost(fields: dict[str, JsonField], store: Store, keys: Keys, call_id: 
         store.write(keys.cost(call_id), [msgspec.json.encode(cost)])
     cost += limit.run + sum(_cost_of(store, keys.cost(other)) for other in limit.others)
     if cost > limit.dollars:
+        noun = "item" if items.count == 1 else "items"
         raise CostLimitError(
-            f"the map over {limit.over}() has {items:,} item{'' if items == 1 else 's'}, for which the run would cost "
-            f"about {dollars(cost)}, and max_cost= of {limit.flow} allows ${limit.dollars:,g}. So nothing of the map "
-            "ran: raise max_cost=, or have fewer items"
+            f"the map over {limit.over}() has {items.count:,} {noun}, for which the run would cost about "
+            f"{dollars(cost)}, and max_cost= of {limit.flow} allows ${limit.dollars:,g}. So nothing of the map ran: "
+            "raise max_cost=, or have fewer items"
         )
 
 

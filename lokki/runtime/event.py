@@ -65,6 +65,16 @@ class Spilled(msgspec.Struct, frozen=True):
     url: str
 
 
+class ItemCount(msgspec.Struct, frozen=True):
+    """How many items a map has.
+
+    * ``size``: the bytes of its manifest, 0 where that is not known.
+    """
+
+    count: int
+    size: int = 0
+
+
 class Batch(msgspec.Struct, frozen=True):
     """The items of a batch, in order, and how far it is.
 

@@ -14,7 +14,7 @@ from lokki.base.item_path import ItemPath
 from lokki.base.values import Ref, Stored
 from lokki.engine.regrouping import GatheredLists, Group, Outcomes, members_of, paths_below
 from lokki.errors import EventError, StoreError
-from lokki.runtime.event import HandledCall, Request, ResultsKey
+from lokki.runtime.event import HandledCall, ItemCount, Request, ResultsKey
 from lokki.runtime.sending import send_items
 from lokki.store.base import Store, load_many
 from lokki.store.keys import Keys
@@ -31,15 +31,15 @@ from lokki.store.map_results import (
 _GROUPS = msgspec.json.Decoder(list[Group])
 
 
-def send_regrouped(store: Store, keys: Keys, handled: HandledCall, request: Request, inline_limit: int) -> int:
+def send_regrouped(store: Store, keys: Keys, handled: HandledCall, request: Request, inline_limit: int) -> ItemCount:
     """Write the items of the next level of a map block.
 
     Returns how many there are. Raises StoreError for results that cannot be read, and when the store cannot write.
     """
     regrouper = _Regrouper(store, keys, handled, request)
-    count = send_items(store, keys, request.call.id, regrouper.items(), inline_limit)
+    sent = send_items(store, keys, request.call.id, regrouper.items(), inline_limit)
     store.write(keys.groups(request.call.id), [msgspec.json.encode(regrouper.groups)])
-    return count
+    return sent
 
 
 class _Results:

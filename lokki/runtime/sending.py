@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 
+from lokki.runtime.event import ItemCount
 from lokki.store.base import Store
 from lokki.store.keys import Keys
 from lokki.store.manifest import ManifestWriter
@@ -18,7 +19,7 @@ _AHEAD = 2**24
 """Bytes that wait for an upload to take them; one chunk may always wait, however large."""
 
 
-def send_items(store: Store, keys: Keys, step_id: str, items: Iterable[object], inline_limit: int) -> int:
+def send_items(store: Store, keys: Keys, step_id: str, items: Iterable[object], inline_limit: int) -> ItemCount:
     """Write pack and manifest of a map block from its items.
 
     In one pass and in bounded memory; returns how many items there are.
@@ -44,7 +45,7 @@ def send_items(store: Store, keys: Keys, step_id: str, items: Iterable[object], 
             pack.cancel()
             manifest.cancel()
             raise
-    return writer.count
+    return ItemCount(writer.count, writer.size)
 
 
 class _CancelledError(Exception):

@@ -13,7 +13,7 @@ from itertools import batched
 import msgspec
 
 from lokki.base.values import Stored
-from lokki.runtime.event import Request, ResultsKey
+from lokki.runtime.event import ItemCount, Request, ResultsKey
 from lokki.runtime.work import Reply, Work
 from lokki.store.base import Store
 from lokki.store.keys import Keys
@@ -57,13 +57,15 @@ def taken_reply(work: Work, takeover: Takeover) -> Reply | None:
     if work.handled.regroups is not None:
         earlier = Keys(f"{keys.prefix.rpartition('/')[0]}/{takeover.run}")
         store.write(keys.groups(call_id), [store.read(Stored(store.url(earlier.groups(call_id))))])
+    size = 0
     for item_map in takeover.maps.values():
         if item_map.source == call_id:
             left = _LeftItems(store, item_map)
             store.write(keys.left_items(call_id), left.text())
+            size = left.size
             reply |= {"map_manifest_key": keys.left_items(call_id), "items": left.count}
     if isinstance(items := reply.get("items"), int):
-        work.check_cost(items)
+        work.check_cost(ItemCount(items, size))
     return reply | work.checked_params()
 
 
@@ -73,7 +75,7 @@ class _LeftItems:
     def __init__(self, store: Store, item_map: MapTakeover) -> None:
         self._store = store
         self._map = item_map
-        self.count = 0
+        self.count = self.size = 0
 
     def text(self) -> Iterator[bytes]:
         """Yield the manifest of these items, and count them."""
@@ -82,6 +84,7 @@ class _LeftItems:
             yield begin + b",\n".join(lines)
             begin = b",\n"
             self.count += len(lines)
+            self.size += sum(map(len, lines))
         yield b"\n]\n" if self.count else b"[\n]\n"
 
     def _lines(self) -> Iterator[bytes]:

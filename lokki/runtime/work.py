@@ -18,7 +18,7 @@ from lokki.errors import ItemFailedError, StopSignal
 from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters, started_by_aws
 from lokki.plans.operations import Call
-from lokki.runtime.event import Batch, Entry, HandledCall, Request, ResultsKey
+from lokki.runtime.event import Batch, Entry, HandledCall, ItemCount, Request, ResultsKey
 from lokki.runtime.log import Log
 from lokki.store.base import Store, load, reader, save
 from lokki.store.keys import Keys
@@ -135,9 +135,9 @@ class Work(msgspec.Struct, frozen=True):
 
         keys, call = self.keys, self.request.call
         settings = self.settings
-        count = send_regrouped(settings.store, keys, self.handled, self.request, settings.inline_limit)
-        self.check_cost(count)
-        return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
+        sent = send_regrouped(settings.store, keys, self.handled, self.request, settings.inline_limit)
+        self.check_cost(sent)
+        return {"map_manifest_key": keys.map_manifest(call.id), "items": sent.count}
 
     def _choosing(self, invocation: Invocation) -> Invocation:
         """Return an invocation that fails where its result has no case."""
@@ -224,17 +224,17 @@ class Work(msgspec.Struct, frozen=True):
             check_is_no_iterator(call.gives, result)
         keys = self.keys
         try:
-            count = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)
+            sent = send_items(self.settings.store, keys, call.id, items, self.settings.inline_limit)
         except BaseException as error:
             if error is items.failure and not isinstance(error, StopSignal):
                 # A generator is the step's code: its errors are the step's.
                 failure = failure_of(call.id, error, 1, invocation.defined_at)
                 raise StepFailedError(hide_values(failure, invocation.secrets)) from error
             raise
-        self.check_cost(count)
-        return {"map_manifest_key": keys.map_manifest(call.id), "items": count}
+        self.check_cost(sent)
+        return {"map_manifest_key": keys.map_manifest(call.id), "items": sent.count}
 
-    def check_cost(self, items: int) -> None:
+    def check_cost(self, items: ItemCount) -> None:
         """Raise CostLimitError for more items than the run may pay."""
         if self.handled.max_cost:
             from lokki.runtime.cost_limit import check_cost  # only here: other functions start faster without it

@@ -109,13 +109,14 @@ _DECODER = msgspec.json.Decoder(list[ManifestEntry])
 class ManifestWriter:
     """Turns items into what goes into the pack and the manifest.
 
-    It holds one group of items at a time.
+    It holds one group of items at a time. ``count`` and ``size``: the items so far, and the bytes of the manifest.
     """
 
     url: str
     inline_limit: int
     pack: Pack = field(default_factory=Pack)
     count: int = 0
+    size: int = 0
     _values: Mapping[str, object] | None = None
     _values_text: bytes = b""
 
@@ -139,10 +140,15 @@ class ManifestWriter:
             lines.append(b'%b{"index":%d,%b}' % (b",\n" if self.count else b"[\n", self.count, text))
             self.count += 1
             if len(lines) >= _GROUP_ITEMS or held + self.pack.size - packed >= _GROUP_BYTES:
-                yield members, b"".join(lines)
+                yield members, self._joined(lines)
                 members, lines, held, packed = [], [], 0, self.pack.size
         lines.append(b"\n]\n" if self.count else b"[\n]\n")
-        yield members, b"".join(lines)
+        yield members, self._joined(lines)
+
+    def _joined(self, lines: list[bytes]) -> bytes:
+        text = b"".join(lines)
+        self.size += len(text)
+        return text
 
     def _value(self, value: object, name: bytes, members: list[bytes]) -> bytes:
         """Return the fields of a value.

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -24,9 +24,9 @@ from lokki.cli.commands.estimate import estimate_command
 from lokki.config import LambdaDefaultsConfig, LokkiConfig
 from lokki.emulator.states.services import Caller
 from lokki.errors import ConfigError, CostLimitError, FlowError
-from lokki.estimate.cost import estimate
+from lokki.estimate.cost import Measure, entry_size, estimate
 from lokki.runtime.cost_limit import CostLimit, check_cost
-from lokki.runtime.event import parse_event
+from lokki.runtime.event import ItemCount, parse_event
 from lokki.runtime.log import Log
 from lokki.runtime.taking_over import taken_reply
 from lokki.runtime.work import Settings, Work
@@ -110,16 +110,19 @@ SHAPES = st.builds(
 @pytest.mark.parametrize("examples", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_functions_know_what_an_estimate_says(examples: int) -> None:
     @settings(max_examples=examples, deadline=None, database=None)
-    @given(SHAPES, st.integers(1, 3000) | st.integers(1, 10_000_000))
-    def law(shape: Shape, items: int) -> None:
+    @given(SHAPES, st.integers(1, 3000) | st.integers(1, 10_000_000), st.integers(1, 4000))
+    def law(shape: Shape, items: int, size: int) -> None:
         compiled = compile_flow(shape.draw(), shape.config())
         try:
             limits = cost_limits(compiled)
         except ConfigError:  # such batches do not fit an EXPRESS child
             assume(False)
         limit = msgspec.convert(limits["numbers"], CostLimit)
-        cost = limit.run + sum(price.dollars(items) for price in limit.maps)
-        estimated = estimate(compiled, declared_workload(compiled, {"numbers": items}))
+        counted = ItemCount(items, items * entry_size(Measure(size=size)))
+        cost = limit.run + sum(price.dollars(counted) for price in limit.maps)
+        workload = declared_workload(compiled, {"numbers": items})
+        workload = replace(workload, measures={**workload.measures, "numbers": Measure(0.0, size)})
+        estimated = estimate(compiled, workload)
         # The first of a month, which are the dearest.
         assume(estimated.express_gigabyte_hours < 1000 and estimated.requests.gigabyte_seconds < 6e9)
         assert cost == pytest.approx(estimated.dollars, rel=0.01)
@@ -144,7 +147,17 @@ def test_what_is_written_is_what_a_function_needs() -> None:
             # A start, the step, the question whether items are left and the end, a request, and half a second of half a
             # gigabyte for each item.
             "maps": [
-                {"alone": 0.000104366675, "child": 0.0001002, "item": 4.166675e-06, "batch": 1612, "at_once": 1000}
+                {
+                    "alone": 0.000104366675,
+                    "child": 0.0001002,
+                    "item": 4.166675e-06,
+                    "batch": 2000,
+                    "bytes": 200_000,
+                    "at_once": 1000,
+                    # A task, a question and a request: a function has time for 1,800 items.
+                    "again": 5.02e-05,
+                    "in_time": [1800],
+                }
             ],
         },
     )
@@ -286,7 +299,7 @@ def test_a_run_that_takes_over_pays_for_the_items_that_are_left(done: int, fails
 def test_one_item_is_told_as_one() -> None:
     limit = {"flow": "birds", "over": "get", "dollars": 1, "run": 0.5, "maps": [{"alone": 1.0}]}
     with pytest.raises(CostLimitError, match=r"^the map over get\(\) has 1 item, for .* about \$1\.50, .* \$1\. "):
-        check_cost(limit, Objects(), Keys("lokki/birds/run-1"), "get", 1)
+        check_cost(limit, Objects(), Keys("lokki/birds/run-1"), "get", ItemCount(1))
 
 
 # --- a build ---
@@ -432,8 +445,8 @@ def test_a_deployed_run_goes_on_where_the_limit_is_raised(
     invoked = project.here(monkeypatch, "invoke", "--count", "10", "--run-id", "dear")
     message = (
         "get_birds() raised CostLimitError: the map over get_birds() has 10 items, for which the run would cost about "
-        f"$0.001100; max_cost= of {project.stack} allows $0.001000. Nothing of the map ran. Raise max_cost=, deploy, "
-        "and go on with redrive --latest at flow.py:7"
+        f"$0.001100, and max_cost= of {project.stack} allows $0.001. So nothing of the map ran: raise max_cost=, or "
+        "have fewer items at flow.py:7"
     )
     assert (invoked.code, message in invoked.err) == (1, True), invoked.err
     shown = project.here(monkeypatch, "show", "dear")
