@@ -61,8 +61,8 @@ def test_a_cold_start_loads_only_what_runs_a_step() -> None:
         f"lokki.{name}"
         for name in (
             "base.convert", "base.failures", "base.item_path", "base.naming", "base.options",
-            "base.placeholders", "base.quotas", "base.signatures", "base.values", "engine.invocation", "store.base",
-            "store.codec", "store.keys", "store.profile", "store.s3",
+            "base.placeholders", "base.quotas", "base.signatures", "base.values", "base.variables", "engine.invocation",
+            "store.base", "store.codec", "store.keys", "store.profile", "store.s3",
         )
     }  # fmt: skip
 
