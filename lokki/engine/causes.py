@@ -43,9 +43,9 @@ _NUMBER = re.compile(r"_\d+$")
 """Ends the id of a further call of a step."""
 
 _LATE = re.compile(r"Task timed out after (\d+(?:\.\d+)?) seconds")
-_EXITED = re.compile(r"Runtime exited (?:with error: (?:exit status (\d+)|signal: ([a-z/ ]+\w))|without providing)")
+_EXITED = re.compile(r"Runtime exited (?:with error: (?:exit status (\d+)|signal: ([a-z/ ]+\w+))|without providing)")
 
-_SIGNALS = {
+SIGNALS = {
     "aborted": "SIGABRT", "bus error": "SIGBUS", "floating point exception": "SIGFPE", "illegal instruction": "SIGILL",
     "killed": "SIGKILL", "segmentation fault": "SIGSEGV", "terminated": "SIGTERM",
 }  # fmt: skip
@@ -155,7 +155,7 @@ def _how_ended(exited: re.Match[str]) -> str:
     status, name = exited[1], exited[2]
     if name is None:
         return f"exited with code {status or 0}"
-    return f"was killed by {_SIGNALS.get(name, name)}"
+    return f"was killed by {SIGNALS.get(name, name)}"
 
 
 def _memory_advice(error: str, exited: re.Match[str] | None) -> str:

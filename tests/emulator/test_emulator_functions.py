@@ -54,6 +54,8 @@ HANDLER = """
             sys.exit()
         if do == "kill":
             os.kill(os.getpid(), 9)
+        if do in ("11", "40"):
+            os.kill(os.getpid(), int(do))
         if do == "sleep":
             time.sleep(event["seconds"])
         if do == "fill":
@@ -302,6 +304,8 @@ def test_a_worker_is_kept_warm(one: LambdaFunctions) -> None:
         ("exit", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: exit status 3"),
         ("quit", "Runtime.ExitError", "RequestId: * Error: Runtime exited without providing a reason"),
         ("kill", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: signal: killed"),
+        ("11", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: signal: segmentation fault"),
+        ("40", "Runtime.ExitError", "RequestId: * Error: Runtime exited with error: signal: signal 40"),
         ("fill", "Runtime.OutOfMemory", "RequestId: * Error: Runtime exited with error: signal: killed"),
         ("fill together", "Runtime.OutOfMemory", "RequestId: * Error: Runtime exited with error: signal: killed"),
         ("reserve", "MemoryError", ""),

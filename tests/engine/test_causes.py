@@ -46,6 +46,11 @@ ADVICE = "out of memory: give the step a larger memory=, or memory_max= for anot
         ),
         (
             "Runtime.ExitError",
+            f"{EXITED}with error: signal: signal 40",
+            "WorkerError: the worker process was killed by signal 40",
+        ),
+        (
+            "Runtime.ExitError",
             f"{EXITED}with error: exit status 3",
             "WorkerError: the worker process exited with code 3",
         ),

@@ -32,10 +32,14 @@ from lokki.emulator.functions.runtime_api import InvocationEvent, RuntimeApi
 from lokki.emulator.functions.sandbox import Sandbox
 from lokki.emulator.iam.checking import Role
 from lokki.emulator.states.services import ACCOUNT, REGION, Caller, FunctionReply
+from lokki.engine.causes import SIGNALS
 
 INIT_SECONDS = 10.0
 """How long a function may take to start before that counts as time of its first invocation.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html"""
+
+_WORDS = {signal.Signals[name].value: words for words, name in SIGNALS.items()}
+"""What Lambda calls a signal, by its number."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -326,7 +330,7 @@ def _error(kind: str, message: str) -> FunctionReply:
 def _exit_error(code: int, request: str) -> FunctionReply:
     """Return the error for a process that ended without a reply."""
     if code < 0:
-        reason = "with error: signal: killed" if -code == signal.SIGKILL else f"with error: signal: {-code}"
+        reason = f"with error: signal: {_WORDS.get(-code, f'signal {-code}')}"
     else:
         reason = f"with error: exit status {code}" if code else "without providing a reason"
     return _error("Runtime.ExitError", f"RequestId: {request} Error: Runtime exited {reason}")
