@@ -48,7 +48,11 @@ _FAILURE_TEXT = 1000
 """Characters of a tolerated failure's message that travel with the results."""
 
 _TIMEOUTS = ("Sandbox.Timedout", "States.Timeout")
-_MEMORY = "its function ran out of memory: give the step a larger memory=, or memory_max= for another try"
+_MEMORY = (
+    "the worker process was killed by SIGKILL (out of memory: give the step a larger memory=, or memory_max= for "
+    "another try)"
+)
+"""As `lokki.engine.causes` says it of an item that is in no batch."""
 
 
 class _HandBack(StopSignal):
@@ -184,9 +188,10 @@ class _BatchRun:
         died = self._batch.died
         if not self._work.handled.tolerate:
             raise EventError("the event says that the function died of an item, and its map tolerates no failure.")
-        words = _MEMORY if died == "Runtime.OutOfMemory" else f"its function ended with {died}"
-        error = "StepTimeoutError" if died in _TIMEOUTS else "WorkerError"
-        return self._failed(entry, Failure(self._invocation.id, error, words))
+        if died in _TIMEOUTS:
+            return self._failed(entry, Failure(self._invocation.id, "StepTimeoutError", self._late()))
+        words = _MEMORY if died == "Runtime.OutOfMemory" else f"the worker process ended with {died}"
+        return self._failed(entry, Failure(self._invocation.id, "WorkerError", words))
 
     def _try(self, entry: Entry, loader: Callable[[Entry], Callable[[], object]]) -> Reply:
         """Run the step on an item, with retries, and return the item's next entry.
@@ -268,14 +273,18 @@ class _BatchRun:
             finally:
                 limit.close()
         if self._alarm is None:
-            # What a local run says of a step with this timeout.
-            self._alarm = Alarm(left, f"took longer than its timeout of {math.ceil(self._total)} seconds")
+            self._alarm = Alarm(left, self._late())
         try:
             return self._alarm.run(function)
         except StepTimeoutError:
             if is_first or not self._alarm.rang:
                 raise
             raise _HandBack(self._tried) from None
+
+    def _late(self) -> str:
+        """Say of an item that it is late, as a local run does."""
+        timeout = self._invocation.timeout or math.inf
+        return f"took longer than its timeout of {min(timeout, math.ceil(self._total)):g} seconds"
 
     def _sleep(self, seconds: float) -> None:
         left = self._work.seconds_left()

@@ -15,6 +15,7 @@ from aws.moto_server import Aws
 from support.lambda_function import FLOW, RUN, Cloud, Context, event, unpickled
 
 from lokki import Retry, flow, step
+from lokki.engine.causes import reported_failure
 from lokki.errors import (
     BatchTimeoutError,
     ConfigError,
@@ -646,12 +647,27 @@ def test_tries_of_an_item_are_counted_across_the_invocations_of_its_batch(cloud:
     assert last["items"][1]["failed"]["error"] == "ValueError"
 
 
-def test_an_item_that_its_function_died_of_fails_and_the_others_go_on(cloud: Cloud) -> None:
+@pytest.mark.parametrize(
+    ("died", "cause", "words"),
+    [
+        ("Runtime.OutOfMemory", "Runtime exited with error: signal: killed", ""),
+        ("Sandbox.Timedout", "Task timed out after 30.00 seconds", ""),
+        (
+            "Runtime.ExitError",
+            "Runtime exited with error: exit status 3",
+            "the worker process ended with Runtime.ExitError",
+        ),
+    ],
+)
+def test_an_item_that_its_function_died_of_fails_as_it_would_alone_and_the_others_go_on(
+    cloud: Cloud, died: str, cause: str, words: str
+) -> None:
     handler = cloud.function(hand_on, {"reads": "item", "tolerate": 1})
-    given = event(hand_on, items=batch(0, 1, 2), first=1, done=batch(0), died="Runtime.OutOfMemory")
-    message = "its function ran out of memory: give the step a larger memory=, or memory_max= for another try"
-    failed = {"step": "hand_on", "error": "WorkerError", "message": message}
-    assert handler(given, Context()) == {
+    given = event(hand_on, items=batch(0, 1, 2), first=1, done=batch(0), died=died)
+    alone = reported_failure("hand_on", died, cause)
+    # Only the cause of a death says which status or signal it was, and the state machine hands on the error.
+    failed = {"step": "hand_on", "error": alone.error, "message": words or alone.message}
+    assert handler(given, Context(30_000)) == {
         "items": [*batch(0), {"index": 1, "failed": failed}, {"index": 2, "result": 2}]
     }
 

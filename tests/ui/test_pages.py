@@ -345,7 +345,7 @@ def test_an_item_of_a_batch_has_the_line_and_the_traceback_that_events_have_of_t
     run = view.subject.run
     lost = replace(run.kept.results(run.kept.maps()["load.map"]).failures()[1], message="lost", where="")
     tried, late = (replace(lost, error=error, where="flow.py:9") for error in ("ValueError", "TypeError"))
-    died = Failure("work", "WorkerError", "its function ended with Runtime.ExitError")
+    died = Failure("work", "WorkerError", "the worker process ended with Runtime.ExitError")
     short = Failure("work", "TypeError", "lo", "flow.py:7")
     groups = [
         FailureGroup("work", "ValueError", "flow.py:9", 1, 2, [FailedCall("work", (1,), "load.map", tried)]),
