@@ -211,6 +211,7 @@ class EventTranslator:
                 return [StepRetried(self._calls[event.state], self._path(event, child), 1, 0.0, caught[1])]
             case "ExecutionSucceeded":
                 self._last.pop(event.execution, None)
+                self._at_fault.pop(event.execution, None)
                 self._paths.pop(event.execution, None)
                 return self._finished(event, child)
             case "ExecutionFailed" | "ExecutionTimedOut":
@@ -260,7 +261,12 @@ class EventTranslator:
         return MapFinished(self._maps[event.state].key, counts.succeeded - inside, counts.failed + inside, seconds)
 
     def _path(self, event: HistoryEvent, child: Child) -> ItemPath:
-        return self._paths.get(event.execution, {}).get(child.index, (child.index,))
+        """Return the item that a try failed of.
+
+        Of several items of a batch none, where the failure does not say which one it was: their function died.
+        """
+        at_fault = self._at_fault.get(event.execution, child.index if child.items == 1 else None)
+        return () if at_fault is None else self._paths.get(event.execution, {}).get(at_fault, (at_fault,))
 
     def _retried(self, event: HistoryEvent, child: Child | None) -> list[Event]:
         if event.state not in self._calls:  # a map or a fork: its steps tell of themselves

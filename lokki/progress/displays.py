@@ -294,9 +294,9 @@ class Words:
         else:
             text = f"{item_name(failure.step, event.item)}: failed: {what}"
         most = self._lines_per_map
-        if not event.item or most is None:
-            return text
         block = map_op(report, event.id).id if isinstance(event, ItemFailed) else _block_of(event.id, report)
+        if not block or most is None:
+            return text
         self._shown[block] += 1
         if self._shown[block] < most:
             return text

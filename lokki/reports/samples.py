@@ -47,9 +47,17 @@ def samples_of(run: Run, calls: Iterable[FailedCall], replay: ReplayCommand) -> 
     calls = list(calls)
     lines = _last_lines(run, calls)
     return [
-        Sample(call, item_value(run, call.step, call.item), replay(call.step, call.item), tuple(lines[number]))
+        Sample(call, item_value(run, call.step, call.item), replay_of(call, replay), tuple(lines[number]))
         for number, call in enumerate(calls)
     ]
+
+
+def replay_of(call: FailedCall, replay: ReplayCommand) -> str:
+    """Return the command that runs a failed call again.
+
+    None for a batch of which the item at fault is not known.
+    """
+    return replay(call.step, call.item) if call.item or not call.map else ""
 
 
 def item_value(run: Run, step: str, item: ItemPath) -> str:

@@ -15,7 +15,7 @@ from lokki.progress.displays import seconds as duration
 from lokki.reports.facts import FailedCall, FailureGroup
 from lokki.reports.gathering import shorten_trace
 from lokki.reports.page import ENDED_BADLY, Content, page_environment, report_values
-from lokki.reports.samples import Sample
+from lokki.reports.samples import Sample, replay_of
 from lokki.results.items import LogLine
 from lokki.ui.failures import PAGE as FAILED_PAGE
 from lokki.ui.failures import FailedEntry, FailedItems
@@ -254,7 +254,7 @@ def _samples(view: RunView, groups: Sequence[FailureGroup]) -> list[Sample]:
     Items and logs have pages of their own: to fetch them takes too long for a page that is made again each second.
     """
     calls = [example for group in groups for example in group.examples]
-    return [Sample(call, "", view.replay(call.step, call.item), ()) for call in calls]
+    return [Sample(call, "", replay_of(call, view.replay), ()) for call in calls]
 
 
 def _failed_row(item: FailedEntry, address: RunAddress) -> FailedRow:

@@ -16,15 +16,20 @@ from lokki import Retry, StepNode, flow, step
 from lokki.base.values import Json
 from lokki.builder.builder import Builder
 from lokki.builder.compiled import compile_flow
+from lokki.builder.states import machine_of
 from lokki.config import LokkiConfig
 from lokki.emulator.run import EmulationOptions
 from lokki.emulator.s3.client import S3Server
 from lokki.emulator.session import Session
 from lokki.emulator.states.services import Caller, FunctionReply
-from lokki.engine.events import Event, ItemFailed
+from lokki.emulator.translation import EventTranslator
+from lokki.engine.events import Event, ItemFailed, StepRetried
 from lokki.estimate.cost import Workload, estimate
 from lokki.graph import FlowGraph
 from lokki.loading import load_flow
+from lokki.plan import lower
+from lokki.reports.samples import replay_of
+from lokki.reports.timed import facts_of
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,21 @@ def test_each_of_several_items_at_fault_fails_alone(s3: S3Server) -> None:
     assert outcome.output == {"result": [item for item in range(20) if item not in (3, 4, 7, 19)]}
     # A death is a try of the step's.
     assert functions.ran["read"].count([7]) == 3
+
+
+def test_a_death_is_a_try_of_the_item_at_fault_and_of_none_while_that_is_searched_for(s3: S3Server) -> None:
+    deployed, _ = deploy(tolerant(), s3, {"pad": {5: "Runtime.ExitError"}}, count=8)
+    deployed.run({"items": 8}, "died-and-told")
+    events: list[Event] = []
+    translate = EventTranslator(machine_of(lower(deployed.graph)), events.append)
+    for entry in deployed.history:
+        translate(entry)
+    tries = [(event.id, event.item) for event in events if isinstance(event, StepRetried)]
+    assert tries == [("pad", ()), ("pad", ()), ("pad", (5,))]
+    facts = facts_of((float(number), event) for number, event in enumerate(events))
+    calls = [call for group in facts.groups for call in group.examples if group.retried]
+    commands = [(call.item, replay_of(call, lambda step, item: f"replay {item}")) for call in calls]
+    assert commands == [((), ""), ((5,), "replay (5,)")]
 
 
 def test_an_item_at_fault_fails_the_run_where_none_may_fail(s3: S3Server) -> None:
