@@ -60,7 +60,7 @@ from lokki.plan import Plan
 from lokki.plans.levels import drawn_sources
 from lokki.plans.operations import Block, Call, FanOut, Fork, Op, Switch, calls_in, operations_in
 from lokki.plans.templates import Results, source_name
-from lokki.store.local import make_directory
+from lokki.store.local import flush_directory, make_directory
 from lokki.store.manifest import item_lines
 
 if TYPE_CHECKING:  # start-up: multiprocessing is loaded for the executor "processes" only
@@ -402,6 +402,8 @@ class LocalExecution:
                     with self._halt.stopping(mapping.stop):
                         self._run_workers(mapping, first_part, workers)
                 finally:
+                    with suppress(FileNotFoundError):  # the run's folder was removed, which is told elsewhere
+                        flush_directory(job.parts.folder)
                     with self._lock:
                         failed = self._record.failed + mapping.failed - mapping.inherited
                         self._record = replace(self._record, failed=failed)

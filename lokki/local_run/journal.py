@@ -112,13 +112,14 @@ class PartWriter:
         # The pack first: where there is a journal, there is a pack.
         self._pack_file = os.open(pack_path(self.path), flags, 0o600)
         self._journal = os.open(self.path, flags, 0o600)
-        flush_directory(parts.folder)
         self._start = parts.start(self.path)
         self._pack = Pack()
         self._members: list[Buffer] = []
         self._written_back = 0
         self._records: list[Record] = []
         self._synced_at = time.monotonic()
+        self._synced_size = 0
+        self._is_found = False
 
     def add(self, index: int, value: object, step: str | None = None) -> None:
         """Record an item's result, or what an inner step returned for it.
@@ -159,10 +160,14 @@ class PartWriter:
             self._sync()
 
     def close(self) -> None:
-        """Write what was gathered, force it to disk and close the files."""
+        """Write what was gathered, force it to disk and close the files.
+
+        Whoever ends the map forces the names of all parts to disk.
+        """
         with ExitStack() as files:
             files.callback(os.close, self._journal)
             files.callback(os.close, self._pack_file)
+            self._is_found = True
             self.flush()
             self._sync()
 
@@ -180,8 +185,13 @@ class PartWriter:
             self._written_back = self._pack.size
 
     def _sync(self) -> None:
-        os.fsync(self._pack_file)
+        if self._pack.size > self._synced_size:
+            os.fsync(self._pack_file)
+            self._synced_size = self._pack.size
         os.fsync(self._journal)
+        if not self._is_found:
+            flush_directory(self.path.parent)  # once: before, a power cut takes the names of the files
+            self._is_found = True
         _write(self._journal, _line(_MARK, self._start))
         self._synced_at = time.monotonic()
 
