@@ -119,7 +119,7 @@ class PartWriter:
         self._records: list[Record] = []
         self._synced_at = time.monotonic()
         self._synced_size = 0
-        self._is_found = False
+        self._is_named = False
 
     def add(self, index: int, value: object, step: str | None = None) -> None:
         """Record an item's result, or what an inner step returned for it.
@@ -167,7 +167,7 @@ class PartWriter:
         with ExitStack() as files:
             files.callback(os.close, self._journal)
             files.callback(os.close, self._pack_file)
-            self._is_found = True
+            self._is_named = True
             self.flush()
             self._sync()
 
@@ -189,9 +189,9 @@ class PartWriter:
             os.fsync(self._pack_file)
             self._synced_size = self._pack.size
         os.fsync(self._journal)
-        if not self._is_found:
+        if not self._is_named:
             flush_directory(self.path.parent)  # once: before, a power cut takes the names of the files
-            self._is_found = True
+            self._is_named = True
         _write(self._journal, _line(_MARK, self._start))
         self._synced_at = time.monotonic()
 
