@@ -83,12 +83,21 @@ def reported_failure(step: str, error: str, cause: str) -> Failure:
         return Failure(earlier[1], earlier[2], earlier[3], earlier[4] or "")
     error, message = _local_words(*_own_class(error, message, trace))
     users = "".join(f"{line}\n" for line in _entries(trace) if not _OWN.search(line))
-    places = FRAME.findall(users)
     # A timeout is at its step, as in a local run: where the step was then says the traceback.
-    where = f"{places[-1][0]}:{places[-1][1]}" if places and error != StepTimeoutError.__name__ else ""
+    where = _place(users) if error != StepTimeoutError.__name__ else ""
     last = f"{error}: {message}\n"
     short, full = (f"Traceback (most recent call last):\n{text}{last}" if text else "" for text in (users, trace))
     return Failure(step, error, message, where, short, full)
+
+
+def _place(trace: str) -> str:
+    """Return the line that an error came from, as a local run does.
+
+    That is the last one of a package; where there is none, the first of a library.
+    """
+    places = FRAME.findall(trace)
+    packaged = [place for place in places if not place[0].startswith(("/", "<"))]
+    return ":".join((packaged[-1:] or places[:1] or [()])[0])
 
 
 def child_failure(inner: Sequence[str], error: str, cause: str) -> Failure:

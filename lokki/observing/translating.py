@@ -57,13 +57,16 @@ class RunTranslator:
 def localize_failure(failure: Failure, locate: Callable[[str], str]) -> Failure:
     """Return a failure with the paths of files here.
 
-    ``locate``: returns the path here of a path in a package.
+    ``locate``: returns the path here of a path in a package. The place is the last line of a file that is here, as in a
+    local run: others in a package are of libraries.
     """
 
     def localize_trace(text: str) -> str:
         return FRAME.sub(lambda frame: f'File "{locate(frame[1])}", line {frame[2]}', text)
 
-    file, _, line = failure.where.rpartition(":")
+    frames = FRAME.findall(failure.traceback) if failure.where else []
+    places = [(path, line) for path, line in frames if locate(path) != path]
+    file, line = places[-1] if places else failure.where.rpartition(":")[::2]
     return replace(
         failure,
         where=f"{locate(file)}:{line}" if file else "",

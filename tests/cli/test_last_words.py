@@ -47,6 +47,8 @@ def join_birds(birds: list[int], fault: str) -> int:
 def weigh_birds(birds: int, fault: str) -> int:
     if fault == "timeout":
         time.sleep(60)
+    if fault == "library":
+        os.makedirs("")
     return birds
 
 
@@ -98,6 +100,8 @@ def test_a_failure_is_told_in_the_same_words_wherever_a_flow_runs(account: Loopb
     assert_same_words(project, "late", f"{failed} StepTimeoutError: {late} at flow.py:15")
     assert_same_words(project, "death", f"{failed} WorkerError: {died} at flow.py:15", "--executor", "processes")
     assert_same_words(project, "timeout", f"weigh_birds() raised StepTimeoutError: {late} at flow.py:35")
+    lost = "FileNotFoundError: [Errno 2] No such file or directory: ''"
+    assert_same_words(project, "library", f"weigh_birds() raised {lost} at flow.py:40")
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ import pytest
 
 from lokki import flow, step
 from lokki.base.failures import Failure
+from lokki.base.values import Json
 from lokki.engine.causes import THRESHOLD, reported_failure
 from lokki.engine.events import Event, ItemFailed, ItemsFailed, MapFinished, MapStarted, RunFailed, StepFailed
-from lokki.observing.translating import RunTranslator
+from lokki.observing.translating import RunTranslator, localize_failure
 from lokki.plan import lower
 
 
@@ -26,6 +27,28 @@ def test_a_functions_error_has_the_users_traceback_and_place() -> None:
     assert reported_failure("flap_bird", "ConnectionError", cause) == Failure(
         "flap_bird", "ConnectionError", "no answer", "flows/birds.py:26", head + users + last, head + own + users + last
     )
+
+
+def frame(file: str, line: int) -> str:
+    return f'  File "{file}", line {line}, in flap\n    fly()\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "reported", "here"),
+    [
+        (("/var/task/birds.py", "/var/lang/lib/python3.13/json/decoder.py"), "birds.py:0", "/home/birds.py:0"),
+        (("/var/task/birds.py", "<frozen os>"), "birds.py:0", "/home/birds.py:0"),
+        (("/var/task/birds.py", "/var/task/pandas/frame.py"), "pandas/frame.py:1", "/home/birds.py:0"),
+        (("/opt/python/bridge.py", "/opt/python/fly.py"), "/opt/python/bridge.py:0", "/opt/python/bridge.py:0"),
+        ((), "", ""),
+    ],
+)
+def test_an_error_that_a_library_raises_is_at_the_users_line(files: Sequence[str], reported: str, here: str) -> None:
+    frames: list[Json] = [frame(file, line) for line, file in enumerate(files)]
+    failure = reported_failure("flap", "ValueError", json.dumps({"errorMessage": "no", "stackTrace": frames}))
+    local = localize_failure(failure, lambda path: f"/home/{path}" if path == "birds.py" else path)
+    assert (failure.where, local.where) == (reported, here)
+    assert localize_failure(local, lambda path: path).where == here
 
 
 EXITED = "RequestId: 1 Error: Runtime exited "
