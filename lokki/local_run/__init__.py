@@ -17,16 +17,17 @@ lock, and hands the plan to an execution. From there one stage calls the next:
 4. **worker** runs the inner steps on each item, whichever executor it is on, and writes every result to a part of its
    own. **body** says what each of them reads where they are no line, **shared_values** has what all items read.
 5. **journal** is the format of such parts and their writer; **journal_reader** is the one reader, for resuming, for the
-   step after the block, and for `lokki.results`.
+   step after the block, and for `lokki.results`. **ready_results** spares that step most of the reading, where threads
+   run the block and there is memory for it (**free_memory**).
 
 Beside them: **runs** has the records and locks of all runs, **folder** the names and files of one, **outcomes** the
 journal that says what has ended (and **disk** when it is forced there), **seal** and **checksums** what binds a file to
 its run, **written_items** the items of a map; **output**, **streams** and **levels** take what steps print and log.
 
 What would surprise a reader stands behind a wall, a module each with a "Why": **descriptors** (``dup2``, C's buffers),
-**forks** (what a child that a step forks must let go of), **exits** (how forked processes end), **interrupts** (Ctrl-C,
-SIGTERM, SIGHUP), **libraries** (what workers may share), **own_thread** (a run inside of a notebook's event loop), and
-`lokki.engine.async_exceptions` (late steps).
+**detached** (arrays that nobody else refers to), **forks** (what a child that a step forks must let go of), **exits**
+(how forked processes end), **interrupts** (Ctrl-C, SIGTERM, SIGHUP), **libraries** (what workers may share),
+**own_thread** (a run inside of a notebook's event loop), and `lokki.engine.async_exceptions` (late steps).
 
 What must never happen:
 

@@ -28,6 +28,7 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.values import inline_json
 from lokki.errors import damaged
+from lokki.local_run.detached import Detached
 from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.seal import Seal
 from lokki.store.codec import SHARED_BYTES, Pack, checksum, pickle_pieces
@@ -46,6 +47,10 @@ _BLOCK = 2**20
 _WRITE_BACK_BYTES = 2**23
 """After how much more of a pack the system is to begin forcing it to disk: waiting for all of 500 MB at the end took a
 third as long as writing it."""
+
+_CACHED_BYTES = 2**25
+"""How much stays in memory of a pack that the step after the map need not read, where the disk keeps up. What is on
+disk leaves its memory to the next results: new memory for 2 GB took longer than all the rest of writing them."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -117,6 +122,8 @@ class PartWriter:
         self._members: list[Buffer] = []
         self._written_back = 0
         self._records: list[Record] = []
+        self._detached: tuple[int, Detached] | None = None
+        self._is_spared = ready is not None  # whether the step after the map is to read nothing of the pack
         self._synced_at = time.monotonic()
         self._synced_size = 0
         self._is_named = False
@@ -139,8 +146,19 @@ class PartWriter:
         # At once: the step may change the memory of what it returned when it runs on the next item.
         if place[1] >= SHARED_BYTES:
             self._write_members()
-        if self._ready is not None and step is None:
-            self._ready.add(index, value, pickled)
+        if self._ready is None or step is not None or not self._ready.reserve(sum(map(len, pickled))):
+            self._is_spared = False
+        elif (detached := self._ready.add(index, value, pickled)) is not None:
+            self._detached = index, detached
+
+    def hand_on(self) -> None:
+        """Hand the last result on to the step after the map.
+
+        To be called before the next item runs, when nobody refers to the result any more but the step that made it.
+        """
+        if self._ready is not None and self._detached is not None:
+            self._ready.settle(*self._detached)
+            self._detached = None
 
     def fail(self, index: int, failure: Failure) -> None:
         """Record that an item failed for good."""
@@ -181,7 +199,9 @@ class PartWriter:
             self._records = []
             raise
         if self._pack.size - self._written_back >= _WRITE_BACK_BYTES:
-            begin_writing_back(self._pack_file, self._written_back, self._pack.size - self._written_back)
+            # Again what was on its way to the disk the last time: what has arrived leaves memory now.
+            start = max(0, self._written_back - _CACHED_BYTES) if self._is_spared else self._written_back
+            begin_writing_back(self._pack_file, start, self._pack.size - start)
             self._written_back = self._pack.size
 
     def _sync(self) -> None:

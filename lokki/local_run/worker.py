@@ -182,6 +182,7 @@ class Worker:
         failures: list[FailedItem] = []
         retry: PendingRetry | None = None
         run_item = self._run_item if self._job.body is None else self._run_body
+        is_handed_on = self._job.ready is not None
         try:
             if chunk.retry is not None:
                 self._sleep(chunk.retry.wait)
@@ -190,6 +191,8 @@ class Worker:
                     break
                 inherited = entry.failed is not None
                 failure = self._inherit(entry) if inherited else run_item(line, entry, chunk)
+                if is_handed_on:
+                    self._part.hand_on()  # here, where no variable refers to the result
                 now = time.perf_counter()
                 if failure is not None:
                     failures.append(FailedItem(entry.index, entry.path, failure, inherited))

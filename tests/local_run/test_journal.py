@@ -73,7 +73,7 @@ class Unreadable:
 
 
 def test_large_results_are_ready_for_the_next_step_as_far_as_there_is_room(tmp_path: Path) -> None:
-    ready = ReadyResults(most_bytes=500_000)
+    ready = ReadyResults(most_bytes=500_000, free_memory=lambda: 0)
     part = PartWriter(parts(tmp_path), "part-0001", 100, ready)
     memory = bytearray(os.urandom(200_000))
     text = "a line\n" * 20_000
