@@ -123,13 +123,15 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 def interleaved(programs: Sequence[Program], repeats: Mapping[str, int], default: int) -> dict[str, list[Sample]]:
     """Run all programs in turn, so that a slow moment of the machine meets all; some fewer times than the others.
 
-    Each runs once before, uncounted, which compiles and reads files for the first time.
+    There and back, so that no program always has what the same one before it leaves behind, such as memory that a
+    virtual machine takes away a moment later. Each runs once before, uncounted, which compiles and reads files for the
+    first time.
     """
     for program in programs:
         run_once(program)
     samples: dict[str, list[Sample]] = {program.name: [] for program in programs}
     for turn in range(default):
-        for program in programs:
+        for program in programs if turn % 2 == 0 else reversed(programs):
             if turn < repeats.get(program.name, default):
                 samples[program.name].append(run_once(program))
     return samples
