@@ -48,8 +48,8 @@ def measure() -> Table:
         "Wall time of the whole process, median of interleaved runs, and peak resident memory: of the process and of "
         "what it maps. lokki and joblib.Memory write every result to disk, the bare pool none. lokki also "
         "forces it to disk, and copies what others could change for the step after the map. Ratio: lokki's time less "
-        f"its start-up (its run of one item less the pool's of one, at most {MOST_STARTUP_SECONDS} s) / that of the program in "
-        "the target, of the medians and, in brackets, of the shortest runs."
+        f"its start-up (its run of one item less the pool's of one, at most {MOST_STARTUP_SECONDS} s) / that of the "
+        "program in the target, of the medians and, in brackets, of the shortest runs."
     )
     return Table("Local map of large results", note, tuple(rows))
 
