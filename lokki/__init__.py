@@ -14,7 +14,6 @@ try:
     from lokki.chain import MapBlock, StepNode, each
     from lokki.decorators import Flow, flow, step
     from lokki.errors import FlowError, LokkiError, ParameterError, RunError
-    from lokki.graph import FlowGraph
 except (ImportError, AttributeError):
     # The user's program may be called as a module of Python that is imported here, which finds the program instead.
     _file = str(getattr(sys.modules.get("__main__"), "__file__", "")).rpartition("/")[2]
@@ -32,6 +31,7 @@ except (ImportError, AttributeError):
 if TYPE_CHECKING:
     from lokki.base.access import Allow, Read, Resource, Write
     from lokki.base.starts import After, Event, FinishedRun, S3Created, S3Object
+    from lokki.graph import FlowGraph
     from lokki.operate import remote
     from lokki.results.flow_results import local
 
@@ -67,6 +67,7 @@ _LATE = {
     "Allow": "lokki.base.access",
     "Event": "lokki.base.starts",
     "FinishedRun": "lokki.base.starts",
+    "FlowGraph": "lokki.graph",
     "Read": "lokki.base.access",
     "Resource": "lokki.base.access",
     "S3Created": "lokki.base.starts",
@@ -75,7 +76,7 @@ _LATE = {
     "local": "lokki.results.flow_results",
     "remote": "lokki.operate",
 }
-"""What reads results, and what few steps need, by the module it is in: `import lokki` in Lambda does not load it."""
+"""What draws flows, reads results, or few steps need, by its module: `import lokki` in Lambda does not load it."""
 
 
 def main(*flows: Flow[...], argv: Sequence[str] | None = None) -> None:

@@ -12,10 +12,9 @@ from lokki.base import signatures
 from lokki.base.failures import users_place
 from lokki.base.naming import check_step_name, flow_name
 from lokki.base.options import Executor, FlowOptions, Retry, StepOptions
-from lokki.base.placeholders import ChainResult
+from lokki.base.placeholders import REQUIRED, ChainResult, FlowParameter, Param
 from lokki.chain import Chain, Drawing, MapBlock, StepNode, SubFlow, check_drawing, drawing, is_drawing
 from lokki.errors import FlowError, ParameterError
-from lokki.graph import REQUIRED, FlowGraph, FlowParameter, Param
 from lokki.plan import lower
 
 if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
@@ -23,6 +22,7 @@ if TYPE_CHECKING:  # start-up: see Flow.using, and StepOptions
 
     from lokki.base.access import Permission, Resource
     from lokki.base.starts import Start
+    from lokki.graph import FlowGraph
     from lokki.progress.launching import Launcher
 
 _LEADING_PLACE = re.compile(r".+?\.py:\d+(?=: )")
@@ -340,6 +340,9 @@ class Flow[**P, R = Any](SubFlow):
         return Launcher(self.fn, self, options)
 
     def _draw(self, params: tuple[FlowParameter, ...]) -> FlowGraph:
+        # Only here: a function on Lambda draws no flow, and starts faster without what that takes.
+        from lokki.graph import FlowGraph
+
         placeholders = [Param(param.name, param.annotation) for param in params]
         heads = self.draw_body(placeholders)
         graph = FlowGraph(self.name, heads, params, self.options, inspect.cleandoc(self.__doc__ or ""), self)

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from lokki.base import signatures
 from lokki.base.convert import ChangeError, ConversionError, from_json, parameter_json
 from lokki.base.options import FlowOptions
+from lokki.base.placeholders import FlowParameter
 from lokki.base.values import Json
 from lokki.chain import AnyStep
 from lokki.errors import FlowError, ParameterError
-from lokki.graph import FlowGraph, FlowParameter
 from lokki.plans.operations import Block, Call, FanOut, block_lines, calls_in, fan_outs_in
 from lokki.plans.templates import Output
+
+if TYPE_CHECKING:  # start-up: functions on Lambda have their calls from step.json, and no graph
+    from lokki.graph import FlowGraph
 
 PARAMETERS_BYTES = 180_000
 """Most bytes of a run's parameters as JSON.

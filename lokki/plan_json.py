@@ -25,9 +25,9 @@ import msgspec
 from lokki.base import signatures
 from lokki.base.convert import parameter_json
 from lokki.base.options import FlowOptions, MapOptions
+from lokki.base.placeholders import FlowParameter
 from lokki.base.values import Json
 from lokki.errors import LokkiError, StoreError
-from lokki.graph import FlowParameter
 from lokki.plan import Plan
 from lokki.plans.operations import (
     MAP,

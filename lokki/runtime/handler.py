@@ -16,6 +16,7 @@ import msgspec
 
 from lokki.base.item_path import item_to_json
 from lokki.base.options import Retry
+from lokki.base.placeholders import FlowParameter
 from lokki.base.quotas import STATE_BYTES
 from lokki.base.values import INLINE_LIMIT, Json, JsonField
 from lokki.base.variables import SECRETS_VARIABLE, is_traced
@@ -23,7 +24,6 @@ from lokki.chain import AnyStep, StepNode
 from lokki.decorators import Flow
 from lokki.engine.invocation import BatchItemError, StepFailedError
 from lokki.errors import ConfigError, EventError
-from lokki.graph import FlowParameter
 from lokki.runtime.event import Batch, Entry, HandledCall, Request, parse_calls, parse_event, plain_text
 from lokki.runtime.log import Log
 from lokki.runtime.work import Context, Reply, Settings, Work

@@ -11,11 +11,11 @@ import msgspec
 
 from lokki.base.failures import Failure, failure_of, hide_values
 from lokki.base.item_path import ItemPath
+from lokki.base.placeholders import FlowParameter
 from lokki.base.values import Json, Ref, ref_to_json
 from lokki.chain import AnyStep
 from lokki.engine.invocation import Attempts, Invocation, StepFailedError, prepare, run
 from lokki.errors import ItemFailedError, StopSignal
-from lokki.graph import FlowParameter
 from lokki.plan import bind_parameters, started_by_aws
 from lokki.plans.operations import Call
 from lokki.runtime.event import Batch, Entry, HandledCall, ItemCount, Request, ResultsKey

@@ -55,7 +55,7 @@ def test_a_cold_start_loads_only_what_runs_a_step() -> None:
     own = {name for name in loaded(HANDLER) if name.startswith("lokki.")}
     assert {name for name in own if name.count(".") == 1} == {
         f"lokki.{name}"
-        for name in ("base", "chain", "decorators", "engine", "errors", "graph", "plan", "plans", "runtime", "store")
+        for name in ("base", "chain", "decorators", "engine", "errors", "plan", "plans", "runtime", "store")
     }
     assert {name for name in own if name.startswith(("lokki.base.", "lokki.engine.", "lokki.store."))} == {
         f"lokki.{name}"
