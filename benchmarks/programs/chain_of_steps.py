@@ -18,7 +18,7 @@ import msgspec
 
 from lokki import StepNode, flow, step
 from lokki.local_run import folder as folder_module
-from lokki.local_run.outcomes import Outcome, OutcomeJournal
+from lokki.local_run.outcomes import OutcomeJournal, StepOutcome
 from lokki.runner import LocalRunner
 from lokki.store.local import LocalStore
 
@@ -46,9 +46,9 @@ def chain() -> StepNode[..., int]:
 class FilesOfTheirOwn(OutcomeJournal):
     """Keeps outcomes as the first lokki did: each in a file, in a folder of its step, forced to disk at once."""
 
-    def find(self, name: str) -> tuple[Outcome | None] | None:
+    def find(self, name: str) -> tuple[StepOutcome | None] | None:
         path = self.path.parent / name / "output.json"
-        return (msgspec.json.decode(path.read_bytes(), type=Outcome),) if path.exists() else None
+        return (msgspec.json.decode(path.read_bytes(), type=StepOutcome),) if path.exists() else None
 
     def add(self, name: str, outcome: bytes) -> None:
         LocalStore(self.path.parent).write(f"{name}/output.json", [outcome])

@@ -15,7 +15,7 @@ from lokki.errors import StoreError
 from lokki.estimate.cost import Measure, Workload, path_of
 from lokki.local_run.folder import LOG, RunFolder
 from lokki.local_run.journal import pack_path
-from lokki.local_run.outcomes import Outcome
+from lokki.local_run.outcomes import StepOutcome
 from lokki.local_run.runs import Runs
 from lokki.local_run.schedule import units_in
 from lokki.plan import Plan
@@ -110,7 +110,7 @@ def _inner(work: StepWork | None, share: Measure, is_result: bool) -> Measure:
     return Measure(seconds / calls, size // calls, size // calls > LokkiConfig().inline_limit)
 
 
-def _measure(call: Call, folder: RunFolder, seconds: float, outcome: Outcome) -> Measure:
+def _measure(call: Call, folder: RunFolder, seconds: float, outcome: StepOutcome) -> Measure:
     if call.fans_out:
         count = max(_count(outcome) or 0, 1)
         pack = _size(folder.pack(call.id))
@@ -120,7 +120,7 @@ def _measure(call: Call, folder: RunFolder, seconds: float, outcome: Outcome) ->
     return Measure(seconds, len(msgspec.json.encode(outcome)))
 
 
-def _count(outcome: Outcome) -> int | None:
+def _count(outcome: StepOutcome) -> int | None:
     """Return how many items the source of a map gave."""
     count = outcome.get("items")
     return count if isinstance(count, int) else None
@@ -138,7 +138,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _outcome(folder: RunFolder, step_id: str) -> Outcome | None:
+def _outcome(folder: RunFolder, step_id: str) -> StepOutcome | None:
     try:
         return folder.outcome(step_id)
     except StoreError:

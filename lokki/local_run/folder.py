@@ -19,7 +19,7 @@ from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_reply
 from lokki.engine.regrouping import Group
 from lokki.errors import DamagedError, StoreError, damaged
 from lokki.local_run.journal import Parts
-from lokki.local_run.outcomes import Outcome, OutcomeJournal, remove_whatever
+from lokki.local_run.outcomes import OutcomeJournal, StepOutcome, remove_whatever
 from lokki.local_run.seal import Seal
 from lokki.local_run.written_items import WrittenItems
 from lokki.plans.operations import MAP
@@ -79,7 +79,7 @@ class RunFolder:
         """Return where the outcomes of steps and map blocks are."""
         return self._outcomes.path
 
-    def outcome(self, step_id: str) -> Outcome | None:
+    def outcome(self, step_id: str) -> StepOutcome | None:
         """Return the outcome of a step that runs once, or None until it has ended."""
         return self._outcome(step_id, f"{step_id}/{_OLD_OUTCOME}")
 
@@ -260,13 +260,13 @@ class RunFolder:
         """Return the error for the step of a switch whose outcome names no case."""
         return damaged(f"{self.outcomes_path} names no case that {step_id}() chose", _AGAIN)
 
-    def _existing_outcome(self, step_id: str) -> Outcome:
+    def _existing_outcome(self, step_id: str) -> StepOutcome:
         outcome = self.outcome(step_id)
         if outcome is None:
             raise self.lost_outcome(step_id)
         return outcome
 
-    def _outcome(self, name: str, older: str) -> Outcome | None:
+    def _outcome(self, name: str, older: str) -> StepOutcome | None:
         """Return the outcome of a step or map block.
 
         ``older``: the file that a run has it in which lokki made before there was a journal.
@@ -290,7 +290,7 @@ class RunFolder:
             remove_whatever(folder)
             flush_directory(folder.parent)
 
-    def _read(self, key: str) -> Outcome | None:
+    def _read(self, key: str) -> StepOutcome | None:
         path = self.path / key
         try:
             text = path.read_bytes()
@@ -300,7 +300,7 @@ class RunFolder:
             raise damaged(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
         content = self._seal.open(key, text, str(path))
         try:
-            outcome: Outcome = msgspec.json.decode(content, type=dict[str, JsonField])
+            outcome: StepOutcome = msgspec.json.decode(content, type=dict[str, JsonField])
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise damaged(f"{path} is damaged: {error}", _AGAIN) from None
         outcome.pop("checksum", None)

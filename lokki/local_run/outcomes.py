@@ -26,11 +26,11 @@ from lokki.errors import damaged
 from lokki.local_run.disk import LaterFlush
 from lokki.store.local import flush_directory
 
-type Outcome = dict[str, JsonField]
+type StepOutcome = dict[str, JsonField]
 """What is known of what has ended: a reference to a result, or numbers of items."""
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(tuple[str, Outcome | None])
+_DECODER = msgspec.json.Decoder(tuple[str, StepOutcome | None])
 _TEXT = 9
 """Where the text of a line begins, behind its checksum."""
 
@@ -52,7 +52,7 @@ class OutcomeJournal:
         self._read_bytes = 0
         self._changing = threading.Lock()
 
-    def find(self, name: str) -> tuple[Outcome | None] | None:
+    def find(self, name: str) -> tuple[StepOutcome | None] | None:
         """Return the outcome of something in a tuple of its own, new each time.
 
         None in the tuple: it was forgotten. No tuple: the journal tells nothing of it. Raises OSError, and StoreError

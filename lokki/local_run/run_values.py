@@ -11,7 +11,7 @@ from lokki.engine.lazy import LazyResults
 from lokki.errors import StoreError
 from lokki.local_run import journal_reader
 from lokki.local_run.folder import RunFolder
-from lokki.local_run.outcomes import Outcome
+from lokki.local_run.outcomes import StepOutcome
 from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.schedule import Schedule, Unit, schedule, units_in
 from lokki.plan import Plan
@@ -22,7 +22,7 @@ CASE = "case"
 """The field of a call's outcome with the value of the case that it chose, null for the default."""
 
 
-def kept_case(switch: Switch, outcome: Outcome | None) -> Case | None:
+def kept_case(switch: Switch, outcome: StepOutcome | None) -> Case | None:
     """Return the case that an outcome names, None for none of the switch's."""
     if outcome is None or CASE not in outcome:
         return None

@@ -36,7 +36,7 @@ from lokki.local_run.again import Rerun
 from lokki.local_run.body import body_of
 from lokki.local_run.execution import LocalExecution, Setup
 from lokki.local_run.folder import RunFolder
-from lokki.local_run.outcomes import Outcome
+from lokki.local_run.outcomes import StepOutcome
 from lokki.local_run.run_values import RunValues
 from lokki.local_run.runs import RunRecord, Runs
 from lokki.local_run.schedule import dependencies, schedule, units_in
@@ -528,7 +528,7 @@ def test_whether_a_resumed_run_has_maps_to_run_is_known_after_each_outcome_was_r
     read: list[str] = []
 
     class Counting(RunFolder):
-        def outcome(self, step_id: str) -> Outcome | None:
+        def outcome(self, step_id: str) -> StepOutcome | None:
             read.append(step_id)
             return super().outcome(step_id)
 
