@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
-from lokki.store.codec import SHARED_BYTES
+from lokki.store.codec import SHARED_BYTES, copy_pickled, pickle_pieces
 
 _PIECE = memoryview(bytearray(1))
 _ALONE = sys.getrefcount(_PIECE.obj)
@@ -60,11 +60,28 @@ class Detached:
         return pickle.loads(self.skeleton, buffers=self.memory if is_own else map(_copy, self.memory))
 
 
-def detach(value: object, pickled: Sequence[memoryview]) -> Detached | None:
+@dataclass(frozen=True, slots=True)
+class DetachedArray:
+    """An array that was a value by itself.
+
+    ``memory``: the array's, which refers to it.
+    """
+
+    memory: memoryview
+
+    def value(self) -> object:
+        """Return the array, or a copy if somebody else can reach its memory."""
+        return self.memory.obj if _is_unshared(self.memory) else copy_pickled(pickle_pieces(self.memory.obj))
+
+
+def detach(value: object, pickled: Sequence[memoryview]) -> Detached | DetachedArray | None:
     """Take a value apart, if large arrays are at least half of it.
 
     ``pickled``: its pickle in pieces. Raises whatever the code of the value's class raises.
     """
+    for piece in pickled:
+        if piece.obj is value and _is_array(value):
+            return DetachedArray(piece)
     if 2 * sum(len(piece) for piece in pickled if _is_of_large_array(piece)) < sum(map(len, pickled)):
         return None
     memory: list[memoryview] = []

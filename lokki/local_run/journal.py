@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Buffer, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.values import inline_json
 from lokki.errors import damaged
-from lokki.local_run.detached import Detached
+from lokki.local_run.detached import Detached, DetachedArray
 from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.seal import Seal
-from lokki.store.codec import SHARED_BYTES, Pack, checksum, pickle_pieces
+from lokki.store.codec import SHARED_BYTES, Pack, Piece, checksum, pickle_pieces
 from lokki.store.local import begin_writing_back, flush_directory, write_pieces
 
 SYNC_SECONDS = 1.0
@@ -119,10 +119,10 @@ class PartWriter:
         self._journal = os.open(self.path, flags, 0o600)
         self._start = parts.start(self.path)
         self._pack = Pack()
-        self._members: list[Buffer] = []
+        self._members: list[Piece] = []
         self._written_back = 0
         self._records: list[Record] = []
-        self._detached: tuple[int, Detached] | None = None
+        self._detached: tuple[int, Detached | DetachedArray] | None = None
         self._is_spared = ready is not None  # whether the step after the map is to read nothing of the pack
         self._synced_at = time.monotonic()
         self._synced_size = 0

@@ -12,7 +12,7 @@ import pickle
 import struct
 from collections.abc import Buffer, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isal import igzip_lib, isal_zlib
 
@@ -26,6 +26,7 @@ Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"
 # Levels 1 and 2 are about equally fast and 2 compresses more; 3 takes up to twice as long for 2 to 4 % fewer bytes.
 _LEVEL = 2
 _GZIP_WINDOW = 31  # zlib's way to ask for a gzip member with a window of 2**15 bytes
+_RAW_WINDOW = -15  # and for bare deflate
 
 # RFC 1952: magic, deflate, no flags, no time, no hint, unknown system: the same ten bytes as ISA-L writes.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -42,6 +43,13 @@ _SAMPLED = 2**15  # bytes, from which samples tell whether compressing is worth 
 _SAMPLES = 8
 # At most an eighth of the pickle is sampled, of large ones less than 1 %: the samples cost what compressing them costs.
 _LEAST_SAMPLE, _LARGEST_SAMPLE = 2**10, 2**14
+
+_ALIKE = 16
+"""How many large values in a row must not shrink, so that a pack samples no more than one in as many."""
+
+# Compressors that no thread is at now. A new one for each pickle took twice as long as compressing its samples, as the
+# system fills each page of its buffers with zeros first.
+_idle_compressors: list[isal_zlib.Compress] = []
 
 SHARED_BYTES = 2**16
 """From how large a member on pieces of it may be the value's own memory. pickle copies what is smaller into its frames
@@ -63,6 +71,10 @@ _SPEAKING = (pickle.PicklingError, AttributeError, TypeError)
 """What pickle raises for values that it cannot handle, with a text that needs no name of a class before it."""
 
 
+type Piece = bytes | memoryview
+"""Bytes, as many as ``len`` says."""
+
+
 def dumps(value: object) -> bytes:
     """Return a value as one gzip member around its pickle.
 
@@ -74,7 +86,7 @@ def dumps(value: object) -> bytes:
     return b"".join(encode(value))
 
 
-def encode(value: object) -> list[Buffer]:
+def encode(value: object) -> list[Piece]:
     """Return what `dumps` does, in pieces to write one by one.
 
     Large buffers that are stored are not copied at all.
@@ -84,22 +96,25 @@ def encode(value: object) -> list[Buffer]:
     return encode_pickled(pickle_pieces(value))
 
 
-def encode_pickled(chunks: list[memoryview]) -> list[Buffer]:
-    """Return what `encode` does, of a value that `pickle_pieces` has pickled."""
+def encode_pickled(chunks: list[memoryview], *, sampled: bool = True) -> list[Piece]:
+    """Return what `encode` does, of a value that `pickle_pieces` has pickled.
+
+    ``sampled``: whether samples of a large one are taken; it is stored where they are not.
+    """
     size = sum(map(len, chunks))
-    if size > _TINY and (size < _SAMPLED or _shrinks(chunks, size)):
+    if size > _TINY and (size < _SAMPLED or (sampled and _shrinks(chunks, size))):
         member = _deflated(chunks)
         if _is_shrunk(len(member), size):
             return [member]
     return _stored(chunks, size)
 
 
-def checksum(member: Sequence[Buffer]) -> int:
+def checksum(member: Sequence[Piece]) -> int:
     """Return the CRC-32 of the pickle in a gzip member.
 
     It stands in the last bytes of what `dumps` or `encode` made.
     """
-    return member_checksum(bytes(memoryview(member[-1])[-_TRAILER.size :]))
+    return member_checksum(bytes(member[-1][-_TRAILER.size :]))
 
 
 def member_checksum(member: bytes) -> int:
@@ -197,9 +212,13 @@ class Pack:
 
     The caller writes the members where it likes, in the order they are made, and reads one back with `loads` on the
     bytes of its range. `size` is the number of bytes so far; start with the size of a file to append to it.
+
+    The values of a pack are mostly alike: after sixteen large ones in a row that would not shrink, it samples one in
+    sixteen, until there is one that does. The same values in the same order give the same bytes.
     """
 
     size: int = 0
+    _stored_in_a_row: int = field(default=0, init=False)
 
     def add(self, value: object) -> tuple[bytes, tuple[int, int]]:
         """Return the member to write next, and its range.
@@ -211,14 +230,17 @@ class Pack:
         pieces, place = self.add_pieces(pickle_pieces(value))
         return b"".join(pieces), place
 
-    def add_pieces(self, pickled: list[memoryview]) -> tuple[list[Buffer], tuple[int, int]]:
+    def add_pieces(self, pickled: list[memoryview]) -> tuple[list[Piece], tuple[int, int]]:
         """Return the member of a pickle, and its range.
 
         The member is in pieces to write one by one. Of one of less than `SHARED_BYTES`, no piece is the value's own
         memory.
         """
-        pieces = encode_pickled(pickled)
-        length = sum(memoryview(piece).nbytes for piece in pieces)
+        in_a_row = self._stored_in_a_row
+        pieces = encode_pickled(pickled, sampled=in_a_row < _ALIKE or in_a_row % _ALIKE == 0)
+        if sum(map(len, pickled)) >= _SAMPLED:
+            self._stored_in_a_row = in_a_row + 1 if len(pieces) > 1 else 0
+        length = sum(map(len, pieces))
         place = (self.size, length)
         self.size += length
         return pieces, place
@@ -336,8 +358,21 @@ def _shrinks(chunks: list[memoryview], size: int) -> bool:
             samples.append(chunk[position : position + length])
             position += step
         position -= len(chunk)
-    joined = memoryview(b"".join(samples))
-    return _is_shrunk(len(_deflated([joined])), len(joined))
+    joined = b"".join(samples)
+    return _is_shrunk(_deflated_size(joined), len(joined))
+
+
+def _deflated_size(sample: bytes) -> int:
+    """Return how many bytes a sample takes when it is compressed by itself."""
+    try:
+        compressor = _idle_compressors.pop()
+    except IndexError:
+        compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _RAW_WINDOW)
+    # A full flush forgets what came before. Where an exception comes from a signal in between, the next sample gets
+    # another compressor.
+    size = len(compressor.compress(sample)) + len(compressor.flush(isal_zlib.Z_FULL_FLUSH))
+    _idle_compressors.append(compressor)
+    return size
 
 
 def _deflated(chunks: list[memoryview]) -> bytes:
@@ -349,8 +384,8 @@ def _deflated(chunks: list[memoryview]) -> bytes:
     return b"".join(parts)
 
 
-def _stored(chunks: list[memoryview], size: int) -> list[Buffer]:
-    parts: list[Buffer] = [_HEADER]
+def _stored(chunks: list[memoryview], size: int) -> list[Piece]:
+    parts: list[Piece] = [_HEADER]
     crc = 0
     for chunk in chunks:
         crc = isal_zlib.crc32(chunk, crc)

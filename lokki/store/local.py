@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from lokki.base.values import Stored
 from lokki.errors import StoreError, damaged
+from lokki.store.codec import Piece
 from lokki.store.keys import check_key, check_range, truncation_error
 
 _SCHEME = "local:///"
@@ -143,21 +144,24 @@ def open_to_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
-def write_pieces(descriptor: int, pieces: Sequence[Buffer]) -> None:
+def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
     """Write pieces one after the other without joining them.
 
     All of them, of which one call of the system may take only some.
     """
-    rest = [memoryview(piece).cast("B") for piece in pieces]
-    while rest:
+    rest, size = list(pieces), sum(map(len, pieces))
+    while size:
         written = os.writev(descriptor, rest[:_MOST_PIECES])
+        size -= written
+        if not size:
+            return
         done = 0
-        while done < len(rest) and written >= rest[done].nbytes:
-            written -= rest[done].nbytes
+        while written >= len(rest[done]):
+            written -= len(rest[done])
             done += 1
         rest = rest[done:]
         if written:
-            rest[0] = rest[0][written:]
+            rest[0] = memoryview(rest[0])[written:]
 
 
 def begin_writing_back(descriptor: int, offset: int = 0, length: int = 0) -> None:

@@ -324,6 +324,18 @@ def test_each_member_of_a_pack_reads_by_its_range(items: list[object], start: in
     assert [loads(content[offset : offset + length]) for offset, length in ranges] == items
 
 
+def test_a_pack_samples_few_values_after_many_that_do_not_shrink_until_one_does() -> None:
+    random_bytes = random.Random(3).randbytes
+    values = [random_bytes(40_000) for _ in range(20)] + ["goose, duck " * 4000] * 20 + [random_bytes(40_000)]
+    pack, again = Pack(), Pack()
+    members = [pack.add(value)[0] for value in values]
+    assert members == [again.add(value)[0] for value in values]
+    assert [loads(member) for member in members] == values
+    shrunk = [index for index, member in enumerate(members) if len(member) < 10_000]
+    assert shrunk == list(range(32, 40))
+    assert members[32:] == [dumps(value) for value in values[32:]]
+
+
 def test_a_pack_goes_on_after_an_item_that_does_not_pickle() -> None:
     pack = Pack()
     first, _ = pack.add("goose")
