@@ -257,7 +257,7 @@ def _default_workers(executor: Executor) -> int:
 
 
 def _first_threads() -> int:
-    return (os.process_cpu_count() or 1) + 4
+    return os.process_cpu_count() or 1
 
 
 def _checksum(fn: Callable[..., object]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from dataclasses import dataclass, field
 
 from lokki.engine.invocation import copy_decimals
 from lokki.engine.limits import TimeLimit
@@ -24,6 +26,16 @@ _FIRST_GLANCE = 0.01
 
 _BUSY = 0.5
 """CPUs that the program uses at least while steps compute, those of Python on one thread at a time."""
+
+_ALL_BUSY = 0.6
+"""What part of all CPUs is used at least while steps compute side by side. More threads than CPUs would only take them
+from one another: large arrays on six threads took a third longer than on two, on a machine with two CPUs."""
+
+_PATIENCE = 3
+"""How many times in a row CPUs must be free: threads also wait for one another while one of them imports a library."""
+
+_GAIN = 1.25
+"""How many times as much CPU a program uses at least after its threads were doubled, if that was any good."""
 
 _FIRST_SECONDS = 0.02
 """How long the first worker is alone at steps with a timeout: a few quick items are all run by its thread, as they are
@@ -110,6 +122,31 @@ def run_inline(mapping: MapDispatcher, part: str, limit: TimeLimit) -> None:
     work(mapping, part, limit)
 
 
+@dataclass(slots=True)
+class Gauge:
+    """Tells whether a map's steps wait, by how many CPUs the program uses.
+
+    ``cpus``: how many there are.
+    """
+
+    cpus: int
+    _busy_before: float = field(default=0.0, init=False)
+    _with_room: int = field(default=0, init=False)
+
+    def wants_threads(self, busy: float) -> bool:
+        """Tell whether twice as many threads would be of use.
+
+        They are where the program uses less than half of a CPU, and where CPUs stay free while it uses more than before
+        threads were started the last time.
+        """
+        has_room = self._busy_before * _GAIN < busy < _ALL_BUSY * self.cpus
+        self._with_room = self._with_room + 1 if has_room else 0
+        if busy >= _BUSY and self._with_room < _PATIENCE:
+            return False
+        self._busy_before, self._with_room = busy, 0
+        return True
+
+
 class _Growth:
     """Starts further threads of a map, as long as its steps wait.
 
@@ -119,6 +156,7 @@ class _Growth:
     def __init__(self, workers: list[ThreadWorker], started: int) -> None:
         self._workers = workers
         self._started = started
+        self._gauge = Gauge(os.process_cpu_count() or 1)
         self._glances = 0
         self._seen = time.process_time(), time.monotonic()
 
@@ -130,14 +168,16 @@ class _Growth:
         )
 
     def look(self) -> None:
-        """Double the threads where the program used less than half of a CPU."""
+        """Double the threads where steps wait."""
         if self._started >= len(self._workers):
             return
         cpu, now = time.process_time(), time.monotonic()
-        is_waiting = (cpu - self._seen[0]) < _BUSY * (now - self._seen[1])
+        cpu_before, before = self._seen
+        if now == before:
+            return
         self._seen = cpu, now
         self._glances += 1
-        if is_waiting:
+        if self._gauge.wants_threads((cpu - cpu_before) / (now - before)):
             for worker in self._workers[self._started : 2 * self._started]:
                 worker.start()
             self._started = min(2 * self._started, len(self._workers))

@@ -1,0 +1,22 @@
+"""A map on threads begins with one for each CPU, and starts more while its steps wait."""
+
+import pytest
+
+from lokki.local_run.threads import Gauge
+
+GLANCES: dict[str, tuple[list[float], list[int]]] = {
+    "steps that wait": ([0.1, 0.2, 0.4, 0.7], [0, 1, 2]),
+    "steps that compute": ([1.9, 1.7, 1.6, 2.0, 1.5], []),
+    "steps that compute on one CPU at a time": ([1.0] * 9, [2]),
+    "steps that wait half of the time": ([1.0, 1.0, 1.0, 1.9, 1.8, 1.9], [2]),
+    "steps that wait most of the time": ([0.3, 0.6, 0.6, 0.6, 1.1, 1.1, 1.1, 1.9], [0, 3, 6]),
+    "steps that import a library at first": ([0.9, 1.0, 1.8, 1.7, 0.9, 0.9, 1.8], []),
+    "steps that compute and then wait": ([1.9, 1.9, 0.1, 0.2], [2, 3]),
+}
+
+
+@pytest.mark.parametrize("steps", GLANCES)
+def test_more_threads_start_where_steps_wait(steps: str) -> None:
+    busy, expected = GLANCES[steps]
+    gauge = Gauge(cpus=2)
+    assert [glance for glance, cpus in enumerate(busy) if gauge.wants_threads(cpus)] == expected
