@@ -70,7 +70,7 @@ class LocalRunner:
 
     * ``executor``: ``"threads"`` (default; best for steps that wait or call compiled code), ``"processes"`` (for Python
       that keeps a CPU busy) or ``"inline"`` (one item after another on the calling thread, for debuggers).
-    * ``workers``: how many at one time; default: up to 32 on threads, of which a map starts more than 4 beyond the CPUs
+    * ``workers``: how many at one time; default: up to 32 on threads, of which a map starts more than one for each CPU
       only while its steps wait; one per CPU as processes.
     * ``root``: where run folders are made, default ``.lokki``.
     * ``listener``: is called with each event, one at a time, from whichever thread it happened on.
