@@ -70,8 +70,8 @@ class LocalRunner:
 
     * ``executor``: ``"threads"`` (default; best for steps that wait or call compiled code), ``"processes"`` (for Python
       that keeps a CPU busy) or ``"inline"`` (one item after another on the calling thread, for debuggers).
-    * ``workers``: how many at one time; default: up to 32 on threads, of which a map starts more than one for each CPU
-      only while its steps wait; one per CPU as processes.
+    * ``workers``: how many at one time; default: up to 32 on threads, where a map begins with one for each CPU and
+      starts more while CPUs are free; one per CPU as processes.
     * ``root``: where run folders are made, default ``.lokki``.
     * ``listener``: is called with each event, one at a time, from whichever thread it happened on.
     * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
@@ -101,7 +101,7 @@ class LocalRunner:
         self.runs = Runs(root)
         self.executor: Executor = executor
         self.workers = 1 if executor == "inline" else workers or _default_workers(executor)
-        self._first_threads = self.workers if workers is not None else min(self.workers, _first_threads())
+        self._first_threads = self.workers if workers is not None else min(self.workers, _cpus())
         self._listener = listener
         self._inline_limit = inline_limit
         self._keep_going = keep_going
@@ -253,10 +253,10 @@ def reading_for(graph: FlowGraph) -> Iterator[None]:
 
 
 def _default_workers(executor: Executor) -> int:
-    return os.process_cpu_count() or 1 if executor == "processes" else MOST_THREADS
+    return _cpus() if executor == "processes" else MOST_THREADS
 
 
-def _first_threads() -> int:
+def _cpus() -> int:
     return os.process_cpu_count() or 1
 
 

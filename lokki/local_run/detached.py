@@ -74,7 +74,10 @@ class DetachedArray:
         return self.memory.obj if _is_unshared(self.memory) else copy_pickled(pickle_pieces(self.memory.obj))
 
 
-def detach(value: object, pickled: Sequence[memoryview]) -> Detached | DetachedArray | None:
+type DetachedValue = Detached | DetachedArray
+
+
+def detach(value: object, pickled: Sequence[memoryview]) -> DetachedValue | None:
     """Take a value apart, if large arrays are at least half of it.
 
     ``pickled``: its pickle in pieces. Raises whatever the code of the value's class raises.

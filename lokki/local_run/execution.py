@@ -85,7 +85,7 @@ class Setup:
     * ``inline_limit``: bytes of JSON up to which a result needs no file of its own.
     * ``pool``: the worker processes, with the executor ``processes``.
     * ``keep_going``: a map block runs all its items, however many fail.
-    * ``first_threads``: with how many a map begins on threads; it starts the others while its steps wait.
+    * ``first_threads``: with how many a map begins on threads; it starts the others while CPUs are free.
     * ``abandon``: ends the process, where the main thread does not come back from a step that is late.
     """
 

@@ -28,7 +28,7 @@ import msgspec
 from lokki.base.failures import Failure
 from lokki.base.values import inline_json
 from lokki.errors import damaged
-from lokki.local_run.detached import Detached, DetachedArray
+from lokki.local_run.detached import DetachedValue
 from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.seal import Seal
 from lokki.store.codec import SHARED_BYTES, Pack, Piece, checksum, pickle_pieces
@@ -122,7 +122,7 @@ class PartWriter:
         self._members: list[Piece] = []
         self._written_back = 0
         self._records: list[Record] = []
-        self._detached: tuple[int, Detached | DetachedArray] | None = None
+        self._detached: tuple[int, DetachedValue] | None = None
         self._is_spared = ready is not None  # whether the step after the map is to read nothing of the pack
         self._synced_at = time.monotonic()
         self._synced_size = 0

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from lokki.local_run.detached import Detached, DetachedArray, detach
+from lokki.local_run.detached import DetachedValue, detach
 from lokki.local_run.free_memory import free_memory
 from lokki.store.codec import SHARED_BYTES, copy_pickled
 
@@ -51,7 +51,7 @@ class ReadyResults:
             self._room -= size
             return True
 
-    def add(self, index: int, value: object, pickled: list[memoryview]) -> Detached | DetachedArray | None:
+    def add(self, index: int, value: object, pickled: list[memoryview]) -> DetachedValue | None:
         """Copy an item's result, for which there must be room.
 
         What is returned must be given to `settle` as soon as nobody refers to the result any more: it may need no copy.
@@ -65,7 +65,7 @@ class ReadyResults:
             self._values[index] = copy_pickled(pickled)
         return None
 
-    def settle(self, index: int, detached: Detached | DetachedArray) -> None:
+    def settle(self, index: int, detached: DetachedValue) -> None:
         """Take a result that `add` has left."""
         with suppress(Exception):  # as in `add`
             self._values[index] = detached.value()

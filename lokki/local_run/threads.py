@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -90,7 +89,7 @@ def work(mapping: MapDispatcher, part: str, limit: TimeLimit | None = None) -> N
 def run_on_threads(mapping: MapDispatcher, parts: list[str], at_first: int) -> None:
     """Run a map block with a thread for each part.
 
-    It begins with some threads, ``at_first``, and starts the others while the steps wait.
+    It begins with some threads, ``at_first``: all, or one for each CPU. It starts the others while CPUs are free.
 
     Raises what a worker raised that was no failure of a step. When the run stops (Ctrl-C, too many failures) the
     workers finish the items that they are at, for 8 seconds at most (at a second Ctrl-C, at once); when its time is up,
@@ -124,7 +123,7 @@ def run_inline(mapping: MapDispatcher, part: str, limit: TimeLimit) -> None:
 
 @dataclass(slots=True)
 class Gauge:
-    """Tells whether a map's steps wait, by how many CPUs the program uses.
+    """Tells whether more threads are of use, by how many CPUs are busy.
 
     ``cpus``: how many there are.
     """
@@ -148,15 +147,15 @@ class Gauge:
 
 
 class _Growth:
-    """Starts further threads of a map, as long as its steps wait.
+    """Starts further threads of a map, while they are of use.
 
-    Steps that compute would only take memory and time from one another on more threads.
+    Steps that compute would only take memory and time from one another on more threads. ``started``: one for each CPU.
     """
 
     def __init__(self, workers: list[ThreadWorker], started: int) -> None:
         self._workers = workers
         self._started = started
-        self._gauge = Gauge(os.process_cpu_count() or 1)
+        self._gauge = Gauge(cpus=started)
         self._glances = 0
         self._seen = time.process_time(), time.monotonic()
 
@@ -168,7 +167,7 @@ class _Growth:
         )
 
     def look(self) -> None:
-        """Double the threads where steps wait."""
+        """Double the threads where that is of use."""
         if self._started >= len(self._workers):
             return
         cpu, now = time.process_time(), time.monotonic()

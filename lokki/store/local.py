@@ -149,14 +149,11 @@ def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
 
     All of them, of which one call of the system may take only some.
     """
-    rest, size = list(pieces), sum(map(len, pieces))
-    while size:
+    rest = list(pieces)
+    while rest:
         written = os.writev(descriptor, rest[:_MOST_PIECES])
-        size -= written
-        if not size:
-            return
         done = 0
-        while written >= len(rest[done]):
+        while done < len(rest) and written >= len(rest[done]):
             written -= len(rest[done])
             done += 1
         rest = rest[done:]

@@ -1,4 +1,4 @@
-"""A map on threads begins with one for each CPU, and starts more while its steps wait."""
+"""A map on threads begins with one for each CPU, and starts more while they are of use."""
 
 import pytest
 
@@ -16,7 +16,7 @@ GLANCES: dict[str, tuple[list[float], list[int]]] = {
 
 
 @pytest.mark.parametrize("steps", GLANCES)
-def test_more_threads_start_where_steps_wait(steps: str) -> None:
+def test_more_threads_start_while_cpus_are_free_and_the_last_ones_used_more_of_them(steps: str) -> None:
     busy, expected = GLANCES[steps]
     gauge = Gauge(cpus=2)
     assert [glance for glance, cpus in enumerate(busy) if gauge.wants_threads(cpus)] == expected
