@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from isal import isal_zlib
 
 from lokki.errors import StoreError, damaged
 from lokki.local_run.folder import CHECKSUMS, LOCK, LOG, RECORD
 from lokki.local_run.seal import Seal
+from lokki.store.codec import checksum_of
 from lokki.store.local import LocalStore
 
 _GROWING = {CHECKSUMS, RECORD, LOCK, LOG}
@@ -36,7 +36,7 @@ class Checksums:
     def check(self, path: str, content: Buffer) -> None:
         """Raise StoreError for content that is not what the run left there."""
         checksum = self.by_path.get(path)
-        if checksum is not None and checksum != isal_zlib.crc32(content):
+        if checksum is not None and checksum != checksum_of(content):
             raise damaged(f"{self.folder / path} is damaged: it was changed, or is the file of another run", _AGAIN)
 
 
@@ -44,7 +44,7 @@ def write_checksums(folder: Path, seal: Seal) -> None:
     """Note the checksums of all files of a run that has ended."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    checksums = {name: isal_zlib.crc32(path.read_bytes()) for name, path in names.items() if name not in _GROWING}
+    checksums = {name: checksum_of(path.read_bytes()) for name, path in names.items() if name not in _GROWING}
     text = seal.close(CHECKSUMS, msgspec.json.format(msgspec.json.encode({"crc32": checksums}), indent=2))
     LocalStore(folder).write(CHECKSUMS, [text])
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from isal import isal_zlib
 
 from lokki.base.values import Inline, Json, JsonField, Ref, ref_from_reply
 from lokki.engine.regrouping import Group
@@ -311,5 +310,5 @@ def _checksum(path: Path) -> int:
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            checksum = isal_zlib.crc32(chunk, checksum)
+            checksum = codec.checksum_of(chunk, checksum)
     return checksum

@@ -46,6 +46,11 @@ class MapDispatcher:
         self._lock = threading.Lock()
 
     @property
+    def ended(self) -> int:
+        """How many items have come to their end here."""
+        return self.finished + self.failed
+
+    @property
     def too_many_failed(self) -> bool:
         """Whether more items failed than are tolerated."""
         return self._options.too_many(self.failed, self.items)

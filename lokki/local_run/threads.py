@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,13 @@ _ALL_BUSY = 0.6
 from one another: large arrays on six threads took a third longer than on two, on a machine with two CPUs."""
 
 _PATIENCE = 3
-"""How many times in a row CPUs must be free: threads also wait for one another while one of them imports a library."""
+"""How many times in a row CPUs must be free."""
+
+_ONE_BUSY = 0.9
+"""CPUs that steps use at least which hold the interpreter's lock: more threads would only pass it on more often."""
+
+_LATE = 0.1
+"""What part of the time after which Python has a thread give up that lock it takes to get it, where others hold it."""
 
 _GAIN = 1.25
 """How many times as much CPU a program uses at least after its threads were doubled, if that was any good."""
@@ -102,7 +109,11 @@ def run_on_threads(mapping: MapDispatcher, parts: list[str], at_first: int) -> N
             workers[0].join(_FIRST_SECONDS)
         for worker in workers[1:at_first]:
             worker.start()
-        _join(workers, lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining, _Growth(workers, at_first))
+        _join(
+            workers,
+            lambda: 0.0 if mapping.stop.is_set() else mapping.deadline.remaining,
+            _Growth(mapping, workers, at_first),
+        )
     except KeyboardInterrupt:
         acknowledge_interrupt()
         raise
@@ -132,13 +143,20 @@ class Gauge:
     _busy_before: float = field(default=0.0, init=False)
     _with_room: int = field(default=0, init=False)
 
-    def wants_threads(self, busy: float) -> bool:
+    def wants_threads(self, busy: float, *, is_warm: bool = True, is_locked: bool = False) -> bool:
         """Tell whether twice as many threads would be of use.
 
         They are where the program uses less than half of a CPU, and where CPUs stay free while it uses more than before
         threads were started the last time.
+
+        ``is_warm``: whether each thread has run an item; before, all wait while one imports a library. ``is_locked``:
+        whether who looked had to wait for the interpreter's lock.
         """
-        has_room = self._busy_before * _GAIN < busy < _ALL_BUSY * self.cpus
+        has_room = (
+            is_warm
+            and not (is_locked and busy >= _ONE_BUSY)
+            and self._busy_before * _GAIN < busy < _ALL_BUSY * self.cpus
+        )
         self._with_room = self._with_room + 1 if has_room else 0
         if busy >= _BUSY and self._with_room < _PATIENCE:
             return False
@@ -152,7 +170,8 @@ class _Growth:
     Steps that compute would only take memory and time from one another on more threads. ``started``: one for each CPU.
     """
 
-    def __init__(self, workers: list[ThreadWorker], started: int) -> None:
+    def __init__(self, mapping: MapDispatcher, workers: list[ThreadWorker], started: int) -> None:
+        self._mapping = mapping
         self._workers = workers
         self._started = started
         self._gauge = Gauge(cpus=started)
@@ -166,8 +185,11 @@ class _Growth:
             min(_FIRST_GLANCE * 2 ** (self._glances // 8), _GLANCE) if self._started < len(self._workers) else _GLANCE
         )
 
-    def look(self) -> None:
-        """Double the threads where that is of use."""
+    def look(self, late: float) -> None:
+        """Double the threads where that is of use.
+
+        ``late``: how many seconds later than it wanted to look who looks.
+        """
         if self._started >= len(self._workers):
             return
         cpu, now = time.process_time(), time.monotonic()
@@ -176,7 +198,11 @@ class _Growth:
             return
         self._seen = cpu, now
         self._glances += 1
-        if self._gauge.wants_threads((cpu - cpu_before) / (now - before)):
+        if self._gauge.wants_threads(
+            (cpu - cpu_before) / (now - before),
+            is_warm=self._mapping.ended >= self._started,
+            is_locked=late >= _LATE * sys.getswitchinterval(),
+        ):
             for worker in self._workers[self._started : 2 * self._started]:
                 worker.start()
             self._started = min(2 * self._started, len(self._workers))
@@ -190,10 +216,12 @@ def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None], gr
             if left == 0.0:
                 return
             glance = _GLANCE if growth is None else growth.glance
+            due = time.monotonic() + glance
             worker.join(glance if left is None else min(left, glance))
+            late = time.monotonic() - due
             raise_interrupt()
             if growth is not None and worker.is_alive():  # one that has ended found no item more
-                growth.look()
+                growth.look(late)
 
 
 def _countdown(seconds: float) -> Callable[[], float]:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from isal import isal_zlib
-
 from lokki.store.base import Store
+from lokki.store.codec import checksum_of
 from lokki.store.keys import Keys
 from lokki.store.manifest import ManifestWriter
 
@@ -52,7 +51,7 @@ def write_items(
         # The manifest grows with each item, and must not be held in memory until the pack is written.
         for packed, lines in writer.parts(items):
             spool.write(lines)
-            checksum = isal_zlib.crc32(lines, checksum)
+            checksum = checksum_of(lines, checksum)
             yield from packed
 
     store.write(pack_key, members())

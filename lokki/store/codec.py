@@ -18,6 +18,7 @@ from isal import igzip_lib, isal_zlib
 
 from lokki.base.failures import describe_error, error_text, place_in_users_files, trace_of
 from lokki.errors import ResultError, StopSignal, StoreError, damaged
+from lokki.store.vector_registers import clear_upper_halves
 
 MAX_BYTES = 10 * 2**30
 """The largest pickle that `loads` unpacks unless told otherwise: 10 GiB, the most memory a Lambda function can have.
@@ -101,12 +102,9 @@ def encode_pickled(chunks: list[memoryview], *, sampled: bool = True) -> list[Pi
 
     ``sampled``: whether samples of a large one are taken; it is stored where they are not.
     """
-    size = sum(map(len, chunks))
-    if size > _TINY and (size < _SAMPLED or (sampled and _shrinks(chunks, size))):
-        member = _deflated(chunks)
-        if _is_shrunk(len(member), size):
-            return [member]
-    return _stored(chunks, size)
+    member = _member(chunks, sampled=sampled)
+    clear_upper_halves()
+    return member
 
 
 def checksum(member: Sequence[Piece]) -> int:
@@ -120,6 +118,16 @@ def checksum(member: Sequence[Piece]) -> int:
 def member_checksum(member: bytes) -> int:
     """Return the same of a gzip member in one piece."""
     return int.from_bytes(member[-8:-4], "little")
+
+
+def checksum_of(data: Buffer, start: int = 0) -> int:
+    """Return a CRC-32.
+
+    ``start``: that of the bytes before these.
+    """
+    checksum = isal_zlib.crc32(data, start)
+    clear_upper_halves()
+    return checksum
 
 
 def loads(
@@ -145,6 +153,7 @@ def loads(
     name = url or "The data"
     member = memoryview(data)
     pieces = _stored_pieces(member) or _inflated_pieces(member, limit, name)
+    clear_upper_halves()
     if sum(map(len, pieces)) > limit:
         raise _too_large(name, limit)
     if crc32 is not None and crc32 != member_checksum(bytes(member[-_TRAILER.size :])):
@@ -201,6 +210,8 @@ def is_whole(member: Buffer, crc32: int | None = None) -> bool:
         pieces = _stored_pieces(view) or _inflated_pieces(view, MAX_BYTES, "")
     except StoreError:
         return False
+    finally:
+        clear_upper_halves()
     return sum(map(len, pieces)) <= MAX_BYTES and (crc32 is None or crc32 == checksum([view]))
 
 
@@ -338,6 +349,15 @@ def pickle_pieces(value: object) -> list[memoryview]:
             "Return plain data, or objects of classes defined at the top level of a module."
         ) from error
     return chunks.views
+
+
+def _member(chunks: list[memoryview], *, sampled: bool) -> list[Piece]:
+    size = sum(map(len, chunks))
+    if size > _TINY and (size < _SAMPLED or (sampled and _shrinks(chunks, size))):
+        member = _deflated(chunks)
+        if _is_shrunk(len(member), size):
+            return [member]
+    return _stored(chunks, size)
 
 
 def _is_shrunk(packed: int, size: int) -> bool:
