@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from measuring import FLOWS, Program, Row, Table, interleaved, median, median_and_min, python, seconds
+from measuring import (
+    FLOWS,
+    SLOWNESS,
+    Program,
+    Row,
+    Table,
+    interleaved,
+    median,
+    median_and_min,
+    python,
+    seconds,
+    slowness,
+)
 
 FEW, MANY = 10, 10_000
 REPEATS = 3
@@ -30,15 +42,15 @@ def measure() -> Table:
                 cases[flow, MANY],
                 median_and_min(seconds(whole)),
                 f"{rate:,.0f} items/s",
-                f"≥ {TARGET:,} items/s",
-                rate >= TARGET,
+                f"≥ {TARGET:,} items/s / {slowness():.2f}",
+                rate >= TARGET / slowness(),
             ),
         ]
     rows.append(Row(local, median_and_min(seconds(samples[local]))))
     note = (
         "Wall time of the whole process: build, S3, functions in processes of their own, and the states of each child "
         f"execution. Ratio: items a second, without what {FEW} items take. Half of that is moto, which is the S3, "
-        "starting."
+        f"starting. {SLOWNESS}"
     )
     return Table("Emulation of trivial items", note, tuple(rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import statistics
@@ -116,6 +117,11 @@ def run_once(program: Program) -> Sample:
     return Sample(seconds, usage.ru_maxrss * _MAXRSS_UNIT / 1e6, output)
 
 
+SLOWNESS = "The last number of a target: how many times as long as 11 ms `python -c pass` takes here."
+
+_NOTHING_SECONDS = 0.011
+_SLOWNESS_RUNS = 31
+
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in which getrusage(2) counts: Linux says kilobytes, macOS bytes."""
 
@@ -135,6 +141,16 @@ def interleaved(programs: Sequence[Program], repeats: Mapping[str, int], default
             if turn < repeats.get(program.name, default):
                 samples[program.name].append(run_once(program))
     return samples
+
+
+@functools.cache
+def slowness() -> float:
+    """Return how many times as long as on the machine that targets in seconds are for things take here, at least 1.
+
+    There, ``python -c pass`` takes 11 ms.
+    """
+    nothing = Program("python -c pass", python("-c", "pass"), "")
+    return max(1.0, median([run_once(nothing) for _ in range(_SLOWNESS_RUNS)]) / _NOTHING_SECONDS)
 
 
 def seconds(samples: Sequence[Sample]) -> list[float]:

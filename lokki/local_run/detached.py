@@ -13,30 +13,13 @@ import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard
 
-from lokki.store.codec import SHARED_BYTES, copy_pickled, pickle_pieces
+from lokki.store.arrays import SHARED_BYTES, is_array
+from lokki.store.codec import copy_pickled, pickle_pieces
 
 _PIECE = memoryview(bytearray(1))
 _ALONE = sys.getrefcount(_PIECE.obj)
 """What Python counts, while it counts, for an object that an attribute of one object alone refers to."""
-
-
-class _Flags(Protocol):
-    owndata: bool
-
-
-class _Array(Protocol):
-    """What is needed of numpy's arrays.
-
-    ``base``: what the memory is of, where it is no memory of their own.
-    """
-
-    @property
-    def base(self) -> object: ...
-
-    @property
-    def flags(self) -> _Flags: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +66,7 @@ def detach(value: object, pickled: Sequence[memoryview]) -> DetachedValue | None
     ``pickled``: its pickle in pieces. Raises whatever the code of the value's class raises.
     """
     for piece in pickled:
-        if piece.obj is value and _is_array(value):
+        if piece.obj is value and is_array(value):
             return DetachedArray(piece)
     if 2 * sum(len(piece) for piece in pickled if _is_of_large_array(piece)) < sum(map(len, pickled)):
         return None
@@ -100,13 +83,7 @@ def detach(value: object, pickled: Sequence[memoryview]) -> DetachedValue | None
 
 
 def _is_of_large_array(piece: memoryview) -> bool:
-    return len(piece) >= SHARED_BYTES and _is_array(piece.obj)
-
-
-def _is_array(owner: object) -> TypeGuard[_Array]:
-    """Tell whether an object is an array of numpy's, and of no subclass."""
-    numpy = sys.modules.get("numpy")  # where there is an array, somebody has imported it
-    return numpy is not None and type(owner) is numpy.ndarray
+    return len(piece) >= SHARED_BYTES and is_array(piece.obj)
 
 
 def _is_unshared(piece: memoryview) -> bool:
@@ -117,7 +94,7 @@ def _is_unshared(piece: memoryview) -> bool:
     if sys.getrefcount(piece.obj) != _ALONE:
         return False
     array: object = piece.obj
-    while _is_array(array) and weakref.getweakrefcount(array) == 0:
+    while is_array(array) and weakref.getweakrefcount(array) == 0:
         if array.flags.owndata:
             return True
         if sys.getrefcount(array.base) != _ALONE:

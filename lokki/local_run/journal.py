@@ -31,7 +31,8 @@ from lokki.errors import damaged
 from lokki.local_run.detached import DetachedValue
 from lokki.local_run.ready_results import ReadyResults
 from lokki.local_run.seal import Seal
-from lokki.store.codec import SHARED_BYTES, Pack, Piece, checksum, pickle_pieces
+from lokki.store.arrays import SHARED_BYTES
+from lokki.store.codec import Pack, Piece, checksum, pickle_pieces
 from lokki.store.local import begin_writing_back, flush_directory, write_pieces
 
 SYNC_SECONDS = 1.0

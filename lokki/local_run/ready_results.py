@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from lokki.local_run.detached import DetachedValue, detach
 from lokki.local_run.free_memory import free_memory
-from lokki.store.codec import SHARED_BYTES, copy_pickled
+from lokki.store.arrays import SHARED_BYTES
+from lokki.store.codec import copy_pickled
 
 MOST_BYTES = 2**30
 """How many bytes of pickles may be ready at one time in any case."""

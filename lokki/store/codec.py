@@ -18,6 +18,7 @@ from isal import igzip_lib, isal_zlib
 
 from lokki.base.failures import describe_error, error_text, place_in_users_files, trace_of
 from lokki.errors import ResultError, StopSignal, StoreError, damaged
+from lokki.store.arrays import known_pieces, note_pieces
 from lokki.store.vector_registers import clear_upper_halves
 
 MAX_BYTES = 10 * 2**30
@@ -51,10 +52,6 @@ _ALIKE = 16
 # Compressors that no thread is at now. A new one for each pickle took twice as long as compressing its samples, as the
 # system fills each page of its buffers with zeros first.
 _idle_compressors: list[isal_zlib.Compress] = []
-
-SHARED_BYTES = 2**16
-"""From how large a member on pieces of it may be the value's own memory. pickle copies what is smaller into its frames
-(PEP 3154), and hands on what is larger as it is."""
 
 _JOINED = 2**18
 """Up to how many bytes a pickle is joined to be read: copying as much takes less time than what reading it in pieces
@@ -335,6 +332,9 @@ def pickle_pieces(value: object) -> list[memoryview]:
 
     The large ones are the value's own memory. Raises as `dumps`.
     """
+    known = known_pieces(value)
+    if known is not None:
+        return known
     chunks = _Chunks()
     try:
         pickle.Pickler(chunks, 5).dump(value)
@@ -348,6 +348,7 @@ def pickle_pieces(value: object) -> list[memoryview]:
             f"A result of type {kind.__module__}.{kind.__qualname__} does not pickle: {reason}. "
             "Return plain data, or objects of classes defined at the top level of a module."
         ) from error
+    note_pieces(value, chunks.views)
     return chunks.views
 
 

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lokki.errors import ResultError, StoreError
-from lokki.store.codec import SHARED_BYTES, Pack, dumps, encode, loads, pickle_pieces
+from lokki.store.arrays import SHARED_BYTES
+from lokki.store.codec import Pack, dumps, encode, loads, pickle_pieces
 
 URL = "s3://bucket/lokki/birds/run/get_birds/output.pkl.gz"
 
