@@ -8,9 +8,11 @@ Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, "Mixing 
 
 from __future__ import annotations
 
-import hashlib
+import functools
+from typing import TYPE_CHECKING
 
-_HASH = hashlib.sha512()
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 def clear_upper_halves() -> None:
@@ -20,4 +22,11 @@ def clear_upper_halves() -> None:
     """
     # Python cannot execute one instruction. OpenSSL's SHA-512, here of a single block, ends with it where the CPU has
     # AVX, and takes a microsecond; its SHA-1 and SHA-256 do not.
-    _HASH.digest()
+    _hash().digest()
+
+
+@functools.cache
+def _hash() -> _Hash:
+    import hashlib  # loads OpenSSL, which a cold start of a handler need not wait for
+
+    return hashlib.sha512()
