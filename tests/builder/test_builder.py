@@ -196,10 +196,10 @@ def test_a_comment_in_what_runs_only_on_laptops_changes_no_package(
 
 
 def test_lokkis_part_of_a_package_is_small(birds: dict[str, tuple[int, str]]) -> None:
-    """It has what draws graphs, reads secrets, takes over and traces: 535,000 bytes. A start loads two thirds."""
+    """It has what draws graphs, reads secrets, takes over and traces: 543,000 bytes. A start loads two thirds."""
     for step in BIRDS.steps:
         sizes = [size for path, (size, _) in birds.items() if path.startswith(f"lambdas/{step.name}/lokki/")]
-        assert 0 < sum(sizes) < 540_000
+        assert 0 < sum(sizes) < 545_000
 
 
 # Packages that are made without an index

@@ -25,7 +25,7 @@ HEAVY = {
     "boto3", "botocore", "click", "yaml", "rich", "numpy", "pandas", "pydantic", "requests",  # libraries
     "asyncio", "multiprocessing", "http", "email", "ssl", "subprocess", "unittest", "xml", "sqlite3", "zipfile",
     "tempfile", "shutil", "gzip", "json", "configparser", "argparse", "ctypes", "random", "difflib", "pprint",
-    "snapshot_restore_py",
+    "snapshot_restore_py", "hashlib",
 }  # fmt: skip
 """What has no business in a function that runs a step; the runtime client itself may load some of it."""
 
@@ -62,7 +62,8 @@ def test_a_cold_start_loads_only_what_runs_a_step() -> None:
         for name in (
             "base.convert", "base.failures", "base.item_path", "base.naming", "base.options",
             "base.placeholders", "base.quotas", "base.signatures", "base.values", "base.variables", "engine.invocation",
-            "store.base", "store.codec", "store.keys", "store.profile", "store.s3",
+            "store.arrays", "store.base", "store.codec", "store.keys", "store.profile", "store.s3",
+            "store.vector_registers",
         )
     }  # fmt: skip
 
