@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import EXAMPLES, SLOWNESS, Row, Table, median_and_min, slowness
+from measuring import EXAMPLES, Row, Table, at_most, median_and_min
 
 REPEATS = 3
 REBUILDS = 5
@@ -25,7 +25,7 @@ def measure() -> Table:
     note = (
         f"Wall time of `python flow.py build`, whole process: median of {REPEATS} builds, and of {REPEATS * REBUILDS} "
         "that found nothing changed, each beside an import of the flow's file in a process of its own, which a build "
-        f"does, too. Ratio: median of that of each pair. {SLOWNESS}"
+        "does, too. Ratio: median of that of each pair."
     )
     return Table("Building zip packages", note, tuple(rows))
 
@@ -37,15 +37,13 @@ def _measure_flow(name: str, flow: Path, target: float) -> list[Row]:
     pairs = [pair for _, again in builds for pair in again]
     again, alone = zip(*pairs, strict=True)
     ratio = statistics.median(rebuild / importing for rebuild, importing in pairs)
-    limit = UNCHANGED_SECONDS
     return [
-        Row(f"{name}: build", f"{first:.2f} s", "", f"≤ {target:g} s × {slowness():.2f}", first <= target * slowness()),
+        Row(f"{name}: build", f"{first:.2f} s", "", *at_most(first, target)),
         Row(
             f"{name}: again, unchanged",
             median_and_min(again),
             f"{ratio:.2f}×",
-            f"≤ {limit:g} s × {slowness():.2f}",
-            statistics.median(again) <= limit * slowness(),
+            *at_most(statistics.median(again), UNCHANGED_SECONDS),
         ),
         Row(f"{name}: importing the flow's file", median_and_min(alone), "1.00×"),
     ]

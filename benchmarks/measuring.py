@@ -117,8 +117,6 @@ def run_once(program: Program) -> Sample:
     return Sample(seconds, usage.ru_maxrss * _MAXRSS_UNIT / 1e6, output)
 
 
-SLOWNESS = "The last number of a target: how many times as long as 11 ms `python -c pass` takes here."
-
 _NOTHING_SECONDS = 0.011
 _SLOWNESS_RUNS = 31
 
@@ -151,6 +149,16 @@ def slowness() -> float:
     """
     nothing = Program("python -c pass", python("-c", "pass"), "")
     return max(1.0, median([run_once(nothing) for _ in range(_SLOWNESS_RUNS)]) / _NOTHING_SECONDS)
+
+
+def at_most(measured: float, limit: float, sign: str = "") -> tuple[str, bool]:
+    """Return a target in seconds as a row has it, and whether it is reached. ``sign``: + for seconds above others."""
+    return f"≤ {sign}{limit:g} s × {slowness():.2f}", measured <= limit * slowness()
+
+
+def at_least(rate: float, limit: int) -> tuple[str, bool]:
+    """Return a target in items a second as a row has it, and whether it is reached."""
+    return f"≥ {limit:,} items/s / {slowness():.2f}", rate >= limit / slowness()
 
 
 def seconds(samples: Sequence[Sample]) -> list[float]:

@@ -216,8 +216,9 @@ def _join(workers: list[ThreadWorker], remaining: Callable[[], float | None], gr
             if left == 0.0:
                 return
             glance = _GLANCE if growth is None else growth.glance
-            due = time.monotonic() + glance
-            worker.join(glance if left is None else min(left, glance))
+            wait = glance if left is None else min(left, glance)
+            due = time.monotonic() + wait
+            worker.join(wait)
             late = time.monotonic() - due
             raise_interrupt()
             if growth is not None and worker.is_alive():  # one that has ended found no item more

@@ -149,8 +149,7 @@ def loads(
     """
     name = url or "The data"
     member = memoryview(data)
-    pieces = _stored_pieces(member) or _inflated_pieces(member, limit, name)
-    clear_upper_halves()
+    pieces = _pieces_of(member, limit, name)
     if sum(map(len, pieces)) > limit:
         raise _too_large(name, limit)
     if crc32 is not None and crc32 != member_checksum(bytes(member[-_TRAILER.size :])):
@@ -204,11 +203,9 @@ def is_whole(member: Buffer, crc32: int | None = None) -> bool:
     """
     view = memoryview(member)
     try:
-        pieces = _stored_pieces(view) or _inflated_pieces(view, MAX_BYTES, "")
+        pieces = _pieces_of(view, MAX_BYTES, "")
     except StoreError:
         return False
-    finally:
-        clear_upper_halves()
     return sum(map(len, pieces)) <= MAX_BYTES and (crc32 is None or crc32 == checksum([view]))
 
 
@@ -415,6 +412,13 @@ def _stored(chunks: list[memoryview], size: int) -> list[Piece]:
             parts += (_BLOCK.pack(0, len(block), len(block) ^ _LONGEST_BLOCK), block)
     parts += (_LAST_BLOCK, _TRAILER.pack(crc, size % 2**32))
     return parts
+
+
+def _pieces_of(member: memoryview, limit: int, name: str) -> list[memoryview]:
+    try:
+        return _stored_pieces(member) or _inflated_pieces(member, limit, name)
+    finally:
+        clear_upper_halves()
 
 
 def _stored_pieces(member: memoryview) -> list[memoryview]:

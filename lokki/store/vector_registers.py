@@ -9,10 +9,13 @@ Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, "Mixing 
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+_MAY_HAVE_AVX = os.uname().machine == "x86_64"
 
 
 def clear_upper_halves() -> None:
@@ -22,7 +25,8 @@ def clear_upper_halves() -> None:
     """
     # Python cannot execute one instruction. OpenSSL's SHA-512, here of a single block, ends with it where the CPU has
     # AVX, and takes a microsecond; its SHA-1 and SHA-256 do not.
-    _hash().digest()
+    if _MAY_HAVE_AVX:
+        _hash().digest()
 
 
 @functools.cache
