@@ -75,6 +75,12 @@ def after(kind: type, act: Callable[[], object]) -> Callable[[object], None]:
     return listen
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder in one step: while files are removed one by one, other threads make new ones beside them."""
+    removed = folder.rename(folder.with_name("removed"))
+    shutil.rmtree(removed)
+
+
 def replace_by_another(folder: Path) -> None:
     """Remove a run, and let another begin that has its id."""
     shutil.rmtree(folder)
@@ -85,7 +91,7 @@ def replace_by_another(folder: Path) -> None:
 @pytest.mark.parametrize("moment", [StepFinished, ItemsFinished])
 def test_a_run_whose_folder_is_removed_ends_with_one_line(tmp_path: Path, executor: Executor, moment: type) -> None:
     folder = tmp_path / "runs" / "run"
-    running = Local(tmp_path, executor, also=after(moment, lambda: shutil.rmtree(folder)))
+    running = Local(tmp_path, executor, also=after(moment, lambda: remove(folder)))
     with pytest.raises(RunFolderError) as caught:
         running.run(chain(), run_id="run")
     assert str(caught.value) == f"the folder {folder} {GONE}"
