@@ -40,7 +40,7 @@ class Ran:
 
 def steady(text: str) -> str:
     """Replace the ids of runs and the time they took."""
-    return re.sub(r"\d+\.\d\d s\b", "0.00 s", re.sub(r"\d{8}-\d{6}-[0-9a-f]{4}", "RUN", text))
+    return re.sub(r"\d+\.\d\d s\b", "0.00 s", re.sub(r"\d{8}-\d{6}-[0-9a-f]{8}", "RUN", text))
 
 
 @dataclass(frozen=True)
