@@ -587,7 +587,8 @@ def test_a_batch_hands_back_the_items_that_it_has_no_time_for(cloud: Cloud) -> N
         return value
 
     handler = cloud.function(slow, ITEM)
-    reply = handler(event(slow, items=batch(*range(9))), Context(1500, cost=100))
+    # Each look costs a second, one before and one after each item: when five are done, 0.5 s are left.
+    reply = handler(event(slow, items=batch(*range(9))), Context(11_500, cost=1000))
     assert seen == [0, 1, 2, 3, 4]
     assert reply == {"items": [{"index": index, "result": index} for index in range(5)], "next": 5}
     rest = handler(event(slow, items=batch(*range(9)), done=reply["items"], first=5), Context())
