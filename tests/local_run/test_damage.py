@@ -22,6 +22,8 @@ class Originals:
         for kind in KINDS:
             make(self.root, kind, SALT)
             make(self.other, kind, OTHER_SALT)
+        self.files = {kind.name: self._files(kind) for kind in KINDS}
+        self.others = {kind.name: self._others(kind) for kind in KINDS}
         self.answers: dict[str, Answers] = {}
         self.results: dict[str, object] = {}
         for kind in KINDS:
@@ -29,13 +31,13 @@ class Originals:
             self.answers[kind.name] = answers(self.work, kind)
             self.results[kind.name] = resume(self.work, kind)
 
-    def files(self, kind: Kind) -> list[Path]:
+    def _files(self, kind: Kind) -> list[Path]:
         folder = self.root / "runs" / kind.name
         return sorted(
             path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0
         )
 
-    def others(self, kind: Kind) -> list[Path]:
+    def _others(self, kind: Kind) -> list[Path]:
         """Return files to swap with: of other runs, of runs of the same id elsewhere, and of this run."""
         found = [path for root in (self.other, self.root) for path in (root / "runs").rglob("*") if path.is_file()]
         # The record says which run it is: with that of a run of the same id it is that run, whose files are not there.
@@ -47,9 +49,9 @@ class Originals:
         chance = random.Random(seed)
         kind = chance.choice(KINDS)
         folder = copied(self.root, kind, self.work)
-        file = chance.choice(self.files(kind))
+        file = chance.choice(self.files[kind.name])
         damage = chance.choice(damages)  # type: ignore[call-overload]
-        done = damage(chance, folder / file, self.others(kind))
+        done = damage(chance, folder / file, self.others[kind.name])
         case = f"seed {seed}, {kind.name}: {file} {done}"
         now = answers(self.work, kind)
         for door, before in self.answers[kind.name].items():

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lokki import flow, step
@@ -14,8 +15,9 @@ from lokki.cli.run_details import run_details
 from lokki.decorators import Flow
 from lokki.engine.events import Event, ItemsFinished
 from lokki.errors import LokkiError
+from lokki.graph import FlowGraph
 from lokki.local_run.runs import Runs
-from lokki.plan import lower
+from lokki.plan import Plan, lower
 from lokki.progress.displays import Nothing
 from lokki.progress.run_log import Recorder
 from lokki.results.flow_results import Items, local
@@ -127,6 +129,16 @@ class Kind:
     def is_finished(self) -> bool:
         return not self.broken and not self.interrupted
 
+    @cached_property
+    def graph(self) -> FlowGraph:
+        """Its flow, drawn once: thousands of runs are damaged."""
+        return self.flow()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What its flow does, lowered once."""
+        return lower(self.graph)
+
 
 KINDS = (
     Kind("finished", whole),
@@ -158,14 +170,14 @@ def make(root: Path, kind: Kind, salt: int) -> None:
     try:
         runner = LocalRunner(root=root, executor="inline", listener=listen)
         with suppress(LokkiError, KeyboardInterrupt):
-            runner.run(kind.flow(), {"salt": salt}, run_id=kind.name)
+            runner.run(kind.graph, {"salt": salt}, run_id=kind.name)
     finally:
         BROKEN.clear()
         recorder.close()
 
 
 def resume(root: Path, kind: Kind, from_step: str | None = None) -> object:
-    return LocalRunner(root=root, executor="inline").run(kind.flow(), resume=Resume(kind.name, from_step=from_step))
+    return LocalRunner(root=root, executor="inline").run(kind.graph, resume=Resume(kind.name, from_step=from_step))
 
 
 type Answers = dict[str, object]
@@ -185,9 +197,9 @@ def answers(root: Path, kind: Kind) -> Answers:
     runs = Runs(root)
     ask("table", lambda: bool(runs_list(runs, None)))
     ask("details", lambda: len(list(run_details(runs, runs.load(kind.name)))) > 3)
-    ask("result", lambda: local(kind.flow().name, root).run(kind.name).result())
-    ask("logs", lambda: len(local(kind.flow().name, root).run(kind.name).logs()))
-    for call in lower(kind.flow()).calls:
+    ask("result", lambda: local(kind.graph.name, root).run(kind.name).result())
+    ask("logs", lambda: len(local(kind.graph.name, root).run(kind.name).logs()))
+    for call in kind.plan.calls:
         if call.regroups is not None:
             continue
         ask(f"step {call.id}", lambda call_id=call.id: values(root, kind, call_id))  # type: ignore[misc]
@@ -197,7 +209,7 @@ def answers(root: Path, kind: Kind) -> Answers:
 
 def values(root: Path, kind: Kind, step_id: str) -> object:
     """Return what a step gave: for a step in a map, each item's value or error, and which items failed."""
-    value = local(kind.flow().name, root).run(kind.name).step(step_id)
+    value = local(kind.graph.name, root).run(kind.name).step(step_id)
     if not isinstance(value, Items):
         return value
     return [*each(value)], sorted(value.failures())
@@ -212,10 +224,10 @@ def each(items: Items) -> Iterator[object]:
 
 
 def replayed(root: Path, kind: Kind, step_id: str) -> object:
-    of = local(kind.flow().name, root).run(kind.name)
+    of = local(kind.graph.name, root).run(kind.name)
     place = of.place(step_id)
     item = () if place.source is None else (1, 0) if place.paths else (1,)
-    return fetch(lower(kind.flow()), of, step_id, item, lambda line: None).run()
+    return fetch(kind.plan, of, step_id, item, lambda line: None).run()
 
 
 def copied(runs: Path, kind: Kind, root: Path) -> Path:
@@ -270,7 +282,7 @@ def recovered(root: Path, kind: Kind, salt: int) -> object:
             told.append(problem(error) or str(error))
         if "tart a new run" in told[-1]:
             shutil.rmtree(root)
-            return LocalRunner(root=root, executor="inline").run(kind.flow(), {"salt": salt})
+            return LocalRunner(root=root, executor="inline").run(kind.graph, {"salt": salt})
         advised = re.search(r"--from (\w+)", told[-1])
         from_step = advised[1] if advised else None
     raise AssertionError(f"the advice does not help: {told}")
