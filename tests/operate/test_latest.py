@@ -14,7 +14,7 @@ from aws.deployed import Deployed as InProcess
 from aws.deployed import Handlers
 from aws.fake_account import FakeAws, FakeLogs, FakeStates, deployed
 from aws.loopback_aws import LoopbackAws
-from support.command import Ran
+from support.command import RUN_ID, Ran
 from support.deployed_project import new_project
 from support.golden import compare
 from support.random_flows import drawn, evaluate
@@ -335,7 +335,7 @@ def test_mended_code_goes_on_on_aws(account: LoopbackAws, tmp_path: Path, update
         ran = project.run(*arguments)
         assert ran.code == code, ran.err
         text = re.sub(rf"{project.folder}/|/tmp/\S+/(?=flow.py)", "", f"$ {' '.join(arguments)}\n{ran.err}{ran.out}\n")
-        text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{8}", "RUN", text.replace(project.stack, "birds"))
+        text = re.sub(RUN_ID, "RUN", text.replace(project.stack, "birds"))
         text = re.sub(r"[\d.]+ s$", "0.00 s", text, flags=re.MULTILINE)
         said.append(text)
         return ran

@@ -24,6 +24,10 @@ _WITH_TERMINAL = (
 )
 
 
+RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{8}"
+"""What the ids that lokki gives to runs are like."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command did."""
@@ -40,7 +44,7 @@ class Ran:
 
 def steady(text: str) -> str:
     """Replace the ids of runs and the time they took."""
-    return re.sub(r"\d+\.\d\d s\b", "0.00 s", re.sub(r"\d{8}-\d{6}-[0-9a-f]{8}", "RUN", text))
+    return re.sub(r"\d+\.\d\d s\b", "0.00 s", re.sub(RUN_ID, "RUN", text))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.command import RUN_ID
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -34,7 +36,7 @@ def commands(console: str) -> list[tuple[str, str]]:
 def neutral(text: str, folder: Path) -> str:
     """Put what changes from run to run (times, run ids, sizes, the folder) into one form."""
     text = text.replace(f"{folder}/", "")
-    text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{8}", "RUN", text)
+    text = re.sub(RUN_ID, "RUN", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", text)
     text = re.sub(r"passed in \d+\.\d+s", "passed in N s", text)
